@@ -1,0 +1,33 @@
+# Two commands: `make demo` and `make test`. Each sets up .venv by itself; only Python 3.11+ and make are needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?=
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test quality style benchmark
+
+demo: $(VENV)/installed
+	$(BIN)/python recipes/demo/demo.py $(if $(DATA),--recordings $(DATA))
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+quality: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+style: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: $(VENV)/installed
+	$(BIN)/python benchmarks/grpo_step.py --preset cpu
+
+$(VENV)/installed: setup.cfg constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

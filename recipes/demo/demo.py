@@ -1,0 +1,222 @@
+"""The whole method on a laptop: data -> contribution filter -> Weak-to-Strong beside Mixed-to-Mixed -> evaluation -> report.
+
+make demo
+make demo DATA=path/to/a/folder/with/manifest.csv
+
+Every step is one of the recipes of this repository, run as its own process with its tiny YAML; two run side by side.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from audiomcq.construction.sources import build as build_from_recordings
+from audiomcq.datasets import load_rows
+from audiomcq.run import clear_errors, parse, set_up_logging
+from audiomcq.tiny.data import build as build_tiny
+from audiomcq.tiny.model import make_tiny_lalm
+from audiomcq.tiny.report import write_report
+
+RECIPES = Path(__file__).parents[1]
+CORES = 2
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """Shape and pretraining of one of the demo's models."""
+
+    name: str
+    seed: int
+    width: int
+    layers: int
+    steps: int
+    learning_rate: float
+
+
+BASE = TinyModel("base", seed=0, width=96, layers=3, steps=500, learning_rate=2e-3)
+VOTERS = [
+    TinyModel("voter1", seed=1, width=64, layers=2, steps=300, learning_rate=3e-3),
+    TinyModel("voter2", seed=2, width=64, layers=3, steps=300, learning_rate=3e-3),
+    TinyModel("voter3", seed=3, width=96, layers=2, steps=300, learning_rate=3e-3),
+]
+UNSEEN = TinyModel("unseen", seed=4, width=96, layers=2, steps=300, learning_rate=3e-3)
+
+
+@dataclass
+class DemoArguments:
+    """Options of the demo."""
+
+    output_dir: str | None = field(
+        default=None, metadata={"help": "Default: outputs/demo, or outputs/demo_recordings."}
+    )
+    recordings: str | None = field(
+        default=None, metadata={"help": "Folder with manifest.csv; default: embedded data."}
+    )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One recipe run: its log's name, its script below recipes/, and its options."""
+
+    name: str
+    script: str
+    options: dict[str, object]
+
+    def run(self, logs: Path) -> None:
+        """Run to the end.
+
+        Raises:
+            ValueError: the recipe failed; the end of its log is in the message.
+        """
+        words = [str(word) for key, value in self.options.items() for word in (f"--{key}", *_words(value))]
+        log = logs / f"{self.name}.log"
+        with log.open("w") as stream:
+            done = subprocess.run(
+                [sys.executable, RECIPES / self.script, *words],
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+                check=False,
+            )
+        if done.returncode:
+            raise ValueError(
+                f"{self.script} failed; the end of {log}:\n" + "\n".join(log.read_text().splitlines()[-12:])
+            )
+
+
+def pretrain(model: TinyModel, folder: Path) -> Step:
+    options = {
+        "config": RECIPES / "demo" / "pretrain.yaml",
+        "dataset": folder / "data",
+        "dataset_split": "pretrain",
+        "model_name_or_path": folder / "random" / model.name,
+        "output_dir": folder / "models" / model.name,
+        "max_steps": model.steps,
+        "learning_rate": model.learning_rate,
+        "seed": model.seed,
+    }
+    return Step(f"pretrain_{model.name}", "single_stage/sft.py", options)
+
+
+def probe(voter: TinyModel, folder: Path, votes: str) -> Step:
+    options = {
+        "config": RECIPES / "contribution_filter" / "tiny" / "probe.yaml",
+        "dataset": folder / "data",
+        "voters": folder / "models" / voter.name,
+        "output_dir": folder / votes,
+    }
+    return Step(f"probe_{voter.name}", "contribution_filter/probe.py", options)
+
+
+def split(folder: Path) -> Step:
+    options = {
+        "config": RECIPES / "contribution_filter" / "tiny" / "split.yaml",
+        "dataset": folder / "data",
+        "votes": folder / "votes",
+        "output_dir": folder / "labelled",
+    }
+    return Step("split", "contribution_filter/split.py", options)
+
+
+def train(paradigm: str, short: str, stage: str, source: str, folder: Path) -> Step:
+    options = {
+        "config": RECIPES / paradigm / "tiny" / f"{stage}.yaml",
+        "dataset": folder / "labelled",
+        "model_name_or_path": folder / source,
+        "output_dir": folder / f"{short}_{stage}",
+    }
+    return Step(f"{short}_{stage}", f"{paradigm}/{stage}.py", options)
+
+
+def answer(model: str, folder: Path) -> Step:
+    options = {
+        "config": RECIPES / "evaluate" / "tiny" / "answer.yaml",
+        "model": folder / model,
+        "dataset": folder / "labelled",
+        "output_dir": folder / "predictions",
+    }
+    return Step(f"answer_{Path(model).name}", "evaluate/answer.py", options)
+
+
+def side_by_side(title: str, chains: Sequence[Sequence[Step]], folder: Path) -> None:
+    """Run chains of steps, as many at a time as there are cores; the steps of one chain follow each other."""
+    logs = folder / "logs"
+    logs.mkdir(exist_ok=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns) as progress, ThreadPoolExecutor(CORES) as pool:
+        task = progress.add_task(title, total=sum(map(len, chains)))
+
+        def run(chain: Sequence[Step]) -> None:
+            for step in chain:
+                step.run(logs)
+                progress.advance(task)
+
+        for future in [pool.submit(run, chain) for chain in chains]:
+            future.result()
+
+
+def set_aside(folder: Path) -> None:
+    """Keep an earlier demo's folder under another name: nothing is overwritten."""
+    if folder.is_dir() and any(folder.iterdir()):
+        kept = folder.with_name(
+            f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(folder.stat().st_mtime))}"
+        )
+        folder.rename(kept)
+        logging.getLogger("audiomcq").info("the earlier %s is kept as %s", folder, kept)
+
+
+def demo(folder: Path, recordings: str | None) -> None:
+    """Run the demo in `folder`."""
+    started = time.monotonic()
+    set_aside(folder)
+    folder.mkdir(parents=True)
+    if recordings:
+        build_from_recordings(recordings, folder / "data")
+    else:
+        build_tiny(folder / "data", processes=CORES)
+    texts = list(load_rows(folder / "data", "pretrain", check_audio=False).remove_columns(["audio"]))
+    models = [BASE, *VOTERS, UNSEEN]
+    for model in models:
+        make_tiny_lalm(folder / "random" / model.name, texts, model.seed, model.width, model.layers)
+    side_by_side("pretraining base and voters", [[pretrain(model, folder)] for model in models], folder)
+    probes = [[probe(voter, folder, "votes")] for voter in VOTERS] + [[probe(UNSEEN, folder, "unseen_votes")]]
+    side_by_side("contribution filter: silent votes", probes, folder)
+    side_by_side("contribution filter: weak or strong", [[split(folder)]], folder)
+    paradigms = (("weak_to_strong", "w2s"), ("mixed_to_mixed", "m2m"))
+    chains = [
+        [
+            train(paradigm, short, "sft", "models/base", folder),
+            train(paradigm, short, "grpo", f"{short}_sft", folder),
+        ]
+        for paradigm, short in paradigms
+    ]
+    side_by_side("SFT, then GRPO: W2S and M2M", chains, folder)
+    trained = ["models/base", *(f"{short}_{stage}" for _, short in paradigms for stage in ("sft", "grpo"))]
+    side_by_side("answering with audio and on silence", [[answer(model, folder)] for model in trained], folder)
+    write_report(folder, time.monotonic() - started)
+
+
+def _words(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+if __name__ == "__main__":
+    (arguments,) = parse((DemoArguments,))
+    set_up_logging()
+    default = "outputs/demo_recordings" if arguments.recordings else "outputs/demo"
+    with clear_errors():
+        demo(Path(arguments.output_dir or default), arguments.recordings)

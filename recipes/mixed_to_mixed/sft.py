@@ -1,0 +1,12 @@
+"""SFT stage of mixed_to_mixed. Without --config: the 7B settings beside this file.
+
+accelerate launch --config_file accelerate_configs/zero2.yaml recipes/mixed_to_mixed/sft.py
+accelerate launch recipes/mixed_to_mixed/sft.py --config recipes/mixed_to_mixed/tiny/sft.yaml
+"""
+
+from pathlib import Path
+
+from audiomcq.sft import main
+
+if __name__ == "__main__":
+    main(Path(__file__).parent / "qwen2_5_omni_7b" / "sft.yaml")

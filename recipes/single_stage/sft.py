@@ -1,0 +1,12 @@
+"""SFT stage of single_stage. Without --config: the 7B settings beside this file.
+
+accelerate launch --config_file accelerate_configs/zero2.yaml recipes/single_stage/sft.py
+accelerate launch recipes/single_stage/sft.py --config recipes/single_stage/tiny/sft.yaml
+"""
+
+from pathlib import Path
+
+from audiomcq.sft import main
+
+if __name__ == "__main__":
+    main(Path(__file__).parent / "qwen2_5_omni_7b" / "sft.yaml")

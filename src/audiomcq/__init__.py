@@ -1,0 +1,3 @@
+"""Audio-contribution-aware post-training of large audio language models."""
+
+__version__ = "0.1.0"

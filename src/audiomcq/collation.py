@@ -1,0 +1,163 @@
+"""Rows -> tensors: the one place where a question and its clip become token ids and mel features.
+
+Audio is cut in seconds only, and counted; token ids are never truncated, because a cut inside the audio placeholders misaligns
+features and tokens without an error.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from audiomcq.audio import cut, load_audio, padded_samples
+from audiomcq.examples import CONTRIBUTION, Row, row_key
+from audiomcq.models import Family
+from audiomcq.prompts import CotVariant, completion_target, conversation
+
+logger = logging.getLogger(__name__)
+
+IGNORED = -100
+"""Label of a token that carries no loss."""
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """One prompt, ready to be batched.
+
+    Attributes:
+        input_ids: token ids, the audio placeholder repeated once per audio token, ending where the answer starts.
+        features: mel of shape (frames, mels), or None without audio.
+        mask: which frames are audio, shape (frames,), or None without audio.
+    """
+
+    input_ids: list[int]
+    features: torch.Tensor | None
+    mask: torch.Tensor | None
+
+
+@dataclass
+class PromptEncoder:
+    """Turns rows into prompts with the model's own processor.
+
+    Attributes:
+        max_audio_seconds: longer clips are cut to this length; `cut_clips` counts them.
+        audio_root: folder that relative audio paths start from.
+    """
+
+    processor: Any
+    family: Family
+    max_audio_seconds: float = 30.0
+    audio_root: str | Path | None = None
+    cut_clips: int = 0
+
+    def waveform(self, row: Row) -> np.ndarray:
+        """The row's clip, at most `max_audio_seconds` long."""
+        waveform, was_cut = cut(load_audio(row["audio"], self.audio_root), self.max_audio_seconds)
+        if was_cut:
+            self.cut_clips += 1
+            logger.warning("%s: clip cut to %g s (%d so far)", row_key(row), self.max_audio_seconds, self.cut_clips)
+        return waveform
+
+    def __call__(
+        self, rows: Sequence[Row], waveforms: Sequence[np.ndarray | None] | None = None
+    ) -> list[EncodedPrompt]:
+        """Encode rows, each with its own clip or with the waveform given in its place (None: no audio at all)."""
+        if waveforms is None:
+            waveforms = [self.waveform(row) for row in rows]
+        conversations = [
+            conversation(row["question"], row["choices"], audio) for row, audio in zip(rows, waveforms, strict=True)
+        ]
+        audios = [audio for audio in waveforms if audio is not None]
+        encoded = self.processor.apply_chat_template(
+            conversations,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs={"audio_kwargs": self._audio_kwargs(audios)} if audios else {},
+        )
+        features = iter(encoded.get("input_features", ()))
+        masks = iter(encoded.get("feature_attention_mask", ()))
+        return [
+            EncodedPrompt(list(ids), *self._mel(next(features), next(masks)))
+            if audio is not None
+            else EncodedPrompt(list(ids), None, None)
+            for ids, audio in zip(encoded["input_ids"], waveforms, strict=True)
+        ]
+
+    def _audio_kwargs(self, audios: Sequence[np.ndarray]) -> dict[str, Any]:
+        """Pad to the longest clip of the batch instead of 300 s where the family allows it (upstream: 30,000 frames a clip)."""
+        if not self.family.trims_mel:
+            return {}
+        longest = max(len(audio) for audio in audios)
+        return {"max_length": padded_samples(longest, self.processor.feature_extractor), "truncation": True}
+
+    def _mel(self, features: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        mel, valid = torch.as_tensor(np.asarray(features)).T, torch.as_tensor(np.asarray(mask))
+        frames = int(valid.sum()) if self.family.trims_mel else len(valid)
+        return mel[:frames].contiguous(), valid[:frames]
+
+
+def audio_batch(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
+    """Mel of several prompts as model inputs: (rows, mels, frames) and its mask, padded to the longest. Empty without audio.
+
+    Raises:
+        ValueError: some prompts have audio and some have not. A batch must be of one kind, or ranks fall out of step.
+    """
+    features = [prompt.features for prompt in prompts if prompt.features is not None]
+    if not features:
+        return {}
+    if len(features) != len(prompts):
+        raise ValueError(f"{len(prompts) - len(features)} of {len(prompts)} prompts in the batch have no audio")
+    return {
+        "input_features": pad_sequence(features, batch_first=True).transpose(1, 2),
+        "feature_attention_mask": pad_sequence([prompt.mask for prompt in prompts], batch_first=True),
+    }
+
+
+def prompt_batch(prompts: Sequence[EncodedPrompt], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Left-padded model inputs for generation: ids and mask of shape (rows, tokens), and the audio."""
+    ids = [torch.tensor(prompt.input_ids) for prompt in prompts]
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_token_id, padding_side="left"),
+        "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True, padding_side="left"),
+        **audio_batch(prompts),
+    }
+
+
+@dataclass
+class SFTCollator:
+    """Rows -> a supervised batch: right-padded ids, labels on the completion alone, mel, and a weight per row.
+
+    Attributes:
+        cot: which chain of thought stands before the answer.
+        strong_weight: loss weight of rows with strong audio contribution; other rows weigh 1.
+    """
+
+    encoder: PromptEncoder
+    cot: CotVariant = "none"
+    strong_weight: float = 1.0
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        tokenizer = self.encoder.processor.tokenizer
+        prompts = self.encoder(rows)
+        ends = [
+            tokenizer(completion_target(row, self.cot) + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+            for row in rows
+        ]
+        ids = [torch.tensor(prompt.input_ids + end) for prompt, end in zip(prompts, ends, strict=True)]
+        labels = [
+            torch.tensor([IGNORED] * len(prompt.input_ids) + end) for prompt, end in zip(prompts, ends, strict=True)
+        ]
+        weights = [self.strong_weight if row.get(CONTRIBUTION) == "strong" else 1.0 for row in rows]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id),
+            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+            "row_weight": torch.tensor(weights),
+            **audio_batch(prompts),
+        }

@@ -1,0 +1,96 @@
+"""Options of the training recipes, as they stand in YAML and on the command line."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl import GRPOConfig, SFTConfig
+
+from audiomcq.prompts import CotVariant
+
+
+@dataclass
+class DataArguments:
+    """Which rows a stage trains on."""
+
+    dataset: str = field(
+        default="", metadata={"help": "Hub id, save_to_disk folder, or .json/.jsonl/.parquet file of rows."}
+    )
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Config of the data set, e.g. all, weak, strong."}
+    )
+    dataset_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str | None = field(default=None, metadata={"help": "Split for evaluation during training."})
+    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
+    paradigm: str = field(
+        default="single_stage", metadata={"help": "weak_to_strong, mixed_to_strong, mixed_to_mixed or single_stage."}
+    )
+    mixed_seed: int = field(default=0, metadata={"help": "Seed of the mixed draw; the same in both stages."})
+    max_bad_fraction: float = field(default=0.01, metadata={"help": "Stop when more rows than this are broken."})
+    check_audio: bool = field(default=True, metadata={"help": "Decode every clip once before training starts."})
+
+
+@dataclass
+class AudioArguments:
+    """Options that both trainers share.
+
+    Parameters:
+        train_modules: parameter groups that full fine-tuning trains: audio_tower, aligner, llm. LoRA ignores it.
+        shuffle_choices: train on shuffled options (by seed and epoch), so that no position can be learnt.
+    """
+
+    max_audio_seconds: float = field(
+        default=30.0, metadata={"help": "Longer clips are cut to this many seconds, and counted."}
+    )
+    train_modules: list[str] = field(
+        default_factory=lambda: ["audio_tower", "aligner", "llm"],
+        metadata={"help": "Parameter groups to train: audio_tower, aligner, llm. LoRA ignores it."},
+    )
+    shuffle_choices: bool = field(default=True, metadata={"help": "Shuffle the options of a row by seed and epoch."})
+
+
+@dataclass
+class AudioSFTConfig(AudioArguments, SFTConfig):
+    """TRL's SFTConfig with audio. Tokens are never truncated (`max_length` is refused): audio is cut in seconds."""
+
+    cot: CotVariant = field(
+        default="none", metadata={"help": "Chain of thought before the answer: none, structured, unstructured."}
+    )
+    strong_weight: float = field(default=1.0, metadata={"help": "Loss weight of rows with strong audio contribution."})
+    max_length: int | None = field(default=None, metadata={"help": "Must stay empty: tokens are never truncated."})
+    remove_unused_columns: bool | None = field(default=False, metadata={"help": "The collator needs all columns."})
+    dataset_kwargs: dict[str, Any] | None = field(
+        default_factory=lambda: {"skip_prepare_dataset": True}, metadata={"help": "The collator prepares rows itself."}
+    )
+    train_sampling_strategy: str = field(
+        default="group_by_length", metadata={"help": "group_by_length groups by seconds of audio; or random."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None or self.packing or self.padding_free:
+            raise ValueError(
+                "max_length, packing and padding_free cut or mix token sequences and would break audio: leave them out and "
+                "set max_audio_seconds"
+            )
+        super().__post_init__()
+
+
+@dataclass
+class AudioGRPOConfig(AudioArguments, GRPOConfig):
+    """TRL's GRPOConfig with audio. Rewards by name (see `audiomcq.rewards.REWARDS`), weighted as published."""
+
+    rewards: list[str] = field(
+        default_factory=lambda: ["accuracy", "format"],
+        metadata={"help": "Names of rewards: accuracy, format, gated_format."},
+    )
+    reward_weights: list[float] | None = field(
+        default_factory=lambda: [2.0, 0.5], metadata={"help": "One weight per reward, as published: 2.0 and 0.5."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.use_vllm:
+            raise ValueError("use_vllm: TRL's vLLM path passes no audio on; leave it out")
+        if len(self.rewards) != len(self.reward_weights or self.rewards):
+            raise ValueError(
+                f"{len(self.rewards)} rewards {self.rewards} but {len(self.reward_weights)} reward_weights"
+            )
+        super().__post_init__()

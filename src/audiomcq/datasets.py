@@ -1,0 +1,173 @@
+"""Load rows from anywhere, split them by clip, shuffle their options."""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
+
+from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, row_key, sound_rows
+
+FILE_KINDS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+
+def load_rows(
+    source: str | Path,
+    split: str = "train",
+    config: str | None = None,
+    audio_root: str | Path | None = None,
+    max_bad_fraction: float = 0.01,
+    check_audio: bool = True,
+) -> Dataset:
+    """Rows of the project's schema from a Hub id, a `save_to_disk` folder, a folder of .jsonl files (one per split), or one
+    .json / .jsonl / .parquet file.
+
+    Args:
+        split: name of a split, or several joined with "+".
+        audio_root: folder that `audio_path` values start from; by default the folder of the file.
+        check_audio: decode every clip once now, so that a broken one stops here and not in the middle of training.
+
+    Raises:
+        ValueError: nothing is found there, a column is missing, or too many rows are broken.
+    """
+    path = Path(source)
+    if path.is_file():
+        rows = _load_files({"train": path}, "train")
+        audio_root = audio_root or path.parent
+    elif files := {file.stem: file for file in sorted(path.glob("*.jsonl"))}:
+        rows = _load_files(files, split)
+        audio_root = audio_root or path
+    elif path.is_dir():
+        loaded = load_from_disk(str(path / config if config else path))
+        rows = concatenate_datasets([_split_of(loaded, name, path) for name in split.split("+")])
+    elif path.suffix in FILE_KINDS or str(source).startswith((".", "/")):
+        raise ValueError(f"{source}: no such file or folder of rows")
+    else:
+        rows = load_dataset(str(source), config, split=split)
+    rows = to_schema(rows, audio_root)
+    good, _ = sound_rows(rows, max_bad_fraction, check_audio)
+    return rows if len(good) == len(rows) else rows.select(good)
+
+
+def _load_files(files: Mapping[str, Path], split: str) -> Dataset:
+    kinds = {FILE_KINDS.get(file.suffix) for file in files.values()}
+    if None in kinds:
+        raise ValueError(f"{', '.join(map(str, files.values()))}: rows are read from {', '.join(FILE_KINDS)} files")
+    return load_dataset(kinds.pop(), data_files={name: str(file) for name, file in files.items()}, split=split)
+
+
+def _split_of(loaded: Dataset | DatasetDict, name: str, path: Path) -> Dataset:
+    if isinstance(loaded, Dataset):
+        return loaded
+    if name not in loaded:
+        raise ValueError(f"{path} has no split {name!r}; it has {', '.join(loaded)}")
+    return loaded[name]
+
+
+def to_schema(rows: Dataset, audio_root: str | Path | None = None) -> Dataset:
+    """Bring columns into the project's schema: `audio_path` + root becomes `audio`, absent optional columns become null.
+
+    Raises:
+        ValueError: a column that every row needs is missing; it is named.
+    """
+    if "audio" not in rows.column_names and "audio_path" in rows.column_names:
+        root = Path(audio_root or "").resolve()
+        cells = [{"bytes": None, "path": str(root / path)} for path in rows["audio_path"]]
+        rows = rows.add_column("audio", cells, feature=FEATURES["audio"])
+    missing = [
+        name
+        for name in ("id", "question_type", "audio", "question", "choices", "answer")
+        if name not in rows.column_names
+    ]
+    if missing:
+        raise ValueError(f"rows have no column {', '.join(missing)}; they have {', '.join(rows.column_names)}")
+    for name in FEATURES:
+        if name not in rows.column_names:
+            rows = rows.add_column(name, [None] * len(rows), feature=FEATURES[name])
+    return rows.select_columns(list(FEATURES)).cast(FEATURES)
+
+
+def split_by_clip(rows: Dataset, fractions: Mapping[str, float], seed: int) -> DatasetDict:
+    """Random splits such that all questions on one clip fall into the same one. Fractions are of the clips.
+
+    Raises:
+        ValueError: the fractions do not add up to 1.
+    """
+    if abs(sum(fractions.values()) - 1) > 1e-9:
+        raise ValueError(f"fractions {dict(fractions)} add up to {sum(fractions.values())}, not to 1")
+    keys = [clip_key(row) for row in rows.select_columns(["audio"])]
+    clips = sorted(set(keys))
+    random.Random(seed).shuffle(clips)
+    side: dict[str, str] = {}
+    start = 0.0
+    for name, fraction in fractions.items():
+        first, last = round(start * len(clips)), round((start + fraction) * len(clips))
+        side.update(dict.fromkeys(clips[first:last], name))
+        start += fraction
+    return DatasetDict(
+        {name: rows.select([i for i, key in enumerate(keys) if side[key] == name]) for name in fractions}
+    )
+
+
+def shuffle_choices(row: Row, seed: int, epoch: int = 0) -> Row:
+    """The row with its options in another order, the same for the same (row, seed, epoch). The answer text stays."""
+    choices = list(row["choices"])
+    random.Random(f"{seed}/{epoch}/{row_key(row)}").shuffle(choices)
+    return {**row, "choices": choices}
+
+
+def check_disjoint(name_a: str, a: Dataset, name_b: str, b: Dataset) -> None:
+    """SFT and GRPO must not share rows (arXiv 2509.21060, section 4).
+
+    Raises:
+        ValueError: they do; the first shared row is named.
+    """
+    shared = {row_key(row) for row in a} & {row_key(row) for row in b}
+    if shared:
+        raise ValueError(
+            f"{name_a} and {name_b} share {len(shared)} rows, the first: {min(shared)}; keep them disjoint"
+        )
+
+
+PARADIGMS: dict[str, tuple[str, str]] = {
+    "weak_to_strong": ("weak", "strong"),
+    "mixed_to_strong": ("mixed", "strong"),
+    "mixed_to_mixed": ("mixed", "all"),
+    "single_stage": ("all", "all"),
+}
+"""Which rows the SFT and the GRPO stage of a paradigm draw from (arXiv 2509.21060, section 4)."""
+
+
+def stage_rows(rows: Dataset, paradigm: str, stage: str, seed: int) -> Dataset:
+    """The rows that one stage of a paradigm trains on.
+
+    As in the paper, every paradigm's SFT stage has as many rows as there are weak ones ("mixed" is a random draw of that size),
+    and the GRPO stage never sees a row of the SFT stage. single_stage uses all rows in its one stage.
+
+    Raises:
+        ValueError: the paradigm or stage is unknown, rows lack their contribution label, or no row is left.
+    """
+    if paradigm not in PARADIGMS or stage not in ("sft", "grpo"):
+        raise ValueError(f"paradigm {paradigm!r}, stage {stage!r}: known are {', '.join(PARADIGMS)} with sft and grpo")
+    sides = PARADIGMS[paradigm]
+    labels = rows[CONTRIBUTION]
+    if sides != ("all", "all") and None in labels:
+        raise ValueError(
+            f"{labels.count(None)} of {len(rows)} rows have no {CONTRIBUTION} label: run the contribution filter first"
+        )
+    sft = _pick(labels, sides[0], seed)
+    chosen = sft if stage == "sft" else _pick(labels, sides[1], seed)
+    if stage == "grpo" and paradigm != "single_stage":
+        chosen = chosen - sft
+    if not chosen:
+        raise ValueError(f"{paradigm}: no row is left for the {stage} stage out of {len(rows)}")
+    return rows.select(sorted(chosen))
+
+
+def _pick(labels: list[str | None], side: str, seed: int) -> set[int]:
+    everything = range(len(labels))
+    if side == "all":
+        return set(everything)
+    if side == "mixed":
+        return set(random.Random(seed).sample(everything, labels.count("weak")))
+    return {i for i in everything if labels[i] == side}

@@ -1,0 +1,268 @@
+"""One evaluation as numbers, as a table and as a figure. Every accuracy is over all rows: unparsed is wrong."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from audiomcq.evaluation.statistics import Interval, paired_bootstrap, wilson_interval
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Prediction = Mapping[str, Any]
+
+_COLUMNS = {
+    "accuracy": "accuracy",
+    "strong": "strong",
+    "weak": "weak",
+    "silent": "silent",
+    "audio_gain": "audio gain",
+    "strong_audio_gain": "strong audio gain",
+}
+_MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its 95 % interval, as fractions."""
+
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One model on one benchmark. Accuracies have Wilson intervals, gains paired-bootstrap ones.
+
+    Attributes:
+        n_total: rows, the denominator of `accuracy` and `silent` whatever was parsed.
+        n_strong: rows with strong audio contribution, the denominator of `strong`; the others are `weak`.
+        n_parsed: completions with audio that chose an option.
+        n_parsed_silent: the same with silence. Well below `n_parsed`, it inflates the gains: a model that answers in
+            another form without audio looks as if it listened.
+        accuracy: correct with audio.
+        strong: correct with audio on the strong rows, None where there are none.
+        weak: correct with audio on the weak rows, None where there are none.
+        silent: correct with silence.
+        audio_gain: accuracy - silent accuracy.
+        strong_audio_gain: the same on the strong rows, None where there are none.
+    """
+
+    n_total: int
+    n_strong: int
+    n_parsed: int
+    n_parsed_silent: int
+    accuracy: Estimate
+    strong: Estimate | None
+    weak: Estimate | None
+    silent: Estimate
+    audio_gain: Estimate
+    strong_audio_gain: Estimate | None
+
+
+def score(
+    predictions_audio: Iterable[Prediction], predictions_silence: Iterable[Prediction], strong: AbstractSet[str]
+) -> Scores:
+    """Score one model's answers with audio against its answers to the same rows with silence.
+
+    Args:
+        predictions_audio: `row_key`, `control` ("audio"), `completion`, `choice` (index or None), `correct`.
+        predictions_silence: the same rows under another control, in any order.
+        strong: row keys with strong audio contribution.
+
+    Raises:
+        ValueError: a row key occurs twice, the two sets hold different rows, a strong row has no prediction, a set
+            holds answers of the wrong control, or there are no predictions.
+    """
+    audio = _by_key(predictions_audio, "with audio")
+    silence = _by_key(predictions_silence, "with silence")
+    _check_controls(audio, silence)
+    _check_rows(audio, silence, strong)
+    keys = sorted(audio)
+    is_strong = np.array([key in strong for key in keys])
+    heard = np.array([bool(audio[key]["correct"]) for key in keys])
+    unheard = np.array([bool(silence[key]["correct"]) for key in keys])
+    gains = heard.astype(float) - unheard
+    return Scores(
+        n_total=len(keys),
+        n_strong=int(is_strong.sum()),
+        n_parsed=_parsed(audio),
+        n_parsed_silent=_parsed(silence),
+        accuracy=_accuracy(heard),
+        strong=_accuracy(heard[is_strong]) if is_strong.any() else None,
+        weak=_accuracy(heard[~is_strong]) if not is_strong.all() else None,
+        silent=_accuracy(unheard),
+        audio_gain=_gain(gains),
+        strong_audio_gain=_gain(gains[is_strong]) if is_strong.any() else None,
+    )
+
+
+def markdown_table(scores: Mapping[str, Scores], baselines: Mapping[str, float]) -> str:
+    """A GitHub table in percent, intervals in brackets: one line per model, then one per trivial baseline."""
+    head, *body = [[cell.replace("|", "\\|") for cell in line] for line in _lines(scores, baselines)]
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body)) + "\n"
+
+
+def console_table(scores: Mapping[str, Scores], baselines: Mapping[str, float]) -> "Table":
+    """The same table for `rich.console.Console().print`."""
+    from rich.table import Table
+    from rich.text import Text
+
+    (first, *others), *body = _lines(scores, baselines)
+    table = Table()
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right")
+    for line in body:
+        # Text: rich reads "[58.4, 67.2]" in a plain string as markup.
+        table.add_row(*(Text(cell) for cell in line))
+    return table
+
+
+def plot_scores(scores: Mapping[str, Scores], path: str | Path) -> None:
+    """Save grouped bars with 95 % intervals, one colour per model. The format is the suffix of `path`.
+
+    Raises:
+        ValueError: there are no scores.
+    """
+    from matplotlib.figure import Figure
+
+    if not scores:
+        raise ValueError("no scores to plot")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.8 / len(scores)
+    for index, (model, result) in enumerate(scores.items()):
+        estimates = [(place, estimate) for place, name in enumerate(_COLUMNS) if (estimate := getattr(result, name))]
+        axes.bar(
+            [place + (index - (len(scores) - 1) / 2) * width for place, _ in estimates],
+            [100 * estimate.value for _, estimate in estimates],
+            width=0.92 * width,
+            yerr=np.array([_whiskers(estimate) for _, estimate in estimates]).T,
+            error_kw={"elinewidth": 1, "capsize": 2},
+            label=model,
+        )
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(_COLUMNS)), [label.replace(" audio", "\naudio") for label in _COLUMNS.values()])
+    axes.set_xlabel("measure (gain: with audio - with silence)")
+    axes.set_ylabel("percent of rows, 95 % interval")
+    _finish(figure, axes, path)
+
+
+def plot_rewards(curves: Mapping[str, Sequence[float]], path: str | Path) -> None:
+    """Save the accuracy reward of each GRPO run, step by step: thin as logged, thick as a centred moving mean.
+
+    The mean is over a twentieth of the run. The format is the suffix of `path`.
+
+    Raises:
+        ValueError: there are no curves, or one has no steps.
+    """
+    from matplotlib.figure import Figure
+
+    if not curves or not all(len(curve) for curve in curves.values()):
+        raise ValueError(f"nothing to plot: {len(curves)} curves, each needs at least one step")
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for name, curve in curves.items():
+        steps = np.arange(1, len(curve) + 1)
+        (line,) = axes.plot(steps, smooth(curve), linewidth=2, label=name)
+        axes.plot(steps, curve, linewidth=0.8, alpha=0.3, color=line.get_color())
+    axes.set_xlabel("GRPO step")
+    axes.set_ylabel("accuracy reward, mean of the step")
+    _finish(figure, axes, path)
+
+
+def smooth(curve: Sequence[float]) -> np.ndarray:
+    """Centred moving mean over a twentieth of the curve, at its ends over the steps that there are."""
+    window = np.ones(min(len(curve), 2 * (len(curve) // 40) + 1))
+    return np.convolve(curve, window, "same") / np.convolve(np.ones(len(curve)), window, "same")
+
+
+def _by_key(predictions: Iterable[Prediction], name: str) -> dict[str, Prediction]:
+    rows: dict[str, Prediction] = {}
+    twice: list[str] = []
+    for prediction in predictions:
+        if prediction["row_key"] in rows:
+            twice.append(prediction["row_key"])
+        rows[prediction["row_key"]] = prediction
+    if twice:
+        raise ValueError(f"{len(twice)} predictions {name} repeat a row key: {_named(twice)}; keep one per row")
+    if not rows:
+        raise ValueError(f"there are no predictions {name}")
+    return rows
+
+
+def _check_controls(audio: Mapping[str, Prediction], silence: Mapping[str, Prediction]) -> None:
+    deaf = [key for key, prediction in audio.items() if prediction["control"] != "audio"]
+    hearing = [key for key, prediction in silence.items() if prediction["control"] == "audio"]
+    if deaf:
+        raise ValueError(f"{len(deaf)} predictions with audio have another control: {_named(deaf)}")
+    if hearing:
+        raise ValueError(f"{len(hearing)} predictions with silence have the control 'audio': {_named(hearing)}")
+
+
+def _check_rows(audio: Collection[str], silence: Collection[str], strong: AbstractSet[str]) -> None:
+    if only_audio := set(audio) - set(silence):
+        raise ValueError(f"{len(only_audio)} rows are answered with audio but not with silence: {_named(only_audio)}")
+    if only_silence := set(silence) - set(audio):
+        raise ValueError(
+            f"{len(only_silence)} rows are answered with silence but not with audio: {_named(only_silence)}"
+        )
+    if unanswered := set(strong) - set(audio):
+        raise ValueError(f"{len(unanswered)} strong rows have no prediction: {_named(unanswered)}; answer them too")
+
+
+def _named(keys: Collection[str], most: int = 5) -> str:
+    """The first keys, so that a message about a thousand rows stays readable."""
+    names = sorted(set(keys))
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _parsed(predictions: Mapping[str, Prediction]) -> int:
+    return sum(prediction["choice"] is not None for prediction in predictions.values())
+
+
+def _accuracy(correct: np.ndarray) -> Estimate:
+    return Estimate(float(correct.mean()), wilson_interval(int(correct.sum()), len(correct)))
+
+
+def _gain(differences: np.ndarray) -> Estimate:
+    return Estimate(float(differences.mean()), paired_bootstrap(differences))
+
+
+def _lines(scores: Mapping[str, Scores], baselines: Mapping[str, float]) -> list[list[str]]:
+    """Header and body of the table, in text."""
+    lines = [["model", "rows (strong)", "parsed", "parsed, silent", *_COLUMNS.values()]]
+    for model, result in scores.items():
+        counts = [f"{result.n_total} ({result.n_strong})", str(result.n_parsed), str(result.n_parsed_silent)]
+        lines.append([model, *counts, *(_percent(getattr(result, name)) for name in _COLUMNS)])
+    for name, accuracy in baselines.items():
+        blanks = [_MISSING] * (len(_COLUMNS) - 1)
+        lines.append([name.replace("_", " "), *[_MISSING] * 3, f"{100 * accuracy:.1f}", *blanks])
+    return lines
+
+
+def _percent(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return _MISSING
+    return f"{100 * estimate.value:.1f} [{100 * estimate.interval.low:.1f}, {100 * estimate.interval.high:.1f}]"
+
+
+def _whiskers(estimate: Estimate) -> tuple[float, float]:
+    """Lengths of the error bar below and above, in percent."""
+    low, high = estimate.interval.low, estimate.interval.high
+    return 100 * max(0.0, estimate.value - low), 100 * max(0.0, high - estimate.value)
+
+
+def _finish(figure: Any, axes: Any, path: str | Path) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,233 @@
+"""Load a large audio language model (LALM). Everything in which model families differ stands in `FAMILIES`.
+
+Qwen2.5-Omni is trained as its thinker, loaded straight from the official full checkpoint (talker and vocoder are skipped) or from
+a thinker-only folder, which is what training saves.
+"""
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin, Qwen2_5OmniProcessor
+from transformers.utils import cached_file
+from transformers.utils.peft_utils import find_adapter_config_file
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is particular to one family of LALMs.
+
+    Attributes:
+        architecture: transformers class that is trained and that checkpoints are saved as.
+        audio_tower, aligner, unused: regular expressions over parameter names; what none of them matches is the LLM.
+        trims_mel: whether the audio tower takes mel of any length (else the extractor's fixed length must stay).
+    """
+
+    architecture: str
+    trims_mel: bool
+    audio_tower: str = r"(^|\.)audio_tower\."
+    aligner: str = r"(^|\.)(audio_tower\.proj|multi_modal_projector)\."
+    unused: str = r"(^|\.)(visual\.|audio_tower\.audio_bos_eos_token)"
+
+
+_OMNI = Family("Qwen2_5OmniThinkerForConditionalGeneration", trims_mel=True)
+
+FAMILIES: dict[str, Family] = {
+    "qwen2_5_omni": _OMNI,
+    "qwen2_5_omni_thinker": _OMNI,
+    "qwen2_audio": Family("Qwen2AudioForConditionalGeneration", trims_mel=False),
+}
+
+PARAMETER_GROUPS = ("audio_tower", "aligner", "llm", "unused")
+
+_PROCESSOR_FILES = (
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+@dataclass
+class LALM:
+    """A loaded model with its processor.
+
+    Attributes:
+        source: the path or Hub id that it came from.
+        placeholder_ids: token ids that stand for audio, image or video; never to be sampled.
+    """
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    family: Family
+    source: str
+    placeholder_ids: list[int] = field(default_factory=list)
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.processor.tokenizer
+
+
+class AudioOnlyOmniProcessor(Qwen2_5OmniProcessor):
+    """Qwen2.5-Omni's processor without its image and video parts, which import torchvision. Ids and mel are identical.
+
+    It saves the files that it was loaded from, byte for byte, so that a checkpoint opens with the stock `AutoProcessor`.
+    """
+
+    def __init__(self, feature_extractor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
+        ProcessorMixin.__init__(self, feature_extractor, tokenizer, chat_template=chat_template)
+        for kind in ("image", "audio", "video"):
+            setattr(self, f"{kind}_token", getattr(tokenizer, f"{kind}_token"))
+            setattr(self, f"{kind}_token_id", getattr(tokenizer, f"{kind}_token_id"))
+        for edge in ("vision_bos", "vision_eos", "audio_bos", "audio_eos"):
+            setattr(self, f"{edge}_token", getattr(tokenizer, f"{edge}_token"))
+        self.source_files: list[Path] = []
+
+    @property
+    def model_input_names(self) -> list[str]:
+        names = [
+            *self.tokenizer.model_input_names,
+            *self.feature_extractor.model_input_names,
+            "feature_attention_mask",
+        ]
+        return list(dict.fromkeys(names))
+
+    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
+        target = Path(save_directory)
+        target.mkdir(parents=True, exist_ok=True)
+        for file in self.source_files:
+            if file.resolve() != (target / file.name).resolve():
+                shutil.copyfile(file, target / file.name)
+
+
+def load_lalm(
+    source: str | Path,
+    revision: str | None = None,
+    dtype: str | torch.dtype = "float32",
+    attn_implementation: str | None = "sdpa",
+    device: str | torch.device | None = None,
+) -> LALM:
+    """Load a LALM from a folder or a Hub id.
+
+    Raises:
+        ValueError: nothing is there, the family is unknown, or weights are missing in the checkpoint.
+    """
+    source = str(source)
+    if source.startswith((".", "/")) and not Path(source).is_dir():
+        raise ValueError(f"model path {source}: no such folder; train or download the model first, or give a Hub id")
+    if adapter := find_adapter_config_file(source, revision=revision):
+        return _load_adapter(
+            source,
+            json.loads(Path(adapter).read_text())["base_model_name_or_path"],
+            dtype,
+            attn_implementation,
+            device,
+        )
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"model path {source}: neither a checkpoint folder nor a model on the Hub ({error})"
+        ) from error
+    if config.model_type not in FAMILIES:
+        raise ValueError(f"{source}: model type {config.model_type!r} is unknown; known: {', '.join(FAMILIES)}")
+    family = FAMILIES[config.model_type]
+    model, info = getattr(transformers, family.architecture).from_pretrained(
+        source, revision=revision, dtype=dtype, attn_implementation=attn_implementation, output_loading_info=True
+    )
+    if info["missing_keys"]:
+        raise ValueError(
+            f"{source}: {len(info['missing_keys'])} tensors are missing, e.g. {min(info['missing_keys'])}"
+        )
+    # Kept, the full checkpoint's renaming rules would be undone twice by a ZeRO-3 save, which then reloads as noise.
+    model._weight_conversions = None
+    if device is not None:
+        model.to(device)
+    return LALM(model, load_processor(source, revision), family, source, placeholder_ids(model.config))
+
+
+def _load_adapter(source: str, base: str, *load_options: Any) -> LALM:
+    """The base model with a LoRA adapter merged in, so that a next stage or an evaluation sees plain weights."""
+    from peft import PeftModel
+
+    lalm = load_lalm(base, None, *load_options)
+    lalm.model = PeftModel.from_pretrained(lalm.model, source).merge_and_unload()
+    lalm.model.config._name_or_path = source
+    lalm.source = source
+    return lalm
+
+
+def load_processor(source: str | Path, revision: str | None = None) -> ProcessorMixin:
+    """The model's processor, without torchvision for the Omni family."""
+    if FAMILIES[AutoConfig.from_pretrained(source, revision=revision).model_type] is not _OMNI:
+        return AutoProcessor.from_pretrained(source, revision=revision)
+    processor = AudioOnlyOmniProcessor.from_pretrained(source, revision=revision)
+    found = (
+        cached_file(str(source), name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        for name in _PROCESSOR_FILES
+    )
+    processor.source_files = [Path(file) for file in found if file]
+    return processor
+
+
+def placeholder_ids(config: Any) -> list[int]:
+    """Ids of the audio, image and video placeholder tokens: sampled, they would break the merge of features."""
+    ids = (getattr(config, f"{kind}_token_id", None) for kind in ("audio", "image", "video"))
+    return sorted({token for token in ids if token is not None})
+
+
+def parameter_group(name: str, family: Family) -> str:
+    """audio_tower, aligner, llm, or unused (vision: never reached by audio and text)."""
+    if re.search(family.unused, name):
+        return "unused"
+    if re.search(family.aligner, name):
+        return "aligner"
+    return "audio_tower" if re.search(family.audio_tower, name) else "llm"
+
+
+def set_trainable(model: nn.Module, family: Family, groups: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Train the named parameter groups and freeze the rest; returns and logs parameters per group.
+
+    LoRA weights are left as PEFT set them. The unused group is always frozen.
+
+    Raises:
+        ValueError: a group is unknown, or nothing is left to train.
+    """
+    groups = set(groups)
+    if unknown := groups - {"audio_tower", "aligner", "llm"}:
+        raise ValueError(f"unknown parameter groups {sorted(unknown)}; known: audio_tower, aligner, llm")
+    for name, parameter in model.named_parameters():
+        if "lora_" not in name:
+            parameter.requires_grad_(parameter_group(name, family) in groups)
+    return count_trainable(model, family)
+
+
+def count_trainable(model: nn.Module, family: Family) -> dict[str, dict[str, int]]:
+    """Parameters per group: how many there are and how many are trained. Logged, because nobody can tell it afterwards."""
+    counts = {group: {"parameters": 0, "trainable": 0} for group in PARAMETER_GROUPS}
+    for name, parameter in model.named_parameters():
+        group = counts[parameter_group(name, family)]
+        group["parameters"] += parameter.numel()
+        group["trainable"] += parameter.numel() * parameter.requires_grad
+    for group, count in counts.items():
+        logger.info("%s: %d of %d parameters are trained", group, count["trainable"], count["parameters"])
+    if not any(count["trainable"] for count in counts.values()):
+        raise ValueError("nothing is left to train: name at least one of audio_tower, aligner, llm, or use LoRA")
+    return counts

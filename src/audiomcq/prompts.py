@@ -1,0 +1,56 @@
+"""The one place where the system prompt, the question template and the tags are written.
+
+Texts as published with AudioMCQ (arXiv 2509.21060, appendix B.6 and the released training scripts). Whoever changes a
+byte here changes every score, so raise `PROMPT_VERSION` with it: results carry it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+PROMPT_VERSION = "audiomcq-1"
+SYSTEM_PROMPT = "You are an audio understanding model that answers multiple choice questions based on audio content."
+QUESTION_TEMPLATE = (
+    "{question} Please choose the answer from the following options: {choices!r}. "
+    "Output the final answer in <answer> </answer>."
+)
+ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
+
+CotVariant = Literal["none", "structured", "unstructured"]
+
+
+def question_prompt(question: str, choices: Sequence[str]) -> str:
+    """The user's text: the question, the options as a Python list literal, and the instruction."""
+    # str(): NumPy strings print as np.str_('rain') inside a list.
+    return QUESTION_TEMPLATE.format(question=question, choices=[str(choice) for choice in choices])
+
+
+def answer_target(answer: str) -> str:
+    """The answer inside its tag: the supervised target and the form that the format reward asks for."""
+    return f"{ANSWER_OPEN}{answer}{ANSWER_CLOSE}"
+
+
+def completion_target(row: dict[str, Any], cot: CotVariant = "none") -> str:
+    """What the model is trained to write for a row: the tagged answer, after its chain of thought if `cot` names one.
+
+    Raises:
+        ValueError: the row has no chain of thought of that kind.
+    """
+    if cot == "none":
+        return answer_target(row["answer"])
+    if not (thought := row.get(f"{cot}_cot")):
+        raise ValueError(f"row {row['id']!r} has no {cot}_cot: train with cot: none, or give that column a value")
+    return f"{thought}\n{answer_target(row['answer'])}"
+
+
+def conversation(question: str, choices: Sequence[str], audio: Any | None) -> list[dict[str, Any]]:
+    """The chat messages of one question, in the form that every processor's chat template takes.
+
+    `audio` is whatever the processor's "audio" part takes (a waveform or a path); None leaves the audio part out,
+    which is the `no_audio` control and not the same as silence.
+    """
+    parts: list[dict[str, Any]] = [] if audio is None else [{"type": "audio", "audio": audio}]
+    parts.append({"type": "text", "text": question_prompt(question, choices)})
+    return [
+        {"role": "system", "content": [{"type": "text", "text": SYSTEM_PROMPT}]},
+        {"role": "user", "content": parts},
+    ]

@@ -1,0 +1,52 @@
+"""Rewards of the GRPO stage, as TRL calls them: lists of completions and dataset columns in, a list of floats out.
+
+Weights as published (arXiv 2509.21060, released training scripts): accuracy 2.0, format 0.5. The published accuracy
+reward reads the whole completion where there is no tag; ours asks for the tag, because paying untagged text teaches to
+drop it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from audiomcq.answers import has_answer_format, is_correct, parse_answer
+
+Completion = str | list[dict[str, Any]]
+
+
+def completion_text(completion: Completion) -> str:
+    """The text of a completion, which TRL hands over as a string or as chat messages."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1]["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content or ())
+
+
+def accuracy_reward(
+    completions: Sequence[Completion], choices: Sequence[Sequence[str]], answer: Sequence[str], **_: Any
+) -> list[float]:
+    """1.0 where the tagged answer is the gold option, else 0.0."""
+    rewards = []
+    for completion, options, gold in zip(completions, choices, answer, strict=True):
+        parsed = parse_answer(completion_text(completion), options)
+        rewards.append(float(parsed.tagged and is_correct(parsed, options, gold)))
+    return rewards
+
+
+def format_reward(completions: Sequence[Completion], **_: Any) -> list[float]:
+    """1.0 where the completion is one tagged answer and nothing else."""
+    return [float(has_answer_format(completion_text(completion))) for completion in completions]
+
+
+def gated_format_reward(
+    completions: Sequence[Completion], choices: Sequence[Sequence[str]], answer: Sequence[str], **_: Any
+) -> list[float]:
+    """The format reward, paid only where the answer is right: an all-wrong group then has nothing to learn from."""
+    correct = accuracy_reward(completions, choices=choices, answer=answer)
+    return [right * tidy for right, tidy in zip(correct, format_reward(completions), strict=True)]
+
+
+REWARDS: dict[str, Callable[..., list[float]]] = {
+    "accuracy": accuracy_reward,
+    "format": format_reward,
+    "gated_format": gated_format_reward,
+}

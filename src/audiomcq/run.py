@@ -1,0 +1,246 @@
+"""What every training run does around its trainer: read options, guard the output folder, load, train, save, leave a record."""
+
+import json
+import logging
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import yaml
+from accelerate import PartialState
+from datasets import Dataset
+from trl import ModelConfig, TrlParser, get_peft_config
+
+from audiomcq import __version__
+from audiomcq.answers import is_correct, parse_answer
+from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
+from audiomcq.datasets import load_rows, stage_rows
+from audiomcq.examples import CONTRIBUTION, row_key
+from audiomcq.models import count_trainable, load_lalm
+from audiomcq.prompts import PROMPT_VERSION, answer_target
+
+logger = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+ROWS_FILE = "trained_rows.json"
+"""Keys of the rows that a checkpoint was trained on, over all its stages."""
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """A wrong input ends the program with one line instead of a traceback (which `--log_level debug` still shows)."""
+    try:
+        yield
+    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+        logger.debug("traceback", exc_info=True)
+        raise SystemExit(f"error: {error}") from None
+
+
+def parse(
+    kinds: tuple[type, ...], default_config: Path | None = None, argv: list[str] | None = None
+) -> tuple[Any, ...]:
+    """Options from a YAML file and the command line, strictly: an unknown key ends the program.
+
+    `default_config` is used where `--config` names no other.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if default_config is not None and "--config" not in argv:
+        argv = ["--config", str(default_config), *argv]
+    with clear_errors():
+        return TrlParser(kinds).parse_args_and_config(argv)
+
+
+def train_stage(
+    stage: str, trainer_class: type, data: DataArguments, args: AudioSFTConfig | AudioGRPOConfig, model: ModelConfig
+) -> None:
+    """Train one stage of a paradigm and save the result to `args.output_dir`."""
+    set_up_logging(args.get_process_log_level())
+    with clear_errors():
+        output = Path(args.output_dir)
+        resume = claim_output(output, stage, data, args, model)
+        rows = load_rows(
+            data.dataset,
+            data.dataset_split,
+            data.dataset_config,
+            data.audio_root,
+            data.max_bad_fraction,
+            data.check_audio,
+        )
+        rows = stage_rows(rows, data.paradigm, stage, data.mixed_seed)
+        gold = check_gold(rows)
+        seen = check_unseen(rows, Path(model.model_name_or_path or "")) if data.paradigm != "single_stage" else []
+        evaluation = (
+            load_rows(data.dataset, data.eval_split, data.dataset_config, data.audio_root) if data.eval_split else None
+        )
+        lalm = load_lalm(model.model_name_or_path, model.model_revision, model.dtype, model.attn_implementation)
+        trainer = trainer_class(lalm, args, rows, evaluation, peft_config=get_peft_config(model))
+    groups = count_trainable(trainer.model, lalm.family)
+    logger.info("%s, %s: %d rows, effective batch %d", data.paradigm, stage, len(rows), _effective_batch(args))
+    started = time.monotonic()
+    with clear_errors_of_training():
+        trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.accelerator.is_main_process:
+        lalm.processor.save_pretrained(output)
+        (output / ROWS_FILE).write_text(json.dumps(sorted({*seen, *map(row_key, rows)})))
+        record = {
+            "finished": True,
+            "seconds": round(time.monotonic() - started, 1),
+            "rows": len(rows),
+            "rows_by_contribution": _count_contributions(rows),
+            "gold_check": gold,
+            "cut_clips": trainer.encoder.cut_clips,
+            "parameter_groups": groups,
+            "processes": trainer.accelerator.num_processes,
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        }
+        update_record(output, record)
+
+
+def claim_output(
+    output: Path, stage: str, data: DataArguments, args: AudioSFTConfig | AudioGRPOConfig, model: ModelConfig
+) -> str | bool | None:
+    """Write the run's record into its folder, or refuse a folder that holds something else.
+
+    Returns:
+        What to hand to `Trainer.train(resume_from_checkpoint=...)`.
+
+    Raises:
+        ValueError: the folder is not empty and the run is no continuation of what lies there.
+    """
+    state = PartialState()
+    resume: str | bool | None = args.resume_from_checkpoint
+    resume = True if isinstance(resume, str) and resume.lower() == "true" else resume
+    settings = resolved_settings(stage, data, args, model)
+    record = output / RUN_FILE
+    if state.is_main_process:
+        if resume:
+            if not record.is_file():
+                raise ValueError(f"output folder {output} holds no run to resume; leave resume_from_checkpoint out")
+            before = json.loads(record.read_text())["settings"]
+            if changed := sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key)):
+                raise ValueError(
+                    f"output folder {output} holds a run with other settings ({', '.join(changed[:5])}); resume it with the "
+                    "settings it was started with, or choose another --output_dir"
+                )
+        elif output.is_dir() and any(output.iterdir()):
+            raise ValueError(
+                f"output folder {output} already holds another run; choose another --output_dir, or continue that run with "
+                "--resume_from_checkpoint true"
+            )
+        else:
+            output.mkdir(parents=True, exist_ok=True)
+            versions = {name: version(name) for name in ("torch", "transformers", "trl", "datasets", "accelerate")}
+            update_record(
+                output,
+                {
+                    "stage": stage,
+                    "finished": False,
+                    "settings": settings,
+                    "prompt_version": PROMPT_VERSION,
+                    "versions": {"audiomcq": __version__, **versions},
+                },
+            )
+            (output / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=True))
+    state.wait_for_everyone()
+    return resume
+
+
+def resolved_settings(stage: str, *configs: Any) -> dict[str, Any]:
+    """All options of a run, flat and plain, without those that only say where and how it is resumed."""
+    merged = {"stage": stage}
+    for config in configs:
+        merged.update(config.to_dict() if hasattr(config, "to_dict") else asdict(config))
+    left_out = {"resume_from_checkpoint", "hub_token", "push_to_hub_token", "logging_dir", "local_rank", "run_name"}
+    return {key: json.loads(json.dumps(value, default=str)) for key, value in merged.items() if key not in left_out}
+
+
+def update_record(output: Path, values: dict[str, Any]) -> None:
+    """Add values to the run's record, `run.json`."""
+    path = output / RUN_FILE
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**before, **values}, indent=2))
+
+
+def check_gold(rows: Dataset) -> dict[str, int]:
+    """Feed every row's own target through the matcher: all must be right, or the reward cannot be earned.
+
+    Raises:
+        ValueError: the gold answer of a row does not score; it is named.
+    """
+    wrong = [
+        row_key(row)
+        for row in rows.remove_columns(["audio"])
+        if not is_correct(parse_answer(answer_target(row["answer"]), row["choices"]), row["choices"], row["answer"])
+    ]
+    logger.info("gold check: %d of %d gold answers score 1.0", len(rows) - len(wrong), len(rows))
+    if wrong:
+        raise ValueError(f"the gold answer of {len(wrong)} rows does not score 1.0, the first: {wrong[0]}")
+    return {"rows": len(rows), "right": len(rows) - len(wrong)}
+
+
+def check_unseen(rows: Dataset, checkpoint: Path) -> list[str]:
+    """Make sure that no row was in an earlier stage of the checkpoint; returns the rows that were.
+
+    Raises:
+        ValueError: stages overlap (arXiv 2509.21060, section 4: SFT and GRPO rows are disjoint).
+    """
+    file = checkpoint / ROWS_FILE
+    if not file.is_file():
+        return []
+    seen = json.loads(file.read_text())
+    if shared := set(seen) & set(map(row_key, rows)):
+        raise ValueError(
+            f"{len(shared)} of {len(rows)} rows were already trained on by {checkpoint}, e.g. {min(shared)}; use the same "
+            "paradigm, dataset and mixed_seed in both stages"
+        )
+    logger.info("none of the %d rows was among the %d of earlier stages", len(rows), len(seen))
+    return seen
+
+
+def check_finite(loss: torch.Tensor, step: int) -> torch.Tensor:
+    """The loss, or an error that ends the run before NaN weights are saved.
+
+    Raises:
+        FloatingPointError: the loss is NaN or infinite.
+    """
+    if not torch.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss is {loss.item()} at step {step}: lower learning_rate, or train in bf16 instead of fp16; checkpoints "
+            "written before this step are intact"
+        )
+    return loss
+
+
+@contextmanager
+def clear_errors_of_training() -> Iterator[None]:
+    """One line for a diverged run; anything else during training is a defect and keeps its traceback."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def set_up_logging(level: int = logging.INFO) -> None:
+    """Log lines of the package and of transformers to stderr; warnings only on other ranks."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("audiomcq").setLevel(level if PartialState().is_main_process else logging.WARNING)
+    transformers.utils.logging.set_verbosity_warning()
+
+
+def _effective_batch(args: AudioSFTConfig | AudioGRPOConfig) -> int:
+    return args.train_batch_size * args.gradient_accumulation_steps * PartialState().num_processes
+
+
+def _count_contributions(rows: Dataset) -> dict[str, int]:
+    labels = rows[CONTRIBUTION]
+    return {str(label): labels.count(label) for label in sorted(set(labels), key=str)}
