@@ -282,7 +282,7 @@ def test_an_unusable_line_is_left_out_with_its_reason_and_too_many_stop(
     lines[5].update(change)
     write_manifest(tmp_path, lines)
     assert len(rows_from_manifest(tmp_path, max_bad_fraction=0.1)) == 20
-    assert "1 of 12 clips are not usable" in caplog.text
+    assert "1 of 12 clips of" in caplog.text
     with pytest.raises(ValueError, match=reason):
         rows_from_manifest(tmp_path)
 
