@@ -44,7 +44,10 @@ class CheckedTrainer(AudioGRPOTrainer):
         for index, (ids, mask) in enumerate(zip(input_ids, attention_mask, strict=True)):
             kept = ids[mask.bool()][None]
             with torch.no_grad():
-                logits = model(input_ids=kept, **audio_batch([prompts[index]])).logits[0] / self.temperature
+                logits = (
+                    model(input_ids=kept, **audio_batch([prompts[index * len(prompts) // len(input_ids)]])).logits[0]
+                    / self.temperature
+                )
             completion = int(mask[-logits_to_keep:].sum())
             alone = logits[:-1].log_softmax(-1).gather(1, kept[0, 1:, None])[-completion:, 0]
             padded = result[0][index][mask[-logits_to_keep:].bool()]
@@ -55,6 +58,7 @@ class CheckedTrainer(AudioGRPOTrainer):
         return result
 
 
+@pytest.mark.parametrize("shared_prefix", [True, False])
 @pytest.mark.parametrize(
     ("options", "peft_config", "forwards"),
     [
@@ -67,9 +71,21 @@ class CheckedTrainer(AudioGRPOTrainer):
     ids=["beta 0", "beta > 0 with a reference model", "beta > 0 with LoRA", "num_iterations 2", "accumulation 2"],
 )
 def test_log_probs_of_every_forward_equal_those_of_each_sample_alone(
-    model_folder: Path, rows: Dataset, tmp_path: Path, options: dict, peft_config: LoraConfig | None, forwards: int
+    model_folder: Path,
+    rows: Dataset,
+    tmp_path: Path,
+    options: dict,
+    peft_config: LoraConfig | None,
+    forwards: int,
+    shared_prefix: bool,
 ) -> None:
-    trainer = CheckedTrainer(load_lalm(model_folder), grpo_config(tmp_path, **options), rows, peft_config=peft_config)
+    trainer = CheckedTrainer(
+        load_lalm(model_folder),
+        grpo_config(tmp_path, shared_prefix=shared_prefix, **options),
+        rows,
+        peft_config=peft_config,
+    )
     trainer.train()
+    assert trainer.shares_prefix == shared_prefix
     assert trainer.forwards >= forwards
     assert trainer.largest_difference < 1e-5

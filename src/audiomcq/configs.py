@@ -82,6 +82,10 @@ class AudioGRPOConfig(AudioArguments, GRPOConfig):
         default_factory=lambda: ["accuracy", "format"],
         metadata={"help": "Names of rewards: accuracy, format, gated_format."},
     )
+    shared_prefix: bool = field(
+        default=True,
+        metadata={"help": "Encode, prefill and score a prompt once for all its rollouts; false: once each."},
+    )
     reward_weights: list[float] | None = field(
         default_factory=lambda: [2.0, 0.5], metadata={"help": "One weight per reward, as published: 2.0 and 0.5."}
     )

@@ -1,11 +1,16 @@
 """Group relative policy optimisation on audio questions: TRL's `GRPOTrainer` with audio in every forward.
 
 Stock `GRPOTrainer` generates with the audio and then computes old, reference and policy log-probs without it, silently (trl 1.16).
-Four private methods are overridden here and nowhere else; `tests/test_grpo.py` checks that their signatures are still these.
+Five private methods are overridden here and nowhere else; `tests/test_grpo.py` checks that their signatures are still these.
+
+Rows stand in groups: `group_size` rows in a row are rollouts of one prompt. With `shared_prefix` a group is encoded, prefilled and
+scored once (`audiomcq.shared_prefix`); without it every row is a group of its own. TRL's shuffle and split move whole groups.
 """
 
+import logging
+import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,9 @@ from audiomcq.models import LALM, set_trainable
 from audiomcq.prompts import conversation
 from audiomcq.rewards import REWARDS
 from audiomcq.run import check_finite, parse, train_stage
+from audiomcq.shared_prefix import pack_rows, shared_generation, shared_logps, sharing_obstacle
+
+logger = logging.getLogger(__name__)
 
 
 class AudioGRPOTrainer(GRPOTrainer):
@@ -50,7 +58,7 @@ class AudioGRPOTrainer(GRPOTrainer):
             raise ValueError(f"unknown rewards {sorted(unknown)}; known: {', '.join(REWARDS)}")
         self.encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, audio_root)
         self._prompts: list[EncodedPrompt] = []
-        """The encoded prompts of the rows that TRL is working on at the moment, one per row, in its order."""
+        """The encoded prompts of the rows that TRL is working on at the moment, one per group, in its order."""
         if peft_config is None:
             set_trainable(lalm.model, lalm.family, args.train_modules)
         with _image_token(lalm.model.config):
@@ -64,21 +72,56 @@ class AudioGRPOTrainer(GRPOTrainer):
                 peft_config=peft_config,
                 **kwargs,
             )
+        obstacle = sharing_obstacle(lalm.model) if args.shared_prefix else "shared_prefix is false"
+        self.shares_prefix = obstacle is None
+        logger.info("prompts are %s", "shared by their rollouts" if self.shares_prefix else f"not shared: {obstacle}")
         # A sampled placeholder would ask for audio features that do not exist.
         self.generation_kwargs["suppress_tokens"] = lalm.placeholder_ids
         self.generation_config.suppress_tokens = lalm.placeholder_ids
 
+    @property
+    def group_size(self) -> int:
+        """Rows that share a prompt in every micro-batch: all rollouts of a prompt where the batch size allows it."""
+        if not self.shares_prefix:
+            return 1
+        if self.model.training:
+            return math.gcd(self.num_generations, self.args.per_device_train_batch_size)
+        return math.gcd(self.num_generations_eval, self.args.per_device_eval_batch_size)
+
     def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Any]:
-        with self._holding(self._encode(inputs)):
-            # A list with one entry per row survives TRL's shuffle and split into micro-batches.
-            return {**super()._generate_and_score_completions(inputs), "encoded_prompts": self._prompts}
+        size = self.group_size
+        prompts = self._encode(inputs[::size])
+        with self._holding(prompts):
+            output = super()._generate_and_score_completions(inputs)
+        # Groups as the first dimension: TRL then shuffles and splits groups, never rows. A list passes through as it is.
+        grouped = {
+            name: value.unflatten(0, (-1, size)) if isinstance(value, torch.Tensor) and value.ndim else value
+            for name, value in output.items()
+        }
+        return {**grouped, "encoded_prompts": prompts}
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, torch.Tensor]]:
-        return [prompt.input_ids for prompt in self._prompts], None, audio_batch(self._prompts)
+        size = len(prompts) // len(self._prompts)
+        return [prompt.input_ids for prompt in self._prompts for _ in range(size)], None, {}
+
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], images: None, multimodal_fields: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> tuple[list[list[int]], None]:
+        """Completions of every row, from one encoding and one prefill per group."""
+        size = len(prompt_ids) // len(self._prompts)
+        with shared_generation(self.model, size) if size > 1 else nullcontext():
+            return super()._generate_single_turn(
+                prompt_ids[::size], images, audio_batch(self._prompts), *args, **kwargs
+            )
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        with self._holding(inputs["encoded_prompts"]):
-            return super()._compute_loss(model, inputs)
+        prompts = inputs["encoded_prompts"]
+        rows = {
+            name: value.flatten(0, 1) if isinstance(value, torch.Tensor) and value.ndim else value
+            for name, value in inputs.items()
+        }
+        with self._holding(prompts):
+            return super()._compute_loss(model, rows)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -89,18 +132,23 @@ class AudioGRPOTrainer(GRPOTrainer):
         batch_size: int | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Log-probs of the completions, shape (rows, tokens), each row forwarded with its own audio."""
+        """Log-probs of the completions, shape (rows, tokens), every group forwarded with its own audio."""
+        size = len(input_ids) // len(self._prompts)
         step = batch_size or len(input_ids)
         parts = []
         for start in range(0, len(input_ids), step):
-            rows = slice(start, start + step)
-            audio = {name: value.to(input_ids.device) for name, value in audio_batch(self._prompts[rows]).items()}
-            forward = partial(model, **audio)
-            parts.append(
-                super()._get_per_token_logps_and_entropies(
-                    forward, input_ids[rows], attention_mask[rows], logits_to_keep, **kwargs
+            rows, groups = slice(start, start + step), slice(start // size, (start + step) // size)
+            audio = {name: value.to(input_ids.device) for name, value in audio_batch(self._prompts[groups]).items()}
+            if size > 1:
+                parts.append(
+                    self._shared_logps(model, input_ids[rows], attention_mask[rows], logits_to_keep, audio, **kwargs)
                 )
-            )
+            else:
+                parts.append(
+                    super()._get_per_token_logps_and_entropies(
+                        partial(model, **audio), input_ids[rows], attention_mask[rows], logits_to_keep, **kwargs
+                    )
+                )
         logps, entropies, aux_losses = zip(*parts, strict=True)
         return (
             torch.cat(logps),
@@ -108,18 +156,36 @@ class AudioGRPOTrainer(GRPOTrainer):
             None if aux_losses[0] is None else torch.stack(aux_losses).mean(),
         )
 
+    def _shared_logps(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        audio: dict[str, torch.Tensor],
+        compute_entropy: bool = False,
+        **_: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        (prompt_ids, completion_ids), (prompt_mask, completion_mask) = (
+            (rows[:, :-logits_to_keep], rows[:, -logits_to_keep:]) for rows in (input_ids, attention_mask)
+        )
+        size = len(input_ids) // next(iter(map(len, audio.values())))
+        packed = pack_rows(prompt_ids, prompt_mask, completion_ids, completion_mask, size)
+        with self.accelerator.autocast():
+            return *shared_logps(model, packed, audio, compute_entropy), None
+
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         return check_finite(super().training_step(*args, **kwargs), self.state.global_step)
 
     def _encode(self, rows: Sequence[Row]) -> list[EncodedPrompt]:
-        """Encode each distinct row once; the rollouts of one prompt share it."""
+        """Encode each distinct row once: unshared, the rollouts of one prompt still have one mel."""
         distinct = {row_key(row): row for row in rows}
         encoded = dict(zip(distinct, self.encoder(list(distinct.values())), strict=True))
         return [encoded[row_key(row)] for row in rows]
 
     @contextmanager
     def _holding(self, prompts: list[EncodedPrompt]) -> Iterator[None]:
-        """The prompts that belong to the rows TRL handles inside the block."""
+        """The prompts of the groups that TRL handles inside the block."""
         self._prompts = prompts
         try:
             yield

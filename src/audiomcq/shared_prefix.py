@@ -1,0 +1,255 @@
+"""One prompt, many continuations: encode, prefill and score an audio prompt once for all its completions.
+
+Layout of a packed row, for a prompt `p0..p3` and the completions `a0 a1 a2` and `b0 b1`:
+
+    token     p0 p1 p2 | p3 a0 a1 | p3 b0
+    position   0  1  2 |  3  4  5 |  3  4
+    predicts           | a0 a1 a2 | b0 b1
+
+Every completion opens with the prompt's last token, sees the prompt and itself, and leaves out its own last token,
+which predicts nothing. Letters in shapes: B prompts, G completions of each, N = B x G completions, P / C / S the
+longest prompt / completion / packed row.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+
+SHARING_FAMILIES = ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker", "qwen2_audio")
+SHARING_ATTENTION = ("sdpa", "eager")
+PROMPT, PADDING, IGNORED = 0, -1, -100
+
+
+@dataclass
+class PackedBatch:
+    """One row per prompt, and where in it each completion token is predicted.
+
+    input_ids, position_ids, segment_ids: (B, S) int64, padded on the right. A segment is 0 in the prompt, 1..G in the
+        completions and -1 in the padding.
+    labels: (N, C) completion tokens, prompt by prompt, padded on the right with -100.
+    source: (N, C) index into the B x S packed positions of the one that predicts each label, 0 where there is none.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    segment_ids: Tensor
+    labels: Tensor
+    source: Tensor
+
+
+def pack(
+    prompts: list[list[int]],
+    completions: list[list[list[int]]],
+    width: int | None = None,
+    device: torch.device | str | None = None,
+) -> PackedBatch:
+    """Lay each prompt and its completions out in one row.
+
+    prompts: B lists of token ids, audio placeholders expanded, no padding. completions: for each prompt its lists of
+    token ids; they may differ in length and be empty. width: C of the result (tokens), not below the longest
+    completion, which it is when not given.
+    Raises ValueError when a prompt is empty.
+    """
+    ids, positions, segments, labels, columns = [], [], [], [], []
+    for row, (prompt, answers) in enumerate(zip(prompts, completions, strict=True)):
+        if not prompt:
+            raise ValueError(f"prompt {row} of the batch has no tokens, so nothing can predict its completions")
+        start = len(prompt) - 1
+        ids.append(prompt[:-1])
+        positions.append(list(range(start)))
+        segments.append([PROMPT] * start)
+        for segment, answer in enumerate(answers, 1):
+            columns.append(torch.arange(len(ids[row]), len(ids[row]) + len(answer)))
+            labels.append(torch.tensor(answer, dtype=torch.long))
+            ids[row] = ids[row] + [prompt[-1], *answer][: len(answer)]
+            positions[row] += range(start, start + len(answer))
+            segments[row] += [segment] * len(answer)
+
+    def rows(values: list[list[int]], padding: int) -> Tensor:
+        return pad_sequence(
+            [torch.tensor(v, dtype=torch.long) for v in values], batch_first=True, padding_value=padding
+        )
+
+    input_ids = rows(ids, 0)
+    labels = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+    source = pad_sequence(columns, batch_first=True)
+    of_prompt = torch.repeat_interleave(torch.tensor([len(answers) for answers in completions]))
+    source = (source + of_prompt[:, None] * input_ids.size(1)).masked_fill(labels == IGNORED, 0)
+    if width is not None:
+        missing = (0, width - labels.size(1))
+        labels, source = nn.functional.pad(labels, missing, value=IGNORED), nn.functional.pad(source, missing)
+    tensors = (input_ids, rows(positions, 0), rows(segments, PADDING), labels, source)
+    return PackedBatch(*(tensor.to(device) for tensor in tensors))
+
+
+def pack_rows(
+    prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor, group_size: int
+) -> PackedBatch:
+    """Pack TRL's rows: `prompt_ids` (N, P) padded on the left, `completion_ids` (N, C) on the right, with 0/1 masks.
+
+    Every `group_size` consecutive rows share one prompt; C stays as it is. Raises ValueError when they do not.
+    """
+    if len(prompt_ids) % group_size:
+        raise ValueError(f"{len(prompt_ids)} rows do not split into groups of {group_size}: keep the groups whole")
+    prompts, answers = _unpadded(prompt_ids, prompt_mask), _unpadded(completion_ids, completion_mask)
+    firsts = prompts[::group_size]
+    for row, prompt in enumerate(prompts):
+        if prompt != firsts[row // group_size]:
+            raise ValueError(
+                f"row {row} differs in its prompt from the group of {group_size}: shuffle groups, not rows"
+            )
+    groups = [answers[start : start + group_size] for start in range(0, len(answers), group_size)]
+    return pack(firsts, groups, width=completion_ids.size(1), device=prompt_ids.device)
+
+
+def _unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
+    return [
+        [token for token, kept in zip(*row, strict=True) if kept]
+        for row in zip(ids.tolist(), mask.tolist(), strict=True)
+    ]
+
+
+def unpack(values: Tensor, packed: PackedBatch) -> Tensor:
+    """Take `values` (B, S, ...) to the completion tokens they predict: (N, C, ...), zero where there is none."""
+    taken = values.flatten(0, 1)[packed.source]
+    absent = (packed.labels == IGNORED).view(*packed.labels.shape, *[1] * (values.ndim - 2))
+    return taken.masked_fill(absent, 0)
+
+
+def shared_attention_mask(segment_ids: Tensor) -> Tensor:
+    """Who sees whom in packed rows: (B, S) segments to a boolean (B, 1, query, key)."""
+    query, key = segment_ids[:, :, None], segment_ids[:, None, :]
+    visible = ((key == PROMPT) | (key == query)).tril()  # padding sees itself: a row without any key would give NaN
+    return visible[:, None]
+
+
+def shared_logps(
+    model: nn.Module,
+    packed: PackedBatch,
+    audio: dict[str, Tensor],
+    compute_entropy: bool = False,
+    temperature: float | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probs of every completion token, and entropies (nats) of what each was drawn from, in one packed forward.
+
+    model: what the trainer calls (DDP, DeepSpeed, PEFT or bare). audio: the model's audio inputs, one row per prompt:
+    input_features (B, mel, frames), feature_attention_mask (B, frames); empty for text. temperature: None scores with
+    TRL's fused LM head, which was given its own; a number goes through logits (N x C x vocabulary in memory).
+    Returns log-probs (N, C) and entropies (N, C) or None, zero where there is no token, like GRPOTrainer's own.
+    """
+    _check_audio_rows(audio, len(packed.input_ids))
+    causal_lm = _causal_lm(model)
+    mask = shared_attention_mask(packed.segment_ids)
+    if causal_lm.config.get_text_config()._attn_implementation == "eager":  # adds it to the scores
+        mask = torch.zeros_like(mask, dtype=causal_lm.dtype).masked_fill(~mask, torch.finfo(causal_lm.dtype).min)
+    inputs = {"input_ids": packed.input_ids, "attention_mask": mask, "position_ids": packed.position_ids, **audio}
+    with _hidden_states(causal_lm, partial(unpack, packed=packed)):  # so that the LM head meets completion tokens only
+        if temperature is not None:
+            logits = model(**inputs, use_cache=False).logits
+            return _score(logits, packed.labels, temperature, compute_entropy)
+        outputs = model(**inputs, shift_labels=packed.labels, fused_lm_head=True)
+    return outputs.log_probs, outputs.entropy if compute_entropy else None
+
+
+def _score(logits: Tensor, labels: Tensor, temperature: float, compute_entropy: bool) -> tuple[Tensor, Tensor | None]:
+    logps = torch.log_softmax(logits.float() / temperature, dim=-1)
+    absent = labels == IGNORED
+    of_labels = logps.gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1).masked_fill(absent, 0)
+    return of_labels, -(logps.exp() * logps).sum(-1).masked_fill(absent, 0) if compute_entropy else None
+
+
+def generate(
+    model: nn.Module,
+    num_generations: int,
+    *,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    generation_config: GenerationConfig | None = None,
+    **audio: Tensor,
+) -> Tensor:
+    """Sample `num_generations` completions of every prompt from one audio encoding and one prefill.
+
+    input_ids, attention_mask: (B, P) padded on the left. audio: as in `shared_logps`. Sampling is the model's own
+    `generate`, so it draws from the same distribution, with the same random numbers, as on prompts repeated G times.
+    Returns (N, P + new tokens), the completions of one prompt side by side.
+    Raises ValueError when the prefill cannot be kept (gradient checkpointing while training).
+    """
+    _check_audio_rows(audio, len(input_ids))
+    causal_lm = _causal_lm(model)
+    cache = DynamicCache(config=causal_lm.config.get_text_config(decoder=True))
+    position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+    prompt = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+    prefix = {name: value[:, :-1] for name, value in prompt.items()}
+    with torch.no_grad(), _hidden_states(causal_lm, lambda hidden: hidden[:, -1:]):  # nobody reads these logits
+        causal_lm(**prefix, **audio, past_key_values=cache, use_cache=True)
+    if cache.get_seq_length() != input_ids.size(1) - 1:
+        raise ValueError(
+            "the prompt was not kept in the cache: disable gradient checkpointing or call eval() to generate"
+        )
+    cache.batch_repeat_interleave(num_generations)
+    prompt = {name: value.repeat_interleave(num_generations, dim=0) for name, value in prompt.items()}
+    # The class's method, because `shared_generation` replaces the instance's
+    return type(causal_lm).generate(causal_lm, **prompt, past_key_values=cache, generation_config=generation_config)
+
+
+@contextmanager
+def shared_generation(model: nn.Module, num_generations: int) -> Iterator[None]:
+    """Let `model.generate` answer each row of its inputs `num_generations` times, where others make the call (TRL)."""
+    target = extract_model_from_parallel(model)
+    target.generate = partial(generate, target, num_generations)
+    try:
+        yield
+    finally:
+        del target.generate
+
+
+def sharing_obstacle(model: nn.Module) -> str | None:
+    """Why this model cannot share its prompts, in words for a log line, or None when it can."""
+    config = _causal_lm(model).config
+    text_config = config.get_text_config()
+    if config.model_type not in SHARING_FAMILIES:
+        return f"{config.model_type} is not among the families known to share prompts ({', '.join(SHARING_FAMILIES)})"
+    if text_config._attn_implementation not in SHARING_ATTENTION:
+        return (
+            f"{text_config._attn_implementation} takes no mask per pair of tokens: load the model with "
+            f"attn_implementation='sdpa' to share prompts"
+        )
+    if "sliding_attention" in (getattr(text_config, "layer_types", None) or []):
+        return "sliding-window layers count tokens back in the packed row, not in the completion"
+    if getattr(text_config, "output_router_logits", False):
+        return "the router's load-balancing loss counts the prompt once per completion (output_router_logits)"
+    return None
+
+
+def _causal_lm(model: nn.Module) -> PreTrainedModel:
+    model = extract_model_from_parallel(model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT
+
+
+@contextmanager
+def _hidden_states(causal_lm: PreTrainedModel, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Hand `select(last hidden states)` to the LM head instead of all of them."""
+
+    def keep(_module: nn.Module, _args: tuple, output):
+        output.last_hidden_state = select(output.last_hidden_state)
+        return output
+
+    handle = causal_lm.base_model.register_forward_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _check_audio_rows(audio: dict[str, Tensor], prompts: int) -> None:
+    # The thinkers merge surplus features without a word, and so under the wrong prompt
+    for name, value in audio.items():
+        if len(value) != prompts:
+            raise ValueError(f"{name} has {len(value)} rows for {prompts} prompts: give the audio once per prompt")
