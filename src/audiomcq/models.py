@@ -8,15 +8,18 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from accelerate import PartialState
 from torch import nn
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin, Qwen2_5OmniProcessor
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -72,6 +75,8 @@ class LALM:
     Attributes:
         source: the path or Hub id that it came from.
         placeholder_ids: token ids that stand for audio, image or video; never to be sampled.
+        plain: whether `family.architecture` loads these weights from `source` alone; not so from a full Omni checkpoint, an
+            adapter, or a revision.
     """
 
     model: PreTrainedModel
@@ -79,6 +84,7 @@ class LALM:
     family: Family
     source: str
     placeholder_ids: list[int] = field(default_factory=list)
+    plain: bool = True
 
     @property
     def tokenizer(self) -> Any:
@@ -160,7 +166,8 @@ def load_lalm(
     model._weight_conversions = None
     if device is not None:
         model.to(device)
-    return LALM(model, load_processor(source, revision), family, source, placeholder_ids(model.config))
+    plain = config.architectures == [family.architecture] and revision is None
+    return LALM(model, load_processor(source, revision), family, source, placeholder_ids(model.config), plain)
 
 
 def _load_adapter(source: str, base: str, *load_options: Any) -> LALM:
@@ -170,8 +177,35 @@ def _load_adapter(source: str, base: str, *load_options: Any) -> LALM:
     lalm = load_lalm(base, None, *load_options)
     lalm.model = PeftModel.from_pretrained(lalm.model, source).merge_and_unload()
     lalm.model.config._name_or_path = source
-    lalm.source = source
+    lalm.source, lalm.plain = source, False
     return lalm
+
+
+@contextmanager
+def loadable_by_name(lalm: LALM, folder: Path) -> Iterator[None]:
+    """Inside the block TRL can load the model a second time, as its reference model, by the name in the model's config.
+
+    Where that name is not a plain checkpoint, the weights are saved to `folder` first.
+
+    Raises:
+        ValueError: they would have to be saved from ZeRO-3 shards.
+    """
+    if lalm.plain:
+        yield
+        return
+    if is_deepspeed_zero3_enabled():
+        raise ValueError(
+            f"{lalm.source} is no plain checkpoint, which the reference model (beta > 0) needs under ZeRO-3: use ZeRO-2, start "
+            "from the folder of an SFT stage, or set beta to 0"
+        )
+    if PartialState().is_main_process:
+        lalm.model.save_pretrained(folder)
+    PartialState().wait_for_everyone()
+    name, lalm.model.config._name_or_path = lalm.model.config._name_or_path, str(folder)
+    try:
+        yield
+    finally:
+        lalm.model.config._name_or_path = name
 
 
 def load_processor(source: str | Path, revision: str | None = None) -> ProcessorMixin:

@@ -86,11 +86,10 @@ def write_report(folder: Path, seconds: float) -> dict[str, Any]:
     return report
 
 
-def unseen_voter_accuracy(votes: Dataset, strong: set[str]) -> dict[str, Estimate]:
+def unseen_voter_accuracy(votes: Dataset, strong: set[str], weak: set[str]) -> dict[str, Estimate]:
     """Silent accuracy of a voter that had no say in the labels, on the rows labelled weak and strong."""
-    sides: dict[str, list[bool]] = {"weak": [], "strong": []}
-    for vote in votes:
-        sides["strong" if vote["row_key"] in strong else "weak"].append(vote["correct"])
+    right_by_row = dict(zip(votes["row_key"], votes["correct"], strict=True))
+    sides = {"weak": [right_by_row[key] for key in weak], "strong": [right_by_row[key] for key in strong]}
     return {
         side: Estimate(sum(right) / len(right), wilson_interval(sum(right), len(right)))
         for side, right in sides.items()

@@ -1,0 +1,206 @@
+"""GRPO on audio questions in one readable file. Nothing imports it; to train, use recipes/*/grpo.py.
+
+    python recipes/minimal/grpo_audio_loop.py --model outputs/demo/models/base --rows outputs/demo/data
+
+One step:
+
+    N rows ── shuffle options ── encode each once: token ids + mel ── repeat G times
+                                                                           │
+                                            generate with the clip, temperature 1
+                                                                           │
+                                               N*G completions ── read each against its row's options
+                                                        │                  │
+                                                        │     reward = 2.0 * accuracy + 0.5 * format
+                                                        │                  │
+                                                        │     advantage = (reward - group mean) / group std
+                                                        │                  │
+           forward with the clip again ── log-probs of the completions x advantage ── AdamW
+
+Sizes in comments and docstrings: N rows (= groups), G completions of each, B = N*G, P prompt tokens (audio tokens included), C
+completion tokens, V vocabulary.
+
+What the real trainer (`audiomcq.grpo`, on TRL's `GRPOTrainer`) has and this file leaves out, and why nothing is lost here:
+
+1. Importance ratio, clipping, `num_iterations`: every sample is used once, by the policy that drew it. The ratio is then 1,
+   clipping never acts, and the gradient of ratio * advantage is that of log-prob * advantage.
+2. Reference model and KL term: the tiny recipes run with beta 0.
+3. Other losses, and other scalings of rewards: all completion tokens of a step weigh the same (TRL's "dapo" at one process).
+4. Micro-batches, gradient accumulation, gradient checkpointing: N*G sequences fit into memory at once, logits of the prompt
+   included. Neither shares the computation of a prompt between its G completions; the clip is encoded G times.
+5. Several processes, sharded weights, GPU, bf16, LoRA: one CPU process in float32. More would hide the loop.
+6. Learning-rate schedule, and training only some parameter groups: constant rate; audio tower, aligner and LLM all train.
+7. Checkpoints, resuming, evaluation, run records, disjointness of stages: the weights are thrown away. The log is the result.
+8. Rewards by name and guards against non-finite losses: the two published rewards stand in `reward` below.
+"""
+
+import argparse
+import json
+import logging
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from audiomcq.answers import has_answer_format, is_correct, parse_answer
+from audiomcq.collation import EncodedPrompt, PromptEncoder, prompt_batch
+from audiomcq.datasets import load_rows, shuffle_choices
+from audiomcq.examples import Row
+from audiomcq.models import LALM, load_lalm, set_trainable
+
+logger = logging.getLogger("audiomcq.minimal")
+
+
+def draw(rows: Dataset, count: int, seed: int, step: int) -> list[Row]:
+    """`count` different rows, their options in a new order at every step."""
+    indices = random.Random(f"{seed}/{step}").sample(range(len(rows)), count)
+    return [shuffle_choices(rows[index], seed, epoch=step) for index in indices]
+
+
+@torch.no_grad()
+def generate(
+    lalm: LALM, prompts: Sequence[EncodedPrompt], max_new_tokens: int
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Sample one completion of every prompt.
+
+    Returns:
+        model inputs for prompt and completion: ids and mask of shape (B, P + C), and the mel; and which completion tokens
+        count, shape (B, C): all up to the end-of-turn token, that one included.
+    """
+    inputs = prompt_batch(prompts, lalm.tokenizer.pad_token_id)
+    ids = lalm.model.generate(
+        **inputs,
+        do_sample=True,
+        # What is sampled must be the policy that is trained, so the cuts and penalties that a checkpoint's
+        # generation_config may bring (and the library's top_k of 50) are switched off one by one.
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=lalm.tokenizer.eos_token_id,
+        pad_token_id=lalm.tokenizer.pad_token_id,
+        suppress_tokens=lalm.placeholder_ids,  # a sampled <|AUDIO|> would ask for mel that does not exist
+    )
+    ends = (ids[:, inputs["input_ids"].shape[1] :] == lalm.tokenizer.eos_token_id).long()
+    counts = ends.cumsum(1) - ends == 0
+    mask = torch.cat([inputs["attention_mask"], counts.long()], dim=1)
+    return {**inputs, "input_ids": ids, "attention_mask": mask}, counts
+
+
+def reward(completion: str, row: Row) -> tuple[float, float]:
+    """(accuracy, format) of one completion, each 0.0 or 1.0, by the functions that the evaluation uses too."""
+    parsed = parse_answer(completion, row["choices"])
+    right = parsed.tagged and is_correct(parsed, row["choices"], row["answer"])
+    return float(right), float(has_answer_format(completion))
+
+
+def group_advantages(rewards: torch.Tensor) -> torch.Tensor:
+    """How much better each completion did than its own group: shape (N, G) in and out.
+
+    A group of equal rewards gets zeros: a question that is always or never solved teaches nothing.
+    """
+    return (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
+
+
+def completion_log_probs(lalm: LALM, inputs: dict[str, torch.Tensor], completion_tokens: int) -> torch.Tensor:
+    """Log-probs of the last `completion_tokens` tokens, shape (B, C). `inputs` hold the mel: the policy listens here too."""
+    logits = lalm.model(**inputs, use_cache=False).logits[:, -completion_tokens - 1 : -1]  # (B, C, V)
+    logits[..., lalm.placeholder_ids] = -torch.inf  # as when sampling
+    chosen = inputs["input_ids"][:, -completion_tokens:, None]
+    return logits.log_softmax(-1).gather(-1, chosen)[..., 0]
+
+
+def train(lalm: LALM, rows: Dataset, args: argparse.Namespace) -> list[dict[str, float]]:
+    """The loop. Returns one record per step: means over its B completions, and the spread between its N groups.
+
+    Raises:
+        ValueError: there are fewer rows than one step draws, or a group has nothing to be compared with.
+    """
+    if args.prompts > len(rows) or args.generations < 2:
+        raise ValueError(
+            f"prompts={args.prompts} must be at most the {len(rows)} rows, and generations={args.generations} at least 2"
+        )
+    torch.manual_seed(args.seed)
+    encoder = PromptEncoder(lalm.processor, lalm.family)
+    set_trainable(lalm.model, lalm.family, ("audio_tower", "aligner", "llm"))
+    lalm.model.eval()  # no dropout: the policy that is scored is the one that was sampled
+    parameters = [parameter for parameter in lalm.model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=0.0)
+    records = []
+    for step in tqdm(range(args.steps), desc="GRPO", unit="step", dynamic_ncols=True):
+        batch = draw(rows, args.prompts, args.seed, step)
+        prompts = [prompt for prompt in encoder(batch) for _ in range(args.generations)]
+        inputs, counts = generate(lalm, prompts, args.max_new_tokens)
+        texts = lalm.tokenizer.batch_decode(inputs["input_ids"][:, -counts.shape[1] :], skip_special_tokens=True)
+
+        owners = [row for row in batch for _ in range(args.generations)]
+        scores = torch.tensor([reward(text, row) for text, row in zip(texts, owners, strict=True)])  # (B, 2)
+        accuracy, tidy = scores.view(args.prompts, args.generations, 2).unbind(-1)  # (N, G) each
+        rewards = 2.0 * accuracy + 0.5 * tidy
+        advantages = group_advantages(rewards).view(-1, 1)  # (B, 1), one for all tokens of a completion
+
+        log_probs = completion_log_probs(lalm, inputs, counts.shape[1])
+        loss = -(advantages * log_probs)[counts].mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+        records.append(
+            {
+                "step": step,
+                "reward": rewards.mean().item(),
+                "accuracy": accuracy.mean().item(),
+                "format": tidy.mean().item(),
+                "idle_groups": int((rewards.std(1) == 0).sum()),
+                "completion_tokens": counts.sum(1).float().mean().item(),
+                "group_accuracies": accuracy.mean(1).tolist(),
+            }
+        )
+        logger.info("step %(step)d: reward %(reward).3f accuracy %(accuracy).3f format %(format).3f", records[-1])
+    return records
+
+
+def summary(records: Sequence[dict], part: str) -> str:
+    """Mean accuracy reward of some steps; the error is that of the mean over groups, the completions of one are not independent."""
+    groups = [accuracy for record in records for accuracy in record["group_accuracies"]]
+    error = stdev(groups) / len(groups) ** 0.5 if len(groups) > 1 else float("nan")
+    return f"accuracy reward, {part} tenth: {fmean(groups):.3f} ± {error:.3f} (n = {len(groups)} groups)"
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--model", default="outputs/demo/models/base", help="folder or Hub id of a LALM")
+    parser.add_argument("--rows", default="outputs/demo/data", help="anything that load_rows takes")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--prompts", type=int, default=8, help="rows per step (N)")
+    parser.add_argument("--generations", type=int, default=8, help="completions per row (G)")
+    parser.add_argument("--max-new-tokens", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--log", type=Path, help="also write the record of every step here, as JSON lines")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = parse_arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with logging_redirect_tqdm():
+        records = train(load_lalm(args.model), load_rows(args.rows, args.split), args)
+    if args.log:
+        args.log.parent.mkdir(parents=True, exist_ok=True)
+        args.log.write_text("".join(json.dumps(record) + "\n" for record in records))
+    tenth = max(1, len(records) // 10)
+    logger.info("%s\n%s", summary(records[:tenth], "first"), summary(records[-tenth:], "last"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The documents keep to the tree: every recipe stands in the table, every README has its parts, every link leads somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted(path.parent for path in (ROOT / "recipes").glob("*/*.py"))
+PARTS = ("What it teaches", "Smoke run", "Reference run", "Result", "What this does not show")
+DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not {".venv", "outputs"} & set(path.relative_to(ROOT).parts))
+
+
+def table_rows() -> list[list[str]]:
+    lines = (ROOT / "recipes" / "README.md").read_text().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| [")]
+
+
+def test_every_recipe_folder_stands_in_the_table_exactly_once() -> None:
+    named = [re.match(r"\[(\w+)\]", row[0])[1] for row in table_rows()]
+    assert sorted(named) == sorted({folder.name for folder in RECIPES})
+
+
+def test_every_script_and_settings_folder_of_the_table_exists() -> None:
+    for name, stages, _, settings, _ in table_rows():
+        folder = ROOT / "recipes" / re.match(r"\[(\w+)\]", name)[1]
+        for part in re.findall(r"`([^`]+)`", f"{stages} {settings}"):
+            assert (folder / part).exists(), folder / part
+
+
+@pytest.mark.parametrize("folder", sorted(set(RECIPES)), ids=lambda folder: folder.name)
+def test_every_recipe_readme_has_its_five_parts_in_order(folder: Path) -> None:
+    headings = re.findall(r"^## (.+)$", (folder / "README.md").read_text(), flags=re.MULTILINE)
+    assert tuple(headings) == PARTS
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_relative_link_leads_to_a_file(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if not target.startswith(("http:", "https:")):
+            assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} links to {target}"
+
+
+def test_the_table_in_the_readme_is_the_one_that_the_demo_wrote() -> None:
+    readme = (ROOT / "README.md").read_text()
+    table = [line for line in (ROOT / "docs" / "results" / "demo.md").read_text().splitlines() if line.startswith("|")]
+    assert len(table) > 5
+    assert "\n".join(table) in readme
