@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -12,12 +13,20 @@ import pytest
 import soundfile
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from transformers import (
+    Qwen2_5OmniConfig,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2AudioProcessor,
+    WhisperFeatureExtractor,
+)
 
 from audiomcq.audio import SAMPLE_RATE
 from audiomcq.datasets import load_rows
 from audiomcq.examples import Row
 from audiomcq.models import LALM, load_lalm
-from audiomcq.tiny.model import make_tiny_lalm
+from audiomcq.tiny.model import CHAT_TEMPLATE, make_tiny_lalm, train_tokenizer
 
 torch.set_num_threads(2)
 
@@ -76,3 +85,51 @@ def lalm(model_folder: Path) -> LALM:
 @pytest.fixture(scope="session")
 def row(rows: Dataset) -> Row:
     return rows[0]
+
+
+@pytest.fixture(scope="session")
+def full_layout(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Path:
+    """The tiny thinker as the official checkpoints are laid out: inside a whole Omni model, beside its talker."""
+    folder = tmp_path_factory.mktemp("model") / "full"
+    shutil.copytree(model_folder, folder)
+    thinker = json.loads((model_folder / "config.json").read_text())
+    config = {**Qwen2_5OmniConfig().to_dict(), "thinker_config": thinker, "architectures": ["Qwen2_5OmniModel"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = {f"thinker.{name}": value for name, value in load_file(folder / "model.safetensors").items()}
+    talker = {f"talker.model.layers.0.mlp.{name}_proj.weight": torch.ones(4, 4) for name in ("up", "down")}
+    save_file({**tensors, **talker}, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def qwen2_audio_folder(tmp_path_factory: pytest.TempPathFactory, rows: Dataset) -> Path:
+    """A tiny random Qwen2-Audio with its processor: 30 s of mel for every clip, no image token in its config."""
+    folder = tmp_path_factory.mktemp("model") / "qwen2_audio"
+    tokenizer = train_tokenizer(rows)
+    extractor = WhisperFeatureExtractor(feature_size=128, return_attention_mask=True)
+    Qwen2AudioProcessor(extractor, tokenizer, chat_template=CHAT_TEMPLATE).save_pretrained(folder)
+    config = Qwen2AudioConfig(
+        audio_config={
+            "model_type": "qwen2_audio_encoder",
+            "d_model": 32,
+            "encoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 64,
+            "num_mel_bins": 128,
+        },
+        text_config={
+            "model_type": "qwen2",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        audio_token_index=tokenizer.convert_tokens_to_ids("<|AUDIO|>"),
+    )
+    torch.manual_seed(0)
+    Qwen2AudioForConditionalGeneration(config).save_pretrained(folder)
+    return folder

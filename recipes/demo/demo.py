@@ -27,6 +27,8 @@ from audiomcq.tiny.report import write_report
 
 RECIPES = Path(__file__).parents[1]
 CORES = 2
+MAX_AUDIO_SECONDS = 3
+"""Real recordings are cut to this: a tiny model hears enough in it, and longer clips cost minutes."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,13 @@ class TinyModel:
     learning_rate: float
 
 
-BASE = TinyModel("base", seed=0, width=96, layers=3, steps=500, learning_rate=2e-3)
+BASE = TinyModel("base", seed=0, width=96, layers=3, steps=600, learning_rate=2e-3)
 VOTERS = [
-    TinyModel("voter1", seed=1, width=64, layers=2, steps=300, learning_rate=3e-3),
-    TinyModel("voter2", seed=2, width=64, layers=3, steps=300, learning_rate=3e-3),
-    TinyModel("voter3", seed=3, width=96, layers=2, steps=300, learning_rate=3e-3),
+    TinyModel("voter1", seed=1, width=64, layers=2, steps=450, learning_rate=3e-3),
+    TinyModel("voter2", seed=2, width=64, layers=3, steps=450, learning_rate=3e-3),
+    TinyModel("voter3", seed=3, width=96, layers=2, steps=450, learning_rate=3e-3),
 ]
-UNSEEN = TinyModel("unseen", seed=4, width=96, layers=2, steps=300, learning_rate=3e-3)
+UNSEEN = TinyModel("unseen", seed=4, width=96, layers=2, steps=450, learning_rate=3e-3)
 
 
 @dataclass
@@ -102,6 +104,7 @@ def pretrain(model: TinyModel, folder: Path) -> Step:
         "max_steps": model.steps,
         "learning_rate": model.learning_rate,
         "seed": model.seed,
+        "max_audio_seconds": MAX_AUDIO_SECONDS,
     }
     return Step(f"pretrain_{model.name}", "single_stage/sft.py", options)
 
@@ -132,6 +135,7 @@ def train(paradigm: str, short: str, stage: str, source: str, folder: Path) -> S
         "dataset": folder / "labelled",
         "model_name_or_path": folder / source,
         "output_dir": folder / f"{short}_{stage}",
+        "max_audio_seconds": MAX_AUDIO_SECONDS,
     }
     return Step(f"{short}_{stage}", f"{paradigm}/{stage}.py", options)
 
@@ -142,6 +146,7 @@ def answer(model: str, folder: Path) -> Step:
         "model": folder / model,
         "dataset": folder / "labelled",
         "output_dir": folder / "predictions",
+        "max_audio_seconds": MAX_AUDIO_SECONDS,
     }
     return Step(f"answer_{Path(model).name}", "evaluate/answer.py", options)
 

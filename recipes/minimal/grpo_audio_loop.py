@@ -48,7 +48,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from audiomcq.answers import has_answer_format, is_correct, parse_answer
 from audiomcq.collation import EncodedPrompt, PromptEncoder, prompt_batch
-from audiomcq.datasets import load_rows, shuffle_choices
+from audiomcq.datasets import PARADIGMS, load_rows, shuffle_choices, stage_rows
 from audiomcq.examples import Row
 from audiomcq.models import LALM, load_lalm, set_trainable
 
@@ -180,6 +180,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", default="outputs/demo/models/base", help="folder or Hub id of a LALM")
     parser.add_argument("--rows", default="outputs/demo/data", help="anything that load_rows takes")
     parser.add_argument("--split", default="train")
+    parser.add_argument("--paradigm", choices=PARADIGMS, default="single_stage", help="whose GRPO rows to draw from")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--prompts", type=int, default=8, help="rows per step (N)")
     parser.add_argument("--generations", type=int, default=8, help="completions per row (G)")
@@ -194,7 +195,8 @@ def main() -> None:
     args = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with logging_redirect_tqdm():
-        records = train(load_lalm(args.model), load_rows(args.rows, args.split), args)
+        rows = stage_rows(load_rows(args.rows, args.split), args.paradigm, "grpo", args.seed)
+        records = train(load_lalm(args.model), rows, args)
     if args.log:
         args.log.parent.mkdir(parents=True, exist_ok=True)
         args.log.write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -47,6 +47,9 @@ class PromptEncoder:
     Attributes:
         max_audio_seconds: longer clips are cut to this length; `cut_clips` counts them.
         audio_root: folder that relative audio paths start from.
+
+    Raises:
+        ValueError: `max_audio_seconds` is more than the feature extractor takes; it would cut the rest unseen.
     """
 
     processor: Any
@@ -54,6 +57,13 @@ class PromptEncoder:
     max_audio_seconds: float = 30.0
     audio_root: str | Path | None = None
     cut_clips: int = 0
+
+    def __post_init__(self) -> None:
+        hears = self.processor.feature_extractor.chunk_length
+        if self.max_audio_seconds > hears:
+            raise ValueError(
+                f"max_audio_seconds {self.max_audio_seconds:g}: this model hears at most {hears} s of a clip"
+            )
 
     def waveform(self, row: Row) -> np.ndarray:
         """The row's clip, at most `max_audio_seconds` long."""
@@ -69,6 +79,8 @@ class PromptEncoder:
         """Encode rows, each with its own clip or with the waveform given in its place (None: no audio at all)."""
         if waveforms is None:
             waveforms = [self.waveform(row) for row in rows]
+        else:  # what stands in for a clip is as short as what is heard of the clip
+            waveforms = [None if audio is None else cut(audio, self.max_audio_seconds)[0] for audio in waveforms]
         conversations = [
             conversation(row["question"], row["choices"], audio) for row, audio in zip(rows, waveforms, strict=True)
         ]

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
 
@@ -114,6 +115,21 @@ def shuffle_choices(row: Row, seed: int, epoch: int = 0) -> Row:
     choices = list(row["choices"])
     random.Random(f"{seed}/{epoch}/{row_key(row)}").shuffle(choices)
     return {**row, "choices": choices}
+
+
+class ShuffleByEpoch:
+    """A `datasets` transform that puts the options of each row in a new order in each epoch, the same for the same seed.
+
+    Attributes:
+        epoch: current epoch; `audiomcq.run.FollowEpoch` moves it on.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.epoch = seed, 0
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+        return {**batch, "choices": [shuffle_choices(row, self.seed, self.epoch)["choices"] for row in rows]}
 
 
 def check_disjoint(name_a: str, a: Dataset, name_b: str, b: Dataset) -> None:

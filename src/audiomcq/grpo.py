@@ -1,7 +1,7 @@
 """Group relative policy optimisation on audio questions: TRL's `GRPOTrainer` with audio in every forward.
 
 Stock `GRPOTrainer` generates with the audio and then computes old, reference and policy log-probs without it, silently (trl 1.16).
-Five private methods are overridden here and nowhere else; `tests/test_grpo.py` checks that their signatures are still these.
+Six private methods are overridden here and nowhere else; `tests/test_grpo.py` checks that their signatures are still these.
 
 Rows stand in groups: `group_size` rows in a row are rollouts of one prompt. With `shared_prefix` a group is encoded, prefilled and
 scored once (`audiomcq.shared_prefix`); without it every row is a group of its own. TRL's shuffle and split move whole groups.
@@ -17,23 +17,24 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.utils.data import Sampler
 from trl import GRPOTrainer, ModelConfig
 
 from audiomcq.audio import describe
 from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch
 from audiomcq.configs import AudioGRPOConfig, DataArguments
-from audiomcq.datasets import shuffle_choices
+from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.examples import Row, row_key
-from audiomcq.models import LALM, set_trainable
+from audiomcq.models import LALM, loadable_by_name, set_trainable
 from audiomcq.prompts import conversation
 from audiomcq.rewards import REWARDS
-from audiomcq.run import check_finite, parse, train_stage
+from audiomcq.run import FollowEpoch, SafeTrainer, parse, train_stage
 from audiomcq.shared_prefix import pack_rows, shared_generation, shared_logps, sharing_obstacle
 
 logger = logging.getLogger(__name__)
 
 
-class AudioGRPOTrainer(GRPOTrainer):
+class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
     """`GRPOTrainer` for rows of `audiomcq.examples`. Rewards are named in the config.
 
     Args:
@@ -61,23 +62,35 @@ class AudioGRPOTrainer(GRPOTrainer):
         """The encoded prompts of the rows that TRL is working on at the moment, one per group, in its order."""
         if peft_config is None:
             set_trainable(lalm.model, lalm.family, args.train_modules)
-        with _image_token(lalm.model.config):
+        needs_reference = args.beta > 0 and peft_config is None
+        by_name = (
+            loadable_by_name(lalm, Path(args.output_dir) / "reference_model") if needs_reference else nullcontext()
+        )
+        self._order = torch.Generator()
+        shuffle = ShuffleByEpoch(args.seed)
+        with _image_token(lalm.model.config), by_name:
             super().__init__(
                 model=lalm.model,
                 reward_funcs=[REWARDS[name] for name in args.rewards],
                 args=args,
-                train_dataset=with_prompts(train_dataset, args.seed if args.shuffle_choices else None),
+                train_dataset=with_prompts(train_dataset, shuffle if args.shuffle_choices else None),
                 eval_dataset=None if eval_dataset is None else with_prompts(eval_dataset),
                 processing_class=lalm.processor,
                 peft_config=peft_config,
                 **kwargs,
             )
+        self.add_callback(FollowEpoch(shuffle, self._order))
         obstacle = sharing_obstacle(lalm.model) if args.shared_prefix else "shared_prefix is false"
         self.shares_prefix = obstacle is None
         logger.info("prompts are %s", "shared by their rollouts" if self.shares_prefix else f"not shared: {obstacle}")
         # A sampled placeholder would ask for audio features that do not exist.
         self.generation_kwargs["suppress_tokens"] = lalm.placeholder_ids
         self.generation_config.suppress_tokens = lalm.placeholder_ids
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
+        sampler = super()._get_train_sampler(dataset)
+        sampler.generator = self._order
+        return sampler
 
     @property
     def group_size(self) -> int:
@@ -174,9 +187,6 @@ class AudioGRPOTrainer(GRPOTrainer):
         with self.accelerator.autocast():
             return *shared_logps(model, packed, audio, compute_entropy), None
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return check_finite(super().training_step(*args, **kwargs), self.state.global_step)
-
     def _encode(self, rows: Sequence[Row]) -> list[EncodedPrompt]:
         """Encode each distinct row once: unshared, the rollouts of one prompt still have one mel."""
         distinct = {row_key(row): row for row in rows}
@@ -193,17 +203,15 @@ class AudioGRPOTrainer(GRPOTrainer):
             self._prompts = []
 
 
-def with_prompts(rows: Dataset, shuffle_seed: int | None = None) -> Dataset:
+def with_prompts(rows: Dataset, shuffle: ShuffleByEpoch | None = None) -> Dataset:
     """Rows with the `prompt` column that TRL logs and hands to rewards. It names the clip; waveforms stay out of it."""
-    return rows.with_transform(partial(_add_prompts, shuffle_seed=shuffle_seed))
+    return rows.with_transform(partial(_add_prompts, shuffle=shuffle))
 
 
-def _add_prompts(batch: dict[str, list[Any]], shuffle_seed: int | None) -> dict[str, list[Any]]:
-    rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-    if shuffle_seed is not None:
-        rows = [shuffle_choices(row, shuffle_seed) for row in rows]
-    prompts = [conversation(row["question"], row["choices"], describe(row["audio"])) for row in rows]
-    return {**batch, "choices": [row["choices"] for row in rows], "prompt": prompts}
+def _add_prompts(batch: dict[str, list[Any]], shuffle: ShuffleByEpoch | None) -> dict[str, list[Any]]:
+    batch = batch if shuffle is None else shuffle(batch)
+    rows = zip(batch["question"], batch["choices"], batch["audio"], strict=True)
+    return {**batch, "prompt": [conversation(question, choices, describe(audio)) for question, choices, audio in rows]}
 
 
 @contextmanager

@@ -138,20 +138,16 @@ def load_lalm(
     source = str(source)
     if source.startswith((".", "/")) and not Path(source).is_dir():
         raise ValueError(f"model path {source}: no such folder; train or download the model first, or give a Hub id")
-    if adapter := find_adapter_config_file(source, revision=revision):
-        return _load_adapter(
-            source,
-            json.loads(Path(adapter).read_text())["base_model_name_or_path"],
-            dtype,
-            attn_implementation,
-            device,
-        )
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        adapter = find_adapter_config_file(source, revision=revision)
+        config = None if adapter else AutoConfig.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"model path {source}: neither a checkpoint folder nor a model on the Hub ({error})"
         ) from error
+    if adapter:
+        base = json.loads(Path(adapter).read_text())["base_model_name_or_path"]
+        return _load_adapter(source, base, dtype, attn_implementation, device)
     if config.model_type not in FAMILIES:
         raise ValueError(f"{source}: model type {config.model_type!r} is unknown; known: {', '.join(FAMILIES)}")
     family = FAMILIES[config.model_type]
@@ -176,9 +172,22 @@ def _load_adapter(source: str, base: str, *load_options: Any) -> LALM:
 
     lalm = load_lalm(base, None, *load_options)
     lalm.model = PeftModel.from_pretrained(lalm.model, source).merge_and_unload()
-    lalm.model.config._name_or_path = source
+    # The name that an adapter trained on top of this one keeps as that of its base.
+    lalm.model.name_or_path = lalm.model.config._name_or_path = source
     lalm.source, lalm.plain = source, False
     return lalm
+
+
+def restore_weights(model: PreTrainedModel, checkpoint: str | Path) -> None:
+    """Put a checkpoint's weights into a model that has the same architecture.
+
+    Raises:
+        ValueError: a weight of the model is not in the checkpoint.
+    """
+    saved, info = type(model).from_pretrained(checkpoint, dtype=model.dtype, output_loading_info=True)
+    if info["missing_keys"]:
+        raise ValueError(f"{checkpoint}: {len(info['missing_keys'])} tensors are missing; resume from an earlier one")
+    model.load_state_dict(saved.state_dict())
 
 
 @contextmanager

@@ -17,14 +17,15 @@ import transformers
 import yaml
 from accelerate import PartialState
 from datasets import Dataset
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from trl import ModelConfig, TrlParser, get_peft_config
 
 from audiomcq import __version__
 from audiomcq.answers import is_correct, parse_answer
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
-from audiomcq.datasets import load_rows, stage_rows
+from audiomcq.datasets import ShuffleByEpoch, load_rows, stage_rows
 from audiomcq.examples import CONTRIBUTION, row_key
-from audiomcq.models import count_trainable, load_lalm
+from audiomcq.models import count_trainable, load_lalm, restore_weights
 from audiomcq.prompts import PROMPT_VERSION, answer_target
 
 logger = logging.getLogger(__name__)
@@ -219,6 +220,47 @@ def check_finite(loss: torch.Tensor, step: int) -> torch.Tensor:
             "written before this step are intact"
         )
     return loss
+
+
+class FollowEpoch(TrainerCallback):
+    """Starts every epoch from (seed, epoch) alone, so that a resumed run goes on as an uninterrupted one would.
+
+    The trainer's own `set_epoch` reaches neither transforms nor samplers that group by length or repeat prompts.
+
+    Attributes:
+        shuffle: gives the options their order.
+        order: what the training sampler draws the order of the rows from.
+    """
+
+    def __init__(self, shuffle: ShuffleByEpoch, order: torch.Generator) -> None:
+        self.shuffle, self.order = shuffle, order
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.shuffle.epoch = int((state.epoch or 0) + 1e-6)
+        self.order.manual_seed(args.seed + self.shuffle.epoch)
+
+
+class SafeTrainer(Trainer):
+    """What both trainers correct in transformers' own (5.23). Its private methods that are overridden are pinned by tests/test_run.py.
+
+    A resumed run, and `load_best_model_at_end`, look in the checkpoint for the names that weights have in memory. On disk they are
+    other ones, nothing is loaded, and training goes on from the base model with a warning.
+    """
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return check_finite(super().training_step(*args, **kwargs), self.state.global_step)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_fsdp_enabled or not isinstance(self.model, PreTrainedModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            restore_weights(self.model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not isinstance(self.model, PreTrainedModel):
+            super()._load_best_model()
+        else:
+            restore_weights(self.model, self.state.best_model_checkpoint)
 
 
 @contextmanager

@@ -150,7 +150,9 @@ def shared_logps(
     if causal_lm.config.get_text_config()._attn_implementation == "eager":  # adds it to the scores
         mask = torch.zeros_like(mask, dtype=causal_lm.dtype).masked_fill(~mask, torch.finfo(causal_lm.dtype).min)
     inputs = {"input_ids": packed.input_ids, "attention_mask": mask, "position_ids": packed.position_ids, **audio}
-    with _hidden_states(causal_lm, partial(unpack, packed=packed)):  # so that the LM head meets completion tokens only
+    with selected_hidden_states(
+        causal_lm, partial(unpack, packed=packed)
+    ):  # so that the LM head meets completion tokens only
         if temperature is not None:
             logits = model(**inputs, use_cache=False).logits
             return _score(logits, packed.labels, temperature, compute_entropy)
@@ -187,7 +189,10 @@ def generate(
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     prompt = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
     prefix = {name: value[:, :-1] for name, value in prompt.items()}
-    with torch.no_grad(), _hidden_states(causal_lm, lambda hidden: hidden[:, -1:]):  # nobody reads these logits
+    with (
+        torch.no_grad(),
+        selected_hidden_states(causal_lm, lambda hidden: hidden[:, -1:]),
+    ):  # nobody reads these logits
         causal_lm(**prefix, **audio, past_key_values=cache, use_cache=True)
     if cache.get_seq_length() != input_ids.size(1) - 1:
         raise ValueError(
@@ -234,18 +239,32 @@ def _causal_lm(model: nn.Module) -> PreTrainedModel:
 
 
 @contextmanager
-def _hidden_states(causal_lm: PreTrainedModel, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def selected_hidden_states(model: nn.Module, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Hand `select(last hidden states)` to the LM head instead of all of them."""
 
     def keep(_module: nn.Module, _args: tuple, output):
         output.last_hidden_state = select(output.last_hidden_state)
         return output
 
-    handle = causal_lm.base_model.register_forward_hook(keep)
+    handle = _causal_lm(model).base_model.register_forward_hook(keep)
     try:
         yield
     finally:
         handle.remove()
+
+
+def label_columns(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a batch has labels, and which: so that the LM head need not score prompts (TRL's does, except with Triton).
+
+    labels: (N, S), -100 where there is none. Returns the columns (N, C) whose hidden state predicts a label, and these labels
+    (N, C), padded on the right with column 0 and -100.
+    """
+    rows = [torch.nonzero(row[1:] != IGNORED)[:, 0] for row in labels]
+    columns = pad_sequence(rows, batch_first=True)
+    kept = torch.arange(columns.size(1), device=labels.device) < torch.tensor([[len(row)] for row in rows]).to(
+        labels.device
+    )
+    return columns, labels.gather(1, columns + 1).masked_fill(~kept, IGNORED)
 
 
 def _check_audio_rows(audio: dict[str, Tensor], prompts: int) -> None:

@@ -57,9 +57,8 @@ def write_report(folder: Path, seconds: float) -> dict[str, Any]:
     test = load_from_disk(str(folder / "labelled"))["test"].remove_columns(["audio"])
     strong = {row_key(row) for row in test if row[CONTRIBUTION] == "strong"}
     scores = {name: _score(folder / "predictions" / f"{name}.jsonl", strong) for name in MODELS}
-    unseen = unseen_voter_accuracy(
-        Dataset.from_parquet(str(folder / "unseen_votes" / f"unseen{VOTES_SUFFIX}")), strong
-    )
+    votes = Dataset.from_parquet(str(folder / "unseen_votes" / f"unseen{VOTES_SUFFIX}"))
+    unseen = unseen_voter_accuracy(votes, strong, set(map(row_key, test)) - strong)
     curves = {name: reward_curve(folder / name) for name in ("w2s_grpo", "m2m_grpo")}
     first, last = tenths(curves["w2s_grpo"])
     checks = demo_checks(scores, unseen, first, last)

@@ -1,0 +1,81 @@
+"""What makes a row sound, and how a broken one is named."""
+
+import logging
+
+import pytest
+
+from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, defect, row_key, sound_rows
+
+
+@pytest.fixture
+def good(row: Row) -> Row:
+    return dict(row)
+
+
+def test_a_good_row_has_no_defect_and_its_clip_decodes(good: Row) -> None:
+    assert defect(good, check_audio=True) is None
+    assert set(good) == set(FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"question": "  "}, "the question is empty"),
+        ({"question": None}, "the question is empty"),
+        ({"question_type": "smell"}, "question_type 'smell'"),
+        ({"choices": "low or high"}, "choices is str, not a list"),
+        ({"choices": None}, "choices is NoneType"),
+        ({"choices": ["low"], "answer": "low"}, "1 choices, expected 2 to 26"),
+        ({"choices": [f"option {i}" for i in range(27)], "answer": "option 1"}, "27 choices"),
+        ({"choices": ["low", " "], "answer": "low"}, "empty choice"),
+        ({"choices": ["low", "Low "], "answer": "low"}, "duplicate choices"),
+        ({"choices": ["low", "Ｌｏｗ"], "answer": "low"}, "duplicate choices"),
+        ({"answer": "lowest"}, "the answer 'lowest' is not among the choices"),
+        ({"answer": None}, "the answer None is not among the choices"),
+        ({CONTRIBUTION: "medium"}, "'medium' is neither weak nor strong"),
+    ],
+)
+def test_a_broken_row_is_described_by_what_is_broken(good: Row, changes: Row, says: str) -> None:
+    assert says in defect({**good, **changes})
+
+
+def test_a_broken_clip_is_a_defect_only_where_clips_are_checked(good: Row) -> None:
+    good["audio"] = {"bytes": b"", "path": "empty.wav"}
+    assert defect(good) is None
+    assert "empty.wav: the file is empty" in defect(good, check_audio=True)
+
+
+def test_the_key_of_a_row_keeps_equal_ids_of_different_sources_apart(good: Row) -> None:
+    assert row_key(good) == "sound_tones_0"
+    assert row_key({**good, "source_dataset": "other"}) != row_key(good) != row_key({**good, "question_type": "music"})
+
+
+def test_a_clip_without_a_name_cannot_be_split_by(good: Row) -> None:
+    assert clip_key(good) == good["audio"]["path"]
+    with pytest.raises(ValueError, match=r"row sound_tones_0 has audio without a path"):
+        clip_key({**good, "audio": {"bytes": b"1", "path": None}})
+
+
+def test_a_few_broken_rows_are_named_counted_and_left_out(good: Row, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{**good, "id": str(i)} for i in range(10)]
+    rows[3]["answer"] = "no such option"
+    with caplog.at_level(logging.WARNING):
+        kept, broken = sound_rows(rows, max_bad_fraction=0.1)
+    assert kept == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert [bad.id for bad in broken] == ["3"]
+    assert "left out: tones 3: the answer 'no such option'" in caplog.text
+    assert "1 of 10 rows are broken" in caplog.text
+
+
+def test_more_broken_rows_than_allowed_stop_the_run_and_the_first_is_named(good: Row) -> None:
+    rows = [{**good, "id": str(i), "question": "" if i < 2 else "?"} for i in range(10)]
+    with pytest.raises(
+        ValueError, match=r"2 of 10 rows are broken, more than max_bad_fraction=0.1 .* tones 0: the qu"
+    ):
+        sound_rows(rows, max_bad_fraction=0.1)
+
+
+def test_two_rows_with_one_key_are_not_both_used(good: Row) -> None:
+    kept, broken = sound_rows([good, good], max_bad_fraction=0.5)
+    assert kept == [0]
+    assert "a second row with the key sound_tones_0" in str(broken[0])
