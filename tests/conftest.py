@@ -28,7 +28,7 @@ from audiomcq.examples import Row
 from audiomcq.models import LALM, load_lalm
 from audiomcq.tiny.model import CHAT_TEMPLATE, make_tiny_lalm, train_tokenizer
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 TONES = {"low": 220.0, "middle": 440.0, "high": 880.0, "highest": 1760.0}
 

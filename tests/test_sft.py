@@ -26,7 +26,7 @@ def first_gradients(trainer: AudioSFTTrainer, batch: list[dict]) -> tuple[float,
     trainer.model.train()
     loss = trainer.compute_loss(trainer.model, trainer.data_collator(batch))
     loss.backward()
-    return float(loss), {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+    return float(loss.detach()), {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
 
 
 def assert_close(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:

@@ -86,6 +86,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         # A sampled placeholder would ask for audio features that do not exist.
         self.generation_kwargs["suppress_tokens"] = lalm.placeholder_ids
         self.generation_config.suppress_tokens = lalm.placeholder_ids
+        # A diverged model is then stopped by its loss, in words, and not by a crash of the sampler.
+        self.generation_config.remove_invalid_values = True
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         sampler = super()._get_train_sampler(dataset)

@@ -1,0 +1,73 @@
+"""The house keeps its shape: imports go down, each text and each kind of file has one place."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "audiomcq"
+FLOORS = {
+    1: ("prompts", "answers", "audio"),
+    2: ("examples", "datasets", "models", "collation"),
+    3: ("shared_prefix", "generation", "configs", "run"),
+    4: ("sft", "grpo", "rewards", "contribution", "evaluation", "construction"),
+    5: ("tiny",),
+}
+FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
+MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.name != "__init__.py")
+
+
+def room(path: Path) -> str:
+    """The module or package directly below audiomcq that a file belongs to."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("audiomcq."):
+            names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("audiomcq.")}
+    return names
+
+
+def test_every_module_has_a_floor_and_every_floor_its_modules() -> None:
+    assert {room(path) for path in MODULES} == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_never_go_up(path: Path) -> None:
+    above = {name for name in imported_rooms(path) if FLOOR_OF[name] > FLOOR_OF[room(path)]}
+    assert not above, f"{path.name} on floor {FLOOR_OF[room(path)]} imports {above}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_prompt_and_tag_texts_stand_in_prompts_alone(path: Path) -> None:
+    if path.name != "prompts.py":
+        text = path.read_text()
+        assert "You are an audio understanding model" not in text
+        assert "<answer>" not in text
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_audio_files_are_opened_in_audio_alone(path: Path) -> None:
+    # tiny/data.py writes files and opens none.
+    if path.name not in ("audio.py", "data.py"):
+        assert "soundfile" not in {
+            name
+            for node in ast.walk(ast.parse(path.read_text()))
+            for name in (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+        }
+
+
+def test_nothing_prints_in_the_package() -> None:
+    for path in MODULES:
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"], path
