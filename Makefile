@@ -11,7 +11,7 @@ demo: $(VENV)/installed
 	$(BIN)/python recipes/demo/demo.py $(if $(DATA),--recordings $(DATA))
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 quality: $(VENV)/installed
 	$(BIN)/ruff check .

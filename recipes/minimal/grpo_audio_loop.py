@@ -37,9 +37,10 @@ import argparse
 import json
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -115,8 +116,8 @@ def completion_log_probs(lalm: LALM, inputs: dict[str, torch.Tensor], completion
     return logits.log_softmax(-1).gather(-1, chosen)[..., 0]
 
 
-def train(lalm: LALM, rows: Dataset, args: argparse.Namespace) -> list[dict[str, float]]:
-    """The loop. Returns one record per step: means over its B completions, and the spread between its N groups.
+def train(lalm: LALM, rows: Dataset, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The loop. Yields a record of every step: means over its B completions, and the accuracy of each of its N groups.
 
     Raises:
         ValueError: there are fewer rows than one step draws, or a group has nothing to be compared with.
@@ -131,7 +132,6 @@ def train(lalm: LALM, rows: Dataset, args: argparse.Namespace) -> list[dict[str,
     lalm.model.eval()  # no dropout: the policy that is scored is the one that was sampled
     parameters = [parameter for parameter in lalm.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, weight_decay=0.0)
-    records = []
     for step in tqdm(range(args.steps), desc="GRPO", unit="step", dynamic_ncols=True):
         batch = draw(rows, args.prompts, args.seed, step)
         prompts = [prompt for prompt in encoder(batch) for _ in range(args.generations)]
@@ -151,19 +151,15 @@ def train(lalm: LALM, rows: Dataset, args: argparse.Namespace) -> list[dict[str,
         optimizer.step()
         optimizer.zero_grad()
 
-        records.append(
-            {
-                "step": step,
-                "reward": rewards.mean().item(),
-                "accuracy": accuracy.mean().item(),
-                "format": tidy.mean().item(),
-                "idle_groups": int((rewards.std(1) == 0).sum()),
-                "completion_tokens": counts.sum(1).float().mean().item(),
-                "group_accuracies": accuracy.mean(1).tolist(),
-            }
-        )
-        logger.info("step %(step)d: reward %(reward).3f accuracy %(accuracy).3f format %(format).3f", records[-1])
-    return records
+        yield {
+            "step": step,
+            "reward": rewards.mean().item(),
+            "accuracy": accuracy.mean().item(),
+            "format": tidy.mean().item(),
+            "idle_groups": int((rewards.std(1) == 0).sum()),
+            "completion_tokens": counts.sum(1).float().mean().item(),
+            "group_accuracies": accuracy.mean(1).tolist(),
+        }
 
 
 def summary(records: Sequence[dict], part: str) -> str:
@@ -181,25 +177,27 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rows", default="outputs/demo/data", help="anything that load_rows takes")
     parser.add_argument("--split", default="train")
     parser.add_argument("--paradigm", choices=PARADIGMS, default="single_stage", help="whose GRPO rows to draw from")
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--prompts", type=int, default=8, help="rows per step (N)")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--prompts", type=int, default=16, help="rows per step (N)")
     parser.add_argument("--generations", type=int, default=8, help="completions per row (G)")
-    parser.add_argument("--max-new-tokens", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--max-new-tokens", type=int, default=12)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--log", type=Path, help="also write the record of every step here, as JSON lines")
+    parser.add_argument("--log", type=Path, default="outputs/minimal/grpo.jsonl", help="one JSON line per step")
     return parser.parse_args(argv)
 
 
 def main() -> None:
     args = parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with logging_redirect_tqdm():
-        rows = stage_rows(load_rows(args.rows, args.split), args.paradigm, "grpo", args.seed)
-        records = train(load_lalm(args.model), rows, args)
-    if args.log:
-        args.log.parent.mkdir(parents=True, exist_ok=True)
-        args.log.write_text("".join(json.dumps(record) + "\n" for record in records))
+    rows = stage_rows(load_rows(args.rows, args.split), args.paradigm, "grpo", args.seed)
+    records = []
+    args.log.parent.mkdir(parents=True, exist_ok=True)
+    with args.log.open("w") as log, logging_redirect_tqdm():
+        for record in train(load_lalm(args.model), rows, args):
+            records.append(record)
+            log.write(json.dumps(record) + "\n")
+            logger.info("step %(step)d: reward %(reward).3f accuracy %(accuracy).3f format %(format).3f", record)
     tenth = max(1, len(records) // 10)
     logger.info("%s\n%s", summary(records[:tenth], "first"), summary(records[-tenth:], "last"))
 
