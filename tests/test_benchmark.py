@@ -32,9 +32,20 @@ CASE_KEYS = {
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The benchmarks in a folder of their own, which is no git checkout yet."""
-    shutil.copytree(ROOT / "benchmarks", tmp_path / "copy" / "benchmarks", ignore=shutil.ignore_patterns("results"))
-    return tmp_path / "copy"
+    """The benchmarks in a folder of their own, which is no git checkout."""
+    return copied(tmp_path)
+
+
+def copied(folder: Path) -> Path:
+    shutil.copytree(ROOT / "benchmarks", folder / "copy" / "benchmarks", ignore=shutil.ignore_patterns("results"))
+    return folder / "copy"
+
+
+def commit(checkout: Path) -> str:
+    git = ["git", "-C", str(checkout), "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "benchmarks"]):
+        subprocess.run([*git, *words], check=True)
+    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def benchmark(checkout: Path, preset: str, output: Path) -> subprocess.CompletedProcess:
@@ -47,17 +58,19 @@ def benchmark(checkout: Path, preset: str, output: Path) -> subprocess.Completed
     )
 
 
-def commit(checkout: Path) -> str:
-    git = ["git", "-C", str(checkout), "-c", "user.name=test", "-c", "user.email=test@example.org"]
-    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "benchmarks"]):
-        subprocess.run([*git, *words], check=True)
-    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-
-
-def test_a_run_writes_both_paths_phase_by_phase_and_they_agree(checkout: Path, tmp_path: Path) -> None:
-    head, output = commit(checkout), tmp_path / "results" / "smoke.json"
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The commit of a checkout, and the results that the smoke preset wrote there."""
+    folder = tmp_path_factory.mktemp("smoke")
+    checkout = copied(folder)
+    head, output = commit(checkout), folder / "results" / "smoke.json"
     finished = benchmark(checkout, "smoke", output)
     assert finished.returncode == 0, finished.stderr
+    return head, output
+
+
+def test_a_run_writes_both_paths_phase_by_phase_and_they_agree(smoke: tuple[str, Path]) -> None:
+    head, output = smoke
     results = json.loads(output.read_text())
     assert {"commit", "machine", "versions", "command", "cases", "fit"} <= results.keys()
     assert (results["commit"], results["dirty"]) == (head, False)
@@ -69,17 +82,11 @@ def test_a_run_writes_both_paths_phase_by_phase_and_they_agree(checkout: Path, t
     assert f"| {case['ratio']['step']:.3g} |" in output.with_suffix(".md").read_text()
 
 
-def test_the_tokens_of_a_run_are_those_of_one_prompt_and_of_one_per_completion(checkout: Path, tmp_path: Path) -> None:
-    commit(checkout)
-    output = tmp_path / "smoke.json"
-    assert benchmark(checkout, "smoke", output).returncode == 0
-    (case,) = json.loads(output.read_text())["cases"]
+def test_a_run_counts_the_prompt_once_with_sharing_and_once_per_completion_without(smoke: tuple[str, Path]) -> None:
+    (case,) = json.loads(smoke[1].read_text())["cases"]
     prompt, group, completion = case["prompt_tokens"], case["num_generations"], case["completion_tokens"]
-    assert case["tokens"]["stock"] == {
-        "generate": group * (prompt + completion - 1),
-        "logps": group * (prompt + completion),
-        "update": group * (prompt + completion),
-    }
+    scored = group * (prompt + completion)
+    assert case["tokens"]["stock"] == {"generate": scored - group, "logps": scored, "update": scored}
     assert {*case["tokens"]["shared"].values()} == {prompt - 1 + group * completion}
 
 

@@ -224,7 +224,7 @@ def test_placeholder_tokens_are_never_sampled_however_likely_they_are(
     assert not set(trainer.sampled) & set(lalm.placeholder_ids)
     trainer.generation_config.suppress_tokens = None
     trainer.state.global_step = 0
-    with pytest.raises(ValueError, match="do not match"):  # what the suppression prevents
+    with pytest.raises((RuntimeError, ValueError)):  # what the suppression prevents: audio tokens without audio
         trainer.train()
     assert set(trainer.sampled) <= set(lalm.placeholder_ids)
 

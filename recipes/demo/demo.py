@@ -212,7 +212,8 @@ def demo(folder: Path, recordings: str | None) -> None:
     side_by_side("SFT, then GRPO: W2S and M2M", chains, folder)
     trained = ["models/base", *(f"{short}_{stage}" for _, short in paradigms for stage in ("sft", "grpo"))]
     side_by_side("answering with audio and on silence", [[answer(model, folder)] for model in trained], folder)
-    write_report(folder, time.monotonic() - started)
+    command = "make demo DATA=folder/of/recordings" if recordings else "make demo"
+    write_report(folder, time.monotonic() - started, command)
 
 
 def _words(value: object) -> list[object]:

@@ -48,11 +48,12 @@ class Check:
         return self.value >= self.at_least
 
 
-def write_report(folder: Path, seconds: float) -> dict[str, Any]:
+def write_report(folder: Path, seconds: float, command: str) -> dict[str, Any]:
     """Read what the demo left in `folder`, print its table, and write report.md, report.json and two plots there.
 
     Args:
         seconds: how long the demo took.
+        command: what was typed to run it.
     """
     test = load_from_disk(str(folder / "labelled"))["test"].remove_columns(["audio"])
     strong = {row_key(row) for row in test if row[CONTRIBUTION] == "strong"}
@@ -64,6 +65,7 @@ def write_report(folder: Path, seconds: float) -> dict[str, Any]:
     checks = demo_checks(scores, unseen, first, last)
     baselines = trivial_baselines(test)
     report = {
+        "command": command,
         "seconds": round(seconds, 1),
         "prompt_version": PROMPT_VERSION,
         "rows": {split: _counts(folder, split) for split in ("train", "test")},
@@ -154,7 +156,7 @@ def _markdown(report: Mapping[str, Any], table: str, unseen: Mapping[str, Estima
         [
             "# Weak-to-Strong on a laptop",
             "",
-            f"`make demo`, {report['seconds']:.0f} s. Rows labelled by the contribution filter (three voters on silence, weak = "
+            f"`{report['command']}`, {report['seconds']:.0f} s. Rows labelled by the contribution filter (three voters on silence, weak = "
             f"at least two right): train {counts['train']}; test {counts['test']}.",
             "",
             "Test rows in percent, 95 % intervals in brackets. strong, weak: accuracy with audio on these rows; silent: accuracy "
