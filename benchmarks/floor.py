@@ -143,3 +143,9 @@ def floor_seconds(floor: dict[str, list[Work]], peak: Peak) -> dict[str, float]:
     """Seconds of each phase at the machine's peak, and of the whole step as their sum."""
     seconds = {phase: sum(part.seconds(peak) for part in parts) for phase, parts in floor.items()}
     return {**seconds, "step": sum(seconds.values())}
+
+
+def total_flops(floor: dict[str, list[Work]]) -> dict[str, float]:
+    """FLOPs of each phase, and of the whole step."""
+    flops = {phase: sum(part.flops for part in parts) for phase, parts in floor.items()}
+    return {**flops, "step": sum(flops.values())}

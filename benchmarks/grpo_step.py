@@ -16,6 +16,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -29,18 +30,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from floor import Peak, floor_seconds, measured_peak, step_floor
+from floor import Peak, floor_seconds, measured_peak, step_floor, total_flops
 from measured_step import Case, make_rows, measure, write_model
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from tables import RATIOS, Measurement, fits, markdown, terminal_table
 from tqdm.auto import tqdm
 from transformers import AutoConfig
 
 FOLDER = Path(__file__).parent
-RATIOS = ("mel", "generate", "logps", "update", "step")
-COLUMNS = ("clip", "G", "tokens", "step, s", *RATIOS, "memory", "Δ logp", "Δ grad")
-Measurement = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def omni(hidden: int, layers: int, heads: int, keys: int, inner: int, vocabulary
 # token. In the published 3B that share is 10 %, which 1,408 tokens give here: the control shows what is left of the ratios.
 SMALL = {"hidden_size": 256, "num_hidden_layers": 4}
 PRESETS = {
-    "smoke": Preset({"smoke": ({"hidden_size": 64, "num_hidden_layers": 2}, {})}, [Case("smoke", 1, 4, 4)], repeats=1),
+    "smoke": Preset({"smoke": ({"hidden_size": 64, "num_hidden_layers": 2}, {})}, [Case("smoke", 1, 2, 4)], repeats=1),
     "cpu": Preset(
         {"10M": ({**SMALL, "vocab_size": 9_728}, {}), "small vocabulary": ({**SMALL, "vocab_size": 1_408}, {})},
         [Case("10M", seconds, group, 16) for seconds, group in product((2, 10, 30), (4, 8, 16))]
@@ -113,12 +110,12 @@ def main() -> None:
     def write() -> None:  # after every case: a case that runs out of memory does not take the others with it
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(results, indent=2) + "\n")
-        output.with_suffix(".md").write_text(markdown_table(results["cases"]))
+        output.with_suffix(".md").write_text(markdown(results))
 
     run(preset, results, write)
     results["fit"] = fits(results)
     write()
-    console.print(rich_table(results["cases"]))
+    console.print(terminal_table(results["cases"]))
     console.print(f"written: {output} and {output.with_suffix('.md').name}")
 
 
@@ -128,9 +125,10 @@ def header(preset: Preset, command: str) -> Measurement:
     Raises:
         SystemExit: the benchmark does not stand in a git checkout.
     """
+    code = checkout()
     peak = measured_peak(preset.device, getattr(torch, preset.dtype))
     return {
-        **checkout(),
+        **code,
         "machine": {
             **machine(preset.device),
             "matmul_gflops": peak.flops / 1e9,
@@ -167,9 +165,9 @@ def machine(device: str) -> dict[str, Any]:
     """The processor, without the machine's name."""
     if device != "cpu":
         return {"gpu": torch.cuda.get_device_name()}
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count()}
+    file = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", file.read_text() if file.exists() else "", re.MULTILINE)
+    return {"cpu": found[1] if found else platform.processor(), "cores": os.cpu_count()}
 
 
 def run(preset: Preset, results: Measurement, write: Callable[[], None]) -> None:
@@ -199,30 +197,19 @@ def run(preset: Preset, results: Measurement, write: Callable[[], None]) -> None
 
         for name in ("cases", "controls"):
             for case in getattr(preset, name):
-                results[name].append(
-                    compare(case, measured(case, False), measured(case, True), folder, preset.dtype, peak)
-                )
+                stock, shared = measured(case, False), measured(case, True)
+                config = AutoConfig.from_pretrained(folder / case.model)
+                floor = against_floor(case, shared, config, getattr(torch, preset.dtype).itemsize, peak)
+                results[name].append({**compare(case, stock, shared), "shared_over_floor": floor})
                 write()
         for case in preset.many_prompts:
             found = measured(case, True)
             results["many_prompts"].append({**asdict(case), "seconds": found["seconds"], "tokens": found["tokens"]})
 
 
-def compare(case: Case, stock: Measurement, shared: Measurement, folder: Path, dtype: str, peak: Peak) -> Measurement:
-    """One entry of the results."""
+def compare(case: Case, stock: Measurement, shared: Measurement) -> Measurement:
+    """One entry of the results: what the two paths took, and how far their numbers are apart."""
     gradients = [(gradient, shared["gradients"][name]) for name, gradient in stock["gradients"].items()]
-    config = AutoConfig.from_pretrained(folder / case.model)
-    floor = step_floor(
-        config,
-        case.clip_seconds,
-        shared["prompt_tokens"],
-        case.num_generations,
-        case.completion_tokens,
-        getattr(torch, dtype).itemsize,
-        case.prompts,
-    )
-    least = floor_seconds(floor, peak)
-    flops = {phase: sum(part.flops for part in parts) for phase, parts in floor.items()}
     return {
         **asdict(case),
         "prompt_tokens": shared["prompt_tokens"],
@@ -232,72 +219,21 @@ def compare(case: Case, stock: Measurement, shared: Measurement, folder: Path, d
         "max_grad_diff": max(float(np.abs(left - right).max()) for left, right in gradients),
         "max_grad": max(float(np.abs(left).max()) for left, _ in gradients),
         **{part: {"stock": stock[part], "shared": shared[part]} for part in ("seconds", "peak_bytes", "tokens")},
-        "shared_tokens_per_second": {
-            phase: count / shared["seconds"][phase] for phase, count in shared["tokens"].items()
-        },
-        "shared_over_floor": {
-            "flops": flops,
-            "floor_seconds": least,
-            "achieved_over_floor": {phase: shared["seconds"][phase] / least[phase] for phase in least},
-            "share_of_matmul_peak": {
-                phase: flops[phase] / shared["seconds"][phase] / peak.flops
-                for phase in ("generate", "logps", "update")
-            },
-        },
     }
 
 
-def fits(results: Measurement) -> Measurement:
-    """Straight lines through the shared step's seconds: over prompts, over packed tokens, over G x prompt tokens."""
-    cases = results["cases"]
-    packed = [case["prompt_tokens"] + case["num_generations"] * case["completion_tokens"] for case in cases]
-    repeated = [case["prompt_tokens"] * case["num_generations"] for case in cases]
-    seconds = [case["seconds"]["shared"]["step"] for case in cases]
-    many = results["many_prompts"]
-    lines = {
-        "shared_step_over_prompts": ([case["prompts"] for case in many], [case["seconds"]["step"] for case in many]),
-        "shared_step_over_packed_tokens": (packed, seconds),
-        "shared_step_over_repeated_prompt_tokens": (repeated, seconds),
-        "stock_step_over_repeated_prompt_tokens": (repeated, [case["seconds"]["stock"]["step"] for case in cases]),
+def against_floor(case: Case, shared: Measurement, config: Any, element: int, peak: Peak) -> Measurement:
+    """What the shared path took, against the least that the machine could need."""
+    group, completion, seconds = case.num_generations, case.completion_tokens, shared["seconds"]
+    floor = step_floor(config, case.clip_seconds, shared["prompt_tokens"], group, completion, element, case.prompts)
+    least, flops = floor_seconds(floor, peak), total_flops(floor)
+    return {
+        "flops": flops,
+        "floor_seconds": least,
+        "achieved_over_floor": {phase: seconds[phase] / least[phase] for phase in least},
+        "share_of_matmul_peak": {phase: flops[phase] / seconds[phase] / peak.flops for phase in shared["tokens"]},
+        "tokens_per_second": {phase: count / seconds[phase] for phase, count in shared["tokens"].items()},
     }
-    return {name: straight_line(*points) for name, points in lines.items() if len(set(points[0])) > 2}
-
-
-def straight_line(x: list[float], y: list[float]) -> dict[str, float]:
-    """Least-squares line, and the share of the variance of `y` that it explains."""
-    slope, intercept = np.polyfit(x, y, 1)
-    residual = np.asarray(y) - (slope * np.asarray(x) + intercept)
-    return {"slope": slope, "intercept": intercept, "r_squared": float(1 - residual.var() / np.var(y))}
-
-
-def table_rows(cases: list[Measurement]) -> list[list[str]]:
-    """The cells of the table, one row per case."""
-    return [
-        [
-            f"{case['clip_seconds']:g} s",
-            str(case["num_generations"]),
-            str(case["completion_tokens"]),
-            " / ".join(f"{case['seconds'][path]['step']:.3g}" for path in ("stock", "shared")),
-            *(f"{case['ratio'][phase]:.3g}" for phase in RATIOS),
-            f"{1 / case['memory_ratio']:.3g}",
-            *(f"{case[difference]:.0e}" for difference in ("max_logp_diff", "max_grad_diff")),
-        ]
-        for case in cases
-    ]
-
-
-def markdown_table(cases: list[Measurement]) -> str:
-    """The table as it stands in docs/performance.md: every figure after the seconds but the differences is stock / shared."""
-    rows = [COLUMNS, ["---"] * len(COLUMNS), *table_rows(cases)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def rich_table(cases: list[Measurement]) -> Table:
-    """The table for a terminal."""
-    table = Table(*COLUMNS, title="stock / shared", box=SIMPLE, pad_edge=False)
-    for row in table_rows(cases):
-        table.add_row(*row)
-    return table
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """Options of runs that last a few steps, and how tests look at what came out of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
+from audiomcq.models import LALM
+from audiomcq.rewards import completion_text
 
 SHORT = {
     "per_device_train_batch_size": 8,
@@ -30,6 +34,11 @@ def grpo_config(folder: Path, **options) -> AudioGRPOConfig:
     return AudioGRPOConfig(**{**settings, **options})
 
 
+def length_reward(completions: list, **_) -> list[float]:
+    """A reward that differs between the rollouts even of a random model: their lengths in characters, modulo 7."""
+    return [float(len(completion_text(completion)) % 7) for completion in completions]
+
+
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """A copy of all parameters by name."""
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -39,3 +48,27 @@ def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
     """Names of the parameters that are not the same, bit by bit."""
     assert before.keys() == after.keys()
     return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@contextmanager
+def always_answering(lalm: LALM, text: str) -> Iterator[None]:
+    """Inside the block the model writes `text` as its answer to everything, through its real `generate`."""
+    tokens = [*lalm.tokenizer(text, add_special_tokens=False)["input_ids"], lalm.tokenizer.eos_token_id]
+    written = 0
+
+    def count(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        nonlocal written
+        written = 0 if kwargs["input_ids"].shape[1] > 1 else written + 1
+
+    def force(module: nn.Module, args: tuple, logits: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(logits, -100.0).index_fill_(-1, torch.tensor(tokens[written]), 100.0)
+
+    handles = [
+        lalm.model.register_forward_pre_hook(count, with_kwargs=True),
+        lalm.model.get_output_embeddings().register_forward_hook(force),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -43,6 +43,10 @@ def test_every_relative_link_leads_to_a_file(document: Path) -> None:
 
 def test_the_table_in_the_readme_is_the_one_that_the_demo_wrote() -> None:
     readme = (ROOT / "README.md").read_text()
-    table = [line for line in (ROOT / "docs" / "results" / "demo" / "report.md").read_text().splitlines() if line.startswith("|")]
+    table = [
+        line
+        for line in (ROOT / "docs" / "results" / "demo" / "report.md").read_text().splitlines()
+        if line.startswith("|")
+    ]
     assert len(table) > 5
     assert "\n".join(table) in readme

@@ -18,7 +18,8 @@ from audiomcq.collation import PromptEncoder, audio_batch
 from audiomcq.datasets import shuffle_choices
 from audiomcq.grpo import AudioGRPOTrainer
 from audiomcq.models import LALM, load_lalm, parameter_group
-from small_runs import changed, grpo_config, weights
+from audiomcq.rewards import REWARDS
+from small_runs import changed, grpo_config, length_reward, weights
 
 LORA = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False)
 
@@ -248,6 +249,13 @@ def test_in_the_trainer_the_order_of_the_options_changes_with_every_epoch(
     assert expected[0] != expected[1] != expected[2]
 
 
+@pytest.fixture
+def learnable(monkeypatch: pytest.MonkeyPatch) -> dict:
+    """Options under which even a random model has something to learn."""
+    monkeypatch.setitem(REWARDS, "length", length_reward)
+    return {"rewards": ["length"], "reward_weights": [1.0], "temperature": 2.0}
+
+
 class StopAfter(TrainerCallback):
     def __init__(self, step: int) -> None:
         self.step = step
@@ -257,28 +265,28 @@ class StopAfter(TrainerCallback):
 
 
 def test_a_resumed_run_ends_with_exactly_the_weights_of_an_uninterrupted_one(
-    model_folder: Path, rows: Dataset, tmp_path: Path
+    model_folder: Path, rows: Dataset, tmp_path: Path, learnable: dict
 ) -> None:
     few = rows.select(range(6))  # three steps an epoch: the run stops inside the second epoch
 
     def run(folder: str, last_step: int, resume: bool = False) -> dict[str, torch.Tensor]:
         lalm = load_lalm(model_folder)
         config = grpo_config(
-            tmp_path / folder, max_steps=6, save_strategy="steps", save_steps=4, max_completion_length=3, temperature=2.0,
+            tmp_path / folder, max_steps=6, save_strategy="steps", save_steps=4, max_completion_length=3, **learnable,
         )  # fmt: skip
         trainer = AudioGRPOTrainer(lalm, config, few, callbacks=[StopAfter(last_step)])
         torch.rand(7 if resume else 1)  # another process has drawn other random numbers until here
         trainer.train(resume_from_checkpoint=resume or None)
         return weights(lalm.model)
 
-    whole = run("whole", 6)
-    run("stopped", 4)
+    whole, stopped = run("whole", 6), run("stopped", 4)
+    assert "lm_head.weight" in changed(whole, stopped)
     assert not changed(whole, run("stopped", 6, resume=True))
 
 
-def test_frozen_groups_stay_bit_identical(lalm: LALM, rows: Dataset, tmp_path: Path) -> None:
+def test_frozen_groups_stay_bit_identical(lalm: LALM, rows: Dataset, tmp_path: Path, learnable: dict) -> None:
     before = weights(lalm.model)
-    config = grpo_config(tmp_path, train_modules=["llm"], weight_decay=0.1, temperature=2.0)
+    config = grpo_config(tmp_path, train_modules=["llm"], **learnable)
     AudioGRPOTrainer(lalm, config, rows).train()
     assert {parameter_group(name, lalm.family) for name in changed(before, weights(lalm.model))} == {"llm"}
 
@@ -317,11 +325,11 @@ def test_a_reference_model_works_from_the_official_full_layout_and_starts_equal_
 
 
 def test_a_qwen2_audio_model_trains_through_the_same_code(
-    qwen2_audio_folder: Path, rows: Dataset, tmp_path: Path
+    qwen2_audio_folder: Path, rows: Dataset, tmp_path: Path, learnable: dict
 ) -> None:
     lalm = load_lalm(qwen2_audio_folder)
     before = weights(lalm.model)
-    trainer = AudioGRPOTrainer(lalm, grpo_config(tmp_path, temperature=2.0, rewards=["accuracy", "length"]), rows)
+    trainer = AudioGRPOTrainer(lalm, grpo_config(tmp_path, **learnable), rows)
     trainer.train()
     groups = {parameter_group(name, lalm.family) for name in changed(before, weights(lalm.model))}
     assert groups == {"audio_tower", "aligner", "llm"}

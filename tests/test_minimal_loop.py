@@ -13,8 +13,10 @@ import pytest
 import torch
 from datasets import Dataset
 
-from audiomcq.collation import PromptEncoder, audio_batch
+from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch
+from audiomcq.examples import Row
 from audiomcq.models import LALM
+from audiomcq.prompts import question_prompt
 
 SCRIPT = Path(__file__).parents[1] / "recipes" / "minimal" / "grpo_audio_loop.py"
 FLOORS_1_AND_2 = {
@@ -53,12 +55,36 @@ def test_two_steps_run_as_a_process_and_log_their_rewards(
 def test_what_is_rewarded_becomes_more_frequent(
     loop: ModuleType, lalm: LALM, rows: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A random model never answers in tags, so a letter stands in for the right answer.
-    monkeypatch.setattr(loop, "reward", lambda completion, row: (float("h" in completion), 0.0))
+    # A random model never answers in tags, so letters stand in for the right answer and the right form.
+    monkeypatch.setattr(loop, "reward", lambda completion, row: (float("h" in completion), float("q" in completion)))
     args = loop.parse_arguments(["--steps=12", "--prompts=4", "--max-new-tokens=4", "--learning-rate=3e-3"])
-    rewarded = [record["accuracy"] for record in loop.train(lalm, rows, args)]
+    records = list(loop.train(lalm, rows, args))
+    rewarded = [record["accuracy"] for record in records]
     assert 0.0 < rewarded[0] < 0.6
     assert min(rewarded[-3:]) > rewarded[0] + 0.3, rewarded
+    for record in records:
+        assert record["reward"] == pytest.approx(2.0 * record["accuracy"] + 0.5 * record["format"])
+
+
+def test_every_completion_is_scored_against_the_row_that_it_was_prompted_with(
+    loop: ModuleType, lalm: LALM, rows: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompted, scored, generate = [], [], loop.generate
+
+    def note_prompts(lalm: LALM, prompts: list[EncodedPrompt], max_new_tokens: int) -> tuple:
+        prompted.extend(lalm.tokenizer.decode(prompt.input_ids) for prompt in prompts)
+        return generate(lalm, prompts, max_new_tokens)
+
+    def note_rows(completion: str, row: Row) -> tuple[float, float]:
+        scored.append(row)
+        return 0.0, 0.0
+
+    monkeypatch.setattr(loop, "generate", note_prompts)
+    monkeypatch.setattr(loop, "reward", note_rows)
+    list(loop.train(lalm, rows, loop.parse_arguments(["--steps=1", "--prompts=4", "--generations=2"])))
+    assert len({row["id"] for row in scored}) == 4
+    for text, row in zip(prompted, scored, strict=True):
+        assert question_prompt(row["question"], row["choices"]) in text
 
 
 def test_log_probs_equal_those_of_each_sample_alone_with_its_own_clip(

@@ -193,7 +193,7 @@ def main() -> None:
     rows = stage_rows(load_rows(args.rows, args.split), args.paradigm, "grpo", args.seed)
     records = []
     args.log.parent.mkdir(parents=True, exist_ok=True)
-    with args.log.open("w") as log, logging_redirect_tqdm():
+    with args.log.open("w", buffering=1) as log, logging_redirect_tqdm():
         for record in train(load_lalm(args.model), rows, args):
             records.append(record)
             log.write(json.dumps(record) + "\n")

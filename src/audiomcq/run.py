@@ -18,6 +18,7 @@ import yaml
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 from trl import ModelConfig, TrlParser, get_peft_config
 
 from audiomcq import __version__
@@ -66,7 +67,8 @@ def train_stage(
     set_up_logging(args.get_process_log_level())
     with clear_errors():
         output = Path(args.output_dir)
-        resume = claim_output(output, stage, data, args, model)
+        settings = resolved_settings(stage, data, args, model)
+        resume = check_output(output, settings, args.resume_from_checkpoint)
         rows = load_rows(
             data.dataset,
             data.dataset_split,
@@ -83,6 +85,8 @@ def train_stage(
         )
         lalm = load_lalm(model.model_name_or_path, model.model_revision, model.dtype, model.attn_implementation)
         trainer = trainer_class(lalm, args, rows, evaluation, peft_config=get_peft_config(model))
+    if trainer.accelerator.is_main_process and not resume:
+        start_record(output, stage, settings, sorted({*seen, *map(row_key, rows)}))
     groups = count_trainable(trainer.model, lalm.family)
     logger.info("%s, %s: %d rows, effective batch %d", data.paradigm, stage, len(rows), _effective_batch(args))
     started = time.monotonic()
@@ -92,7 +96,6 @@ def train_stage(
     trainer.save_state()
     if trainer.accelerator.is_main_process:
         lalm.processor.save_pretrained(output)
-        (output / ROWS_FILE).write_text(json.dumps(sorted({*seen, *map(row_key, rows)})))
         record = {
             "finished": True,
             "seconds": round(time.monotonic() - started, 1),
@@ -107,10 +110,12 @@ def train_stage(
         update_record(output, record)
 
 
-def claim_output(
-    output: Path, stage: str, data: DataArguments, args: AudioSFTConfig | AudioGRPOConfig, model: ModelConfig
-) -> str | bool | None:
-    """Write the run's record into its folder, or refuse a folder that holds something else.
+def check_output(output: Path, settings: dict[str, Any], resume: str | bool | None) -> str | bool | None:
+    """Refuse an output folder that holds something else than what is to be continued.
+
+    Args:
+        settings: of the run that is about to start (`resolved_settings`).
+        resume: `resume_from_checkpoint` as the user gave it.
 
     Returns:
         What to hand to `Trainer.train(resume_from_checkpoint=...)`.
@@ -118,42 +123,42 @@ def claim_output(
     Raises:
         ValueError: the folder is not empty and the run is no continuation of what lies there.
     """
-    state = PartialState()
-    resume: str | bool | None = args.resume_from_checkpoint
     resume = True if isinstance(resume, str) and resume.lower() == "true" else resume
-    settings = resolved_settings(stage, data, args, model)
     record = output / RUN_FILE
-    if state.is_main_process:
-        if resume:
-            if not record.is_file():
-                raise ValueError(f"output folder {output} holds no run to resume; leave resume_from_checkpoint out")
-            before = json.loads(record.read_text())["settings"]
-            if changed := sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key)):
-                raise ValueError(
-                    f"output folder {output} holds a run with other settings ({', '.join(changed[:5])}); resume it with the "
-                    "settings it was started with, or choose another --output_dir"
-                )
-        elif output.is_dir() and any(output.iterdir()):
+    if not resume and output.is_dir() and any(output.iterdir()):
+        raise ValueError(
+            f"output folder {output} already holds another run; choose another --output_dir, or continue that run with "
+            "--resume_from_checkpoint true"
+        )
+    if resume:
+        if not record.is_file():
+            raise ValueError(f"output folder {output} holds no run to resume; leave resume_from_checkpoint out")
+        before = json.loads(record.read_text())["settings"]
+        if changed := sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key)):
             raise ValueError(
-                f"output folder {output} already holds another run; choose another --output_dir, or continue that run with "
-                "--resume_from_checkpoint true"
+                f"output folder {output} holds a run with other settings ({', '.join(changed[:5])}); resume it with the "
+                "settings it was started with, or choose another --output_dir"
             )
-        else:
-            output.mkdir(parents=True, exist_ok=True)
-            versions = {name: version(name) for name in ("torch", "transformers", "trl", "datasets", "accelerate")}
-            update_record(
-                output,
-                {
-                    "stage": stage,
-                    "finished": False,
-                    "settings": settings,
-                    "prompt_version": PROMPT_VERSION,
-                    "versions": {"audiomcq": __version__, **versions},
-                },
-            )
-            (output / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=True))
-    state.wait_for_everyone()
+        if resume is True and get_last_checkpoint(output) is None:
+            raise ValueError(f"the run in {output} has saved no checkpoint yet; delete that folder and start again")
+    PartialState().wait_for_everyone()
     return resume
+
+
+def start_record(output: Path, stage: str, settings: dict[str, Any], rows: list[str]) -> None:
+    """Write what a run is before it trains: versions, settings, and the keys of the rows that its weights will have seen."""
+    output.mkdir(parents=True, exist_ok=True)
+    versions = {name: version(name) for name in ("torch", "transformers", "trl", "datasets", "accelerate")}
+    record = {
+        "stage": stage,
+        "finished": False,
+        "settings": settings,
+        "prompt_version": PROMPT_VERSION,
+        "versions": {"audiomcq": __version__, **versions},
+    }
+    update_record(output, record)
+    (output / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=True))
+    (output / ROWS_FILE).write_text(json.dumps(rows))
 
 
 def resolved_settings(stage: str, *configs: Any) -> dict[str, Any]:
@@ -195,10 +200,11 @@ def check_unseen(rows: Dataset, checkpoint: Path) -> list[str]:
     Raises:
         ValueError: stages overlap (arXiv 2509.21060, section 4: SFT and GRPO rows are disjoint).
     """
-    file = checkpoint / ROWS_FILE
-    if not file.is_file():
+    # A checkpoint-N folder lies inside its run's.
+    files = [folder / ROWS_FILE for folder in (checkpoint, checkpoint.parent) if (folder / ROWS_FILE).is_file()]
+    if not files:
         return []
-    seen = json.loads(file.read_text())
+    seen = json.loads(files[0].read_text())
     if shared := set(seen) & set(map(row_key, rows)):
         raise ValueError(
             f"{len(shared)} of {len(rows)} rows were already trained on by {checkpoint}, e.g. {min(shared)}; use the same "

@@ -21,7 +21,9 @@ def test_silence_of_the_clips_length_is_as_long_as_the_clip(row: Row) -> None:
     assert abs(len(silence_control(None)(row)) / SAMPLE_RATE - audio_seconds(row["audio"])) < 1e-3
 
 
-def test_a_voter_answers_every_row_in_order_and_its_name_stands_in_the_table(model_folder: Path, rows: Dataset) -> None:
+def test_a_voter_answers_every_row_in_order_and_its_name_stands_in_the_table(
+    model_folder: Path, rows: Dataset
+) -> None:
     answers = probe(str(model_folder), list(rows), silence_seconds=1.0, batch_size=5, max_new_tokens=3)
     table = vote_table(str(model_folder), answers)
     assert table["row_key"] == [row_key(row) for row in rows]

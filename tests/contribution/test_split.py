@@ -10,7 +10,12 @@ from audiomcq.examples import CONTRIBUTION, row_key
 def votes_for(rows: Dataset, right: dict[int, int], voters: int = 3) -> list[dict]:
     """Silent votes: of the row at `index`, the first `right[index]` voters are right."""
     return [
-        {"row_key": row_key(row), "voter": f"voter{voter}", "control": "silence", "correct": voter < right.get(index, 0)}
+        {
+            "row_key": row_key(row),
+            "voter": f"voter{voter}",
+            "control": "silence",
+            "correct": voter < right.get(index, 0),
+        }
         for index, row in enumerate(rows)
         for voter in range(voters)
     ]

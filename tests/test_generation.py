@@ -1,0 +1,89 @@
+"""Answering many questions: in their order, whatever the batches are, and without ever guessing."""
+
+import logging
+
+import pytest
+import torch
+from datasets import Dataset
+
+from audiomcq.audio import silence
+from audiomcq.collation import PromptEncoder, audio_batch
+from audiomcq.examples import row_key
+from audiomcq.generation import Answer, answer_questions
+from audiomcq.models import LALM, load_lalm
+from small_runs import always_answering
+
+
+@pytest.fixture
+def encoder(lalm: LALM) -> PromptEncoder:
+    return PromptEncoder(lalm.processor, lalm.family)
+
+
+def test_answers_come_in_the_order_of_the_rows_whatever_the_batch_size_is(
+    lalm: LALM, encoder: PromptEncoder, rows: Dataset
+) -> None:
+    few = [rows[index] for index in (3, 0, 9, 5, 2)]
+    together, alone = (answer_questions(lalm, encoder, few, batch_size=size, max_new_tokens=6) for size in (4, 1))
+    assert [answer.row_key for answer in together] == [row_key(row) for row in few]
+    assert together == alone
+    assert len({answer.completion for answer in together}) > 1
+
+
+def test_an_answer_is_the_greedy_completion_of_a_plain_generate(
+    lalm: LALM, encoder: PromptEncoder, rows: Dataset
+) -> None:
+    (answer,) = answer_questions(lalm, encoder, [rows[4]], max_new_tokens=6)
+    (prompt,) = encoder([rows[4]])
+    ids = torch.tensor([prompt.input_ids])
+    suppressed = {"suppress_tokens": lalm.placeholder_ids}
+    tokens = lalm.model.generate(
+        input_ids=ids, **audio_batch([prompt]), do_sample=False, max_new_tokens=6, **suppressed
+    )
+    assert answer.completion == lalm.tokenizer.decode(tokens[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def test_what_is_played_in_place_of_the_clip_is_heard_and_the_clip_is_not_even_opened(
+    lalm: LALM, encoder: PromptEncoder, rows: Dataset
+) -> None:
+    clipless = [{**rows[index], "audio": {"bytes": None, "path": "nowhere.flac"}} for index in range(3)]
+    silent = answer_questions(lalm, encoder, clipless, "silence", lambda row: silence(0.5), max_new_tokens=6)
+    nothing = answer_questions(lalm, encoder, clipless, "no_audio", lambda row: None, max_new_tokens=6)
+    heard = answer_questions(lalm, encoder, [rows[index] for index in range(3)], max_new_tokens=6)
+    assert [answer.control for answer in silent] == ["silence"] * 3
+    texts = [tuple(answer.completion for answer in answers) for answers in (silent, nothing, heard)]
+    assert len(set(texts)) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "choice", "correct"),
+    [
+        ("<answer>low</answer>", 0, True),
+        ("<answer>high</answer>", 2, False),
+        ("<answer>the low one</answer>", None, False),
+        ("", None, False),
+    ],
+)
+def test_an_answer_holds_the_raw_text_and_what_was_read_and_nothing_is_guessed(
+    lalm: LALM, encoder: PromptEncoder, rows: Dataset, text: str, choice: int | None, correct: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    with always_answering(lalm, text), caplog.at_level(logging.INFO):
+        answers = answer_questions(lalm, encoder, [rows[0], rows[4]], max_new_tokens=12)
+    assert answers == [Answer(f"sound_tones_{id}", "audio", text, choice, correct) for id in (0, 4)]
+    assert f"2 rows answered, {2 * (choice is None)} not parsed" in caplog.text
+
+
+def test_placeholder_tokens_are_never_written_however_likely_they_are(
+    lalm: LALM, encoder: PromptEncoder, rows: Dataset
+) -> None:
+    with always_answering(lalm, "<|AUDIO|><|IMAGE|><|VIDEO|>"):
+        (answer,) = answer_questions(lalm, encoder, [rows[0]], max_new_tokens=3)
+    assert answer.completion
+
+
+def test_a_qwen2_audio_model_answers_through_the_same_code(qwen2_audio_folder, rows: Dataset) -> None:
+    lalm = load_lalm(qwen2_audio_folder)
+    encoder = PromptEncoder(lalm.processor, lalm.family)
+    with always_answering(lalm, "<answer>low</answer>"):
+        answers = answer_questions(lalm, encoder, [rows[0], rows[1]], batch_size=2, max_new_tokens=12)
+    assert [answer.correct for answer in answers] == [True, False]

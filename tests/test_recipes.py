@@ -1,0 +1,190 @@
+"""Every recipe is run and every YAML is built strictly. Both are discovered, so that a new one cannot stay untested."""
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from trl import ModelConfig, TrlParser
+
+from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
+from audiomcq.contribution.probe import ProbeArguments
+from audiomcq.contribution.split import SplitArguments
+from audiomcq.datasets import PARADIGMS
+from audiomcq.evaluation.predictions import AnswerArguments
+
+ROOT = Path(__file__).parents[1]
+STAGES = sorted((ROOT / "recipes").glob("*/*.py"))
+YAMLS = sorted((ROOT / "recipes").rglob("*.yaml"))
+OPTIONS = {
+    "sft": (DataArguments, AudioSFTConfig, ModelConfig),
+    "grpo": (DataArguments, AudioGRPOConfig, ModelConfig),
+    "pretrain": (DataArguments, AudioSFTConfig, ModelConfig),
+    "probe": (ProbeArguments,),
+    "split": (SplitArguments,),
+    "answer": (AnswerArguments,),
+}
+NOT_A_STAGE = {
+    "contribution_filter/probe.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
+    "contribution_filter/split.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
+    "evaluate/answer.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
+    "evaluate/score.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
+    "demo/demo.py": "ten minutes; runs the recipes that are run here",
+    "minimal/grpo_audio_loop.py": "run in test_minimal_loop.py",
+}
+SMOKE = {
+    "max_steps": 2,
+    "per_device_train_batch_size": 4,
+    "use_cpu": "true",
+    "disable_tqdm": "true",
+}
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT / "recipes"))
+
+
+def load(script: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"recipe_{script.parent.name}_{script.stem}", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def arguments(options: dict[str, object]) -> list[str]:
+    return [str(word) for key, value in options.items() for word in (f"--{key}", value)]
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=relative)
+def test_every_yaml_is_built_strictly_and_opens_with_its_launch_line(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = path.read_text()
+    assert text.startswith("# ")
+    if path.stem != "pretrain":
+        assert "# Launch: " in text
+        launched = re.search(r"recipes/\S+\.py", text)[0]
+        assert (ROOT / launched).is_file()
+    if path.stem == "score":
+        options = load(ROOT / "recipes" / "evaluate" / "score.py").ScoreArguments
+        kinds = (options,)
+    else:
+        kinds = OPTIONS[path.stem]
+    # Whether this machine has a GPU with bf16 says nothing about the file.
+    TrlParser(kinds).parse_args_and_config(
+        ["--config", str(path), *(["--use_cpu", "true", "--output_dir", "unused"] if len(kinds) == 3 else [])]
+    )
+
+
+def test_an_unknown_key_in_a_yaml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text("learning_rat: 1.0\nuse_cpu: true\nbf16: false\n")
+    with pytest.raises(ValueError, match="learning_rat"):
+        TrlParser(OPTIONS["sft"]).parse_args_and_config(["--config", str(tmp_path / "wrong.yaml")])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "accelerate_configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_accelerate_config_says_what_it_is_for_and_names_its_processes(path: Path) -> None:
+    assert path.read_text().startswith("# ")
+    assert yaml.safe_load(path.read_text())["num_processes"] >= 1
+
+
+def test_every_paradigm_has_the_same_settings_in_three_sizes() -> None:
+    for paradigm in PARADIGMS:
+        sizes = {path.parent.name for path in YAMLS if path.parts[-3] == paradigm}
+        assert sizes == {"tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_7b"}
+
+
+def test_the_controls_have_the_step_budgets_of_weak_to_strong() -> None:
+    for size in ("tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_7b"):
+        for stage in ("sft", "grpo"):
+            settings = [
+                yaml.safe_load((ROOT / "recipes" / paradigm / size / f"{stage}.yaml").read_text())
+                for paradigm in PARADIGMS
+            ]
+            differing = {"paradigm", "model_name_or_path", "output_dir"}
+            plain = [{key: value for key, value in each.items() if key not in differing} for each in settings]
+            assert all(each == plain[0] for each in plain)
+
+
+def test_every_script_is_a_stage_or_has_a_reason_not_to_be_one() -> None:
+    others = {relative(path) for path in STAGES if path.parent.name not in PARADIGMS}
+    assert others == set(NOT_A_STAGE)
+
+
+@pytest.mark.parametrize("paradigm", sorted(PARADIGMS))
+def test_every_paradigm_trains_two_steps_of_both_stages(
+    paradigm: str, rows_folder: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    source = model_folder
+    for stage in ("sft", "grpo"):
+        script = ROOT / "recipes" / paradigm / f"{stage}.py"
+        output = tmp_path / stage
+        options = {**SMOKE, "dataset": rows_folder, "model_name_or_path": source, "output_dir": output}
+        if stage == "grpo":
+            options |= {"num_generations": 2, "max_completion_length": 4}
+        config = ["--config", str(script.parent / "tiny" / f"{stage}.yaml")]
+        load(script).main(script.parent / "unused.yaml", [*config, *arguments(options)])
+        record = json.loads((output / "run.json").read_text())
+        assert record["finished"]
+        assert record["settings"]["paradigm"] == paradigm
+        assert record["gold_check"]["rows"] == record["gold_check"]["right"] == record["rows"] > 0
+        assert (output / "model.safetensors").is_file()
+        source = output if paradigm != "single_stage" else model_folder
+
+
+@pytest.mark.slow
+def test_filter_and_evaluation_recipes_run_one_after_the_other(
+    rows_folder: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    """As real processes: three voters on silence, labels, answers with and without audio, scores."""
+    voters = [tmp_path / "models" / f"voter{index}" for index in range(3)]
+    for voter in voters:
+        shutil.copytree(model_folder, voter)
+    tiny = ROOT / "recipes"
+    votes, labelled, predictions, scores = (tmp_path / name for name in ("votes", "labelled", "predictions", "scores"))
+    common = {"dataset": rows_folder, "dataset_split": "train"}
+    steps = [
+        ("contribution_filter/probe.py", {**common, "output_dir": votes}, ["--voters", *voters]),
+        ("contribution_filter/split.py", {**common, "votes": votes, "output_dir": labelled}, []),
+        (
+            "evaluate/answer.py",
+            {"dataset": labelled, "dataset_split": "train", "model": model_folder, "output_dir": predictions},
+            [],
+        ),
+        (
+            "evaluate/score.py",
+            {"dataset": labelled, "dataset_split": "train", "predictions": predictions, "output_dir": scores},
+            [],
+        ),
+    ]
+    for script, options, more in steps:
+        settings = tiny / Path(script).parent / "tiny" / f"{Path(script).stem}.yaml"
+        command = [sys.executable, tiny / script, "--config", settings, *arguments(options), *more]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads((scores / "results.json").read_text())
+    assert results["models"]["tiny"]["n_total"] == 16
+    assert (scores / "results.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_accelerate_launch_works_as_typed(rows_folder: Path, model_folder: Path, tmp_path: Path) -> None:
+    command = [
+        Path(sys.executable).with_name("accelerate"),
+        "launch",
+        "--config_file",
+        "accelerate_configs/cpu.yaml",
+        "recipes/weak_to_strong/sft.py",
+        "--config",
+        "recipes/weak_to_strong/tiny/sft.yaml",
+        *arguments({**SMOKE, "dataset": rows_folder, "model_name_or_path": model_folder, "output_dir": tmp_path / "run"}),
+    ]
+    done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
