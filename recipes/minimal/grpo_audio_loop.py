@@ -1,6 +1,8 @@
 """GRPO on audio questions in one readable file. Nothing imports it; to train, use recipes/*/grpo.py.
 
-    python recipes/minimal/grpo_audio_loop.py --model outputs/demo/models/base --rows outputs/demo/data
+    make demo    # once: the data, the filter's labels and the model after SFT
+    python recipes/minimal/grpo_audio_loop.py
+    python recipes/minimal/grpo_audio_loop.py --model outputs/demo/models/base --rows outputs/demo/data --paradigm single_stage
 
 One step:
 
@@ -19,18 +21,20 @@ One step:
 Sizes in comments and docstrings: N rows (= groups), G completions of each, B = N*G, P prompt tokens (audio tokens included), C
 completion tokens, V vocabulary.
 
-What the real trainer (`audiomcq.grpo`, on TRL's `GRPOTrainer`) has and this file leaves out, and why nothing is lost here:
+What the real trainer (`audiomcq.grpo`, on TRL's `GRPOTrainer`) has and this file leaves out, and why it can:
 
 1. Importance ratio, clipping, `num_iterations`: every sample is used once, by the policy that drew it. The ratio is then 1,
    clipping never acts, and the gradient of ratio * advantage is that of log-prob * advantage.
 2. Reference model and KL term: the tiny recipes run with beta 0.
-3. Other losses, and other scalings of rewards: all completion tokens of a step weigh the same (TRL's "dapo" at one process).
-4. Micro-batches, gradient accumulation, gradient checkpointing: N*G sequences fit into memory at once, logits of the prompt
-   included. Neither shares the computation of a prompt between its G completions; the clip is encoded G times.
-5. Several processes, sharded weights, GPU, bf16, LoRA: one CPU process in float32. More would hide the loop.
-6. Learning-rate schedule, and training only some parameter groups: constant rate; audio tower, aligner and LLM all train.
-7. Checkpoints, resuming, evaluation, run records, disjointness of stages: the weights are thrown away. The log is the result.
-8. Rewards by name and guards against non-finite losses: the two published rewards stand in `reward` below.
+3. Other losses and scalings of rewards: all completion tokens of a step weigh the same, as in TRL's default ("dapo").
+4. Shared prefix: the real trainer encodes, prefills and scores a prompt once for its G completions. Here it happens G times:
+   slower, the same log-probs.
+5. Micro-batches, gradient accumulation and checkpointing: a tiny model's N*G sequences fit into memory, logits of the
+   prompts included.
+6. Several processes, sharded weights, GPU, bf16, LoRA: one process on the CPU in float32.
+7. Learning-rate schedule, freezing parts of the model: the rate is constant; audio tower, aligner and LLM all train.
+8. Checkpoints, resuming, evaluation, run records, a stop at non-finite losses: the weights are thrown away, the log is the
+   result.
 """
 
 import argparse
@@ -173,10 +177,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--model", default="outputs/demo/models/base", help="folder or Hub id of a LALM")
-    parser.add_argument("--rows", default="outputs/demo/data", help="anything that load_rows takes")
+    parser.add_argument("--model", default="outputs/demo/w2s_sft", help="folder or Hub id of a LALM")
+    parser.add_argument("--rows", default="outputs/demo/labelled", help="anything that load_rows takes")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--paradigm", choices=PARADIGMS, default="single_stage", help="whose GRPO rows to draw from")
+    parser.add_argument("--paradigm", choices=PARADIGMS, default="weak_to_strong", help="whose GRPO rows to draw from")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--prompts", type=int, default=16, help="rows per step (N)")
     parser.add_argument("--generations", type=int, default=8, help="completions per row (G)")

@@ -7,6 +7,7 @@ first (`ffmpeg -i clip.m4a clip.flac`).
 import io
 import logging
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ MIN_SAMPLES = 480
 """Shorter clips give a Qwen-Omni processor zero audio tokens, silently (30 ms at 16 kHz)."""
 SHORT_SECONDS = 0.2
 """Shorter clips are heard, but as a handful of tokens: worth a line in the log."""
+
+_LINES_OF_A_KIND = 3
+_said: Counter[str] = Counter()
 
 AudioSource = str | Path | np.ndarray | dict[str, Any]
 
@@ -59,7 +63,7 @@ def load_audio(source: AudioSource, root: str | Path | None = None, sampling_rat
             f"{name}: {int((~np.isfinite(waveform)).sum())} samples are NaN or infinite; re-export the clip"
         )
     if rate != SAMPLE_RATE:
-        logger.info("%s: resampled from %d Hz to %d Hz", name, rate, SAMPLE_RATE)
+        _say("resampled", f"{name}: resampled from {rate} Hz to {SAMPLE_RATE} Hz")
         waveform = soxr.resample(waveform, rate, SAMPLE_RATE)
     if len(waveform) < MIN_SAMPLES:
         raise AudioError(
@@ -67,7 +71,11 @@ def load_audio(source: AudioSource, root: str | Path | None = None, sampling_rat
             f"(at least {MIN_SAMPLES} are needed); leave the row out"
         )
     if len(waveform) < SHORT_SECONDS * SAMPLE_RATE:
-        logger.warning("%s: only %.2f s long, the model hears a handful of tokens", name, len(waveform) / SAMPLE_RATE)
+        _say(
+            "short",
+            f"{name}: only {len(waveform) / SAMPLE_RATE:.2f} s long, the model hears a handful of tokens",
+            logging.WARNING,
+        )
     return np.ascontiguousarray(waveform, dtype=np.float32)
 
 
@@ -119,6 +127,13 @@ def describe(source: AudioSource) -> str:
     return f"<array of shape {source.shape}>" if isinstance(source, np.ndarray) else str(source)
 
 
+def _say(kind: str, message: str, level: int = logging.INFO) -> None:
+    """A line about a clip; after a few of one kind only for debugging, since a whole data set may be of that kind."""
+    _said[kind] += 1
+    more = " (further ones at debug level only)" if _said[kind] == _LINES_OF_A_KIND else ""
+    logger.log(level if _said[kind] <= _LINES_OF_A_KIND else logging.DEBUG, "%s%s", message, more)
+
+
 def _decode(source: str | Path | dict[str, Any], root: str | Path | None, name: str) -> tuple[np.ndarray, int]:
     with _open(source, root, name) as handle:
         try:
@@ -163,5 +178,5 @@ def _to_mono(samples: np.ndarray, name: str) -> np.ndarray:
     if samples.shape[1] > samples.shape[0]:
         raise AudioError(f"{name}: shape {samples.shape} looks like (channels, samples); transpose it")
     if samples.shape[1] > 1:
-        logger.info("%s: %d channels averaged to mono", name, samples.shape[1])
+        _say("downmixed", f"{name}: {samples.shape[1]} channels averaged to mono")
     return samples.mean(axis=1)

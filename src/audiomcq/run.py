@@ -57,14 +57,14 @@ def parse(
     if default_config is not None and "--config" not in argv:
         argv = ["--config", str(default_config), *argv]
     with clear_errors():
-        return TrlParser(kinds).parse_args_and_config(argv)
+        return TrlParser(kinds, allow_abbrev=False).parse_args_and_config(argv)
 
 
 def train_stage(
     stage: str, trainer_class: type, data: DataArguments, args: AudioSFTConfig | AudioGRPOConfig, model: ModelConfig
 ) -> None:
     """Train one stage of a paradigm and save the result to `args.output_dir`."""
-    set_up_logging(args.get_process_log_level())
+    set_up_logging(logging.INFO if args.log_level == "passive" else args.get_process_log_level())
     with clear_errors():
         output = Path(args.output_dir)
         settings = resolved_settings(stage, data, args, model)

@@ -1,0 +1,337 @@
+"""What surrounds a training run: bad input ends in one clear line, nothing is overwritten, stages never share rows, and what is
+saved loads again without this package."""
+
+import inspect
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import Dataset
+from transformers import Trainer, TrainerCallback
+
+from audiomcq import grpo, sft
+from audiomcq.audio import SAMPLE_RATE
+from audiomcq.examples import row_key
+from audiomcq.models import load_lalm
+from audiomcq.run import RUN_FILE, FollowEpoch, SafeTrainer, check_unseen
+from audiomcq.sft import AudioSFTTrainer
+from small_runs import changed, sft_config, weights
+
+ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / "recipes" / "weak_to_strong"
+SMALL = {
+    "per_device_train_batch_size": 4,
+    "max_steps": 2,
+    "learning_rate": "1e-3",
+    "warmup_steps": 0,
+    "use_cpu": "true",
+    "disable_tqdm": "true",
+}
+
+
+def words(options: dict) -> list[str]:
+    return [str(word) for key, value in options.items() for word in (f"--{key}", value)]
+
+
+def train(stage: str, rows: Path, model: Path | str, output: Path, **options) -> None:
+    """A recipe's own entry point, with its tiny YAML, in this process."""
+    settings = {**SMALL, "dataset": rows, "model_name_or_path": model, "output_dir": output, **options}
+    if stage == "grpo":
+        settings = {"num_generations": 2, "max_completion_length": 4, **settings}
+    argv = ["--config", str(RECIPE / "tiny" / f"{stage}.yaml"), *words(settings)]
+    {"sft": sft, "grpo": grpo}[stage].main(RECIPE / "unused.yaml", argv)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture
+def own_rows(rows_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the rows that a test may break."""
+    return Path(shutil.copytree(rows_folder, tmp_path / "own"))
+
+
+def change_row(folder: Path, index: int, **changes) -> None:
+    lines = (folder / "train.jsonl").read_text().splitlines()
+    lines[index] = json.dumps({**json.loads(lines[index]), **changes})
+    (folder / "train.jsonl").write_text("\n".join(lines))
+
+
+def lose_clip(folder: Path) -> None:
+    (folder / "audio" / "5.flac").unlink()
+
+
+def empty_clip(folder: Path) -> None:
+    (folder / "audio" / "5.flac").write_bytes(b"")
+
+
+def nan_clip(folder: Path) -> None:
+    soundfile.write(folder / "audio" / "5.wav", np.full(8_000, np.nan), SAMPLE_RATE, subtype="FLOAT")
+    change_row(folder, 5, audio_path="audio/5.wav")
+
+
+def too_short_clip(folder: Path) -> None:
+    soundfile.write(folder / "audio" / "5.flac", np.zeros(479), SAMPLE_RATE)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "says"),
+    [
+        (lose_clip, "5.flac: no such audio file; check the path and the audio root"),
+        (empty_clip, "5.flac: the file is empty (0 bytes)"),
+        (nan_clip, "5.wav: 8000 samples are NaN or infinite; re-export the clip"),
+        (too_short_clip, "5.flac: 479 samples at 16000 Hz are too short"),
+        (lambda folder: change_row(folder, 5, answer="deep"), "the answer 'deep' is not among the choices"),
+        (lambda folder: change_row(folder, 5, choices=["low", "Low"], answer="low"), "duplicate choices"),
+    ],
+    ids=["missing clip", "empty clip", "NaN clip", "too short clip", "foreign answer", "duplicate choices"],
+)
+def test_a_broken_row_ends_the_run_with_one_line_that_names_it(
+    own_rows: Path, model_folder: Path, tmp_path: Path, breaks, says: str
+) -> None:
+    breaks(own_rows)
+    with pytest.raises(SystemExit) as end:
+        train("sft", own_rows, model_folder, tmp_path / "out")
+    line = str(end.value)
+    assert line.startswith("error: 1 of 16 rows are broken")
+    assert "tones 5: " in line
+    assert says in line
+    assert "\n" not in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_unusual_but_usable_clips_train(own_rows: Path, model_folder: Path, tmp_path: Path, caplog) -> None:
+    noise = 0.1 * np.random.default_rng(0).normal(size=(SAMPLE_RATE, 2))
+    for index, samples, rate, subtype in (
+        (1, noise[:1600, 0], SAMPLE_RATE, "PCM_16"),  # 100 ms
+        (3, noise, SAMPLE_RATE, "PCM_16"),  # stereo
+        (5, noise[:, 0], 8_000, "PCM_16"),  # 8 kHz
+        (7, noise[:, 0], SAMPLE_RATE, "PCM_24"),
+    ):
+        soundfile.write(own_rows / "audio" / f"{index}.flac", samples, rate, subtype=subtype)
+    with caplog.at_level(logging.DEBUG, logger="audiomcq.audio"):
+        train("sft", own_rows, model_folder, tmp_path / "out", max_audio_seconds=1.7)
+    assert "3.flac: 2 channels averaged to mono" in caplog.text
+    assert "5.flac: resampled from 8000 Hz to 16000 Hz" in caplog.text
+    assert "1.flac: only 0.10 s long" in caplog.text
+    record = json.loads((tmp_path / "out" / RUN_FILE).read_text())
+    assert record["finished"]
+    assert record["cut_clips"] == 1  # of 5.flac's two seconds
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"learning_rat": 1}, "learning_rat"),
+        (
+            {"model_name_or_path": "outputs/no/such/model"},
+            "model path outputs/no/such/model: neither a checkpoint folder",
+        ),
+        ({"dataset": "nothing.jsonl"}, "nothing.jsonl: no such file or folder of rows"),
+        ({"paradigm": "strong_to_weak"}, "known are weak_to_strong"),
+        ({"max_length": 512}, "set max_audio_seconds"),
+        ({"train_modules": "vision"}, "known: audio_tower, aligner, llm"),
+        ({"resume_from_checkpoint": "true"}, "holds no run to resume; leave resume_from_checkpoint out"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_option_ends_the_run_with_one_line_and_leaves_no_trace(
+    rows_folder: Path, model_folder: Path, tmp_path: Path, options: dict, says: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        train("sft", rows_folder, model_folder, tmp_path / "out", **options)
+    assert str(end.value).startswith("error: ")
+    assert says in str(end.value)
+    assert not [name for name in files_of(tmp_path) if name.startswith("out/")]
+    # ... so that the corrected command can be typed again as it is.
+
+
+@pytest.fixture(scope="module")
+def trained(rows_folder: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SFT stage of Mixed-to-Strong, with a checkpoint after its first step."""
+    output = tmp_path_factory.mktemp("trained") / "sft"
+    options = {"paradigm": "mixed_to_strong", "mixed_seed": 1, "save_strategy": "steps", "save_steps": 1}
+    train("sft", rows_folder, model_folder, output, **options)
+    return output
+
+
+MIXED = {"paradigm": "mixed_to_strong", "mixed_seed": 1}
+
+
+def test_an_output_folder_that_holds_a_run_is_neither_overwritten_nor_resumed_with_other_settings(
+    trained: Path, rows_folder: Path, model_folder: Path
+) -> None:
+    before = files_of(trained)
+    saved = {**MIXED, "save_strategy": "steps", "save_steps": 1}
+    for options, says in (
+        (saved, "already holds another run; choose another --output_dir, or continue that run with"),
+        ({**saved, "resume_from_checkpoint": "true", "learning_rate": "1e-4"}, "other settings (learning_rate)"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            train("sft", rows_folder, model_folder, trained, **options)
+        assert str(trained) in str(end.value)
+        assert says in str(end.value)
+    assert files_of(trained) == before
+
+
+def test_a_finished_run_that_is_resumed_with_its_own_settings_ends_the_same(
+    trained: Path, rows_folder: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    shutil.rmtree(copy / "checkpoint-2")
+    (copy / "model.safetensors").unlink()
+    record = json.loads((copy / RUN_FILE).read_text())
+    record["settings"]["output_dir"] = str(copy)
+    (copy / RUN_FILE).write_text(json.dumps(record))
+    options = {**MIXED, "save_strategy": "steps", "save_steps": 1, "resume_from_checkpoint": "true"}
+    train("sft", rows_folder, model_folder, copy, **options)
+    assert not changed(weights(load_lalm(trained).model), weights(load_lalm(copy).model))
+
+
+def test_a_run_without_a_checkpoint_cannot_be_resumed(
+    trained: Path, rows_folder: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(trained, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoint-*"))
+    record = json.loads((copy / RUN_FILE).read_text())
+    record["settings"]["output_dir"] = str(copy)
+    (copy / RUN_FILE).write_text(json.dumps(record))
+    options = {**MIXED, "save_strategy": "steps", "save_steps": 1, "resume_from_checkpoint": "true"}
+    with pytest.raises(SystemExit, match="has saved no checkpoint yet; delete that folder and start again"):
+        train("sft", rows_folder, model_folder, copy, **options)
+
+
+def test_grpo_on_rows_that_its_checkpoint_was_fine_tuned_on_is_refused(
+    trained: Path, rows_folder: Path, tmp_path: Path
+) -> None:
+    for source in (trained, trained / "checkpoint-1"):
+        with pytest.raises(SystemExit, match=r"rows were already trained on by .* mixed_seed in both stages"):
+            train("grpo", rows_folder, source, tmp_path / "grpo", **{**MIXED, "mixed_seed": 3})
+
+
+def test_rows_of_earlier_stages_are_handed_on_and_overlap_is_refused(
+    trained: Path, rows: Dataset, tmp_path: Path
+) -> None:
+    seen = json.loads((trained / "trained_rows.json").read_text())
+    assert len(seen) == 8
+    unseen = rows.filter(lambda row: row_key(row) not in seen)
+    assert check_unseen(unseen, trained) == seen
+    assert check_unseen(rows, tmp_path) == []
+    with pytest.raises(ValueError, match=f"8 of 16 rows were already trained on by .*, e.g. {min(seen)}"):
+        check_unseen(rows, trained)
+
+
+LOAD_ELSEWHERE = """
+import json, sys
+sys.modules["audiomcq"] = None  # importing it is now an error
+import torch
+from transformers import AutoModelForMultimodalLM, Qwen2_5OmniThinkerForConditionalGeneration
+sums = []
+for folder in sys.argv[1:]:
+    for kind in (Qwen2_5OmniThinkerForConditionalGeneration, AutoModelForMultimodalLM):
+        model, info = kind.from_pretrained(folder, output_loading_info=True, dtype="auto")
+        assert type(model) is Qwen2_5OmniThinkerForConditionalGeneration
+        assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"], info
+    sums.append({name: value.double().sum().item() for name, value in model.state_dict().items()})
+print(json.dumps(sums))
+"""
+
+
+def test_what_sft_and_grpo_save_loads_with_no_missing_key_where_this_package_is_not_installed(
+    trained: Path, rows_folder: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    train("grpo", rows_folder, trained, tmp_path / "grpo", **MIXED)
+    folders = [trained, trained / "checkpoint-1", tmp_path / "grpo"]
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_ELSEWHERE, *map(str, folders)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for folder, sums in zip(folders, json.loads(done.stdout.splitlines()[-1]), strict=True):
+        state = load_lalm(folder).model.state_dict()
+        assert sums == {name: value.double().sum().item() for name, value in state.items()}
+        for name in ("preprocessor_config.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"):
+            assert (folder / name).read_bytes() == (model_folder / name).read_bytes(), f"{folder} {name}"
+    assert changed(weights(load_lalm(model_folder).model), weights(load_lalm(trained).model))
+    rows_of_both = json.loads((tmp_path / "grpo" / "trained_rows.json").read_text())
+    assert set(rows_of_both) > set(json.loads((trained / "trained_rows.json").read_text()))
+
+
+def test_the_record_of_a_run_says_what_was_trained_on_what(trained: Path) -> None:
+    record = json.loads((trained / RUN_FILE).read_text())
+    assert record["rows"] == sum(record["rows_by_contribution"].values()) == 8
+    assert record["gold_check"] == {"rows": 8, "right": 8}
+    assert record["parameter_groups"]["unused"]["trainable"] == 0
+    assert record["parameter_groups"]["llm"]["trainable"] == record["parameter_groups"]["llm"]["parameters"] > 0
+    assert record["settings"]["mixed_seed"] == 1
+    assert set(record["versions"]) == {"audiomcq", "torch", "transformers", "trl", "datasets", "accelerate"}
+
+
+def test_a_diverged_run_is_a_process_that_fails_with_one_line_and_keeps_its_earlier_checkpoints(
+    rows_folder: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    options = {
+        **SMALL, "dataset": rows_folder, "model_name_or_path": model_folder, "output_dir": tmp_path / "out",
+        "max_steps": 6, "learning_rate": "1e30", "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 1,
+        "save_strategy": "steps", "save_steps": 1,
+    }  # fmt: skip
+    command = [sys.executable, RECIPE / "sft.py", "--config", RECIPE / "tiny" / "sft.yaml", *words(options)]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "the loss is nan at step" in lines[0]
+    assert "lower learning_rate" in lines[0]
+    assert "Traceback" not in done.stderr
+    # Warm-up leaves the first step without an update.
+    assert not changed(weights(load_lalm(model_folder).model), weights(load_lalm(tmp_path / "out/checkpoint-1").model))
+    assert not json.loads((tmp_path / "out" / RUN_FILE).read_text())["finished"]
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_wrong_model_path_is_a_process_that_fails_with_one_line(rows_folder: Path, tmp_path: Path) -> None:
+    options = {
+        **SMALL, "dataset": rows_folder, "model_name_or_path": "./nothing", "output_dir": tmp_path / "out",
+        "num_generations": 4,
+    }  # fmt: skip
+    command = [sys.executable, RECIPE / "grpo.py", "--config", RECIPE / "tiny" / "grpo.yaml", *words(options)]
+    done = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: model path ./nothing: no such folder; train or download")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_private_methods_that_are_overridden_still_have_their_signatures() -> None:
+    assert list(inspect.signature(Trainer._load_from_checkpoint).parameters) == [
+        "self", "resume_from_checkpoint", "model",
+    ]  # fmt: skip
+    assert list(inspect.signature(Trainer._load_best_model).parameters) == ["self"]
+    assert isinstance(FollowEpoch(None, None), TrainerCallback)
+    assert AudioSFTTrainer.__mro__.index(SafeTrainer) < AudioSFTTrainer.__mro__.index(Trainer)
+
+
+def test_the_best_model_at_the_end_is_the_best_and_not_the_last(
+    model_folder: Path, rows: Dataset, tmp_path: Path
+) -> None:
+    lalm = load_lalm(model_folder)
+    config = sft_config(
+        tmp_path, eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1, max_steps=3,
+        load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=True,  # so the first is best
+    )  # fmt: skip
+    trainer = AudioSFTTrainer(lalm, config, rows, rows.select(range(8)))
+    trainer.train()
+    best = Path(trainer.state.best_model_checkpoint)
+    assert best.name == "checkpoint-1"
+    assert not changed(weights(lalm.model), weights(load_lalm(best).model))
