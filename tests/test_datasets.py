@@ -12,7 +12,6 @@ from audiomcq.audio import load_audio
 from audiomcq.datasets import (
     PARADIGMS,
     ShuffleByEpoch,
-    check_disjoint,
     load_rows,
     shuffle_choices,
     split_by_clip,
@@ -147,7 +146,6 @@ def test_no_paradigm_reinforces_a_row_that_it_fine_tuned_on(labelled: Dataset, p
     sft, grpo = (stage_rows(labelled, paradigm, stage, seed) for stage in ("sft", "grpo"))
     assert len(sft) == 20  # as many as there are weak rows
     assert not set(keys(sft)) & set(keys(grpo))
-    check_disjoint("SFT", sft, "GRPO", grpo)
 
 
 def test_every_paradigm_draws_from_its_own_side(labelled: Dataset) -> None:
@@ -168,11 +166,6 @@ def test_every_paradigm_draws_from_its_own_side(labelled: Dataset) -> None:
 def test_the_mixed_draw_depends_on_its_seed_alone(labelled: Dataset) -> None:
     draws = [keys(stage_rows(labelled, "mixed_to_mixed", "sft", seed)) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
-
-
-def test_shared_rows_are_found_and_named(labelled: Dataset) -> None:
-    with pytest.raises(ValueError, match="SFT and GRPO share 2 rows, the first: sound_None_4"):
-        check_disjoint("SFT", labelled.select(range(6)), "GRPO", labelled.select(range(4, 9)))
 
 
 def test_unlabelled_rows_are_sent_to_the_contribution_filter(labelled: Dataset) -> None:

@@ -183,7 +183,9 @@ def test_accelerate_launch_works_as_typed(rows_folder: Path, model_folder: Path,
         "recipes/weak_to_strong/sft.py",
         "--config",
         "recipes/weak_to_strong/tiny/sft.yaml",
-        *arguments({**SMOKE, "dataset": rows_folder, "model_name_or_path": model_folder, "output_dir": tmp_path / "run"}),
+        *arguments(
+            {**SMOKE, "dataset": rows_folder, "model_name_or_path": model_folder, "output_dir": tmp_path / "run"}
+        ),
     ]
     done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

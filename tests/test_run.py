@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from datasets import Dataset
-from transformers import Trainer, TrainerCallback
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration, Trainer, TrainerCallback
 
 from audiomcq import grpo, sft
 from audiomcq.audio import SAMPLE_RATE
@@ -261,6 +262,38 @@ def test_what_sft_and_grpo_save_loads_with_no_missing_key_where_this_package_is_
     assert changed(weights(load_lalm(model_folder).model), weights(load_lalm(trained).model))
     rows_of_both = json.loads((tmp_path / "grpo" / "trained_rows.json").read_text())
     assert set(rows_of_both) > set(json.loads((trained / "trained_rows.json").read_text()))
+
+
+def lora_options() -> dict:
+    """As the LoRA recipes have them, with their very pattern of target modules."""
+    settings = yaml.safe_load((RECIPE / "qwen2_5_omni_3b_lora" / "sft.yaml").read_text())
+    (pattern,) = settings["lora_target_modules"]
+    return {"use_peft": "true", "lora_r": 4, "lora_target_modules": pattern, "learning_rate": "1e-2"}
+
+
+def test_a_lora_run_adapts_the_language_model_alone_and_a_second_stage_builds_on_it(
+    rows_folder: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    sft_folder, grpo_folder = tmp_path / "sft", tmp_path / "grpo"
+    evaluated = {"eval_split": "train", "eval_strategy": "steps", "eval_steps": 1}
+    train("sft", rows_folder, model_folder, sft_folder, **MIXED, **lora_options(), **evaluated)
+    base, after_sft = (weights(load_lalm(folder).model) for folder in (model_folder, sft_folder))
+    adapted = changed(base, after_sft)
+    assert adapted
+    assert all("language_model" in name and "proj" in name for name in adapted)
+    train("grpo", rows_folder, sft_folder, grpo_folder, **MIXED, **lora_options(), beta=0.04)
+    reference = json.loads((grpo_folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert reference == str(sft_folder)
+    assert changed(base, weights(load_lalm(grpo_folder).model)) == adapted
+
+
+def test_full_grpo_with_a_reference_model_starts_from_a_lora_folder(
+    rows_folder: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    train("sft", rows_folder, model_folder, tmp_path / "sft", **MIXED, **lora_options())
+    train("grpo", rows_folder, tmp_path / "sft", tmp_path / "grpo", **MIXED, beta=0.04, max_steps=1)
+    reference = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(tmp_path / "grpo" / "reference_model")
+    assert not changed(weights(load_lalm(tmp_path / "sft").model), weights(reference))
 
 
 def test_the_record_of_a_run_says_what_was_trained_on_what(trained: Path) -> None:

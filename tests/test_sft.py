@@ -64,7 +64,7 @@ def test_the_loss_of_a_batch_is_that_of_plain_forwards_of_each_sample_alone(
         count = int((alone["labels"] != IGNORED).sum())
         loss = lalm.model(**alone).loss * count  # the model's own native loss, logits and all
         loss.backward()
-        total, tokens = total + float(loss), tokens + count
+        total, tokens = total + float(loss.detach()), tokens + count
     native = {n: p.grad / tokens for n, p in lalm.model.named_parameters() if p.grad is not None}
     assert fused == pytest.approx(total / tokens, rel=1e-6)
     assert_close(gradients, native)

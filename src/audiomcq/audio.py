@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
-import torch
 
 logger = logging.getLogger(__name__)
 
@@ -114,12 +113,6 @@ def padded_samples(longest: int, feature_extractor: Any) -> int:
     return math.ceil((longest + feature_extractor.n_fft) / hop) * hop
 
 
-def trim_mel(features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Drop the frames that are padding in every row. Shapes (rows, mels, frames), (rows, frames)."""
-    frames = int(mask.sum(-1).max())
-    return features[..., :frames], mask[..., :frames]
-
-
 def describe(source: AudioSource) -> str:
     """How an audio source is called in messages: its path where it has one."""
     if isinstance(source, dict):
@@ -145,6 +138,7 @@ def _decode(source: str | Path | dict[str, Any], root: str | Path | None, name: 
 
 def _open(source: str | Path | dict[str, Any], root: str | Path | None, name: str) -> soundfile.SoundFile:
     content = source.get("bytes") if isinstance(source, dict) else None
+    stream: io.BytesIO | Path
     if content is None:
         path = source.get("path") if isinstance(source, dict) else source
         if not path:
@@ -152,11 +146,13 @@ def _open(source: str | Path | dict[str, Any], root: str | Path | None, name: st
         path = Path(root or "", path)
         if not path.is_file():
             raise AudioError(f"{path}: no such audio file; check the path and the audio root")
-        content = path.read_bytes()
-    if not content:
+        stream, size = path, path.stat().st_size
+    else:
+        stream, size = io.BytesIO(content), len(content)
+    if not size:
         raise AudioError(f"{name}: the file is empty (0 bytes); fetch it again")
     try:
-        return soundfile.SoundFile(io.BytesIO(content))
+        return soundfile.SoundFile(stream)
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"{name}: not decodable as wav, flac, ogg or mp3 ({error}); convert it, e.g. ffmpeg -i IN OUT.flac"

@@ -132,19 +132,6 @@ class ShuffleByEpoch:
         return {**batch, "choices": [shuffle_choices(row, self.seed, self.epoch)["choices"] for row in rows]}
 
 
-def check_disjoint(name_a: str, a: Dataset, name_b: str, b: Dataset) -> None:
-    """SFT and GRPO must not share rows (arXiv 2509.21060, section 4).
-
-    Raises:
-        ValueError: they do; the first shared row is named.
-    """
-    shared = {row_key(row) for row in a} & {row_key(row) for row in b}
-    if shared:
-        raise ValueError(
-            f"{name_a} and {name_b} share {len(shared)} rows, the first: {min(shared)}; keep them disjoint"
-        )
-
-
 PARADIGMS: dict[str, tuple[str, str]] = {
     "weak_to_strong": ("weak", "strong"),
     "mixed_to_strong": ("mixed", "strong"),
