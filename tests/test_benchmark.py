@@ -1,0 +1,150 @@
+"""The benchmark as a user starts it, and its count of the least work against PyTorch's own counter."""
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+from audiomcq.models import LALM
+
+ROOT = Path(__file__).parents[1]
+FLOOR = runpy.run_path(str(ROOT / "benchmarks" / "floor.py"))
+CASE_KEYS = {
+    "clip_seconds",
+    "num_generations",
+    "completion_tokens",
+    "ratio",
+    "seconds",
+    "memory_ratio",
+    "tokens",
+    "max_logp_diff",
+    "max_grad_diff",
+}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The benchmarks in a folder of their own, which is no git checkout."""
+    return copied(tmp_path)
+
+
+def copied(folder: Path) -> Path:
+    shutil.copytree(ROOT / "benchmarks", folder / "copy" / "benchmarks", ignore=shutil.ignore_patterns("results"))
+    return folder / "copy"
+
+
+def commit(checkout: Path) -> str:
+    git = ["git", "-C", str(checkout), "-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "benchmarks"]):
+        subprocess.run([*git, *words], check=True)
+    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def benchmark(checkout: Path, preset: str, output: Path) -> subprocess.CompletedProcess:
+    script = checkout / "benchmarks" / "grpo_step.py"
+    return subprocess.run(
+        [sys.executable, str(script), "--preset", preset, "--output", str(output)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""},
+    )
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The commit of a checkout, and the results that the smoke preset wrote there."""
+    folder = tmp_path_factory.mktemp("smoke")
+    checkout = copied(folder)
+    head, output = commit(checkout), folder / "results" / "smoke.json"
+    finished = benchmark(checkout, "smoke", output)
+    assert finished.returncode == 0, finished.stderr
+    return head, output
+
+
+def test_a_run_writes_both_paths_phase_by_phase_and_they_agree(smoke: tuple[str, Path]) -> None:
+    head, output = smoke
+    results = json.loads(output.read_text())
+    assert {"commit", "machine", "versions", "command", "cases", "fit"} <= results.keys()
+    assert (results["commit"], results["dirty"]) == (head, False)
+    (case,) = results["cases"]
+    assert case.keys() >= CASE_KEYS
+    assert case["ratio"].keys() == {"mel", "generate", "logps", "update", "step"}
+    assert min(*case["ratio"].values(), case["memory_ratio"]) > 0
+    assert max(case["max_logp_diff"], case["max_grad_diff"]) < 1e-4 < case["max_grad"]
+    assert f"| {case['ratio']['step']:.3g} |" in output.with_suffix(".md").read_text()
+
+
+def test_a_run_counts_the_prompt_once_with_sharing_and_once_per_completion_without(smoke: tuple[str, Path]) -> None:
+    (case,) = json.loads(smoke[1].read_text())["cases"]
+    prompt, group, completion = case["prompt_tokens"], case["num_generations"], case["completion_tokens"]
+    scored = group * (prompt + completion)
+    assert case["tokens"]["stock"] == {"generate": scored - group, "logps": scored, "update": scored}
+    assert {*case["tokens"]["shared"].values()} == {prompt - 1 + group * completion}
+
+
+def test_figures_without_a_commit_are_refused(checkout: Path, tmp_path: Path) -> None:
+    finished = benchmark(checkout, "smoke", tmp_path / "smoke.json")
+    assert finished.returncode == 1
+    assert "commit" in finished.stderr
+    assert not (tmp_path / "smoke.json").exists()
+
+
+def test_without_a_gpu_its_preset_says_not_measured_and_writes_nothing(checkout: Path, tmp_path: Path) -> None:
+    finished = benchmark(checkout, "h200", tmp_path / "h200.json")
+    assert finished.returncode == 0
+    assert "not measured" in finished.stdout
+    assert not (tmp_path / "h200.json").exists()
+
+
+def flops(run) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    return counter.get_total_flops()
+
+
+@pytest.fixture
+def eager(lalm: LALM) -> Qwen2_5OmniThinkerForConditionalGeneration:
+    lalm.model.set_attn_implementation("eager")  # multiplies every query with every key, which PyTorch can count
+    return lalm.model
+
+
+def test_the_flops_of_the_language_model_and_its_head_are_those_that_pytorch_counts(eager) -> None:
+    text, tokens = eager.config.text_config, torch.arange(20, 57)[None]
+    counted = FLOOR["decoder_flops"](text, 37, pairs=37 * 37) + FLOOR["head_flops"](text, 37)
+    assert flops(lambda: eager(input_ids=tokens)) == pytest.approx(
+        counted, rel=1e-3
+    )  # ours leaves out the rotary table
+
+
+def test_the_flops_of_the_audio_tower_are_those_that_pytorch_counts(eager) -> None:
+    mel, mask = torch.randn(1, 128, 200), torch.ones(1, 200, dtype=torch.long)
+    counted = FLOOR["encoder_flops"](eager.config.audio_config, 200)
+    assert flops(lambda: eager.get_audio_features(mel, feature_attention_mask=mask)) == counted
+
+
+def test_the_floor_counts_the_prompt_once_for_any_number_of_completions(lalm: LALM) -> None:
+    work = [
+        FLOOR["step_floor"](lalm.model.config, 10.0, 350, group, 16, element=4)["logps"][0].flops
+        for group in (1, 2, 3)
+    ]
+    assert work[2] - work[1] == work[1] - work[0]
+    per_completion = work[1] - work[0]
+    text = lalm.model.config.text_config
+    assert per_completion == FLOOR["decoder_flops"](text, 15, 15 * 350 + 120) + FLOOR["head_flops"](text, 15)
+    assert work[0] - per_completion > FLOOR["decoder_flops"](text, 350, 0)
+
+
+def test_the_tables_in_the_document_are_those_that_the_benchmark_wrote() -> None:
+    written = (ROOT / "benchmarks" / "results" / "grpo_step_cpu.md").read_text()
+    tables = [block.strip() for block in written.split("\n\n") if block.startswith("|")]
+    document = (ROOT / "docs" / "performance.md").read_text()
+    assert len(tables) == 4
+    assert all(table in document for table in tables)
