@@ -13,6 +13,8 @@ from audiomcq.datasets import (
     PARADIGMS,
     ShuffleByEpoch,
     load_rows,
+    option_order,
+    row_orders,
     shuffle_choices,
     split_by_clip,
     stage_rows,
@@ -183,3 +185,17 @@ def test_an_unknown_paradigm_and_an_empty_stage_are_named(labelled: Dataset) -> 
     only_weak = labelled.filter(lambda row: row[CONTRIBUTION] == "weak")
     with pytest.raises(ValueError, match="weak_to_strong: no row is left for the grpo stage out of 20"):
         stage_rows(only_weak, "weak_to_strong", "grpo", 0)
+
+
+def test_option_orders_are_permutations_told_by_their_names() -> None:
+    row = {"id": "1", "question_type": "sound", "source_dataset": "x", "choices": ["a", "b", "c"]}
+    assert option_order(row, "given") == [0, 1, 2]
+    assert [option_order(row, f"cyclic-{k}") for k in range(4)] == [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]
+    shuffles = {seed: option_order(row, f"shuffle-{seed}") for seed in range(20)}
+    assert all(sorted(order) == [0, 1, 2] for order in shuffles.values())
+    assert len(set(map(tuple, shuffles.values()))) > 3
+    assert option_order(row, "shuffle-7") == shuffles[7]
+    assert row_orders(row, ["given", "cyclic"]) == ["given", "cyclic-0", "cyclic-1", "cyclic-2"]
+    for unknown in ("random", "shuffle", "cyclic--1", "shuffle-x", ""):
+        with pytest.raises(ValueError, match="known are given"):
+            option_order(row, unknown)

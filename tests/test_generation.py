@@ -9,7 +9,7 @@ from datasets import Dataset
 from audiomcq.audio import silence
 from audiomcq.collation import PromptEncoder, audio_batch
 from audiomcq.examples import row_key
-from audiomcq.generation import Answer, answer_questions
+from audiomcq.generation import Answer, Control, answer_batches, answer_questions, audio_control
 from audiomcq.models import LALM, load_lalm
 from small_runs import always_answering
 
@@ -46,8 +46,10 @@ def test_what_is_played_in_place_of_the_clip_is_heard_and_the_clip_is_not_even_o
     lalm: LALM, encoder: PromptEncoder, rows: Dataset
 ) -> None:
     clipless = [{**rows[index], "audio": {"bytes": None, "path": "nowhere.flac"}} for index in range(3)]
-    silent = answer_questions(lalm, encoder, clipless, "silence", lambda row: silence(0.5), max_new_tokens=6)
-    nothing = answer_questions(lalm, encoder, clipless, "no_audio", lambda row: None, max_new_tokens=6)
+    half_a_second = Control("silence", lambda row: silence(0.5), heard=lambda row: None, seconds=lambda row: 0.5)
+    no_audio = Control("no_audio", lambda row: None, heard=lambda row: None, seconds=lambda row: 0.0)
+    silent = answer_questions(lalm, encoder, clipless, half_a_second, max_new_tokens=6)
+    nothing = answer_questions(lalm, encoder, clipless, no_audio, max_new_tokens=6)
     heard = answer_questions(lalm, encoder, [rows[index] for index in range(3)], max_new_tokens=6)
     assert [answer.control for answer in silent] == ["silence"] * 3
     texts = [tuple(answer.completion for answer in answers) for answers in (silent, nothing, heard)]
@@ -69,8 +71,8 @@ def test_an_answer_holds_the_raw_text_and_what_was_read_and_nothing_is_guessed(
 ) -> None:  # fmt: skip
     with always_answering(lalm, text), caplog.at_level(logging.INFO):
         answers = answer_questions(lalm, encoder, [rows[0], rows[4]], max_new_tokens=12)
-    assert answers == [Answer(f"sound_tones_{id}", "audio", text, choice, correct) for id in (0, 4)]
-    assert f"2 rows answered, {2 * (choice is None)} not parsed" in caplog.text
+    assert answers == [Answer(f"sound_tones_{id}", "audio", "given", text, choice, correct) for id in (0, 4)]
+    assert f"2 questions answered, {2 * (choice is None)} not parsed" in caplog.text
 
 
 def test_placeholder_tokens_are_never_written_however_likely_they_are(
@@ -90,3 +92,35 @@ def test_a_qwen2_audio_model_answers_through_the_same_code(qwen2_audio_folder, r
     with always_answering(lalm, "<answer>low</answer>"):
         answers = answer_questions(lalm, encoder, [rows[0], rows[1]], batch_size=2, max_new_tokens=12)
     assert [answer.correct for answer in answers] == [True, False]
+
+
+def test_every_order_is_asked_and_choices_are_told_as_the_row_gives_them(
+    lalm: LALM, encoder: PromptEncoder, rows: Dataset
+) -> None:
+    row = rows[0]
+    shown = [answer_questions(lalm, encoder, [{**row, "choices": row["choices"][k:] + row["choices"][:k]}])[0].completion
+             for k in range(len(row["choices"]))]  # fmt: skip
+    answers = answer_questions(lalm, encoder, [row], orders=["cyclic"])
+    assert [answer.order for answer in answers] == [f"cyclic-{k}" for k in range(len(row["choices"]))]
+    assert [answer.completion for answer in answers] == shown
+    with always_answering(lalm, f"<answer>{row['choices'][1]}</answer>"):
+        told = answer_questions(lalm, encoder, [row], orders=["given", "shuffle-3", "cyclic-2"], max_new_tokens=12)
+    assert [answer.choice for answer in told] == [1, 1, 1]
+
+
+def test_what_is_done_is_not_asked_again_and_processes_share_the_questions(
+    lalm: LALM, encoder: PromptEncoder, rows: Dataset
+) -> None:
+    asked = dict(orders=["given", "cyclic-1"], batch_size=3, max_new_tokens=6)
+    control, few = audio_control(), [rows[index] for index in range(5)]
+    whole = [answer for batch in answer_batches(lalm, encoder, few, control, **asked) for answer in batch]
+    assert len({(answer.row_key, answer.order) for answer in whole}) == 10
+    done = {(answer.row_key, answer.order) for answer in whole[:4]}
+    rest = [a for batch in answer_batches(lalm, encoder, few, control, done=done, **asked) for a in batch]
+    assert rest == whole[4:]
+    halves = [
+        [a for batch in answer_batches(lalm, encoder, few, control, part=part, parts=2, **asked) for a in batch]
+        for part in range(2)
+    ]
+    assert sorted(halves[0] + halves[1], key=repr) == sorted(whole, key=repr)
+    assert all(halves)

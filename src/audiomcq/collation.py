@@ -67,7 +67,10 @@ class PromptEncoder:
 
     def waveform(self, row: Row) -> np.ndarray:
         """The row's clip, at most `max_audio_seconds` long."""
-        waveform, was_cut = cut(load_audio(row["audio"], self.audio_root), self.max_audio_seconds)
+        return self._cut(row, load_audio(row["audio"], self.audio_root))
+
+    def _cut(self, row: Row, waveform: np.ndarray) -> np.ndarray:
+        waveform, was_cut = cut(waveform, self.max_audio_seconds)
         if was_cut:
             self.cut_clips += 1
             logger.warning("%s: clip cut to %g s (%d so far)", row_key(row), self.max_audio_seconds, self.cut_clips)
@@ -79,8 +82,10 @@ class PromptEncoder:
         """Encode rows, each with its own clip or with the waveform given in its place (None: no audio at all)."""
         if waveforms is None:
             waveforms = [self.waveform(row) for row in rows]
-        else:  # what stands in for a clip is as short as what is heard of the clip
-            waveforms = [None if audio is None else cut(audio, self.max_audio_seconds)[0] for audio in waveforms]
+        else:
+            waveforms = [
+                None if audio is None else self._cut(row, audio) for row, audio in zip(rows, waveforms, strict=True)
+            ]
         conversations = [
             conversation(row["question"], row["choices"], audio) for row, audio in zip(rows, waveforms, strict=True)
         ]

@@ -1,7 +1,7 @@
 """Load rows from anywhere, split them by clip, shuffle their options."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,37 @@ def shuffle_choices(row: Row, seed: int, epoch: int = 0) -> Row:
     choices = list(row["choices"])
     random.Random(f"{seed}/{epoch}/{row_key(row)}").shuffle(choices)
     return {**row, "choices": choices}
+
+
+def option_order(row: Row, order: str) -> list[int]:
+    """Indices into the row's choices in the order in which they are shown.
+
+    Args:
+        order: "given", "shuffle-<seed>" (a seeded shuffle) or "cyclic-<k>" (the given order turned by k places).
+
+    Raises:
+        ValueError: the order is none of these.
+    """
+    indices = list(range(len(row["choices"])))
+    kind, _, number = order.partition("-")
+    if order == "given":
+        return indices
+    if kind == "shuffle" and number.isdecimal():
+        random.Random(f"{order}/{row_key(row)}").shuffle(indices)
+        return indices
+    if kind == "cyclic" and number.isdecimal():
+        turn = int(number) % len(indices)
+        return indices[turn:] + indices[:turn]
+    raise ValueError(f"option order {order!r}: known are given, shuffle-<seed> and cyclic-<k>")
+
+
+def row_orders(row: Row, orders: Sequence[str]) -> list[str]:
+    """The orders in which a row is asked: `cyclic` stands for all turns of its own choices, "cyclic-0" onwards."""
+    return [
+        name
+        for order in orders
+        for name in ([f"cyclic-{k}" for k in range(len(row["choices"]))] if order == "cyclic" else [order])
+    ]
 
 
 class ShuffleByEpoch:

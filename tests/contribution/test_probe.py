@@ -12,13 +12,13 @@ from audiomcq.examples import Row, row_key
 
 
 def test_silence_lasts_as_long_as_it_is_told(row: Row) -> None:
-    played = silence_control(2.5)(row)
+    played = silence_control(2.5).play(row)
     assert len(played) == 2.5 * SAMPLE_RATE
     assert not played.any()
 
 
 def test_silence_of_the_clips_length_is_as_long_as_the_clip(row: Row) -> None:
-    assert abs(len(silence_control(None)(row)) / SAMPLE_RATE - audio_seconds(row["audio"])) < 1e-3
+    assert abs(len(silence_control(None).play(row)) / SAMPLE_RATE - audio_seconds(row["audio"])) < 1e-3
 
 
 def test_a_voter_answers_every_row_in_order_and_its_name_stands_in_the_table(

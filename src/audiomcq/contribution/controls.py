@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from audiomcq.audio import audio_seconds, silence
 from audiomcq.examples import Row
 from audiomcq.generation import Control
@@ -17,7 +15,7 @@ def silence_control(
 ) -> Control:
     """Digital silence of a fixed length in seconds, or of the clip's own length where `seconds` is None."""
 
-    def play(row: Row) -> np.ndarray:
-        return silence(seconds if seconds is not None else audio_seconds(row["audio"], audio_root))
+    def length(row: Row) -> float:
+        return seconds if seconds is not None else audio_seconds(row["audio"], audio_root)
 
-    return play
+    return Control("silence", play=lambda row: silence(length(row)), heard=length, seconds=length)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.controls import PUBLISHED_SILENCE_SECONDS, silence_control
@@ -13,6 +13,21 @@ from audiomcq.generation import Answer, answer_questions
 from audiomcq.models import load_lalm
 
 VOTES_SUFFIX = ".votes.parquet"
+VOTE_FEATURES = Features(
+    {
+        "row_key": Value("string"),
+        "voter": Value("string"),
+        "revision": Value("string"),
+        "control": Value("string"),
+        "order": Value("string"),
+        "mode": Value("string"),
+        "completion": Value("string"),
+        "choice": Value("int64"),
+        "correct": Value("bool"),
+        "option_logps": List(Value("float64")),
+    }
+)
+"""A vote record: one voter's answer to one row under one control and option order. `mode` is generate or likelihood."""
 
 
 @dataclass
@@ -51,10 +66,13 @@ def probe(
     """
     lalm = load_lalm(voter, dtype=dtype, device=device)
     encoder = PromptEncoder(lalm.processor, lalm.family, audio_root=audio_root)
-    play = silence_control(silence_seconds, audio_root)
-    return answer_questions(lalm, encoder, rows, "silence", play, batch_size, max_new_tokens)
+    control = silence_control(silence_seconds, audio_root)
+    return answer_questions(lalm, encoder, rows, control, batch_size=batch_size, max_new_tokens=max_new_tokens)
 
 
 def vote_table(voter: str, answers: Sequence[Answer]) -> Dataset:
     """Answers as a vote table: one record per row, with the voter's name."""
-    return Dataset.from_list([{"voter": voter, **answer.to_dict()} for answer in answers])
+    return Dataset.from_list(
+        [{"voter": voter, "revision": None, "mode": "generate", **answer.to_dict()} for answer in answers],
+        VOTE_FEATURES,
+    )
