@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
+from audiomcq.shared_attention import SHARED_ATTENTION, packed_layout
+
 SHARING_FAMILIES = ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker", "qwen2_audio")
-SHARING_ATTENTION = ("sdpa", "eager")
 PROMPT, PADDING, IGNORED = 0, -1, -100
 
 
@@ -35,6 +36,7 @@ class PackedBatch:
         completions and -1 in the padding.
     labels: (N, C) completion tokens, prompt by prompt, padded on the right with -100.
     source: (N, C) index into the B x S packed positions of the one that predicts each label, 0 where there is none.
+    of_prompt: (N,) row of each completion.
     """
 
     input_ids: Tensor
@@ -42,6 +44,7 @@ class PackedBatch:
     segment_ids: Tensor
     labels: Tensor
     source: Tensor
+    of_prompt: Tensor
 
 
 def pack(
@@ -85,7 +88,7 @@ def pack(
     if width is not None:
         missing = (0, width - labels.size(1))
         labels, source = nn.functional.pad(labels, missing, value=IGNORED), nn.functional.pad(source, missing)
-    tensors = (input_ids, rows(positions, 0), rows(segments, PADDING), labels, source)
+    tensors = (input_ids, rows(positions, 0), rows(segments, PADDING), labels, source, of_prompt)
     return PackedBatch(*(tensor.to(device) for tensor in tensors))
 
 
@@ -123,13 +126,6 @@ def unpack(values: Tensor, packed: PackedBatch) -> Tensor:
     return taken.masked_fill(absent, 0)
 
 
-def shared_attention_mask(segment_ids: Tensor) -> Tensor:
-    """Who sees whom in packed rows: (B, S) segments to a boolean (B, 1, query, key)."""
-    query, key = segment_ids[:, :, None], segment_ids[:, None, :]
-    visible = ((key == PROMPT) | (key == query)).tril()  # padding sees itself: a row without any key would give NaN
-    return visible[:, None]
-
-
 def shared_logps(
     model: nn.Module,
     packed: PackedBatch,
@@ -146,10 +142,11 @@ def shared_logps(
     """
     _check_audio_rows(audio, len(packed.input_ids))
     causal_lm = _causal_lm(model)
-    mask = shared_attention_mask(packed.segment_ids)
-    if causal_lm.config.get_text_config()._attn_implementation == "eager":  # adds it to the scores
-        mask = torch.zeros_like(mask, dtype=causal_lm.dtype).masked_fill(~mask, torch.finfo(causal_lm.dtype).min)
-    inputs = {"input_ids": packed.input_ids, "attention_mask": mask, "position_ids": packed.position_ids, **audio}
+    causal_lm.config.get_text_config()._attn_implementation = SHARED_ATTENTION
+    inputs = {"input_ids": packed.input_ids, "position_ids": packed.position_ids, **audio}
+    # Empty: keeps transformers from making a mask, and no other attention could take it by mistake
+    inputs["attention_mask"] = packed.input_ids.new_empty(0, 0, 0, 0)
+    inputs["layout"] = packed_layout(packed.segment_ids, packed.source, packed.labels != IGNORED, packed.of_prompt)
     with selected_hidden_states(
         causal_lm, partial(unpack, packed=packed)
     ):  # so that the LM head meets completion tokens only
@@ -221,11 +218,6 @@ def sharing_obstacle(model: nn.Module) -> str | None:
     text_config = config.get_text_config()
     if config.model_type not in SHARING_FAMILIES:
         return f"{config.model_type} is not among the families known to share prompts ({', '.join(SHARING_FAMILIES)})"
-    if text_config._attn_implementation not in SHARING_ATTENTION:
-        return (
-            f"{text_config._attn_implementation} takes no mask per pair of tokens: load the model with "
-            f"attn_implementation='sdpa' to share prompts"
-        )
     if "sliding_attention" in (getattr(text_config, "layer_types", None) or []):
         return "sliding-window layers count tokens back in the packed row, not in the completion"
     if getattr(text_config, "output_router_logits", False):
