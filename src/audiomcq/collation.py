@@ -15,7 +15,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from audiomcq.audio import cut, load_audio, padded_samples
-from audiomcq.examples import CONTRIBUTION, Row, row_key
+from audiomcq.examples import CONTRIBUTION, Row, row_key, samples_key
 from audiomcq.models import Family
 from audiomcq.prompts import CotVariant, completion_target, conversation
 
@@ -153,15 +153,24 @@ class SFTCollator:
     Attributes:
         cot: which chain of thought stands before the answer.
         strong_weight: loss weight of rows with strong audio contribution; other rows weigh 1.
+        share_clips: give the mel of a clip once for all rows that ask about it. These then stand together, and `clip` (rows,)
+            says which of the batch's clips each row is about.
     """
 
     encoder: PromptEncoder
     cot: CotVariant = "none"
     strong_weight: float = 1.0
+    share_clips: bool = False
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         tokenizer = self.encoder.processor.tokenizer
-        prompts = self.encoder(rows)
+        keys = [samples_key(row) if self.share_clips else index for index, row in enumerate(rows)]
+        clips = list(dict.fromkeys(keys))
+        of_clip = sorted((clips.index(key), index) for index, key in enumerate(keys))
+        rows = [rows[index] for _, index in of_clip]
+        starts = [[clip for clip, _ in of_clip].index(clip) for clip in range(len(clips))]
+        waveforms = [self.encoder.waveform(rows[start]) for start in starts]
+        prompts = self.encoder(rows, [waveforms[clip] for clip, _ in of_clip])
         ends = [
             tokenizer(completion_target(row, self.cot) + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
             for row in rows
@@ -176,5 +185,6 @@ class SFTCollator:
             "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
             "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
             "row_weight": torch.tensor(weights),
-            **audio_batch(prompts),
+            "clip": torch.tensor([clip for clip, _ in of_clip]),
+            **audio_batch([prompts[start] for start in starts]),
         }

@@ -1,6 +1,5 @@
 """Answer many questions with one model: batched, ordered by length, greedy."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from audiomcq.answers import is_correct, parse_answer
 from audiomcq.audio import audio_seconds, load_audio
 from audiomcq.collation import PromptEncoder, prompt_batch
 from audiomcq.datasets import option_order, row_orders
-from audiomcq.examples import Row, row_key
+from audiomcq.examples import Row, row_key, samples_key
 from audiomcq.models import LALM
 
 logger = logging.getLogger(__name__)
@@ -43,17 +42,9 @@ def audio_control(audio_root: str | Path | None = None) -> Control:
     return Control(
         "audio",
         play=lambda row: load_audio(row["audio"], audio_root),
-        heard=_samples_of,
+        heard=samples_key,
         seconds=lambda row: audio_seconds(row["audio"], audio_root),
     )
-
-
-def _samples_of(row: Row) -> Hashable:
-    # Not by path where there are bytes: the Hub keeps base names only, and those repeat
-    audio = row["audio"]
-    if content := audio.get("bytes"):
-        return hashlib.blake2b(content).digest()
-    return audio.get("path") or row_key(row)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from typing import Any
 
 import torch
 from accelerate.utils import extract_model_from_parallel
@@ -112,6 +114,35 @@ def pack_rows(
     return pack(firsts, groups, width=completion_ids.size(1), device=prompt_ids.device)
 
 
+def pack_by_clip(
+    input_ids: Tensor, attention_mask: Tensor, labels: Tensor, clip: Tensor
+) -> tuple[PackedBatch, Tensor]:
+    """Pack a supervised batch: rows about one clip share what their prompts have in common.
+
+    input_ids, attention_mask, labels: (N, S) padded on the right, labels -100 but on what is to be learnt. clip: (N,) in
+    rising order, equal for rows about one clip. Returns the packed rows, whose completions are all that is not shared, and
+    the labels (N, C) of these.
+    """
+    rows, answers = _unpadded(input_ids, attention_mask), (labels != IGNORED).int().argmax(-1).tolist()
+    groups = [list(group) for _, group in groupby(range(len(rows)), key=clip.tolist().__getitem__)]
+    shared = [_alike([rows[row][: answers[row]] for row in group]) for group in groups]
+    prompts = [rows[group[0]][:length] for group, length in zip(groups, shared, strict=True)]
+    rests = [[rows[row][length:] for row in group] for group, length in zip(groups, shared, strict=True)]
+    targets = [
+        labels[row, length : len(rows[row])] for group, length in zip(groups, shared, strict=True) for row in group
+    ]
+    return (
+        pack(prompts, rests, device=input_ids.device),
+        pad_sequence(targets, batch_first=True, padding_value=IGNORED),
+    )
+
+
+def _alike(rows: list[list[int]]) -> int:
+    """How many tokens all rows begin with alike."""
+    differing = (place for place, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1)
+    return next(differing, min(map(len, rows)))
+
+
 def _unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
     return [
         [token for token, kept in zip(*row, strict=True) if kept]
@@ -140,21 +171,30 @@ def shared_logps(
     TRL's fused LM head, which was given its own; a number goes through logits (N x C x vocabulary in memory).
     Returns log-probs (N, C) and entropies (N, C) or None, zero where there is no token, like GRPOTrainer's own.
     """
-    _check_audio_rows(audio, len(packed.input_ids))
-    causal_lm = _causal_lm(model)
-    causal_lm.config.get_text_config()._attn_implementation = SHARED_ATTENTION
-    inputs = {"input_ids": packed.input_ids, "position_ids": packed.position_ids, **audio}
-    # Empty: keeps transformers from making a mask, and no other attention could take it by mistake
-    inputs["attention_mask"] = packed.input_ids.new_empty(0, 0, 0, 0)
-    inputs["layout"] = packed_layout(packed.segment_ids, packed.source, packed.labels != IGNORED, packed.of_prompt)
-    with selected_hidden_states(
-        causal_lm, partial(unpack, packed=packed)
-    ):  # so that the LM head meets completion tokens only
+    inputs = packed_inputs(model, packed, audio)
+    with selected_hidden_states(model, partial(unpack, packed=packed)):  # the LM head meets completion tokens only
         if temperature is not None:
             logits = model(**inputs, use_cache=False).logits
             return _score(logits, packed.labels, temperature, compute_entropy)
         outputs = model(**inputs, shift_labels=packed.labels, fused_lm_head=True)
     return outputs.log_probs, outputs.entropy if compute_entropy else None
+
+
+def packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, Tensor]) -> dict[str, Any]:
+    """What to call the model with, which from here on has the attention that packed rows need.
+
+    Raises ValueError when the audio does not come once per packed row.
+    """
+    _check_audio_rows(audio, len(packed.input_ids))
+    _causal_lm(model).config.get_text_config()._attn_implementation = SHARED_ATTENTION
+    return {
+        "input_ids": packed.input_ids,
+        "position_ids": packed.position_ids,
+        # Empty: keeps transformers from making a mask, and no other attention could take it by mistake
+        "attention_mask": packed.input_ids.new_empty(0, 0, 0, 0),
+        "layout": packed_layout(packed.segment_ids, packed.source, packed.labels != IGNORED, packed.of_prompt),
+        **audio,
+    }
 
 
 def _score(logits: Tensor, labels: Tensor, temperature: float, compute_entropy: bool) -> tuple[Tensor, Tensor | None]:
@@ -245,18 +285,17 @@ def selected_hidden_states(model: nn.Module, select: Callable[[Tensor], Tensor])
         handle.remove()
 
 
-def label_columns(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a batch has labels, and which: so that the LM head need not score prompts (TRL's does, except with Triton).
+def label_columns(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a batch has targets, and which: so that the LM head need not score prompts (TRL's does, except with Triton).
 
-    labels: (N, S), -100 where there is none. Returns the columns (N, C) whose hidden state predicts a label, and these labels
-    (N, C), padded on the right with column 0 and -100.
+    targets: (N, S) what each position is to predict, -100 where nothing. Returns the columns (N, C) that predict something,
+    and what (N, C), padded on the right with column 0 and -100.
     """
-    rows = [torch.nonzero(row[1:] != IGNORED)[:, 0] for row in labels]
+    rows = [torch.nonzero(row != IGNORED)[:, 0] for row in targets]
     columns = pad_sequence(rows, batch_first=True)
-    kept = torch.arange(columns.size(1), device=labels.device) < torch.tensor([[len(row)] for row in rows]).to(
-        labels.device
-    )
-    return columns, labels.gather(1, columns + 1).masked_fill(~kept, IGNORED)
+    lengths = torch.tensor([[len(row)] for row in rows], device=targets.device)
+    kept = torch.arange(columns.size(1), device=targets.device) < lengths
+    return columns, targets.gather(1, columns).masked_fill(~kept, IGNORED)
 
 
 def _check_audio_rows(audio: dict[str, Tensor], prompts: int) -> None:
