@@ -108,6 +108,8 @@ def train_stage(
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
         }
         update_record(output, record)
+    trainer.accelerator.wait_for_everyone()  # else the others leave while the first still writes, and are reported as crashed
+    trainer.accelerator.end_training()
 
 
 def check_output(output: Path, settings: dict[str, Any], resume: str | bool | None) -> str | bool | None:
