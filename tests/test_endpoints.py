@@ -24,7 +24,7 @@ import soundfile
 import torch
 from datasets import Dataset
 
-from audiomcq.audio import SAMPLE_RATE, cut, load_audio, silence, wav_bytes
+from audiomcq.audio import SAMPLE_RATE, cut, load_audio, silence
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.controls import silence_control
 from audiomcq.endpoints import API_KEY_VARIABLE, Endpoint, endpoint_batches, parse_voter
@@ -182,14 +182,6 @@ def test_what_travels_decodes_to_the_very_samples_played_and_is_cut_in_seconds(
         ask(at(server), [row], uneven, max_audio_seconds=0.25)
     np.testing.assert_array_equal(heard_in(server.asked[-1][2]), cut(clip / 3, 0.25)[0])
     assert f"{row_key(row)}: clip cut to 0.25 s" in caplog.text
-
-
-def test_a_wav_is_16_bit_where_that_is_exact_and_float_where_it_is_not() -> None:
-    exact, full_scale = np.array([-1, 0.5, 32_767 / 32_768] * 200, np.float32), np.ones(600, np.float32)
-    for samples, subtype in ((exact, "PCM_16"), (full_scale, "FLOAT"), (exact / 3, "FLOAT")):
-        with soundfile.SoundFile(io.BytesIO(wav_bytes(samples))) as file:
-            assert (file.subtype, file.samplerate, file.channels) == (subtype, SAMPLE_RATE, 1)
-            np.testing.assert_array_equal(file.read(dtype="float32"), samples)
 
 
 def test_every_question_gets_its_own_answer_and_no_more_than_the_bound_are_under_way(rows: Dataset) -> None:
