@@ -51,7 +51,7 @@ def load(folder: Path, name: str, without_clips: tuple[int, ...] = ()) -> Benchm
 def answers(loaded: BenchmarkRows) -> list[dict[str, Any]]:
     """Tagged answers: the last option for every row, but nothing that is an option for the second row."""
     said = [f"<answer>{row['choices'][-1]}</answer>" for row in loaded.rows]
-    said[1] = "I think <answer>all of them</answer>"
+    said[1] = "I think nine <answer>all of them</answer>"
     parsed = [parse_answer(text, row["choices"]) for text, row in zip(said, loaded.rows, strict=True)]
     return [
         {
@@ -145,7 +145,7 @@ def test_samples_are_scored_strictly_and_carry_prompt_and_raw_text(tmp_path: Pat
     assert [sample["exact_match"] for sample in samples] == [float(p["correct"]) for p in predictions]
     assert [sample["parsed"] for sample in samples] == [p["choice"] is not None for p in predictions]
     assert samples[1]["filtered_resps"] == ["all of them"] and samples[1]["resps"] == [
-        ["I think <answer>all of them</answer>"]
+        ["I think nine <answer>all of them</answer>"]
     ]
     assert samples[0]["target"] == "wind" and "['rain', 'wind', 'a dog', 'a door']" in samples[0]["arguments"][0]
     assert (

@@ -243,7 +243,7 @@ def test_the_rules_agree_on_the_real_items_too(file, name: str) -> None:
         ("the tunnel", ["Tunnel", "In the open", "Bridge"], "Tunnel", False),
         ("A tunnel, surely", ["Tunnel", "In the open", "Bridge"], "Tunnel", True),
         ("Tunnel or Bridge", ["Tunnel", "In the open", "Bridge"], "Tunnel", False),
-        ("", ["Tunnel", "Bridge"], "Tunnel", False),
+        ("", ["±", "Bridge"], "±", False),
         ("A", ["Tunnel", "Bridge"], "Tunnel", False),
         (
             "first: frustration, second: neutral",
@@ -279,6 +279,7 @@ def test_the_token_set_rule_by_hand(text: str, choices: list[str], answer: str, 
         ("Clearly the answer is B.", False),
         ("", False),
         ("None", False),
+        ("so B\n.", True),
         ("\nB\n", True),
     ],
 )
@@ -314,9 +315,8 @@ def test_an_option_that_looks_prefixed_keeps_its_name() -> None:
 
 
 def test_dcase_2025_asks_for_the_option_as_printed() -> None:
-    printed = ["A. rain", "B. wind"]
-    assert printed_option_rule(" B. wind\n", printed, "B. wind")
-    assert not printed_option_rule("wind", printed, "B. wind") and not printed_option_rule("B", printed, "B. wind")
+    said = (" B. wind\n", "wind", "B")
+    assert [printed_option_rule(text, ["A. rain", "B. wind"], "B. wind") for text in said] == [True, False, False]
 
 
 def test_the_token_set_rule_accepts_wrong_options_that_the_strict_one_does_not() -> None:
@@ -332,10 +332,8 @@ def test_the_letter_rule_loses_items_that_the_strict_denominator_keeps() -> None
     said = ["B", "<answer>B</answer>", "wind", "A"]
     score = official_score(letter_rule, rows, dict(zip(map(row_key, rows), said, strict=True)))
     assert (score.n_total, score.n_scored, score.n_correct, score.accuracy) == (4, 2, 1, 0.5)
-    strict = [
-        is_correct(parse_answer(text, row["choices"]), row["choices"], row["answer"])
-        for text, row in zip(said, rows, strict=True)
-    ]
+    parsed = [parse_answer(text, ["rain", "wind"]) for text in said]
+    strict = [is_correct(answer, ["rain", "wind"], "wind") for answer in parsed]
     assert strict == [True, True, True, False]
 
 
