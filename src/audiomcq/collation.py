@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from audiomcq.audio import cut, load_audio, padded_samples
 from audiomcq.examples import CONTRIBUTION, Row, row_key, samples_key
 from audiomcq.models import Family
-from audiomcq.prompts import CotVariant, completion_target, conversation
+from audiomcq.prompts import AUDIOMCQ_STYLE, CotVariant, PromptStyle, completion_target, conversation
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class PromptEncoder:
     Attributes:
         max_audio_seconds: longer clips are cut to this length; `cut_clips` counts them.
         audio_root: folder that relative audio paths start from.
+        style: how questions are put; benchmarks name their own (`Benchmark.official_prompt`).
 
     Raises:
         ValueError: `max_audio_seconds` is more than the feature extractor takes; it would cut the rest unseen.
@@ -57,6 +58,7 @@ class PromptEncoder:
     max_audio_seconds: float = 30.0
     audio_root: str | Path | None = None
     cut_clips: int = 0
+    style: PromptStyle = AUDIOMCQ_STYLE
 
     def __post_init__(self) -> None:
         hears = self.processor.feature_extractor.chunk_length
@@ -87,7 +89,8 @@ class PromptEncoder:
                 None if audio is None else self._cut(row, audio) for row, audio in zip(rows, waveforms, strict=True)
             ]
         conversations = [
-            conversation(row["question"], row["choices"], audio) for row, audio in zip(rows, waveforms, strict=True)
+            conversation(row["question"], row["choices"], audio, self.style)
+            for row, audio in zip(rows, waveforms, strict=True)
         ]
         audios = [audio for audio in waveforms if audio is not None]
         encoded = self.processor.apply_chat_template(
