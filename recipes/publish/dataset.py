@@ -22,8 +22,8 @@ def read_votes(folder: str) -> list[dict]:
     return list(chain.from_iterable(Dataset.from_parquet(str(table)) for table in tables))
 
 
-if __name__ == "__main__":
-    (args,) = parse((PublishArguments,))
+def main(argv: list[str] | None = None) -> None:
+    (args,) = parse((PublishArguments,), argv=argv)
     set_up_logging()
     with clear_errors():
         splits = {
@@ -31,3 +31,7 @@ if __name__ == "__main__":
             for split in args.dataset_split.split("+")
         }
         publish_dataset(args, splits, read_votes(args.votes) if args.votes else None)
+
+
+if __name__ == "__main__":
+    main()

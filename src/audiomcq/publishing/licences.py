@@ -3,8 +3,10 @@
 import csv
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from datasets import Dataset, Value
@@ -53,10 +55,18 @@ class Terms:
 
 @dataclass(frozen=True)
 class Sources:
-    """Terms by the file of a clip (which come first) and by `source_dataset`."""
+    """Terms by the file of a clip (which come first) and by `source_dataset`.
+
+    `by_name` are the terms of files whose name alone tells them apart: `save_to_disk` keeps no more of a clip's path.
+    """
 
     by_file: Mapping[str, Terms]
     by_source: Mapping[str, Terms]
+
+    @cached_property
+    def by_name(self) -> dict[str, Terms]:
+        names = Counter(Path(file).name for file in self.by_file)
+        return {Path(file).name: terms for file, terms in self.by_file.items() if names[Path(file).name] == 1}
 
     def of(self, row: Row) -> Terms:
         path = Path((row["audio"] or {}).get("path") or "")
@@ -64,6 +74,8 @@ class Sources:
         for depth in range(len(path.parts)):
             if terms := self.by_file.get("/".join(path.parts[depth:])):
                 return terms
+        if len(path.parts) == 1 and path.name in self.by_name:
+            return self.by_name[path.name]
         return self.by_source.get(row["source_dataset"], Terms())
 
 
