@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from audiomcq.contribution.probe import VOTES_SUFFIX
 from audiomcq.datasets import load_rows
-from audiomcq.publishing.dataset import PublishArguments, publish_dataset
+from audiomcq.publishing.dataset import PublishArguments, publish_dataset, read_rule
 from audiomcq.run import clear_errors, parse, set_up_logging
 
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
             split: load_rows(args.dataset, split, args.dataset_config, args.audio_root)
             for split in args.dataset_split.split("+")
         }
-        publish_dataset(args, splits, read_votes(args.votes) if args.votes else None)
+        publish_dataset(args, splits, read_votes(args.votes) if args.votes else None, read_rule(args.dataset))
 
 
 if __name__ == "__main__":
