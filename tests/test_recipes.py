@@ -18,6 +18,7 @@ from audiomcq.contribution.probe import ProbeArguments
 from audiomcq.contribution.split import SplitArguments
 from audiomcq.datasets import PARADIGMS
 from audiomcq.evaluation.predictions import AnswerArguments
+from audiomcq.publishing.dataset import PublishArguments
 
 ROOT = Path(__file__).parents[1]
 STAGES = sorted((ROOT / "recipes").glob("*/*.py"))
@@ -29,6 +30,7 @@ OPTIONS = {
     "probe": (ProbeArguments,),
     "split": (SplitArguments,),
     "answer": (AnswerArguments,),
+    "dataset": (PublishArguments,),
 }
 NOT_A_STAGE = {
     "contribution_filter/probe.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
@@ -37,6 +39,7 @@ NOT_A_STAGE = {
     "evaluate/score.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "demo/demo.py": "ten minutes; runs the recipes that are run here",
     "minimal/grpo_audio_loop.py": "run in test_minimal_loop.py",
+    "publish/dataset.py": "run in publishing/test_dataset.py",
 }
 SMOKE = {
     "max_steps": 2,
