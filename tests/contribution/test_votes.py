@@ -19,10 +19,10 @@ from audiomcq.contribution.votes import (
     VoteWriter,
     answered,
     as_voter,
+    count_by_voter,
     list_shards,
     open_run,
     read_votes,
-    tally,
     unparsed_rows,
     write_unparsed,
 )
@@ -260,7 +260,7 @@ def test_a_tally_counts_by_voter_control_and_mode(tmp_path: Path) -> None:
     write(tmp_path, [answer(0), answer(1, choice=None), answer(2, choice=3)])
     write(tmp_path, [answer(0, control="noise")])
     first = {"voter": "org/first", "mode": "generate"}
-    assert tally(read_votes(tmp_path)) == [
+    assert count_by_voter(read_votes(tmp_path)) == [
         {**first, "control": "noise", "asked": 1, "unparsed": 0, "right": 1},
         {**first, "control": "silence", "asked": 3, "unparsed": 1, "right": 1},
     ]

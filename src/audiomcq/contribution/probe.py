@@ -30,10 +30,10 @@ from audiomcq.contribution.votes import (
     VoteWriter,
     answered,
     as_voter,
+    count_by_voter,
     list_shards,
     open_run,
     read_votes,
-    tally,
     write_unparsed,
 )
 from audiomcq.datasets import option_order, row_orders, to_schema
@@ -242,7 +242,7 @@ def _ask(ask: Ask, control: Control, done: Collection[Asked], writer: VoteWriter
 def _report(folder: Path, args: ProbeArguments, asked: int) -> None:
     """Log how far each voter is, and list the rows that most could not answer."""
     votes, unread = write_unparsed(folder)
-    for count in tally(votes):
+    for count in count_by_voter(votes):
         if count["voter"] in args.voters and count["control"] in args.controls and count["mode"] == args.mode:
             logger.log(
                 logging.WARNING if 2 * count["unparsed"] > count["asked"] else logging.INFO,

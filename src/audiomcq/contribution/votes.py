@@ -263,7 +263,7 @@ def unparsed_rows(votes: Dataset) -> list[dict[str, Any]]:
     return counts.filter(most).sort_by([("row_key", "ascending"), ("control", "ascending")]).to_pylist()
 
 
-def tally(votes: Dataset) -> list[dict[str, Any]]:
+def count_by_voter(votes: Dataset) -> list[dict[str, Any]]:
     """Per voter, control and mode: votes `asked`, how many are `unparsed` and how many `right`."""
     table = votes.data.table.select(["voter", "control", "mode", "choice", "correct"])
     table = table.append_column("right", pc.cast(table["correct"], pa.int64()))
