@@ -282,21 +282,22 @@ def test_the_recipe_on_two_processes_goes_on_after_a_kill(
     words = [str(word) for key, value in options.items() for word in (f"--{key}", value)]
     recipe = ROOT / "recipes" / "contribution_filter"
     # What `accelerate launch --num_processes 2` runs on GPUs; on CPUs it starts one process only
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = list(map(str, [*launch, recipe / "probe.py", "--config", recipe / "tiny" / "probe.yaml", *words]))
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    log = tmp_path / "first.log"
+    with log.open("w") as stream, subprocess.Popen(command, stderr=stream) as first:
         deadline = time.monotonic() + 120
-        while len(list(tmp_path.glob("*.parquet"))) < 9:
-            assert first.poll() is None and time.monotonic() < deadline, first.stderr.read()[-2000:]
+        while len(list(tmp_path.glob("*.parquet"))) < 9 and first.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         # Each by itself: workers are in sessions of their own, and outlive their launcher
         for process in [*psutil.Process(first.pid).children(recursive=True), first]:
             process.kill()
+    assert first.returncode == -signal.SIGKILL, log.read_text()[-2000:]
     killed = sum(shard.count for shard in list_shards(tmp_path))
     assert 9 <= killed < 64
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr[-4000:]
     assert f"{killed}/64" in done.stderr
     assert {shard.is_by(0) for shard in list_shards(tmp_path)} == {True, False}
     undisturbed = probe(rows, [str(model_folder)], orders=["cyclic"], batch_size=1, **QUICK)

@@ -196,8 +196,9 @@ def test_what_a_killed_writer_left_is_swept_by_the_next_and_only_its_own(tmp_pat
         assert other.exists()
 
 
-def test_two_processes_cannot_write_the_same_part_of_a_voter(tmp_path: Path) -> None:
+def test_two_processes_cannot_write_the_same_part_of_a_voter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `kill -9` of a launcher leaves behind goes on writing: the next run must not ask the same again beside it."""
+    monkeypatch.setattr("audiomcq.contribution.votes._PATIENCE_SECONDS", 0.1)
     open_run(tmp_path, SETTINGS)
     with as_voter(tmp_path, FIRST, part=0):
         with (

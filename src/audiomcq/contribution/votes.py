@@ -51,6 +51,8 @@ FLUSH_ANSWERS = 1024
 """Answers in a shard at most, but for the last batch."""
 
 _FOOTER = b"audiomcq.votes"
+_PATIENCE_SECONDS = 10.0
+"""How long a killed process may take to be gone."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def as_voter(folder: Path, voter: Voter, part: int = 0) -> Iterator[None]:
     Raises:
         ValueError: another process is at it, or the folder has votes of this voter at another revision or precision.
     """
-    lock = FileLock(folder / f".{voter.slug}-{part}.lock", timeout=0)
+    lock = FileLock(folder / f".{voter.slug}-{part}.lock", timeout=_PATIENCE_SECONDS)
     with _clear_errors(folder):
         try:
             lock.acquire()
