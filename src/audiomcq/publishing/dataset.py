@@ -13,11 +13,12 @@ from typing import Any
 
 import pyarrow
 import yaml
-from datasets import Audio, Dataset, DatasetInfo, Features, List, Value
+from datasets import Audio, Dataset, DatasetInfo, Features
 from pyarrow import parquet
 from tqdm.auto import tqdm
 
 from audiomcq.audio import audio_bytes, audio_seconds
+from audiomcq.contribution.votes import VOTE_FEATURES
 from audiomcq.datasets import split_by_clip
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
 from audiomcq.publishing import licences
@@ -29,20 +30,6 @@ logger = logging.getLogger(__name__)
 PUBLISHED = Features({**FEATURES, "audio": Audio(), **licences.COLUMNS})
 """What published rows hold. Here `audio` decodes by itself where torchcodec is installed, as everywhere on the Hub."""
 
-VOTES = Features(
-    {
-        "row_key": Value("string"),
-        "voter": Value("string"),
-        "revision": Value("string"),
-        "control": Value("string"),
-        "order": Value("string"),
-        "mode": Value("string"),
-        "completion": Value("string"),
-        "choice": Value("int64"),
-        "correct": Value("bool"),
-        "option_logps": List(Value("float64")),
-    }
-)
 FOLDERS = ("weak", "strong", "unlabelled")
 SPLITS = ("train", "validation", "test")
 SPLIT_FILE = "split.json"
@@ -107,7 +94,7 @@ def publish_dataset(
 
     Args:
         splits: rows of the project's schema by split, labelled or not.
-        votes: records of `VOTES`, or None.
+        votes: records of `VOTE_FEATURES`, or None.
         rule: how the labels came from the votes; by default as published. The card says how many labels it gives back.
 
     Returns:
@@ -163,7 +150,7 @@ def write_folder(
     check_clips(parts)
     records = publishable_votes(votes, set(keys)) if votes is not None else []
     if records:
-        _write_parquet(folder / "votes" / "train-00000-of-00001.parquet", [records], VOTES)
+        _write_parquet(folder / "votes" / "train-00000-of-00001.parquet", [records], VOTE_FEATURES)
     configs = make_configs(folder, parts, records)
     texts = CardText(args.repo_id, args.pretty_name, args.languages, args.labels_from, rule or FilterRule())
     clips = {split: [part.clips for part in parts if part.split == split] for split in splits}
@@ -266,7 +253,7 @@ def publishable_votes(votes: Iterable[Mapping[str, Any]], keys: set[str]) -> lis
     Raises:
         ValueError: no vote is on a published row, or two voters have the same name.
     """
-    records = [{name: vote.get(name) for name in VOTES} for vote in votes if vote["row_key"] in keys]
+    records = [{name: vote.get(name) for name in VOTE_FEATURES} for vote in votes if vote["row_key"] in keys]
     if not records:
         raise ValueError("none of the votes is on a published row: are these the votes of other data?")
     voters = sorted({record["voter"] for record in records})
@@ -311,7 +298,7 @@ def make_configs(folder: Path, parts: Sequence[Part], votes: Sequence[Mapping[st
     if votes:
         configs.append({"config_name": "votes", "data_files": [{"split": "train", "path": "votes/train-*.parquet"}]})
         files = list((folder / "votes").iterdir())
-        infos.append(("votes", VOTES, files, {"train": (len(votes), sum(f.stat().st_size for f in files))}))
+        infos.append(("votes", VOTE_FEATURES, files, {"train": (len(votes), sum(f.stat().st_size for f in files))}))
     return {"configs": configs, "dataset_info": [_info(*info) for info in infos]}
 
 
