@@ -175,9 +175,10 @@ def _changes(ballots: Ballots, counted: Ballots, rule: Rule) -> Iterator[tuple[s
         if name != rule.rule:
             yield "rule", name, counted, Rule(name, control=rule.control, mode=rule.mode)
     if len(voters := counted.present("voter")) > 1:
-        fewer = rule.min_correct and min(rule.min_correct, len(voters) - 1)
+        fewer = replace(rule, min_correct=rule.min_correct and min(rule.min_correct, len(voters) - 1))
+        need = "" if rule.rule == "score" else f" ({fewer.needed(len(voters) - 1)} of {len(voters) - 1})"
         for voter in voters:
-            yield "voter", f"without {voter}", counted.without("voter", voter), replace(rule, min_correct=fewer)
+            yield "voter", f"without {voter}{need}", counted.without("voter", voter), fewer
     for control in ballots.only(mode=rule.mode).present("control"):
         if control not in (rule.control, "audio"):
             yield "control", control, ballots.only(mode=rule.mode, control=control), rule

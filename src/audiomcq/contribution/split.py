@@ -26,6 +26,8 @@ RULES = ("majority", "all", "any", "score")
 SCORE = "audio_contribution_score"
 SCORE_THRESHOLD = 0.5
 SPLIT_FILE = "split.json"
+_ROWS_AT_ONCE = 500
+"""Rows of a Parquet row group. Where clips are inline, so many are in memory at once."""
 
 
 @dataclass
@@ -299,7 +301,8 @@ def _write(rows: Dataset, folder: Path, name: str) -> str:
     alone: under the same names, other rows written later would not be read.
     """
     partial = folder / f"{name}.partial"
-    rows.to_parquet(partial)
+    # Told a size, it does not look for clips to guess one: of public rows without audio there are none.
+    rows.to_parquet(partial, batch_size=_ROWS_AT_ONCE)
     with partial.open("rb") as stream:
         digest = hashlib.file_digest(stream, "blake2b").hexdigest()[:16]
     return partial.rename(folder / f"{name}-{digest}.parquet").name
