@@ -36,7 +36,7 @@ def test_the_score_of_votes_by_likelihood_is_the_softmax_at_the_answer(rows: Dat
     """Log-probs that give the answer 0.7, 0.25 (chance) and 0.1 of the options' mass."""
     votes = []
     for row, p in zip(rows, [0.7, 0.25, 0.1] + [0.25] * len(rows), strict=False):
-        logps = [float(np.log(p if choice == row["answer"] else (1 - p) / 3) - 5) for choice in row["choices"]]
+        logps = [float(np.log(p if choice == row["answer"] else (1 - p) / 3) - 2000) for choice in row["choices"]]
         votes.append(vote(row, p > 0.25, mode="likelihood", option_logps=logps))
     labelled = label_rows(rows, table(votes), Rule(mode="likelihood"))
     assert labelled[SCORE][:3] == pytest.approx([0.4, 1, 1.2])
@@ -94,7 +94,12 @@ def test_rows_keep_their_columns_and_order(rows: Dataset) -> None:
 
 def test_votes_with_audio_and_of_another_mode_do_not_count(rows: Dataset) -> None:
     everyone = dict.fromkeys(range(len(rows)), 3)
-    others = [*votes_for(rows, everyone, control="audio"), *votes_for(rows, everyone, mode="likelihood")]
+    others = [
+        one
+        for order in ("given", "cyclic-1", "cyclic-2")
+        for column in ({"control": "audio"}, {"mode": "likelihood"})
+        for one in votes_for(rows, everyone, order=order, **column)
+    ]
     assert set(label_rows(rows, table([*votes_for(rows, {}), *others]))[CONTRIBUTION]) == {"strong"}
 
 
