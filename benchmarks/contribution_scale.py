@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from audiomcq.contribution.probe import VOTE_FEATURES
+from audiomcq.contribution.votes import VOTE_FEATURES
 
 ROOT = Path(__file__).parents[1]
 PUBLIC_ROWS = 571_118
@@ -66,25 +66,22 @@ def write_rows(path: Path, count: int, rng: np.random.Generator) -> np.ndarray:
     return np.char.add(np.char.add(np.char.add(kind, "_"), np.char.add(source, "_")), ids)
 
 
-def write_votes(folder: Path, keys: np.ndarray, rng: np.random.Generator) -> None:
-    """One shard per voter, in an order of its own."""
-    folder.mkdir()
+def write_votes(path: Path, keys: np.ndarray, rng: np.random.Generator) -> None:
+    """One vote per row and voter, each voter's in an order of its own."""
     count = len(keys)
-    for voter in range(VOTERS):
-        correct = rng.random(count) < SILENT_ACCURACY
-        constant = {"voter": f"voter{voter}", "control": "silence", "order": "given", "mode": "generate"}
-        columns = {
-            "row_key": pa.array(rng.permutation(keys)),
-            **{name: pa.repeat(value, count) for name, value in constant.items()},
-            "revision": pa.nulls(count, pa.string()),
-            "completion": pa.repeat("<answer>a sound of the kind that is number 2</answer>", count),
-            "choice": pa.array(rng.integers(OPTIONS, size=count)),
-            "correct": pa.array(correct),
-            "option_logps": pa.nulls(count, pa.list_(pa.float64())),
-        }
-        pq.write_table(
-            pa.table(columns).select(VOTE_FEATURES).cast(VOTE_FEATURES.arrow_schema), folder / f"{voter}.parquet"
-        )
+    with pq.ParquetWriter(path, VOTE_FEATURES.arrow_schema) as writer:
+        for voter in range(VOTERS):
+            constant = {"voter": f"voter{voter}", "control": "silence", "order": "given", "mode": "generate"}
+            columns = {
+                "row_key": pa.array(rng.permutation(keys)),
+                **{name: pa.repeat(value, count) for name, value in constant.items()},
+                "revision": pa.nulls(count, pa.string()),
+                "completion": pa.repeat("<answer>a sound of the kind that is number 2</answer>", count),
+                "choice": pa.array(rng.integers(OPTIONS, size=count)),
+                "correct": pa.array(rng.random(count) < SILENT_ACCURACY),
+                "option_logps": pa.nulls(count, pa.list_(pa.float64())),
+            }
+            writer.write_table(pa.table(columns).select(list(VOTE_FEATURES)).cast(VOTE_FEATURES.arrow_schema))
 
 
 def run(recipe: str, rows: int, options: dict[str, object], cache: Path) -> Run:
@@ -116,7 +113,7 @@ def run(recipe: str, rows: int, options: dict[str, object], cache: Path) -> Run:
 def measure(rows: int, folder: Path) -> list[Run]:
     """Split and report of `rows` rows."""
     rng = np.random.default_rng(0)
-    data, votes, labelled, cache = (folder / name for name in ("rows.parquet", "votes", "labelled", "cache"))
+    data, votes, labelled, cache = (folder / name for name in ("rows.parquet", "votes.parquet", "labelled", "cache"))
     write_votes(votes, write_rows(data, rows, rng), rng)
     settings = ROOT / "recipes" / "contribution_filter" / "tiny"
     common = {"dataset_split": "train"}

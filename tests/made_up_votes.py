@@ -5,7 +5,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from audiomcq.contribution.probe import VOTE_FEATURES
+from audiomcq.contribution.votes import VOTE_FEATURES
 from audiomcq.examples import row_key
 
 

@@ -5,8 +5,7 @@ python recipes/contribution_filter/split.py --config recipes/contribution_filter
 
 from pathlib import Path
 
-from audiomcq.contribution.split import Rule, SplitArguments, save_split
-from audiomcq.contribution.votes import read_votes
+from audiomcq.contribution.split import Rule, SplitArguments, load_votes, save_split
 from audiomcq.datasets import load_rows
 from audiomcq.run import clear_errors, parse, set_up_logging
 
@@ -19,4 +18,4 @@ if __name__ == "__main__":
             split: load_rows(args.dataset, split, args.dataset_config, args.audio_root, args.max_bad_fraction, False)
             for split in args.dataset_split.split("+")
         }
-        save_split(splits, read_votes(args.votes), rule, args)
+        save_split(splits, load_votes(args.votes), rule, args)

@@ -280,8 +280,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 from audiomcq.contribution.report import contribution_report
-from audiomcq.contribution.split import label_rows
-from audiomcq.contribution.votes import read_votes
+from audiomcq.contribution.split import label_rows, load_votes
 from audiomcq.datasets import to_schema
 
 spec = importlib.util.spec_from_file_location("scale", sys.argv[1])
@@ -290,10 +289,10 @@ sys.modules["scale"] = scale
 spec.loader.exec_module(scale)
 folder, seconds = Path(sys.argv[2]), {}
 for count in map(int, sys.argv[3:]):
-    data, votes = folder / f"{count}.parquet", folder / f"votes{count}"
+    data, votes = folder / f"{count}.parquet", folder / f"votes{count}.parquet"
     rng = np.random.default_rng(0)
     scale.write_votes(votes, scale.write_rows(data, count, rng), rng)
-    rows, votes = to_schema(Dataset.from_parquet(str(data))), read_votes(votes)
+    rows, votes = to_schema(Dataset.from_parquet(str(data))), load_votes(votes)
     started = time.process_time()
     contribution_report(label_rows(rows, votes), votes)
     seconds[count] = time.process_time() - started

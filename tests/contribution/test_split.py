@@ -11,7 +11,15 @@ from datasets import Dataset, load_dataset
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.ballots import ballots_of, questions_of
 from audiomcq.contribution.controls import silence_control
-from audiomcq.contribution.split import Rule, SplitArguments, label_rows, save_split, trainability
+from audiomcq.contribution.split import (
+    Rule,
+    SplitArguments,
+    label_rows,
+    load_votes,
+    save_split,
+    saved_votes,
+    trainability,
+)
 from audiomcq.datasets import load_rows
 from audiomcq.examples import CONTRIBUTION, Row, row_key
 from audiomcq.generation import answer_questions, to_answer
@@ -249,3 +257,12 @@ def test_rows_labelled_anew_in_a_folder_of_the_same_name_are_the_ones_that_load(
     saved.rename(saved.with_name("before"))
     save_split({"train": rows}, table(votes_for(rows, {7: 2})), Rule(), SplitArguments(output_dir=str(saved)))
     assert load_rows(saved, config="weak")["id"] == ["7"]
+
+
+def test_the_votes_beside_the_rows_label_them_again(saved: Path, rows: Dataset, tmp_path: Path) -> None:
+    (file,) = saved.glob("votes-*.parquet")
+    assert label_rows(rows, load_votes(file))[CONTRIBUTION] == load_rows(saved, "train+test")[CONTRIBUTION]
+    assert saved_votes(saved).num_rows == load_votes(file).num_rows
+    assert saved_votes(tmp_path) is None
+    with pytest.raises(ValueError, match=r"none\.parquet: no such file of votes"):
+        load_votes(tmp_path / "none.parquet")

@@ -34,7 +34,10 @@ class ReportArguments:
     dataset_split: str = field(default="train", metadata={"help": "Split to report on."})
     audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
     votes: str | None = field(
-        default=None, metadata={"help": "Folder of votes; null: those beside the rows, if any, else a report without."}
+        default=None,
+        metadata={
+            "help": "Folder or Parquet file of votes; null: those beside the rows, if any, else a report without."
+        },
     )
     examples: int = field(default=2, metadata={"help": "Rows of each kind shown with their audio."})
     output_dir: str = field(default="outputs/contribution_report", metadata={"help": "Where the report is written."})

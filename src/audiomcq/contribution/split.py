@@ -18,6 +18,7 @@ import yaml
 from datasets import Dataset, concatenate_datasets
 
 from audiomcq.contribution.ballots import Ballots, Questions, Tally, ballots_of, questions_of, tally
+from audiomcq.contribution.votes import read_votes
 from audiomcq.examples import CONTRIBUTION, BrokenRow, report_broken
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class SplitArguments:
     dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
     dataset_split: str = field(default="train", metadata={"help": "Split that was probed."})
     audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
-    votes: str = field(default="outputs/votes", metadata={"help": "Folder of votes."})
+    votes: str = field(default="outputs/votes", metadata={"help": "Folder of votes, or one Parquet file."})
     max_bad_fraction: float = field(default=0.01, metadata={"help": "Share of rows that may lack votes."})
     unparsed: str = field(
         default="strong", metadata={"help": "Rows most votes on which chose nothing: strong, or leave_out."}
@@ -288,10 +289,23 @@ def _labelled(rows: Dataset, weak: np.ndarray, score: np.ndarray, keep: np.ndarr
     return rows if keep.all() else rows.select(np.flatnonzero(keep))
 
 
+def load_votes(source: str | Path) -> Dataset:
+    """Votes from a folder that a probe writes to, or from one Parquet file of them.
+
+    Raises:
+        ValueError: nothing is there, or the folder holds no votes.
+    """
+    if Path(source).suffix == ".parquet":
+        if not Path(source).is_file():
+            raise ValueError(f"{source}: no such file of votes")
+        return Dataset.from_parquet(str(source))
+    return read_votes(source)
+
+
 def saved_votes(folder: str | Path) -> Dataset | None:
     """The votes that `save_split` left in a folder, or None where there are none."""
-    files = sorted(str(file) for file in Path(folder).glob("votes-*.parquet"))
-    return Dataset.from_parquet(files) if files else None
+    files = sorted(Path(folder).glob("votes-*.parquet"))
+    return load_votes(files[0]) if files else None
 
 
 def _write(rows: Dataset, folder: Path, name: str) -> str:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from audiomcq.contribution.probe import VOTE_FEATURES as VOTE_FEATURES
+
 
 def read_votes(folder: str | Path) -> Dataset:
     """All votes of a folder of Parquet files.
