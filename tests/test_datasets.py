@@ -74,6 +74,9 @@ def test_a_folder_laid_out_as_on_the_hub_loads_by_config_and_split(rows: Dataset
     assert keys(load_rows(tmp_path, config="more")) == keys(rows.select(range(6)))
     with pytest.raises(ValueError, match="Unknown split"):
         load_rows(tmp_path, "test", "few")
+    # Other rows under the same names are read, not those that `load_dataset` kept of the folder.
+    rows.select(range(2)).to_parquet(tmp_path / "data" / "few.parquet")
+    assert keys(load_rows(tmp_path, config="few")) == keys(rows.select(range(2)))
 
 
 def test_splits_joined_with_a_plus_come_one_after_the_other(rows: Dataset, tmp_path: Path) -> None:
