@@ -17,7 +17,7 @@ from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
 from audiomcq.contribution.probe import ProbeArguments
 from audiomcq.contribution.split import SplitArguments
 from audiomcq.datasets import PARADIGMS
-from audiomcq.evaluation.predictions import AnswerArguments
+from audiomcq.evaluation.answering import AnswerArguments
 
 ROOT = Path(__file__).parents[1]
 STAGES = sorted((ROOT / "recipes").glob("*/*.py"))

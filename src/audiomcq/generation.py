@@ -130,11 +130,12 @@ def answer_batches(
 
 
 def to_answer(row: Row, control: str, order: str, completion: str) -> Answer:
-    """What a completion chose, read by the one matcher. `order` is how the options were shown."""
-    parsed = parse_answer(completion, row["choices"])
-    return Answer(
-        row_key(row), control, order, completion, parsed.choice, is_correct(parsed, row["choices"], row["answer"])
-    )
+    """What a completion chose, read by the one matcher. `order` is how the options were shown: letters name places in it."""
+    indices = option_order(row, order)
+    shown = [row["choices"][i] for i in indices]
+    parsed = parse_answer(completion, shown)
+    choice = None if parsed.choice is None else indices[parsed.choice]
+    return Answer(row_key(row), control, order, completion, choice, is_correct(parsed, shown, row["answer"]))
 
 
 def answer_questions(
