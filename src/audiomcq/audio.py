@@ -4,6 +4,7 @@ Decoding is soundfile's: wav, flac, ogg and mp3 need nothing but the pip wheel. 
 first (`ffmpeg -i clip.m4a clip.flac`).
 """
 
+import hashlib
 import io
 import logging
 import math
@@ -90,6 +91,23 @@ def audio_seconds(source: AudioSource, root: str | Path | None = None) -> float:
         return len(source["array"]) / source["sampling_rate"]
     with _open(source, root, describe(source)) as handle:
         return handle.frames / handle.samplerate
+
+
+def stored_size(source: AudioSource, root: str | Path | None = None) -> int | None:
+    """Bytes of a clip as it is stored, None where it is not at hand."""
+    if isinstance(source, dict) and source.get("bytes") is not None:
+        return len(source["bytes"])
+    path = source.get("path") if isinstance(source, dict) else source
+    file = Path(root or "", path) if isinstance(path, str | Path) and path else None
+    return file.stat().st_size if file is not None and file.is_file() else None
+
+
+def stored_digest(source: AudioSource, root: str | Path | None = None) -> str:
+    """Hash of a clip's bytes as they are stored: equal for copies of a file, not for two encodings of one sound."""
+    content = source.get("bytes") if isinstance(source, dict) else None
+    if content is None:
+        content = Path(root or "", source["path"] if isinstance(source, dict) else source).read_bytes()
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def cut(waveform: np.ndarray, max_seconds: float) -> tuple[np.ndarray, bool]:
