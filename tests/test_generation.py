@@ -1,7 +1,9 @@
 """Answering many questions: in their order, whatever the batches are, and without ever guessing."""
 
 import logging
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -124,3 +126,92 @@ def test_what_is_done_is_not_asked_again_and_processes_share_the_questions(
     ]
     assert sorted(halves[0] + halves[1], key=repr) == sorted(whole, key=repr)
     assert all(halves)
+
+
+THIRTY_SECONDS = Control("silence", lambda row: silence(1.0), heard=lambda row: None, seconds=lambda row: 1.0)
+
+
+def encoded_clips(lalm: LALM) -> list[int]:
+    """Grows by the number of clips whenever the audio tower works."""
+    clips: list[int] = []
+    lalm.model.base_model.audio_tower.register_forward_pre_hook(
+        lambda module, args, kwargs: clips.append(len(kwargs.get("feature_lens", ()))), with_kwargs=True
+    )
+    return clips
+
+
+def test_what_all_questions_hear_is_encoded_and_prefilled_once_per_run(
+    lalm: LALM, encoder: PromptEncoder, rows: Dataset
+) -> None:
+    clips, prefilled = encoded_clips(lalm), []
+    lalm.model.base_model.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: prefilled.append(kwargs["inputs_embeds"].shape[:2]), with_kwargs=True
+    )
+    few = [rows[index] for index in range(9)]
+    answers = answer_questions(lalm, encoder, few, THIRTY_SECONDS, batch_size=4, max_new_tokens=2)
+    assert clips == [1]
+    (first, *_), lengths = prefilled, [length for _, length in prefilled]
+    assert first[0] == 1
+    assert lengths.count(first[1]) == 1
+    assert len(prefilled) == 1 + 3 * 2  # one prefill; of each of three batches its questions and one more token
+    apart = [answer_questions(lalm, encoder, [row], THIRTY_SECONDS, max_new_tokens=2)[0] for row in few]
+    assert answers == apart  # what a batch writes behind the kept prefill does not reach the next one
+
+
+@pytest.mark.parametrize("mode", ["generate", "likelihood"])
+def test_questions_on_one_clip_share_a_batch_and_its_encoding(
+    lalm: LALM, encoder: PromptEncoder, rows: Dataset, mode: Any
+) -> None:
+    few = [{**rows[clip], "id": f"{clip}-{n}", "question": f"Question {n}?"} for n in range(2) for clip in (3, 1, 2)]
+    clips, played = encoded_clips(lalm), []
+    control = audio_control()
+    counting = Control(
+        "audio", lambda row: played.append(row["id"]) or control.play(row), control.heard, control.seconds
+    )
+    batches = list(answer_batches(lalm, encoder, few, counting, batch_size=3, max_new_tokens=2, mode=mode))
+    assert [[answer.row_key[-3] for answer in batch] for batch in batches] == [["1"] * 2, ["3"] * 2, ["2"] * 2] or (
+        sorted(len({answer.row_key[-3] for answer in batch}) for batch in batches) == [1, 1, 1]
+    )
+    assert clips == [1, 1, 1]
+    assert len(played) == 3
+    clips.clear()
+    list(answer_batches(lalm, encoder, few, counting, batch_size=6, max_new_tokens=2, mode=mode))
+    assert clips == [3]
+    clips.clear()
+    list(answer_batches(lalm, encoder, few, counting, orders=["cyclic"], batch_size=4, max_new_tokens=2, mode=mode))
+    assert clips == [1, 1, 1]  # eight questions on each clip, in two batches
+
+
+@pytest.mark.parametrize("mode", ["generate", "likelihood"])
+def test_a_model_that_cannot_share_answers_the_same_and_says_so_once(
+    lalm: LALM, encoder: PromptEncoder, rows: Dataset, mode: Any,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    few, asked = (
+        [rows[index] for index in range(5)],
+        dict(orders=["cyclic"], batch_size=6, max_new_tokens=6, mode=mode),
+    )
+    shared = answer_questions(lalm, encoder, few, **asked)
+    monkeypatch.setattr("audiomcq.shared_prefix.SHARING_FAMILIES", ("none",))
+    with caplog.at_level(logging.WARNING, logger="audiomcq"):
+        plain = answer_questions(lalm, encoder, few, **asked)
+    assert [answer.completion for answer in plain] == [answer.completion for answer in shared]
+    if mode == "likelihood":
+        np.testing.assert_allclose(*([a.option_logps for a in answers] for answers in (plain, shared)), atol=1e-5)
+    (message,) = [record.getMessage() for record in caplog.records if record.name == "audiomcq.generation"]
+    assert message.startswith("every question is prefilled by itself: qwen2_5_omni_thinker is not among")
+
+
+def test_a_template_with_the_audio_after_the_question_is_refused(
+    lalm: LALM, encoder: PromptEncoder, rows: Dataset
+) -> None:
+    lalm.processor.chat_template = lalm.processor.chat_template.replace(
+        "in message.content", "in message.content[::-1]"
+    )
+    with pytest.raises(ValueError, match="chat template puts the audio after the question"):
+        answer_questions(lalm, encoder, [rows[0]])
+
+
+def test_an_unknown_mode_is_named(lalm: LALM, encoder: PromptEncoder, rows: Dataset) -> None:
+    with pytest.raises(ValueError, match="mode 'logits' is unknown; known: generate, likelihood"):
+        answer_questions(lalm, encoder, [rows[0]], mode="logits")

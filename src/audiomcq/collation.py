@@ -6,7 +6,7 @@ features and tokens without an error.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,13 @@ class EncodedPrompt:
         input_ids: token ids, the audio placeholder repeated once per audio token, ending where the answer starts.
         features: mel of shape (frames, mels), or None without audio.
         mask: which frames are audio, shape (frames,), or None without audio.
+        mask_name: what the model calls that mask.
     """
 
     input_ids: list[int]
     features: torch.Tensor | None
     mask: torch.Tensor | None
+    mask_name: str = "feature_attention_mask"
 
 
 @dataclass
@@ -79,39 +81,78 @@ class PromptEncoder:
     def __call__(
         self, rows: Sequence[Row], waveforms: Sequence[np.ndarray | None] | None = None
     ) -> list[EncodedPrompt]:
-        """Encode rows, each with its own clip or with the waveform given in its place (None: no audio at all)."""
+        """Encode rows, each with its own clip or with the waveform given in its place (None: no audio at all).
+
+        Rows that are given one and the same array share its mel, which is computed once.
+        """
         if waveforms is None:
             waveforms = [self.waveform(row) for row in rows]
         else:
-            waveforms = [
-                None if audio is None else self._cut(row, audio) for row, audio in zip(rows, waveforms, strict=True)
-            ]
+            played = {id(audio): (row, audio) for row, audio in zip(rows, waveforms, strict=True) if audio is not None}
+            heard = {key: self._cut(row, audio) for key, (row, audio) in played.items()}
+            waveforms = [None if audio is None else heard[id(audio)] for audio in waveforms]
         conversations = [
             conversation(row["question"], row["choices"], audio) for row, audio in zip(rows, waveforms, strict=True)
         ]
+        first: dict[int, int] = {}
+        for index, audio in enumerate(waveforms):
+            first.setdefault(id(audio), index)
+        opening = [index if audio is None else first[id(audio)] for index, audio in enumerate(waveforms)]
+        distinct = [index for index in range(len(rows)) if opening[index] == index]
+        encoded = self._encode([conversations[i] for i in distinct], [waveforms[i] for i in distinct])
+        prompts = dict(zip(distinct, encoded, strict=True))
+        if len(distinct) < len(rows):
+            texts = self._unexpanded(conversations)
+            for index, one in enumerate(opening):
+                if index != one:
+                    prompts[index] = self._same_audio(texts[index], texts[one], prompts[one])
+        return [prompts[index] for index in range(len(rows))]
+
+    def _encode(
+        self, conversations: Sequence[list[dict[str, Any]]], waveforms: Sequence[np.ndarray | None]
+    ) -> list[EncodedPrompt]:
         audios = [audio for audio in waveforms if audio is not None]
         encoded = self.processor.apply_chat_template(
-            conversations,
+            list(conversations),
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             processor_kwargs={"audio_kwargs": self._audio_kwargs(audios)} if audios else {},
         )
         features = iter(encoded.get("input_features", ()))
-        masks = iter(encoded.get("feature_attention_mask", ()))
+        masks = iter(encoded.get(self.family.mask_name, ()))
+        # Some processors pad whatever they are asked
+        rows = zip(encoded["input_ids"], encoded["attention_mask"], waveforms, strict=True)
         return [
-            EncodedPrompt(list(ids), *self._mel(next(features), next(masks)))
-            if audio is not None
-            else EncodedPrompt(list(ids), None, None)
-            for ids, audio in zip(encoded["input_ids"], waveforms, strict=True)
+            EncodedPrompt(
+                [int(token) for token, kept in zip(ids, mask, strict=True) if kept],
+                *((None, None) if audio is None else self._mel(next(features), next(masks))),
+                self.family.mask_name,
+            )
+            for ids, mask, audio in rows
         ]
+
+    def _unexpanded(self, conversations: Sequence[list[dict[str, Any]]]) -> list[list[int]]:
+        """Token ids of the prompts with one placeholder for the audio, whatever its length."""
+        texts = self.processor.apply_chat_template(list(conversations), add_generation_prompt=True, tokenize=False)
+        return self.processor.tokenizer(texts)["input_ids"]
+
+    def _same_audio(self, text: list[int], known: list[int], prompt: EncodedPrompt) -> EncodedPrompt:
+        """Another question on the audio of `prompt`, whose own text is `known`."""
+        ids, marker = prompt.input_ids, self.processor.audio_token_id
+        start, place = known.index(marker), text.index(marker)
+        end = len(ids) - len(known[start + 1 :])
+        if ids[:start] + ids[end:] != known[:start] + known[start + 1 :]:
+            raise ValueError("this processor rewrites the text around its audio: give every row an array of its own")
+        return replace(prompt, input_ids=text[:place] + ids[start:end] + text[place + 1 :])
 
     def _audio_kwargs(self, audios: Sequence[np.ndarray]) -> dict[str, Any]:
         """Pad to the longest clip of the batch instead of 300 s where the family allows it (upstream: 30,000 frames a clip)."""
         if not self.family.trims_mel:
             return {}
         longest = max(len(audio) for audio in audios)
-        return {"max_length": padded_samples(longest, self.processor.feature_extractor), "truncation": True}
+        length = padded_samples(longest, self.processor.feature_extractor)
+        return {"max_length": length, "padding": "max_length", "truncation": True}
 
     def _mel(self, features: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         mel, valid = torch.as_tensor(np.asarray(features)).T, torch.as_tensor(np.asarray(mask))
@@ -132,7 +173,7 @@ def audio_batch(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
         raise ValueError(f"{len(prompts) - len(features)} of {len(prompts)} prompts in the batch have no audio")
     return {
         "input_features": pad_sequence(features, batch_first=True).transpose(1, 2),
-        "feature_attention_mask": pad_sequence([prompt.mask for prompt in prompts], batch_first=True),
+        prompts[0].mask_name: pad_sequence([prompt.mask for prompt in prompts], batch_first=True),
     }
 
 

@@ -11,8 +11,9 @@ which predicts nothing. Letters in shapes: B prompts, G completions of each, N =
 longest prompt / completion / packed row.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +23,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
-SHARING_FAMILIES = ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker", "qwen2_audio")
+SHARING_FAMILIES = (
+    "qwen2_5_omni_thinker",
+    "qwen3_omni_moe_thinker",
+    "qwen2_audio",
+    "audioflamingo3",
+    "musicflamingo",
+)
 SHARING_ATTENTION = ("sdpa", "eager")
 PROMPT, PADDING, IGNORED = 0, -1, -100
 
@@ -130,6 +137,12 @@ def shared_attention_mask(segment_ids: Tensor) -> Tensor:
     return visible[:, None]
 
 
+def _for_attention(causal_lm: PreTrainedModel, mask: Tensor) -> Tensor:
+    if causal_lm.config.get_text_config()._attn_implementation != "eager":
+        return mask
+    return torch.zeros_like(mask, dtype=causal_lm.dtype).masked_fill(~mask, torch.finfo(causal_lm.dtype).min)
+
+
 def shared_logps(
     model: nn.Module,
     packed: PackedBatch,
@@ -146,9 +159,7 @@ def shared_logps(
     """
     _check_audio_rows(audio, len(packed.input_ids))
     causal_lm = _causal_lm(model)
-    mask = shared_attention_mask(packed.segment_ids)
-    if causal_lm.config.get_text_config()._attn_implementation == "eager":  # adds it to the scores
-        mask = torch.zeros_like(mask, dtype=causal_lm.dtype).masked_fill(~mask, torch.finfo(causal_lm.dtype).min)
+    mask = _for_attention(causal_lm, shared_attention_mask(packed.segment_ids))
     inputs = {"input_ids": packed.input_ids, "attention_mask": mask, "position_ids": packed.position_ids, **audio}
     with selected_hidden_states(
         causal_lm, partial(unpack, packed=packed)
@@ -185,23 +196,122 @@ def generate(
     """
     _check_audio_rows(audio, len(input_ids))
     causal_lm = _causal_lm(model)
-    cache = DynamicCache(config=causal_lm.config.get_text_config(decoder=True))
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     prompt = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
-    prefix = {name: value[:, :-1] for name, value in prompt.items()}
-    with (
-        torch.no_grad(),
-        selected_hidden_states(causal_lm, lambda hidden: hidden[:, -1:]),
-    ):  # nobody reads these logits
-        causal_lm(**prefix, **audio, past_key_values=cache, use_cache=True)
-    if cache.get_seq_length() != input_ids.size(1) - 1:
-        raise ValueError(
-            "the prompt was not kept in the cache: disable gradient checkpointing or call eval() to generate"
-        )
+    cache = _prefill(causal_lm, {name: value[:, :-1] for name, value in prompt.items()}, audio)
     cache.batch_repeat_interleave(num_generations)
     prompt = {name: value.repeat_interleave(num_generations, dim=0) for name, value in prompt.items()}
     # The class's method, because `shared_generation` replaces the instance's
     return type(causal_lm).generate(causal_lm, **prompt, past_key_values=cache, generation_config=generation_config)
+
+
+def _prefill(causal_lm: PreTrainedModel, prompt: dict[str, Tensor], audio: dict[str, Tensor]) -> DynamicCache:
+    cache = DynamicCache(config=causal_lm.config.get_text_config(decoder=True))
+    with torch.no_grad(), selected_hidden_states(causal_lm, lambda hidden: hidden[:, -1:]):  # nobody reads its logits
+        causal_lm(**prompt, **audio, past_key_values=cache, use_cache=True)
+    if cache.get_seq_length() != prompt["input_ids"].size(1):
+        raise ValueError(
+            "the prompt was not kept in the cache: disable gradient checkpointing or call eval() to generate"
+        )
+    return cache
+
+
+@dataclass
+class Prefixes:
+    """Beginnings of prompts that are encoded and prefilled, to go on from any number of times.
+
+    input_ids, attention_mask: (U, P), padded on the left. kept: their cache, U rows of P tokens; never written to again.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    kept: DynamicCache
+
+    def cache(self, rows: Tensor) -> DynamicCache:
+        """A new cache whose row i is that of prefix `rows[i]`; what is written to it does not reach the kept one."""
+        cache = copy(self.kept)
+        cache.layers = [copy(layer) for layer in self.kept.layers]
+        for layer in cache.layers:
+            layer.keys, layer.values = (
+                # Growing makes a new tensor, so that a view of a prefix that stands alone will do
+                kept.expand(len(rows), -1, -1, -1) if len(kept) == 1 else kept.index_select(0, rows)
+                for kept in (layer.keys, layer.values)
+            )
+        return cache
+
+
+def prefill(model: nn.Module, prefixes: Sequence[Sequence[int]], audio: dict[str, Tensor]) -> Prefixes:
+    """Encode the audio of U beginnings of prompts and run the model over them once.
+
+    prefixes: token ids, audio placeholders expanded, no padding. audio: as in `shared_logps`, one row per prefix.
+    Raises ValueError when a prefix is empty, or cannot be kept (gradient checkpointing while training).
+    """
+    _check_audio_rows(audio, len(prefixes))
+    if not all(prefixes):
+        raise ValueError("a prefix has no tokens: prompts that begin differently share nothing")
+    causal_lm = _causal_lm(model)
+    ids, mask = _left_padded(prefixes, causal_lm.device)
+    prompt = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    return Prefixes(ids, mask, _prefill(causal_lm, prompt, audio))
+
+
+@dataclass
+class Continuation:
+    """N prompts, each a prefix and what follows: prompt i is prefix `rows[i]` with the token ids `suffixes[i]` after it."""
+
+    prefixes: Prefixes
+    rows: Sequence[int]
+    suffixes: Sequence[Sequence[int]]
+
+
+def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: int, **options: object) -> Tensor:
+    """The model's own `generate` (with its `options`) from prefixes that are prefilled: the new tokens, (N, new tokens)."""
+    causal_lm, prefixes = _causal_lm(model), prompts.prefixes
+    rows = torch.tensor(prompts.rows, device=causal_lm.device)
+    suffix_ids, suffix_mask = _left_padded(prompts.suffixes, causal_lm.device)
+    mask = torch.cat([prefixes.attention_mask[rows], suffix_mask], dim=1)
+    ids = torch.cat([prefixes.input_ids[rows], suffix_ids], dim=1).masked_fill(mask == 0, pad_token_id)
+    tokens = type(causal_lm).generate(
+        causal_lm,
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(-1) - 1).clamp(min=0),  # counts on across the padding between prefix and suffix
+        past_key_values=prefixes.cache(rows),
+        pad_token_id=pad_token_id,
+        **options,
+    )
+    return tokens[:, ids.size(1) :]
+
+
+def continued_logps(
+    model: nn.Module, prompts: Continuation, completions: Sequence[Sequence[Sequence[int]]]
+) -> list[list[Tensor]]:
+    """Log-probs (nats) of the tokens of each completion of each prompt, in one forward over all of them.
+
+    A completion sees its prompt and itself, as in `shared_logps`. Returns one tensor of its length per completion.
+    """
+    causal_lm, prefixes = _causal_lm(model), prompts.prefixes
+    rows = torch.tensor(prompts.rows, device=causal_lm.device)
+    packed = pack([list(suffix) for suffix in prompts.suffixes], completions, device=causal_lm.device)
+    seen, within = prefixes.attention_mask[rows], shared_attention_mask(packed.segment_ids)
+    before = seen.bool()[:, None, None].expand(-1, -1, within.size(2), -1)
+    with torch.no_grad(), selected_hidden_states(causal_lm, partial(unpack, packed=packed)):
+        logits = causal_lm(
+            input_ids=packed.input_ids,
+            attention_mask=_for_attention(causal_lm, torch.cat([before, within], dim=-1)),
+            position_ids=packed.position_ids + seen.sum(-1, keepdim=True),
+            past_key_values=prefixes.cache(rows),
+            use_cache=True,
+        ).logits
+    logps = iter(_score(logits, packed.labels, 1.0, False)[0])
+    return [[next(logps)[: len(completion)] for completion in answers] for answers in completions]
+
+
+def _left_padded(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    rows = [torch.tensor(row) for row in ids]
+    padded = pad_sequence(rows, batch_first=True, padding_side="left")
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
+    return padded.to(device), mask.to(device)
 
 
 @contextmanager
