@@ -40,8 +40,8 @@ def test_a_run_that_is_stopped_goes_on_with_what_is_missing_and_ends_with_the_sa
     run_batches, batches = answering.answer_batches, []
 
     def stop_after(limit: int):
-        def run(*options):
-            for batch in run_batches(*options):
+        def run(*options, **more):
+            for batch in run_batches(*options, **more):
                 if len(batches) == limit:
                     raise KeyboardInterrupt
                 batches.append(batch)

@@ -16,9 +16,10 @@ from audiomcq import __version__
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.controls import silence_control
 from audiomcq.datasets import row_orders
+from audiomcq.endpoints import endpoint_batches, parse_voter
 from audiomcq.evaluation.predictions import PartWriter, finish_run, fingerprint, read_done, start_run, texts_of
 from audiomcq.examples import Row, row_key
-from audiomcq.generation import Answer, Asked, Control, answer_batches, answer_questions, audio_control
+from audiomcq.generation import Answer, Asked, Control, Mode, answer_batches, answer_questions, audio_control
 from audiomcq.models import load_lalm
 from audiomcq.prompts import PROMPT_VERSION
 
@@ -36,10 +37,10 @@ Batches = Callable[[Control, Collection[Asked]], Iterator[list[Answer]]]
 class AnswerArguments:
     """Options of recipes/evaluate/answer.py."""
 
-    model: str = field(default="", metadata={"help": "Path or Hub id of the model."})
+    model: str = field(default="", metadata={"help": "Path or Hub id of the model, or an endpoint: URL#model."})
     model_revision: str | None = field(default=None, metadata={"help": "Revision of a model on the Hub."})
     name: str | None = field(
-        default=None, metadata={"help": "Name of the prediction file; default: the last part of the model's name."}
+        default=None, metadata={"help": "Name of the prediction file; default: the last part of the model's."}
     )
     dataset: str = field(default="", metadata={"help": "Hub id, folder or file of rows."})
     dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
@@ -56,6 +57,9 @@ class AnswerArguments:
     silence_seconds: float | None = field(
         default=None, metadata={"help": "Length of the silence; null: as long as the clip."}
     )
+    mode: Mode = field(
+        default="generate", metadata={"help": "generate: the model writes; likelihood: its likeliest option counts."}
+    )
     seed: int = field(default=0, metadata={"help": "Seed of the controls that draw something."})
     max_audio_seconds: float = field(default=30.0, metadata={"help": "Longer clips are cut to this many seconds."})
     dtype: str = field(default="bfloat16", metadata={"help": "float32, bfloat16 or float16."})
@@ -69,7 +73,7 @@ class AnswerArguments:
     @property
     def path(self) -> Path:
         """The prediction file of this run."""
-        return Path(self.output_dir) / f"{self.name or Path(self.model).name}.jsonl"
+        return Path(self.output_dir) / f"{self.name or Path(self.model.rpartition('#')[2]).name}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,13 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row]) -> Path:
 
 
 def check_parity(args: AnswerArguments, rows: Sequence[Row]) -> Parity:
-    """Answer the first `args.check_parity` rows one by one and in batches of `args.batch_size`, and compare the texts."""
+    """Answer the first `args.check_parity` rows one by one and in batches of `args.batch_size`, and compare the texts.
+
+    Raises:
+        ValueError: the model is an endpoint.
+    """
+    if parse_voter(args.model):
+        raise ValueError(f"{args.model}: a server forms its own batches; check_parity is for models that are loaded here")
     few = [rows[index] for index in range(min(args.check_parity, len(rows)))]
     lalm, encoder = _model(args)
     alone, together = (
@@ -150,7 +160,7 @@ def check_parity(args: AnswerArguments, rows: Sequence[Row]) -> Parity:
 def run_settings(args: AnswerArguments, rows: Sequence[Row]) -> dict[str, Any]:
     """All that decides an answer: what a run that is resumed must have in common with the one that was stopped."""
     copied = ("model", "dataset", "dataset_config", "dataset_split", "orders", "dtype", "max_audio_seconds",
-              "batch_size", "max_new_tokens", "silence_seconds", "seed")  # fmt: skip
+              "batch_size", "max_new_tokens", "mode", "silence_seconds", "seed")  # fmt: skip
     return {
         **{name: getattr(args, name) for name in copied},
         **_identity(args.model, args.model_revision),
@@ -166,6 +176,8 @@ def _identity(model: str, revision: str | None) -> dict[str, str | None]:
 
     The hash covers sizes and both ends of every file, so that it costs nothing for 15 GB.
     """
+    if parse_voter(model):
+        return {"revision": None, "weights": None}
     if not Path(model).is_dir():
         try:
             commit = extract_commit_hash(cached_file(model, "config.json", revision=revision), None)
@@ -184,17 +196,19 @@ def _identity(model: str, revision: str | None) -> dict[str, str | None]:
 
 
 def _batches(args: AnswerArguments, rows: Sequence[Row]) -> Batches:
-    """This process's share of the batches, with the model loaded."""
-    lalm, encoder = _model(args)
+    """This process's share of the batches, from the model loaded here or from a server."""
     state = PartialState()
-
-    def answer(control: Control, done: Collection[Asked]) -> Iterator[list[Answer]]:
-        return answer_batches(
-            lalm, encoder, rows, control, args.orders, args.batch_size, args.max_new_tokens,
-            done, state.process_index, state.num_processes,
-        )  # fmt: skip
-
-    return answer
+    share = {"part": state.process_index, "parts": state.num_processes}
+    if endpoint := parse_voter(args.model):
+        if args.mode != "generate":
+            raise ValueError(f"{args.model}: a server tells no likelihoods; leave out mode {args.mode}")
+        return lambda control, done: endpoint_batches(
+            endpoint, rows, control, args.orders, args.max_audio_seconds, args.batch_size, args.max_new_tokens, done, **share
+        )
+    lalm, encoder = _model(args)
+    return lambda control, done: answer_batches(
+        lalm, encoder, rows, control, args.orders, args.batch_size, args.max_new_tokens, done, mode=args.mode, **share
+    )
 
 
 def _model(args: AnswerArguments) -> tuple[Any, PromptEncoder]:
