@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from audiomcq.audio import cut, load_audio, padded_samples
 from audiomcq.examples import CONTRIBUTION, Row, row_key
 from audiomcq.models import Family
-from audiomcq.prompts import CotVariant, completion_target, conversation
+from audiomcq.prompts import AUDIOMCQ_STYLE, CotVariant, PromptStyle, completion_target, conversation
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class PromptEncoder:
     Attributes:
         max_audio_seconds: longer clips are cut to this length; `cut_clips` counts them.
         audio_root: folder that relative audio paths start from.
+        style: how questions are put; benchmarks name their own (`Benchmark.official_prompt`).
 
     Raises:
         ValueError: `max_audio_seconds` is more than the feature extractor takes; it would cut the rest unseen.
@@ -59,6 +60,7 @@ class PromptEncoder:
     max_audio_seconds: float = 30.0
     audio_root: str | Path | None = None
     cut_clips: int = 0
+    style: PromptStyle = AUDIOMCQ_STYLE
 
     def __post_init__(self) -> None:
         hears = self.processor.feature_extractor.chunk_length
@@ -92,7 +94,8 @@ class PromptEncoder:
             heard = {key: self._cut(row, audio) for key, (row, audio) in played.items()}
             waveforms = [None if audio is None else heard[id(audio)] for audio in waveforms]
         conversations = [
-            conversation(row["question"], row["choices"], audio) for row, audio in zip(rows, waveforms, strict=True)
+            conversation(row["question"], row["choices"], audio, self.style)
+            for row, audio in zip(rows, waveforms, strict=True)
         ]
         first: dict[int, int] = {}
         for index, audio in enumerate(waveforms):
