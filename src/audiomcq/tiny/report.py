@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset, load_from_disk
 from rich.console import Console
 
-from audiomcq.contribution.probe import VOTES_SUFFIX
+from audiomcq.contribution.votes import read_votes
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.predictions import read_predictions
 from audiomcq.evaluation.report import (
@@ -58,8 +58,7 @@ def write_report(folder: Path, seconds: float, command: str) -> dict[str, Any]:
     test = load_from_disk(str(folder / "labelled"))["test"].remove_columns(["audio"])
     strong = {row_key(row) for row in test if row[CONTRIBUTION] == "strong"}
     scores = {name: _score(folder / "predictions" / f"{name}.jsonl", strong) for name in MODELS}
-    votes = Dataset.from_parquet(str(folder / "unseen_votes" / f"unseen{VOTES_SUFFIX}"))
-    unseen = unseen_voter_accuracy(votes, strong, set(map(row_key, test)) - strong)
+    unseen = unseen_voter_accuracy(read_votes(folder / "unseen_votes"), strong, set(map(row_key, test)) - strong)
     curves = {name: reward_curve(folder / name) for name in ("w2s_grpo", "m2m_grpo")}
     first, last = tenths(curves["w2s_grpo"])
     checks = demo_checks(scores, unseen, first, last)
