@@ -5,16 +5,18 @@ accelerate launch recipes/evaluate/answer.py --config recipes/evaluate/tiny/answ
 
 from pathlib import Path
 
-from audiomcq.datasets import load_rows
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_parity
+from audiomcq.evaluation.questions import load_questions
+from audiomcq.examples import row_key
 from audiomcq.run import clear_errors, parse, set_up_logging
 
 if __name__ == "__main__":
     (args,) = parse((AnswerArguments,), Path(__file__).parent / "tiny" / "answer.yaml")
     set_up_logging()
     with clear_errors():
-        rows = load_rows(args.dataset, args.dataset_split, args.dataset_config, args.audio_root)
+        rows, benchmark = load_questions(args)
+        left_out = [row_key(row) for row in benchmark.missing_audio] if benchmark else []
         if args.check_parity:
             print(check_parity(args, rows))
         else:
-            answer_rows(args, rows)
+            answer_rows(args, rows, left_out)

@@ -8,13 +8,17 @@ from pathlib import Path
 from rich.console import Console
 
 from audiomcq.evaluation.report import console_table
-from audiomcq.evaluation.results import ScoreArguments, score_folder
+from audiomcq.evaluation.results import ScoreArguments, export_folder, score_folder
 from audiomcq.run import clear_errors, parse, set_up_logging
 
 if __name__ == "__main__":
     (args,) = parse((ScoreArguments,), Path(__file__).parent / "tiny" / "score.yaml")
     set_up_logging()
     with clear_errors():
-        scored = score_folder(args)
-        scored.save(Path(args.output_dir))
-        Console().print(console_table(scored.scores, scored.baselines))
+        if args.export:
+            for file in export_folder(args):
+                Console().print(str(file))
+        else:
+            scored = score_folder(args)
+            scored.save(Path(args.output_dir))
+            Console().print(console_table(scored.scores, scored.baselines))

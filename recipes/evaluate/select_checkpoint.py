@@ -7,7 +7,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from audiomcq.datasets import load_rows
+from audiomcq.evaluation.questions import load_questions
 from audiomcq.evaluation.selection import SelectArguments, save_selection, select_checkpoint, selection_table
 from audiomcq.run import clear_errors, parse, set_up_logging
 
@@ -15,7 +15,7 @@ if __name__ == "__main__":
     (args,) = parse((SelectArguments,), Path(__file__).parent / "tiny" / "select_checkpoint.yaml")
     set_up_logging()
     with clear_errors():
-        rows = load_rows(args.dataset, args.dataset_split, args.dataset_config, args.audio_root)
+        rows, _ = load_questions(args)
         candidates = select_checkpoint(args, rows)
         if PartialState().is_main_process:
             save_selection(candidates, len(rows), Path(args.output_dir))

@@ -14,11 +14,13 @@ import pytest
 from datasets import Dataset
 
 from audiomcq.construction.sources import build
+from audiomcq.contribution.votes import Voter, VoteWriter
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows
 from audiomcq.evaluation.results import ScoreArguments, score_folder, strong_by_label, strong_by_votes
 from audiomcq.evaluation.scoring import questions_by_key
 from audiomcq.examples import CONTRIBUTION, row_key
+from audiomcq.generation import Answer
 from audiomcq.tiny.model import make_tiny_lalm
 
 ROOT = Path(__file__).parents[2]
@@ -98,22 +100,18 @@ def test_several_benchmarks_stand_in_one_table(rows: Dataset, rows_folder: Path,
 
 
 def test_weak_and_strong_come_from_votes_where_a_vote_table_is_given(rows: Dataset, tmp_path: Path) -> None:
-    from audiomcq.contribution.probe import VOTES_SUFFIX, vote_table
-    from audiomcq.generation import Answer
-
     texts = list(rows.remove_columns(["audio"]))
+    (tmp_path / "votes").mkdir()
     for voter, right in (("a", 10), ("b", 6), ("c", 2)):
-        answers = [
-            Answer(row_key(row), "silence", "given", "", None, index < right) for index, row in enumerate(texts)
-        ]
-        vote_table(voter, answers).to_parquet(tmp_path / f"{voter}{VOTES_SUFFIX}")
+        write_answers(tmp_path / f"{voter}.jsonl", rows, right, control="silence")
+        with VoteWriter(tmp_path / "votes", {}, Voter(voter), "silence", "generate") as writer:
+            writer.add([Answer(row_key(row), "silence", "given", "", None, i < right) for i, row in enumerate(texts)])
     by_key = questions_by_key(texts)
-    assert strong_by_votes(by_key, tmp_path) == {row_key(row) for row in texts[6:]}
-    assert strong_by_votes(by_key, tmp_path, min_correct=3) == {row_key(row) for row in texts[2:]}
-    more = by_key | {"new": texts[0]}
-    with pytest.raises(ValueError, match="1 of 17 rows have no votes"):
-        strong_by_votes(more, tmp_path)
-    with pytest.raises(ValueError, match="no vote tables"):
+    expected = {row_key(row) for row in texts[6:]}
+    assert strong_by_votes(by_key, tmp_path / "votes") == strong_by_votes(by_key, tmp_path) == expected
+    with pytest.raises(ValueError, match="votes"):
+        strong_by_votes(by_key | {"new": {**texts[0], "id": "new"}}, tmp_path / "votes")
+    with pytest.raises(ValueError, match="no votes there"):
         strong_by_votes(by_key, tmp_path / "nowhere")
 
 

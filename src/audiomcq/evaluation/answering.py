@@ -14,14 +14,15 @@ from transformers.utils import cached_file, extract_commit_hash
 
 from audiomcq import __version__
 from audiomcq.collation import PromptEncoder
-from audiomcq.contribution.controls import silence_control
+from audiomcq.contribution.controls import control_named
 from audiomcq.datasets import row_orders
 from audiomcq.endpoints import endpoint_batches, parse_voter
-from audiomcq.evaluation.predictions import PartWriter, finish_run, fingerprint, read_done, start_run, texts_of
+from audiomcq.evaluation.predictions import PartWriter, finish_run, fingerprint, read_done, start_run
+from audiomcq.evaluation.questions import QuestionArguments, prompt_style, texts_of
 from audiomcq.examples import Row, row_key
-from audiomcq.generation import Answer, Asked, Control, Mode, answer_batches, answer_questions, audio_control
+from audiomcq.generation import Answer, Asked, Control, Mode, answer_batches, answer_questions
 from audiomcq.models import load_lalm
-from audiomcq.prompts import PROMPT_VERSION
+from audiomcq.prompts import AUDIOMCQ_STYLE
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ Batches = Callable[[Control, Collection[Asked]], Iterator[list[Answer]]]
 
 
 @dataclass
-class AnswerArguments:
+class AnswerArguments(QuestionArguments):
     """Options of recipes/evaluate/answer.py."""
 
     model: str = field(default="", metadata={"help": "Path or Hub id of the model, or an endpoint: URL#model."})
@@ -42,10 +43,9 @@ class AnswerArguments:
     name: str | None = field(
         default=None, metadata={"help": "Name of the prediction file; default: the last part of the model's."}
     )
-    dataset: str = field(default="", metadata={"help": "Hub id, folder or file of rows."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
-    dataset_split: str = field(default="test", metadata={"help": "Split to answer."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
+    official_prompt: bool = field(
+        default=False, metadata={"help": "Ask in the benchmark's own words instead of ours."}
+    )
     controls: list[str] = field(
         default_factory=lambda: list(CONTROLS),
         metadata={"help": "What is heard: audio, silence, no_audio, mismatched_audio, noise."},
@@ -97,16 +97,19 @@ class Parity:
         return f"{text}; the first that differs: {key}: alone {alone!r}, in a batch {together!r}"
 
 
-def answer_rows(args: AnswerArguments, rows: Sequence[Row]) -> Path:
+def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[str] = ()) -> Path:
     """Answer all rows under all controls; returns the finished prediction file.
 
     A batch is kept as soon as it is answered. Processes of `accelerate launch` share the batches.
+
+    Args:
+        left_out: keys of items that cannot be asked, since their clips are not there; the record names them.
 
     Raises:
         ValueError: the file holds another run, or an option is unknown.
     """
     state, path = PartialState(), args.path
-    start_run(path, run_settings(args, rows), args.controls, write=state.is_main_process)
+    start_run(path, run_settings(args, rows), args.controls, left_out, state.is_main_process)
     state.wait_for_everyone()
     done = read_done(path)
     asked = [(row_key(row), order) for row in texts_of(rows) for order in row_orders(row, args.orders)]
@@ -120,7 +123,8 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row]) -> Path:
         batches, writer, started = _batches(args, rows), PartWriter(path, state.process_index), time.monotonic()
         for name in missing:
             answered = {(key, order) for key, control, order in done if control == name}
-            _answer(batches(_control(name, args), answered), writer, name, len(asked), missing[name])
+            control = control_named(name, rows, args.silence_seconds, args.seed, args.audio_root)
+            _answer(batches(control, answered), writer, name, len(asked), missing[name])
         seconds = time.monotonic() - started
         asked_now = sum(missing.values())
         logger.info("%d questions in %.1f s, %.2f questions/s", asked_now, seconds, asked_now / seconds)
@@ -159,14 +163,14 @@ def check_parity(args: AnswerArguments, rows: Sequence[Row]) -> Parity:
 
 def run_settings(args: AnswerArguments, rows: Sequence[Row]) -> dict[str, Any]:
     """All that decides an answer: what a run that is resumed must have in common with the one that was stopped."""
-    copied = ("model", "dataset", "dataset_config", "dataset_split", "orders", "dtype", "max_audio_seconds",
+    copied = ("model", "benchmark", "dataset", "dataset_config", "dataset_split", "orders", "dtype", "max_audio_seconds",
               "batch_size", "max_new_tokens", "mode", "silence_seconds", "seed")  # fmt: skip
     return {
         **{name: getattr(args, name) for name in copied},
         **_identity(args.model, args.model_revision),
         "rows": len(rows),
         "fingerprint": fingerprint(rows),
-        "prompt_version": PROMPT_VERSION,
+        "prompt_version": prompt_style(args.benchmark, args.official_prompt).version,
         "code_version": __version__,
     }
 
@@ -202,6 +206,8 @@ def _batches(args: AnswerArguments, rows: Sequence[Row]) -> Batches:
     if endpoint := parse_voter(args.model):
         if args.mode != "generate":
             raise ValueError(f"{args.model}: a server tells no likelihoods; leave out mode {args.mode}")
+        if prompt_style(args.benchmark, args.official_prompt) is not AUDIOMCQ_STYLE:
+            raise ValueError(f"{args.model}: a server is asked in our words; leave out official_prompt")
         return lambda control, done: endpoint_batches(
             endpoint, rows, control, args.orders, args.max_audio_seconds, args.batch_size, args.max_new_tokens, done, **share
         )
@@ -213,14 +219,8 @@ def _batches(args: AnswerArguments, rows: Sequence[Row]) -> Batches:
 
 def _model(args: AnswerArguments) -> tuple[Any, PromptEncoder]:
     lalm = load_lalm(args.model, args.model_revision, args.dtype, device=PartialState().device)
-    return lalm, PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, args.audio_root)
-
-
-def _control(name: str, args: AnswerArguments) -> Control:
-    known = {"audio": audio_control(args.audio_root), "silence": silence_control(args.silence_seconds, args.audio_root)}
-    if name not in known:
-        raise ValueError(f"control {name!r} is unknown; known: {', '.join(known)}")
-    return known[name]
+    style = prompt_style(args.benchmark, args.official_prompt)
+    return lalm, PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, args.audio_root, style=style)
 
 
 def _answer(batches: Iterator[list[Answer]], writer: PartWriter, name: str, total: int, missing: int) -> None:

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-
 from audiomcq.datasets import row_orders
+from audiomcq.evaluation.questions import texts_of
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer
 
@@ -29,23 +28,25 @@ Key = tuple[str, str, str]
 """Row key, control and option order: one prediction of a run."""
 
 
-def texts_of(rows: Sequence[Row]) -> Iterable[Row]:
-    """The rows without their clips, which may be many bytes."""
-    return rows.remove_columns(["audio"]) if isinstance(rows, Dataset) and "audio" in rows.column_names else rows
-
-
 def fingerprint(rows: Sequence[Row]) -> str:
     """A hash of keys, questions, choices and answers, the same in any order of the rows."""
     lines = (json.dumps([row_key(row), row["question"], row["choices"], row["answer"]]) for row in texts_of(rows))
     return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
 
 
-def start_run(path: Path, settings: dict[str, Any], controls: Sequence[str], write: bool = True) -> None:
+def start_run(
+    path: Path,
+    settings: dict[str, Any],
+    controls: Sequence[str],
+    left_out: Sequence[str] = (),
+    write: bool = True,
+) -> None:
     """Record what a run is, or make sure that it is the one that `path` and its parts already hold.
 
     Args:
         settings: all that decides an answer.
         controls: what the rows are asked with; a later run may add some.
+        left_out: keys of items that cannot be asked, since their clips are not there.
         write: False for all processes but one.
 
     Raises:
@@ -68,7 +69,8 @@ def start_run(path: Path, settings: dict[str, Any], controls: Sequence[str], wri
     if write:
         path.parent.mkdir(parents=True, exist_ok=True)
         controls = list(dict.fromkeys([*(before.get("controls", ()) if started else ()), *controls]))
-        _replace(record, json.dumps({"settings": settings, "controls": controls}, indent=2) + "\n")
+        content = {"settings": settings, "controls": controls, "left_out": sorted(left_out)}
+        _replace(record, json.dumps(content, indent=2) + "\n")
 
 
 def read_run(path: Path) -> dict[str, Any] | None:

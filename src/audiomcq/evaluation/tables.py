@@ -75,7 +75,7 @@ def benchmarks_table(results: Mapping[str, Results]) -> str:
     return markdown(lines)
 
 
-def results_page(results: Results, first: str, comparisons: Sequence[Comparison]) -> str:
+def results_page(title: str, results: Results, first: str, comparisons: Sequence[Comparison]) -> str:
     """The whole results file for reading. `first` is the table of scores and baselines."""
     models = results["models"]
     columns = dict.fromkeys(column for model in models.values() for column in model["groups"])
@@ -86,7 +86,12 @@ def results_page(results: Results, first: str, comparisons: Sequence[Comparison]
         parts.append(("Option orders", orders_table(models)))
     parts.append(("Places of the gold answer", positions_table(models)))
     parts += [(f"By {column.replace('_', ' ')}", group_table(models, column)) for column in columns]
-    return "\n".join(table if title is None else f"## {title}\n\n{table}" for title, table in parts)
+    known = "".join(f"- {defect}\n" for defect in results["questions"]["defects"])
+    if known:
+        parts.append(("Known defects", known))
+    return "\n".join(
+        f"# {title}\n\n{table}" if heading is None else f"## {heading}\n\n{table}" for heading, table in parts
+    )
 
 
 def estimate(plain: Results | None) -> Estimate | None:
