@@ -1,6 +1,7 @@
 """From rows and a model to results.json: silence, option orders, weak and strong, several models, and a run that is killed."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,11 +18,23 @@ from audiomcq.construction.sources import build
 from audiomcq.contribution.votes import Voter, VoteWriter
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows
-from audiomcq.evaluation.results import ScoreArguments, score_folder, strong_by_label, strong_by_votes
+from audiomcq.evaluation.benchmarks import MMSU
+from audiomcq.evaluation.questions import QuestionArguments, load_questions
+from audiomcq.evaluation.report import Estimate
+from audiomcq.evaluation.results import (
+    ScoreArguments,
+    export_folder,
+    official_of,
+    score_folder,
+    strong_by_label,
+    strong_by_votes,
+)
 from audiomcq.evaluation.scoring import questions_by_key
+from audiomcq.evaluation.statistics import wilson_interval
 from audiomcq.examples import CONTRIBUTION, row_key
 from audiomcq.generation import Answer
 from audiomcq.tiny.model import make_tiny_lalm
+from benchmark_files import write_benchmark
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "real_audio"
@@ -210,3 +223,81 @@ def test_a_run_that_is_killed_and_started_again_ends_with_the_same_results_bytes
     assert start(killed, log).wait() == 0, log.read_text()[-2000:]
     assert (killed / "tiny.jsonl").read_bytes() == (whole / "tiny.jsonl").read_bytes()
     assert scored(killed) == scored(whole)
+
+
+def test_a_benchmark_is_answered_scored_officially_and_handed_in_with_what_it_could_not_hear(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    file = write_benchmark(tmp_path / "mmau", "mmau-test-mini", without_clips=(4,))
+    args = AnswerArguments(
+        benchmark="mmau-test-mini", dataset=str(file), model=str(model_folder), dtype="float32",
+        controls=["audio", "silence"], max_new_tokens=2, output_dir=str(tmp_path / "p"),
+    )  # fmt: skip
+    rows, benchmark = load_questions(args)
+    path = answer_rows(args, rows, [row_key(row) for row in benchmark.missing_audio])
+    # A model that says the options of gold answers in another order, and else the gold answer in its tag
+    answers = {row_key(row): f"<answer>{row['answer']}</answer>" for row in rows}
+    answers["sound_mmau-test-mini_q9"] = "<answer>C#</answer>"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    said = [{**line, "completion": answers[line["row_key"]] if line["control"] == "audio" else ""} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in said))
+    options = ScoreArguments(benchmark="mmau-test-mini", dataset=str(file), predictions=str(tmp_path / "p"),
+                             output_dir=str(tmp_path / "out"))  # fmt: skip
+    shutil.rmtree(tmp_path / "mmau" / "test-mini-audios")  # scoring needs no clips
+    scored = score_folder(options)
+    scores, questions = scored.scores["tiny"], scored.results["questions"]
+    assert (scores.n_total, scores.accuracy.value, scores.silent.value) == (9, 8 / 9, 0.0)
+    assert scores.official.value == 1.0  # "C#" and "C" are one set of words
+    assert questions["benchmark"]["label"] == "MMAU v05.15.25 test-mini (9 of 1000 items)"
+    assert (questions["benchmark"]["n_missing_audio"], questions["benchmark"]["complete"]) == (1, False)
+    assert scored.page.startswith("# MMAU v05.15.25 test-mini (9 of 1000 items)\n")
+    assert "| official |" in scored.page
+    assert set(scored.results["models"]["tiny"]["groups"]) >= {"type", "category", "difficulty"}
+    submission, samples = export_folder(options)
+    handed_in = json.loads(submission.read_text())
+    assert len(handed_in) == 10
+    assert len(samples.read_text().splitlines()) == 9
+
+
+def test_runs_that_could_not_hear_different_items_are_not_compared(rows: Dataset, tmp_path: Path) -> None:
+    file = write_benchmark(tmp_path / "mmar", "mmar")
+    args = QuestionArguments(benchmark="mmar", dataset=str(file))
+    questions, _ = load_questions(args)
+    for name, left_out in (("a", []), ("b", [row_key(questions[0])])):
+        write_answers(tmp_path / "p" / f"{name}.jsonl", questions.select(range(len(left_out), 10)), 3)
+        record = {"settings": {"orders": ["given"]}, "controls": ["audio"], "left_out": left_out}
+        (tmp_path / "p" / f"{name}.run.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="1 items were left out for want of audio by some runs"):
+        score_folder(ScoreArguments(benchmark="mmar", dataset=str(file), predictions=str(tmp_path / "p")))
+
+
+def test_the_official_rule_keeps_its_own_denominator_and_averages_over_parts_where_it_says_so() -> None:
+    rows = [{"id": str(i), "source_dataset": "m", "question_type": "speech", "choices": list("wxyz"), "answer": "x",
+             "groups": {"subset": "ab"[i // 3]}} for i in range(4)]  # fmt: skip
+    said = ["B", "C", "", "B"]
+    lines = [{"row_key": row_key(row), "choice": None, "completion": text} for row, text in zip(rows, said, strict=True)]
+    letters = replace(MMSU, submit=lambda choices, choice, text: text)
+    assert official_of(letters)(rows, lines) == (Estimate(2 / 4, wilson_interval(2, 4)), 4)
+    lines[1]["completion"] = "no letter"
+    assert official_of(letters)(rows, lines) == (Estimate(2 / 3, wilson_interval(2, 3)), 3)
+    estimate, counted = official_of(replace(letters, average_over="subset"))(rows, lines)
+    assert (estimate.value, counted) == ((1 / 2 + 1) / 2, 3)
+    half, whole = wilson_interval(1, 2), wilson_interval(1, 1)
+    low = math.hypot(0.5 - half.low, 1 - whole.low) / 2
+    assert estimate.interval.low == pytest.approx(0.75 - low)
+
+
+def test_gold_that_is_withheld_is_exported_and_not_scored(tmp_path: Path) -> None:
+    file = write_benchmark(tmp_path / "d", "dcase2026-task5-eval")
+    args = ScoreArguments(benchmark="dcase2026-task5-eval", dataset=str(file), predictions=str(tmp_path / "p"),
+                          output_dir=str(tmp_path / "out"))  # fmt: skip
+    rows, _ = load_questions(args)
+    lines = [{"row_key": row_key(row), "completion": row["choices"][0]} for row in rows]
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match="10 questions have no gold answer: .* export"):
+        score_folder(args)
+    (submission,) = export_folder(args)
+    assert submission.read_text().splitlines()[0] == "question,answer"
+    with pytest.raises(ValueError, match="name the benchmark"):
+        export_folder(replace(args, benchmark=None))

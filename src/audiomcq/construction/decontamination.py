@@ -3,11 +3,13 @@
 What is found is a lead and not a verdict; every pair is kept, so that it can be looked at.
 """
 
+import json
+import logging
 import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,7 +17,10 @@ from tqdm.auto import tqdm
 
 from audiomcq.answers import normalize
 from audiomcq.audio import stored_digest, stored_size
+from audiomcq.evaluation.items import load_benchmark
 from audiomcq.examples import Row, row_key
+
+logger = logging.getLogger(__name__)
 
 WORDS = 3
 """Length of the n-grams of a question, in words."""
@@ -37,6 +42,22 @@ PARENTS = {
 _WORD = re.compile(r"\w+")
 _NOTHING_OF_ITS_OWN = re.compile(r"[A-Z]?[a-z]*[ _-]*\d{0,6}")
 _VIDEO = re.compile(r"Y?([A-Za-z0-9_-]{11})(?:_\d.*)?")
+
+
+@dataclass
+class AuditArguments:
+    """Options of recipes/evaluate/audit_overlap.py."""
+
+    dataset: str = field(default="", metadata={"help": "Hub id, folder or file of the training rows."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
+    dataset_split: str = field(default="train", metadata={"help": "Split of the training rows."})
+    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
+    benchmarks: list[str] = field(
+        default_factory=list, metadata={"help": "Benchmarks by name, or name=question file, folder or Hub id."}
+    )
+    similar: float = field(default=SIMILAR, metadata={"help": "Jaccard similarity of near-identical questions."})
+    content: bool = field(default=True, metadata={"help": "Compare the bytes of clips too."})
+    output_dir: str = field(default="outputs/overlap", metadata={"help": "Where overlap.json and pairs.jsonl go."})
 
 
 @dataclass(frozen=True)
@@ -91,6 +112,13 @@ class Audit:
         """The figures without the pairs."""
         figures = {"rows": self.rows, "rows_without_audio": self.unheard, "benchmarks": self.items}
         return {**figures, "overlaps": self.counts(), "same_source": self.sources}
+
+    def save(self, folder: Path) -> None:
+        """Write overlap.json (the figures) and pairs.jsonl (every pair)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "overlap.json").write_text(json.dumps(self.to_dict(), indent=2))
+        pairs = "".join(json.dumps(asdict(overlap), ensure_ascii=False) + "\n" for overlap in self.overlaps)
+        (folder / "pairs.jsonl").write_text(pairs, encoding="utf-8")
 
     def lines(self) -> Iterator[str]:
         """A sentence per benchmark, for the log."""
@@ -156,6 +184,30 @@ def audit(
     }
     sizes = {name: len(each) for name, each in benchmarks.items()}
     return Audit(n_rows, sizes, overlaps, shared_sources, unheard)
+
+
+def audit_training(rows: Iterable[Row], benchmarks: Sequence[str], audio_root: str | Path | None = None) -> dict[str, Any]:
+    """Audit the rows of a training run, say in the log what was found, and give the figures for its record."""
+    found = audit(rows, named_benchmarks(benchmarks), audio_root=audio_root)
+    for line in found.lines():
+        logger.info("%s", line)
+    return found.to_dict()
+
+
+def named_benchmarks(texts: Iterable[str]) -> dict[str, list[Row]]:
+    """The items of benchmarks that are given as "name" or "name=source", without clip or gold answer too.
+
+    Raises:
+        ValueError: there are none, or one is unknown or not found.
+    """
+    found = {}
+    for text in texts:
+        name, _, source = text.partition("=")
+        loaded = load_benchmark(name, source or None)
+        found[name] = [*loaded.rows, *loaded.missing_audio, *loaded.without_gold]
+    if not found:
+        raise ValueError("no benchmark to compare with: name some, e.g. mmar or mmar=path/to/MMAR-meta.jsonl")
+    return found
 
 
 def shingles(row: Row) -> frozenset[str]:

@@ -99,8 +99,8 @@ def score_folder(args: ScoreArguments) -> Scored:
         "questions": {
             "n_total": len(rows),
             "fingerprint": prints,
-            "labels": strong and ("votes" if args.votes else "rows"),
-            "benchmark": benchmark and benchmark.coverage(),
+            "labels": None if strong is None else "votes" if args.votes else "rows",
+            "benchmark": benchmark.coverage() if benchmark else None,
             "defects": list(benchmark.benchmark.defects) if benchmark else [],
         },
         "comparisons": [asdict(pair) for pair in comparisons],
