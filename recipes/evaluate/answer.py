@@ -5,6 +5,8 @@ accelerate launch recipes/evaluate/answer.py --config recipes/evaluate/tiny/answ
 
 from pathlib import Path
 
+from rich.console import Console
+
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_parity
 from audiomcq.evaluation.questions import load_questions
 from audiomcq.examples import row_key
@@ -17,6 +19,6 @@ if __name__ == "__main__":
         rows, benchmark = load_questions(args)
         left_out = [row_key(row) for row in benchmark.missing_audio] if benchmark else []
         if args.check_parity:
-            print(check_parity(args, rows))
+            Console().print(str(check_parity(args, rows)), markup=False, soft_wrap=True)
         else:
             answer_rows(args, rows, left_out)

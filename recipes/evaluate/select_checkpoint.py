@@ -6,6 +6,7 @@ accelerate launch recipes/evaluate/select_checkpoint.py --config recipes/evaluat
 from pathlib import Path
 
 from accelerate import PartialState
+from rich.console import Console
 
 from audiomcq.evaluation.questions import load_questions
 from audiomcq.evaluation.selection import SelectArguments, save_selection, select_checkpoint, selection_table
@@ -19,4 +20,4 @@ if __name__ == "__main__":
         candidates = select_checkpoint(args, rows)
         if PartialState().is_main_process:
             save_selection(candidates, len(rows), Path(args.output_dir))
-            print(selection_table(candidates))
+            Console().print(selection_table(candidates), markup=False, soft_wrap=True)

@@ -26,7 +26,11 @@ OTHER = {"question": "How often does the bell ring in this recording?", "choices
 
 def test_the_same_question_is_found_in_other_words_of_order_and_case() -> None:
     asked = item(question="What instrument plays the melody in this piece?", choices=["Flute", "Oboe", "Horn", "Harp"])
-    alike = {**asked, "question": "what instrument plays the melody in this piece", "choices": ["harp", "horn", "oboe", "flute"]}
+    alike = {
+        **asked,
+        "question": "what instrument plays the melody in this piece",
+        "choices": ["harp", "horn", "oboe", "flute"],
+    }
     other_options = {**asked, "choices": ["Drum", "Bell", "Gong", "Triangle"]}
     assert kinds([alike], [asked]) == {"question"}
     assert kinds([other_options], [asked]) == set()
@@ -93,7 +97,11 @@ def test_bytes_of_one_length_are_not_yet_the_same_clip(tmp_path: Path) -> None:
 
 def test_sources_in_common_are_counted_by_item_also_where_one_is_made_of_the_other() -> None:
     assert origins(item(source="LP-MusicCaps-MTT")) == {"lpmusiccapsmtt", "magnatagatune"}
-    asked = [item("1", groups={"dataset": "AudioSet"}), item("2", groups={"dataset": "voxceleb"}), item("3", source="Clotho")]
+    asked = [
+        item("1", groups={"dataset": "AudioSet"}),
+        item("2", groups={"dataset": "voxceleb"}),
+        item("3", source="Clotho"),
+    ]
     found = audit([item("5", source="AudioCaps", **OTHER), item("6", source="TACOS", **OTHER)], {"b": asked})
     assert found.sources == {"b": {"audioset": 1, "freesound": 1}}
     assert found.overlaps == []

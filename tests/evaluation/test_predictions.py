@@ -64,14 +64,15 @@ def test_a_missing_an_empty_a_foreign_and_an_unfinished_file_are_named(tmp_path:
             read_predictions(tmp_path / f"{name}.jsonl")
 
 
-def test_a_folder_with_an_unfinished_or_without_any_run_is_not_scored(tmp_path: Path) -> None:
+def test_unfinished_runs_are_named_and_not_scored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ValueError, match="no prediction files"):
+        prediction_files(tmp_path)
+    (tmp_path / "begun.v2.rank1.part").write_text("")
+    with pytest.raises(ValueError, match=r"begun\.v2 not finished"):
         prediction_files(tmp_path)
     (tmp_path / "done.jsonl").write_text("{}\n")
     assert [file.name for file in prediction_files(tmp_path)] == ["done.jsonl"]
-    (tmp_path / "begun.rank1.part").write_text("")
-    with pytest.raises(ValueError, match="begun not finished"):
-        prediction_files(tmp_path)
+    assert "left out: begun.v2" in caplog.text
 
 
 def test_a_line_of_another_program_needs_a_row_and_a_completion_alone(tmp_path: Path) -> None:
@@ -93,7 +94,9 @@ def test_a_line_that_a_killed_run_left_half_written_is_dropped_and_done_again(tm
 
 
 def test_a_broken_line_in_the_middle_is_an_error_and_not_a_killed_run(tmp_path: Path) -> None:
-    (tmp_path / "model.rank0.part").write_text('{"row_key": "a", "contr\n{"row_key": "b", "control": "c", "order": "d"}\n')
+    (tmp_path / "model.rank0.part").write_text(
+        '{"row_key": "a", "contr\n{"row_key": "b", "control": "c", "order": "d"}\n'
+    )
     with pytest.raises(ValueError, match="line 1"):
         read_done(tmp_path / "model.jsonl")
 

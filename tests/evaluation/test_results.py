@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,18 +190,20 @@ def test_real_recordings_are_answered_and_scored(model_folder: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_and_started_again_ends_with_the_same_results_bytes(
+def test_a_run_that_is_killed_and_goes_on_in_two_processes_ends_with_the_same_results_bytes(
     rows_folder: Path, model_folder: Path, tmp_path: Path
 ) -> None:
+    two = [Path(sys.executable).with_name("accelerate"), "launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+           "--dynamo_backend", "no"]  # fmt: skip
     command = [
-        sys.executable, ROOT / "recipes/evaluate/answer.py", "--config", ROOT / "recipes/evaluate/tiny/answer.yaml",
+        ROOT / "recipes/evaluate/answer.py", "--config", ROOT / "recipes/evaluate/tiny/answer.yaml",
         "--model", model_folder, "--dataset", rows_folder, "--dataset_split", "train", "--orders", "cyclic",
         "--batch_size", "2", "--max_new_tokens", "8",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
-    def start(output: Path, stderr: Path) -> subprocess.Popen:
-        words = [str(word) for word in (*command, "--output_dir", output)]
+    def start(output: Path, stderr: Path, launcher: Sequence[str] = (sys.executable,)) -> subprocess.Popen:
+        words = [str(word) for word in (*launcher, *command, "--output_dir", output)]
         return subprocess.Popen(words, stderr=stderr.open("w"), env=environment, cwd=ROOT)
 
     def scored(folder: Path) -> bytes:
@@ -220,7 +223,8 @@ def test_a_run_that_is_killed_and_started_again_ends_with_the_same_results_bytes
     assert 20 <= kept.count(b"\n") < 128
     with pytest.raises(ValueError, match="tiny not finished"):
         scored(killed)
-    assert start(killed, log).wait() == 0, log.read_text()[-2000:]
+    assert start(killed, log, two).wait() == 0, log.read_text()[-2000:]
+    assert not list(killed.glob("*.part"))
     assert (killed / "tiny.jsonl").read_bytes() == (whole / "tiny.jsonl").read_bytes()
     assert scored(killed) == scored(whole)
 
@@ -275,7 +279,9 @@ def test_the_official_rule_keeps_its_own_denominator_and_averages_over_parts_whe
     rows = [{"id": str(i), "source_dataset": "m", "question_type": "speech", "choices": list("wxyz"), "answer": "x",
              "groups": {"subset": "ab"[i // 3]}} for i in range(4)]  # fmt: skip
     said = ["B", "C", "", "B"]
-    lines = [{"row_key": row_key(row), "choice": None, "completion": text} for row, text in zip(rows, said, strict=True)]
+    lines = [
+        {"row_key": row_key(row), "choice": None, "completion": text} for row, text in zip(rows, said, strict=True)
+    ]
     letters = replace(MMSU, submit=lambda choices, choice, text: text)
     assert official_of(letters)(rows, lines) == (Estimate(2 / 4, wilson_interval(2, 4)), 4)
     lines[1]["completion"] = "no letter"
@@ -295,7 +301,7 @@ def test_gold_that_is_withheld_is_exported_and_not_scored(tmp_path: Path) -> Non
     lines = [{"row_key": row_key(row), "completion": row["choices"][0]} for row in rows]
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(ValueError, match="10 questions have no gold answer: .* export"):
+    with pytest.raises(ValueError, match=r"10 questions have no gold answer: .* export"):
         score_folder(args)
     (submission,) = export_folder(args)
     assert submission.read_text().splitlines()[0] == "question,answer"

@@ -64,7 +64,10 @@ def test_scored_options_are_taken_as_chosen() -> None:
         ([*KEYS, "sound_x_9"], "1 predictions are for questions that are not there: sound_x_9"),
         ([*KEYS, KEYS[0]], "1 questions are answered twice: sound_x_1"),
         (KEYS[:1], "2 predictions are missing: sound_x_2, sound_x_3; finish the run"),
-        ([KEYS[0], KEYS[0], "z"], "not there: z; 1 questions are answered twice: sound_x_1; 2 predictions are missing"),
+        (
+            [KEYS[0], KEYS[0], "z"],
+            "not there: z; 1 questions are answered twice: sound_x_1; 2 predictions are missing",
+        ),
     ],
 )
 def test_unknown_repeated_and_missing_predictions_are_counted_and_named(keys: list[str], message: str) -> None:
@@ -96,7 +99,10 @@ def test_a_row_has_no_more_turns_than_options() -> None:
         ([], "no questions"),
         ([question("1", "a b", "c")], "the gold answer of 1 questions is not among their choices: sound_x_1"),
         ([question("1", "a b", None)], "1 questions have no gold answer: sound_x_1; export"),
-        ([question("1", "a b", "a"), question("1", "a b", "b")], "1 row keys occur twice among the questions: sound_x_1"),
+        (
+            [question("1", "a b", "a"), question("1", "a b", "b")],
+            "1 row keys occur twice among the questions: sound_x_1",
+        ),
     ],
 )
 def test_questions_that_cannot_be_scored_are_named(rows: list[dict], message: str) -> None:
@@ -105,7 +111,9 @@ def test_questions_that_cannot_be_scored_are_named(rows: list[dict], message: st
 
 
 def test_groups_positions_and_other_controls_are_what_counting_by_hand_gives() -> None:
-    lines = said(["rain", "dog", "horn"]) + said(["rain", "cat", "?"], "silence") + said(["sea", "cat", "?"], "no_audio")
+    lines = (
+        said(["rain", "dog", "horn"]) + said(["rain", "cat", "?"], "silence") + said(["sea", "cat", "?"], "no_audio")
+    )
     scores, details = score_run(ROWS, judge(ROWS, lines), {KEYS[0], KEYS[1]})
     assert (scores.accuracy.value, scores.silent.value, scores.strong.value) == (2 / 3, 2 / 3, 1 / 2)
     easy = details["groups"]["level"]["easy"]
@@ -133,7 +141,10 @@ def test_the_official_rule_stands_beside_the_strict_one() -> None:
 
 def test_without_silence_there_is_an_accuracy_and_no_gain() -> None:
     scores, _ = score_run(ROWS, judge(ROWS, said(["rain", "cat", "?"])), None)
-    assert (scores.accuracy.value, scores.silent, scores.audio_gain, scores.strong, scores.weak) == (2 / 3, *[None] * 4)
+    assert (scores.accuracy.value, scores.silent, scores.audio_gain, scores.strong, scores.weak) == (
+        2 / 3,
+        *[None] * 4,
+    )
     with pytest.raises(ValueError, match="no predictions with audio"):
         score_run(ROWS, judge(ROWS, said(["rain", "cat", "?"], "silence")), None)
 

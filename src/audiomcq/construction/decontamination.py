@@ -186,7 +186,9 @@ def audit(
     return Audit(n_rows, sizes, overlaps, shared_sources, unheard)
 
 
-def audit_training(rows: Iterable[Row], benchmarks: Sequence[str], audio_root: str | Path | None = None) -> dict[str, Any]:
+def audit_training(
+    rows: Iterable[Row], benchmarks: Sequence[str], audio_root: str | Path | None = None
+) -> dict[str, Any]:
     """Audit the rows of a training run, say in the log what was found, and give the figures for its record."""
     found = audit(rows, named_benchmarks(benchmarks), audio_root=audio_root)
     for line in found.lines():

@@ -17,7 +17,7 @@ from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.controls import control_named
 from audiomcq.datasets import row_orders
 from audiomcq.endpoints import endpoint_batches, parse_voter
-from audiomcq.evaluation.predictions import PartWriter, finish_run, fingerprint, read_done, start_run
+from audiomcq.evaluation.predictions import PartWriter, fingerprint, finish_run, read_done, start_run
 from audiomcq.evaluation.questions import QuestionArguments, prompt_style, texts_of
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer, Asked, Control, Mode, answer_batches, answer_questions
@@ -66,7 +66,8 @@ class AnswerArguments(QuestionArguments):
     batch_size: int = field(default=32, metadata={"help": "Questions per forward."})
     max_new_tokens: int = field(default=64, metadata={"help": "Tokens of a completion at most."})
     check_parity: int = field(
-        default=0, metadata={"help": "Only answer this many rows one by one and in batches, and say where they differ."}
+        default=0,
+        metadata={"help": "Only answer this many rows one by one and in batches, and say where they differ."},
     )
     output_dir: str = field(default="outputs/predictions", metadata={"help": "Folder of the prediction files."})
 
@@ -144,13 +145,13 @@ def check_parity(args: AnswerArguments, rows: Sequence[Row]) -> Parity:
         ValueError: the model is an endpoint.
     """
     if parse_voter(args.model):
-        raise ValueError(f"{args.model}: a server forms its own batches; check_parity is for models that are loaded here")
+        raise ValueError(
+            f"{args.model}: a server forms its own batches; check_parity is for models that are loaded here"
+        )
     few = [rows[index] for index in range(min(args.check_parity, len(rows)))]
     lalm, encoder = _model(args)
     alone, together = (
-        answer_questions(
-            lalm, encoder, few, orders=args.orders, batch_size=size, max_new_tokens=args.max_new_tokens
-        )
+        answer_questions(lalm, encoder, few, orders=args.orders, batch_size=size, max_new_tokens=args.max_new_tokens)
         for size in (1, args.batch_size)
     )
     differing = [
@@ -209,7 +210,15 @@ def _batches(args: AnswerArguments, rows: Sequence[Row]) -> Batches:
         if prompt_style(args.benchmark, args.official_prompt) is not AUDIOMCQ_STYLE:
             raise ValueError(f"{args.model}: a server is asked in our words; leave out official_prompt")
         return lambda control, done: endpoint_batches(
-            endpoint, rows, control, args.orders, args.max_audio_seconds, args.batch_size, args.max_new_tokens, done, **share
+            endpoint,
+            rows,
+            control,
+            args.orders,
+            args.max_audio_seconds,
+            args.batch_size,
+            args.max_new_tokens,
+            done,
+            **share,
         )
     lalm, encoder = _model(args)
     return lambda control, done: answer_batches(

@@ -37,7 +37,8 @@ class ForgettingArguments:
     )
     audio_root: str | None = field(default=None, metadata={"help": "Folder of the clips; default: that of the file."})
     max_drop: float = field(
-        default=0.02, metadata={"help": "Loss of accuracy, or rise of the word error rate, that is still no forgetting."}
+        default=0.02,
+        metadata={"help": "Loss of accuracy, or rise of the word error rate, that is still no forgetting."},
     )
     max_audio_seconds: float = field(default=30.0, metadata={"help": "Longer clips are cut to this many seconds."})
     dtype: str = field(default="bfloat16", metadata={"help": "float32, bfloat16 or float16."})

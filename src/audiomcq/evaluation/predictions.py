@@ -119,7 +119,9 @@ def finish_run(path: Path, rows: Sequence[Row], orders: Sequence[str]) -> None:
         for order in row_orders(row, orders)
     ]
     if missing := [key for key in wanted if key not in done]:
-        raise ValueError(f"{path}: {len(missing)} predictions are missing, the first: {missing[0]}; run answer.py again")
+        raise ValueError(
+            f"{path}: {len(missing)} predictions are missing, the first: {missing[0]}; run answer.py again"
+        )
     _replace(path, "".join(_line(done[key]) for key in wanted))
     for part in _parts(path):
         part.unlink()
@@ -152,17 +154,23 @@ def read_predictions(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def prediction_files(folder: Path) -> list[Path]:
-    """The finished runs of a folder.
+    """The finished runs of a folder. Unfinished ones are named in the log and left out.
 
     Raises:
-        ValueError: there is none, or one is unfinished.
+        ValueError: no run is finished.
     """
-    files = sorted(folder.glob("*.jsonl"))
-    unfinished = sorted({part.name.split(".rank")[0] for part in folder.glob("*.rank*.part")})
-    if unfinished:
-        raise ValueError(f"{folder}: {', '.join(unfinished)} not finished; start answer.py again with the same options")
+    begun = {part.name.rpartition(".rank")[0] for part in folder.glob("*.rank*.part")}
+    files = [file for file in sorted(folder.glob("*.jsonl")) if file.stem not in begun]
+    unfinished = ", ".join(sorted(begun))
     if not files:
-        raise ValueError(f"{folder}: no prediction files there; run answer.py first")
+        what = (
+            f"{unfinished} not finished; start answer.py again"
+            if begun
+            else "no prediction files; run answer.py first"
+        )
+        raise ValueError(f"{folder}: {what}")
+    if begun:
+        logger.warning("%s: not finished and left out: %s", folder, unfinished)
     return files
 
 

@@ -283,7 +283,7 @@ def _lines(scores: Mapping[str, Scores], baselines: Mapping[str, float]) -> list
 
 
 def percent(estimate: Estimate | None) -> str:
-    """"62.9 [58.4, 67.2]"; a dash where there is nothing."""
+    """ "62.9 [58.4, 67.2]"; a dash where there is nothing."""
     if estimate is None:
         return _MISSING
     return f"{100 * estimate.value:.1f} [{100 * estimate.interval.low:.1f}, {100 * estimate.interval.high:.1f}]"

@@ -36,7 +36,9 @@ class ScoreArguments(QuestionArguments):
     predictions: str = field(default="outputs/predictions", metadata={"help": "Folder of prediction files."})
     votes: str | None = field(
         default=None,
-        metadata={"help": "Folder of votes, or of voters' prediction files; default: the labels that stand in the rows."},
+        metadata={
+            "help": "Folder of votes, or of voters' prediction files; default: the labels that stand in the rows."
+        },
     )
     missing_as_wrong: bool = field(
         default=False, metadata={"help": "Count rows without a prediction as wrong instead of stopping."}
@@ -45,7 +47,8 @@ class ScoreArguments(QuestionArguments):
         default_factory=list, metadata={"help": "Results files of other benchmarks, for one table of all: name=path."}
     )
     export: bool = field(
-        default=False, metadata={"help": "Only write submissions and lmms-eval samples; the way where gold is withheld."}
+        default=False,
+        metadata={"help": "Only write submissions and lmms-eval samples; the way where gold is withheld."},
     )
     output_dir: str = field(default="outputs/scores", metadata={"help": "Where table, plot and results.json go."})
 

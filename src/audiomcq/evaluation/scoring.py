@@ -50,7 +50,9 @@ class Run:
         if not orders:
             raise ValueError("there are no predictions with audio")
         if len(orders) != 1:
-            raise ValueError(f"predictions in {len(orders)} option orders ({', '.join(orders)}); ask the given one too")
+            raise ValueError(
+                f"predictions in {len(orders)} option orders ({', '.join(orders)}); ask the given one too"
+            )
         return orders[0]
 
     def orders(self, control: str) -> list[str]:
@@ -112,7 +114,9 @@ def questions_by_key(rows: Iterable[Row]) -> Rows:
     if twice := [key for key, count in Counter(map(row_key, every)).items() if count > 1]:
         raise ValueError(f"{len(twice)} row keys occur twice among the questions: {named(twice)}")
     if withheld := [key for key, row in by_key.items() if row["answer"] is None]:
-        raise ValueError(f"{len(withheld)} questions have no gold answer: {named(withheld)}; export and submit instead")
+        raise ValueError(
+            f"{len(withheld)} questions have no gold answer: {named(withheld)}; export and submit instead"
+        )
     if without := [key for key, row in by_key.items() if row["answer"] not in row["choices"]]:
         raise ValueError(f"the gold answer of {len(without)} questions is not among their choices: {named(without)}")
     return by_key
@@ -157,7 +161,9 @@ def judge(
     ]
     _raise_for(unknown, twice, [] if missing_as_wrong else [key for *_, key in missing])
     if changed:
-        logger.warning("%d predictions are judged otherwise than when they were made: another matcher read them", changed)
+        logger.warning(
+            "%d predictions are judged otherwise than when they were made: another matcher read them", changed
+        )
     for control, order, key in missing:
         answers[control, order][key] = vars(to_answer(rows[key], control, order, ""))
     return Run(answers, frozenset(key for *_, key in missing))
@@ -208,7 +214,9 @@ def robustness(rows: Rows, run: Run, control: str = "audio") -> Robustness:
         mean=gain_of([sum(row) / len(row) for row in right.values()]),
         all_right=accuracy_of([all(row) for row in right.values()]),
         same_choice=accuracy_of(same),
-        majority=accuracy_of([_majority(rows[key], answers) == rows[key]["answer"] for key, answers in by_row.items()]),
+        majority=accuracy_of(
+            [_majority(rows[key], answers) == rows[key]["answer"] for key, answers in by_row.items()]
+        ),
         by_gold_position=_by_gold_position(rows, by_order),
     )
 
@@ -218,9 +226,7 @@ def compare(runs: Mapping[str, Run], strong: AbstractSet[str] | None) -> list[Co
     correct = {name: run.correct() for name, run in runs.items()}
     names = list(runs)
     return [
-        _compare(a, b, correct[a], correct[b], strong)
-        for index, a in enumerate(names)
-        for b in names[index + 1 :]
+        _compare(a, b, correct[a], correct[b], strong) for index, a in enumerate(names) for b in names[index + 1 :]
     ]
 
 

@@ -11,7 +11,7 @@ from audiomcq.evaluation.answering import AnswerArguments, answer_rows
 from audiomcq.evaluation.predictions import read_predictions
 from audiomcq.evaluation.questions import texts_of
 from audiomcq.evaluation.report import Estimate, gain_of, markdown, percent
-from audiomcq.evaluation.scoring import Run, Rows, judge, questions_by_key, robustness
+from audiomcq.evaluation.scoring import Rows, Run, judge, questions_by_key, robustness
 from audiomcq.examples import Row
 
 logger = logging.getLogger(__name__)
