@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from audiomcq.evaluation import answering
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_parity
 from audiomcq.evaluation.predictions import read_predictions
+from audiomcq.evaluation.scoring import judge, questions_by_key
 from audiomcq.examples import row_key
+from test_endpoints import say, serving
 
 
 @pytest.fixture
@@ -115,3 +117,25 @@ def test_parity_names_the_first_row_whose_answer_depends_on_its_batch(
     parity = check_parity(args, rows)
     assert (parity.equal, parity.first[0], parity.first[2]) == (2, row_key(rows[1]), "something else")
     assert "2 of 3" in str(parity)
+
+
+def test_a_server_answers_in_place_of_a_model(args: AnswerArguments, rows: Dataset) -> None:
+    with serving(otherwise=say("<answer>high</answer>")) as server:
+        args.model = f"http://127.0.0.1:{server.server_address[1]}/v1#lab/listener"
+        path = answer_rows(args, rows.select(range(3)))
+        args.mode = "likelihood"
+        args.name = "likely"
+        with pytest.raises(ValueError, match="no likelihoods"):
+            answer_rows(args, rows.select(range(3)))
+    assert path.name == "listener.jsonl"
+    assert [line["choice"] for line in read_predictions(path)["silence"]] == [2, 2, 2]
+    with pytest.raises(ValueError, match="forms its own batches"):
+        check_parity(args, rows)
+
+
+def test_answers_by_likelihood_are_scored_as_chosen(args: AnswerArguments, rows: Dataset) -> None:
+    few, args.mode, args.controls = rows.select(range(4)), "likelihood", ["audio"]
+    lines = read_predictions(answer_rows(args, few))["audio"]
+    assert all(len(line["option_logps"]) == 4 for line in lines)
+    run = judge(questions_by_key(few.remove_columns(["audio"])), lines)
+    assert list(run.correct().values()) == [line["correct"] for line in lines]
