@@ -20,6 +20,7 @@ from trl import ModelConfig, SFTTrainer
 from audiomcq.audio import audio_seconds
 from audiomcq.collation import PromptEncoder, SFTCollator
 from audiomcq.configs import AudioSFTConfig, DataArguments
+from audiomcq.construction.decontamination import audit_training
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.models import LALM, set_trainable
 from audiomcq.run import FollowEpoch, SafeTrainer, parse, train_stage
@@ -122,4 +123,4 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
 def main(default_config: Path, argv: list[str] | None = None) -> None:
     """Entry point of every recipes/*/sft.py."""
     data, args, model = parse((DataArguments, AudioSFTConfig, ModelConfig), default_config, argv)
-    train_stage("sft", AudioSFTTrainer, data, args, model)
+    train_stage("sft", AudioSFTTrainer, data, args, model, audit_training)
