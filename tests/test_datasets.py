@@ -62,6 +62,23 @@ def test_folder_of_jsonl_one_file_parquet_and_save_to_disk_give_the_same_rows(
     assert rows[0]["audio"]["path"] == str(rows_folder / "audio" / "0.flac")
 
 
+def test_a_folder_laid_out_as_on_the_hub_loads_by_config_and_split(rows: Dataset, tmp_path: Path) -> None:
+    rows.select(range(4)).to_parquet(tmp_path / "data" / "few.parquet")
+    rows.select(range(6)).to_parquet(tmp_path / "data" / "more.parquet")
+    configs = "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: train\n    path: data/{name}.parquet\n"
+        for name in ("few", "more")
+    )
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    assert keys(load_rows(tmp_path, config="few")) == keys(rows.select(range(4)))
+    assert keys(load_rows(tmp_path, config="more")) == keys(rows.select(range(6)))
+    with pytest.raises(ValueError, match="Unknown split"):
+        load_rows(tmp_path, "test", "few")
+    # Other rows under the same names are read, not those that `load_dataset` kept of the folder.
+    rows.select(range(2)).to_parquet(tmp_path / "data" / "few.parquet")
+    assert keys(load_rows(tmp_path, config="few")) == keys(rows.select(range(2)))
+
+
 def test_splits_joined_with_a_plus_come_one_after_the_other(rows: Dataset, tmp_path: Path) -> None:
     DatasetDict(train=rows.select(range(4)), test=rows.select(range(4, 6))).save_to_disk(tmp_path / "rows")
     assert keys(load_rows(tmp_path / "rows", "train+test")) == keys(rows.select(range(6)))

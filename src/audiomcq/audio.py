@@ -117,6 +117,13 @@ def wav_bytes(waveform: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
+def as_mp3(waveform: np.ndarray) -> bytes:
+    """A 16 kHz waveform as an mp3 file: what a page in a browser can play."""
+    stream = io.BytesIO()
+    soundfile.write(stream, waveform, SAMPLE_RATE, format="MP3")
+    return stream.getvalue()
+
+
 def padded_samples(longest: int, feature_extractor: Any) -> int:
     """Samples to pad a batch to, so that every valid mel frame equals the one under the 300 s padding.
 

@@ -234,11 +234,12 @@ def _continuation(lalm: LALM, batch: _Batch, kept: dict[Hashable, Prefixes]) -> 
 
 
 def to_answer(row: Row, control: str, order: str, completion: str) -> Answer:
-    """What a completion chose, read by the one matcher. `order` is how the options were shown."""
-    parsed = parse_answer(completion, row["choices"])
-    return Answer(
-        row_key(row), control, order, completion, parsed.choice, is_correct(parsed, row["choices"], row["answer"])
-    )
+    """What a completion chose, read by the one matcher. `order` is how the options were shown: a letter is a place among those."""
+    shown = option_order(row, order)
+    choices = [row["choices"][i] for i in shown]
+    parsed = parse_answer(completion, choices)
+    choice = None if parsed.choice is None else shown[parsed.choice]
+    return Answer(row_key(row), control, order, completion, choice, is_correct(parsed, choices, row["answer"]))
 
 
 def _likeliest(row: Row, control: str, order: str, logps: list[float]) -> Answer:
