@@ -1,12 +1,17 @@
 """Real processes that probe. They are forked from a server that has imported torch, so that one starts in an instant."""
 
 import multiprocessing
-from collections.abc import Mapping
+import resource
+import signal
+from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+
+from audiomcq.contribution.votes import Voter, VoteWriter, as_voter
+from audiomcq.generation import Answer
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
@@ -37,3 +42,11 @@ def finish(processes: list[BaseProcess]) -> None:
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * len(processes)
+
+
+def write_until_killed(folder: Path, settings: Mapping[str, Any], voter: Voter, answers: Sequence[Answer]) -> None:
+    """Write a shard in a process that the kernel kills when a file grows past 12 kB."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, resource.RLIM_INFINITY))
+    with as_voter(folder, voter), VoteWriter(folder, settings, voter, "silence", "generate") as writer:
+        writer.add(answers)

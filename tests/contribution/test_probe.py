@@ -4,6 +4,7 @@ import http.server
 import json
 import logging
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -88,6 +89,22 @@ def test_a_data_set_of_a_notebook_is_probed_without_a_folder_and_with_the_column
     )
     votes = probe(rows, [str(model_folder)], **QUICK)
     assert votes["row_key"] == ["sound_None_0", "sound_None_1", "sound_None_2"]
+
+
+def test_the_lines_for_a_notebook_run_as_they_are_printed(
+    rows_folder: Path, model_folder: Path, second_folder: Path
+) -> None:
+    text = (ROOT / "recipes" / "contribution_filter" / "README.md").read_text()
+    lines = text.split("```python\n")[1].split("```")[0]
+    lines = lines.replace("my_questions.jsonl", str(rows_folder / "train.jsonl"))
+    lines = re.sub(r"probe\(rows, \[.*?\]", f"probe(rows, {[str(model_folder), str(second_folder)]}", lines)
+    lines = lines.replace(
+        'controls=["silence"]', 'controls=["silence"], dtype="float32", silence_seconds=1.0, max_new_tokens=3'
+    )
+    names: dict = {}
+    exec(lines, names)
+    assert len(names["votes"]) == 32
+    assert set(names["labelled"]["audio-contribution"]) <= {"weak", "strong"}
 
 
 def test_what_is_answered_is_not_asked_again_and_more_is_added(
@@ -245,6 +262,7 @@ def test_two_voters_side_by_side_fill_one_folder(
     assert set(json.loads((tmp_path / RUN_FILE).read_text())["voters"]) == set(voters)
 
 
+@pytest.mark.slow
 def test_ten_kills_at_random_moments_lose_and_repeat_nothing(
     model_folder: Path, second_folder: Path, rows: Dataset, tmp_path: Path
 ) -> None:

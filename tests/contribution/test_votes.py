@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import probe_process
 from audiomcq.contribution.votes import (
     RUN_FILE,
     UNPARSED_FILE,
@@ -223,20 +225,40 @@ def test_the_record_names_the_run_and_its_voters(tmp_path: Path) -> None:
     }
 
 
+def many_answers() -> list[Answer]:
+    """A shard of more than 12 kB."""
+    return [Answer(f"sound_x_{row}", "silence", "given", f"{row * 7919:x}" * 9, None, False) for row in range(2, 1000)]
+
+
+def test_a_writer_that_is_killed_in_the_middle_of_a_shard_leaves_none(tmp_path: Path) -> None:
+    """The kernel kills the process when it writes past 12 kB; the rest of the shard is never written."""
+    write(tmp_path, [answer(1)])
+    killed = probe_process.SERVER.Process(
+        target=probe_process.write_until_killed, args=(tmp_path, SETTINGS, FIRST, many_answers())
+    )
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGXFSZ
+    assert len(list(tmp_path.glob(".*.partial"))) == 1
+    assert read_votes(tmp_path)["row_key"] == ["sound_x_1"]
+    write(tmp_path, many_answers())
+    assert not list(tmp_path.glob(".*.partial"))
+    assert len(read_votes(tmp_path)) == 999
+
+
 def test_a_full_disk_ends_with_one_line_and_keeps_what_was_there(tmp_path: Path) -> None:
     """The kernel refuses to write past 12 kB: the write ends in an error half-way, as on a full disk."""
     write(tmp_path, [answer(1)])
-    many = [Answer(f"sound_x_{row}", "silence", "given", f"{row * 7919:x}" * 9, None, False) for row in range(2, 1000)]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, before[1]))
     try:
         with pytest.raises(ValueError, match=f"cannot write to {tmp_path} .*File too large.*is kept: make room"):
-            write(tmp_path, many)
+            write(tmp_path, many_answers())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert read_votes(tmp_path)["row_key"] == ["sound_x_1"]
     assert not list(tmp_path.glob(".*.partial"))
-    write(tmp_path, many)
+    write(tmp_path, many_answers())
     assert len(read_votes(tmp_path)) == 999
 
 
