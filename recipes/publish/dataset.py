@@ -3,7 +3,7 @@
 python recipes/publish/dataset.py --config recipes/publish/tiny/dataset.yaml
 """
 
-from audiomcq.contribution.votes import read_votes
+from audiomcq.contribution.split import load_votes, saved_votes
 from audiomcq.datasets import load_rows
 from audiomcq.publishing.dataset import PublishArguments, publish_dataset, read_rule
 from audiomcq.run import clear_errors, parse, set_up_logging
@@ -17,7 +17,8 @@ def main(argv: list[str] | None = None) -> None:
             split: load_rows(args.dataset, split, args.dataset_config, args.audio_root)
             for split in args.dataset_split.split("+")
         }
-        publish_dataset(args, splits, read_votes(args.votes) if args.votes else None, read_rule(args.dataset))
+        votes = load_votes(args.votes) if args.votes else saved_votes(args.dataset)
+        publish_dataset(args, splits, votes, read_rule(args.dataset))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import runpy
-import shutil
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,12 +13,12 @@ import yaml
 from datasets import Dataset, DatasetDict, load_from_disk
 from pyarrow import parquet
 
-from audiomcq.contribution.split import label_rows
+from audiomcq.contribution.split import Rule, label_rows
+from audiomcq.contribution.votes import VOTE_FEATURES
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
 from audiomcq.publishing.dataset import PublishArguments, publish_dataset, read_rule, write_folder
-from audiomcq.publishing.dataset_card import FilterRule
 from audiomcq.publishing.hub import check_card, check_no_token, planned_files
 from conftest import write_rows
 from hub.cards import card_problems, front_matter
@@ -75,7 +74,8 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as recipes/contribution_filter/split.py leaves it, with votes.parquet, sources.csv and manifest.csv beside."""
     folder = tmp_path_factory.mktemp("labelled")
     rows = load_rows(write_rows(folder / "rows"))
-    Dataset.from_list(votes := votes_on(rows)).to_parquet(folder / "votes.parquet")
+    votes = Dataset.from_list(votes_on(rows), VOTE_FEATURES)
+    votes.to_parquet(folder / "votes.parquet")
     rows = label_rows(rows, votes)
     starts = {"train": 0, "validation": 10, "test": 13}
     DatasetDict({name: rows.select(range(start, start + SIZES[name])) for name, start in starts.items()}).save_to_disk(
@@ -457,12 +457,12 @@ def test_the_rule_is_read_from_beside_the_rows_and_labels_it_does_not_give_back_
     votes = votes_on(rows["train"])
     (tmp_path / "split.json").write_text(json.dumps({"rule": "all", "min_correct": None, "weak": 3}))
     rule = read_rule(tmp_path)
-    assert (rule, read_rule(labelled)) == (FilterRule("all"), FilterRule())
+    assert (rule, read_rule(labelled)) == (Rule("all"), Rule())
     args = arguments(labelled, tmp_path / "a")
     text = (write_folder(args, rows, votes, rule) / "README.md").read_text()
     assert "at least 3 of 3 voters choose the right option on `silence`." in text
     assert not re.search(r"gives back (\d+) of \1 labels", text)
-    text = (write_folder(args, rows, votes, FilterRule("score", threshold=0.4)) / "README.md").read_text()
+    text = (write_folder(args, rows, votes, Rule("score", threshold=0.4)) / "README.md").read_text()
     assert "is at most 0.4" in text and "at least 2 of 3 voters right gives back 10 of 10 labels" in text
 
 
@@ -492,13 +492,11 @@ def test_a_folder_with_other_things_is_not_overwritten(labelled: Path, tmp_path:
 def test_the_recipe_lists_what_it_would_upload(
     labelled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "votes").mkdir()
-    shutil.copy(labelled / "votes.parquet", tmp_path / "votes" / "all.votes.parquet")
     config = ROOT / "recipes" / "publish" / "tiny" / "dataset.yaml"
     changes = {
         "dataset": labelled / "data",
         "dataset_split": "train+validation+test",
-        "votes": tmp_path / "votes",
+        "votes": labelled / "votes.parquet",
         "sources": labelled / "sources.csv",
         "output_dir": tmp_path / "out",
     }

@@ -18,11 +18,12 @@ from pyarrow import parquet
 from tqdm.auto import tqdm
 
 from audiomcq.audio import audio_bytes, audio_seconds
+from audiomcq.contribution.split import SPLIT_FILE, Rule
 from audiomcq.contribution.votes import VOTE_FEATURES
 from audiomcq.datasets import split_by_clip
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
 from audiomcq.publishing import licences
-from audiomcq.publishing.dataset_card import CardText, FilterRule, render_card
+from audiomcq.publishing.dataset_card import CardText, render_card
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, push_folder
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ PUBLISHED = Features({**FEATURES, "audio": Audio(), **licences.COLUMNS})
 
 FOLDERS = ("weak", "strong", "unlabelled")
 SPLITS = ("train", "validation", "test")
-SPLIT_FILE = "split.json"
 _ROW_GROUP = 100
 """Rows of a row group: what the Hub advises for audio, so that a reader need not load a whole file."""
 
@@ -88,7 +88,7 @@ def publish_dataset(
     args: PublishArguments,
     splits: Mapping[str, Dataset],
     votes: Iterable[Mapping[str, Any]] | None,
-    rule: FilterRule | None = None,
+    rule: Rule | None = None,
 ) -> list[PlannedFile]:
     """Write the folder (`args.output_dir`, replaced if it is one of ours) and push it.
 
@@ -122,7 +122,7 @@ def write_folder(
     args: PublishArguments,
     splits: Mapping[str, Dataset],
     votes: Iterable[Mapping[str, Any]] | None,
-    rule: FilterRule | None = None,
+    rule: Rule | None = None,
 ) -> Path:
     """Write everything that is published below `args.output_dir`. The same input gives the same bytes.
 
@@ -152,18 +152,18 @@ def write_folder(
     if records:
         _write_parquet(folder / "votes" / "train-00000-of-00001.parquet", [records], VOTE_FEATURES)
     configs = make_configs(folder, parts, records)
-    texts = CardText(args.repo_id, args.pretty_name, args.languages, args.labels_from, rule or FilterRule())
+    texts = CardText(args.repo_id, args.pretty_name, args.languages, args.labels_from, rule or Rule())
     clips = {split: [part.clips for part in parts if part.split == split] for split in splits}
     (folder / CARD_FILE).write_text(render_card(texts, splits, clips, records, sources, configs), encoding="utf-8")
     (folder / "eval.yaml").write_text(eval_yaml(args, parts), encoding="utf-8")
     return folder
 
 
-def read_rule(folder: str | Path) -> FilterRule:
+def read_rule(folder: str | Path) -> Rule:
     """The rule that labelled rows were made by, from the split.json beside them; the published one where there is none."""
     path = Path(folder) / SPLIT_FILE
     said = json.loads(path.read_text()) if path.is_file() else {}
-    return FilterRule(**{key.name: said[key.name] for key in fields(FilterRule) if key.name in said})
+    return Rule(**{key.name: said[key.name] for key in fields(Rule) if key.name in said})
 
 
 def cut_splits(splits: Mapping[str, Dataset], validation: float, test: float, seed: int) -> dict[str, Dataset]:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from datasets import Dataset
 
+from audiomcq.contribution.split import SCORE_THRESHOLD, Rule
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.statistics import chance_weak_share
 from audiomcq.examples import CONTRIBUTION, QUESTION_TYPES, row_key
@@ -42,39 +43,6 @@ Votes = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class FilterRule:
-    """When a row was made weak, as in split.json of the contribution filter.
-
-    A voter is right on a row when it is right in more than half of the option orders it was asked in, under `control` and `mode`.
-    """
-
-    rule: str = "majority"
-    min_correct: int | None = None
-    threshold: float | None = None
-    quantile: float | None = None
-    control: str = "silence"
-    mode: str = "generate"
-
-    def needed(self, voters: int) -> int:
-        """How many of so many voters have to be right. Rule "score" is recounted as if it were the majority."""
-        return {"all": voters, "any": 1}.get(self.rule, self.min_correct or voters // 2 + 1)
-
-    def in_words(self, voters: int) -> str:
-        if self.rule == "score":
-            limit = (
-                f"the lowest {100 * self.quantile:g} %"
-                if self.quantile is not None
-                else f"at most {self.threshold or 0.5:g}"
-            )
-            return f"a row is *weak* when its `audio_contribution_score` is {limit}"
-        published = (self.needed(voters), voters, self.control, self.mode) == (2, 3, "silence", "generate")
-        return (
-            f"a row is *weak* when at least {self.needed(voters)} of {voters} voters choose the right option on `{self.control}`"
-            f"{', as in the paper' if published else ''}"
-        )
-
-
-@dataclass(frozen=True)
 class CardText:
     """What a card says that cannot be counted."""
 
@@ -82,7 +50,7 @@ class CardText:
     pretty_name: str
     languages: Sequence[str]
     labels_from: str
-    rule: FilterRule
+    rule: Rule
 
 
 def render_card(
@@ -186,7 +154,7 @@ def filter_section(text: CardText, rows: Sequence[Mapping[str, Any]], votes: Vot
             "Voters answered the questions with something else in place of the clip (the control). The votes are the config `votes`: one "
             "record per row, voter, control, order of the options and mode, with the completion as it was written.",
             voters_table(votes),
-            f"Rule: {text.rule.in_words(len(voters))}. A completion that chooses no option counts as not right; of several option orders, "
+            f"Rule: {in_words(text.rule, len(voters))}. A completion that chooses no option counts as not right; of several option orders, "
             f"more than half must be right. Recounted from the published votes, {recount} gives back {agree:,} of {len(labels):,} labels.",
             "What other rules, or one voter less, would have called weak:",
             sensitivity_table(complete, labels, needed),
@@ -194,7 +162,23 @@ def filter_section(text: CardText, rows: Sequence[Mapping[str, Any]], votes: Vot
     )
 
 
-def right_votes(votes: Votes, rule: FilterRule) -> dict[str, dict[str, bool]]:
+def in_words(rule: Rule, voters: int) -> str:
+    """When a row was made weak."""
+    if rule.rule == "score":
+        limit = (
+            f"among the lowest {100 * rule.quantile:g} %"
+            if rule.quantile is not None
+            else f"at most {SCORE_THRESHOLD if rule.threshold is None else rule.threshold:g}"
+        )
+        return f"a row is *weak* when its `audio_contribution_score` is {limit}"
+    published = (rule.needed(voters), voters, rule.control, rule.mode) == (2, 3, "silence", "generate")
+    return (
+        f"a row is *weak* when at least {rule.needed(voters)} of {voters} voters choose the right option on `{rule.control}`"
+        f"{', as in the paper' if published else ''}"
+    )
+
+
+def right_votes(votes: Votes, rule: Rule) -> dict[str, dict[str, bool]]:
     """Per row key and voter, whether more than half of its votes under the rule's control and mode are right."""
     table: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for vote in votes:
