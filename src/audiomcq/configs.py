@@ -46,6 +46,19 @@ class AudioArguments:
         metadata={"help": "Parameter groups to train: audio_tower, aligner, llm. LoRA ignores it."},
     )
     shuffle_choices: bool = field(default=True, metadata={"help": "Shuffle the options of a row by seed and epoch."})
+    hub_strategy: str = field(default="end", metadata={"help": "Must stay end: a run is pushed once, with its card."})
+
+    def __post_init__(self) -> None:
+        if self.hub_strategy != "end":
+            raise ValueError(
+                f"hub_strategy {self.hub_strategy}: leave it out; a run is pushed once, at its end and with its card, and "
+                "recipes/publish/model.py pushes a checkpoint folder"
+            )
+        if self.hub_token is not None:
+            raise ValueError(
+                "hub_token: a token in options ends up in files; leave it out, and log in with `hf auth login` or set HF_TOKEN"
+            )
+        super().__post_init__()
 
 
 @dataclass

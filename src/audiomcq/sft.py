@@ -83,7 +83,8 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
             return super().compute_loss(weighted, inputs, *args, **kwargs)
 
 
-def main(default_config: Path, argv: list[str] | None = None) -> None:
-    """Entry point of every recipes/*/sft.py."""
+def main(default_config: Path, argv: list[str] | None = None) -> AudioSFTConfig:
+    """Entry point of every recipes/*/sft.py; returns the options of the run."""
     data, args, model = parse((DataArguments, AudioSFTConfig, ModelConfig), default_config, argv)
     train_stage("sft", AudioSFTTrainer, data, args, model)
+    return args
