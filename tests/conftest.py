@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -27,6 +28,7 @@ from audiomcq.datasets import load_rows
 from audiomcq.examples import Row
 from audiomcq.models import LALM, load_lalm
 from audiomcq.tiny.model import CHAT_TEMPLATE, make_tiny_lalm, train_tokenizer
+from hub.server import Hub
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
@@ -60,6 +62,13 @@ def write_rows(folder: Path, count: int = 16) -> Path:
         )
     (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    """An empty Hub of the test's own on 127.0.0.1."""
+    with Hub(tmp_path / "hub") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
