@@ -11,7 +11,7 @@ FLOORS = {
     2: ("examples", "datasets", "models", "collation"),
     3: ("shared_prefix", "generation", "configs", "run"),
     4: ("sft", "grpo", "rewards", "contribution", "evaluation", "construction"),
-    5: ("tiny",),
+    5: ("tiny", "publishing"),
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.name != "__init__.py")

@@ -18,6 +18,7 @@ from audiomcq.contribution.probe import ProbeArguments
 from audiomcq.contribution.split import SplitArguments
 from audiomcq.datasets import PARADIGMS
 from audiomcq.evaluation.predictions import AnswerArguments
+from audiomcq.publishing.model import PublishArguments
 
 ROOT = Path(__file__).parents[1]
 STAGES = sorted((ROOT / "recipes").glob("*/*.py"))
@@ -29,12 +30,19 @@ OPTIONS = {
     "probe": (ProbeArguments,),
     "split": (SplitArguments,),
     "answer": (AnswerArguments,),
+    "model": (PublishArguments,),
+}
+OWN_OPTIONS = {
+    "score": ("evaluate/score.py", "ScoreArguments"),
+    "export": ("publish/export.py", "ExportArguments"),
 }
 NOT_A_STAGE = {
     "contribution_filter/probe.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "contribution_filter/split.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "evaluate/answer.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "evaluate/score.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
+    "publish/model.py": "run in publishing/test_model.py",
+    "publish/export.py": "run in publishing/test_model_export.py",
     "demo/demo.py": "ten minutes; runs the recipes that are run here",
     "minimal/grpo_audio_loop.py": "run in test_minimal_loop.py",
 }
@@ -71,9 +79,9 @@ def test_every_yaml_is_built_strictly_and_opens_with_its_launch_line(
         assert "# Launch: " in text
         launched = re.search(r"recipes/\S+\.py", text)[0]
         assert (ROOT / launched).is_file()
-    if path.stem == "score":
-        options = load(ROOT / "recipes" / "evaluate" / "score.py").ScoreArguments
-        kinds = (options,)
+    if path.stem in OWN_OPTIONS:
+        script, name = OWN_OPTIONS[path.stem]
+        kinds = (getattr(load(ROOT / "recipes" / script), name),)
     else:
         kinds = OPTIONS[path.stem]
     # Whether this machine has a GPU with bf16 says nothing about the file.

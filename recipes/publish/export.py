@@ -15,14 +15,16 @@ class ExportArguments:
     """Options of this recipe."""
 
     folder: str = field(default="", metadata={"help": "Checkpoint folder of a training recipe."})
-    base: str | None = field(default=None, metadata={"help": "Whole Omni model to put the thinker into: folder or id."})
+    base: str | None = field(
+        default=None, metadata={"help": "Whole Omni model to put the thinker into: folder or id."}
+    )
     base_revision: str | None = field(default=None, metadata={"help": "Its revision."})
     dtype: str = field(default="bfloat16", metadata={"help": "Of merged weights: float32, bfloat16 or float16."})
     output_dir: str = field(default="outputs/export", metadata={"help": "New folder for the checkpoint."})
 
 
 if __name__ == "__main__":
-    (args,) = parse((ExportArguments,), Path(__file__).parent / "tiny" / "export.yaml")
+    (args,) = parse((ExportArguments,))
     set_up_logging()
     with clear_errors():
         if args.base:

@@ -3,15 +3,13 @@
 python recipes/publish/model.py --config recipes/publish/tiny/model.yaml --dry_run true
 """
 
-from pathlib import Path
-
 from rich.console import Console
 
 from audiomcq.publishing.model import PublishArguments, model_files, push_files, sizes
 from audiomcq.run import clear_errors, parse, set_up_logging
 
 if __name__ == "__main__":
-    (args,) = parse((PublishArguments,), Path(__file__).parent / "tiny" / "model.yaml")
+    (args,) = parse((PublishArguments,))
     set_up_logging()
     with clear_errors():
         files = model_files(args)

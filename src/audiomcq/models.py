@@ -21,6 +21,7 @@ from torch import nn
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin, Qwen2_5OmniProcessor
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
 from transformers.utils.peft_utils import find_adapter_config_file
 
 logger = logging.getLogger(__name__)
@@ -166,7 +167,9 @@ def load_lalm(
         model.to(device)
     plain = config.architectures == [family.architecture] and revision is None
     processor = load_processor(source, revision)
-    return LALM(model, processor, family, source, placeholder_ids(model.config), plain, config._commit_hash)
+    commit = extract_commit_hash(cached_file(source, "config.json", revision=revision), None)
+    commit = None if Path(source).is_dir() else commit
+    return LALM(model, processor, family, source, placeholder_ids(model.config), plain, commit)
 
 
 def _load_adapter(source: str, base: str, *load_options: Any) -> LALM:

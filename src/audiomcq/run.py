@@ -176,7 +176,9 @@ def resolved_settings(stage: str, *configs: Any) -> dict[str, Any]:
 
 def hub_commit(rows: Dataset) -> str | None:
     """The commit that rows were loaded from; None where they are not from the Hub."""
-    found = re.search(r"@([0-9a-f]{40})/", " ".join(rows.info.download_checksums or {}))
+    # datasets 5.2 keeps it nowhere but in the name of its cache: org___name/config/version/commit/.
+    files = " ".join(file["filename"] for file in rows.cache_files)
+    found = re.search(r"___[^/]+/[^/]+/[\d.]+/([0-9a-f]{40})/", files)
     return found[1] if found else None
 
 

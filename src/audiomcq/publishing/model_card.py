@@ -129,8 +129,10 @@ def base_of(records: list[dict[str, Any]], base_model: str | None = None) -> Bas
 def base_licence(base: Base) -> dict[str, str]:
     """`license`, and `license_name` and `license_link` where there are such, from the base model's card; else nothing."""
     card = Path(base.source) / CARD_FILE
+    if card.parent.is_dir() and not card.is_file():
+        return {}
     try:
-        data = ModelCard.load(card if Path(base.source).is_dir() else base.source, ignore_metadata_errors=True).data
+        data = ModelCard.load(card if card.is_file() else base.source, ignore_metadata_errors=True).data
     except (OSError, EntryNotFoundError):
         return {}
     found = {name: data.get(name) for name in ("license", "license_name", "license_link")}
@@ -147,7 +149,9 @@ def read_evaluation(
     """
     content = json.loads(results.read_text())
     if model not in content["models"]:
-        raise ValueError(f"{results} has no model {model!r}; it has {', '.join(content['models'])}: give --results_model")
+        raise ValueError(
+            f"{results} has no model {model!r}; it has {', '.join(content['models'])}: give --results_model"
+        )
     if content["prompt_version"] != PROMPT_VERSION:
         raise ValueError(
             f"{results} was measured with prompts {content['prompt_version']}, not {PROMPT_VERSION}: answer and score again"
@@ -177,12 +181,12 @@ def model_card(
     """
     last = records[-1]
     family = FAMILIES[model_type]
-    omni = model_type.startswith("qwen2_5_omni")
+    whole = model_type == "qwen2_5_omni" and not adapter
     data = ModelCardData(
         **licence,
         language="en",
         library_name="peft" if adapter else "transformers",
-        pipeline_tag="any-to-any" if model_type == "qwen2_5_omni" else TASK,
+        pipeline_tag="any-to-any" if whole else TASK,
         base_model=base.name if base.on_hub else None,
         base_model_relation=("adapter" if adapter else "finetune") if base.on_hub else None,
         datasets=sorted({each["settings"]["dataset"] for each in records if each.get("dataset_commit")}) or None,
@@ -201,11 +205,15 @@ def model_card(
         stages=[_stage(each) for each in records],
         training=_training_table(records),
         parameters=_parameter_table(records),
-        weights="LoRA adapter" if adapter else ("whole model" if model_type == "qwen2_5_omni" else family.architecture),
+        weights="LoRA adapter"
+        if adapter
+        else "whole model, the trained thinker in it"
+        if whole
+        else family.architecture,
         licence=licence.get("license_name") or licence.get("license"),
         adapter=adapter,
-        omni=omni,
-        full_layout=model_type == "qwen2_5_omni",
+        omni=model_type.startswith("qwen2_5_omni"),
+        full_layout=whole,
         architecture=family.architecture,
         prompt_version=last["prompt_version"],
         system_prompt=SYSTEM_PROMPT,
