@@ -18,7 +18,8 @@ from audiomcq.contribution.probe import ProbeArguments
 from audiomcq.contribution.split import SplitArguments
 from audiomcq.datasets import PARADIGMS
 from audiomcq.evaluation.predictions import AnswerArguments
-from audiomcq.publishing.model import PublishArguments
+from audiomcq.publishing.dataset import PublishArguments
+from audiomcq.publishing.model import PublishModelArguments
 
 ROOT = Path(__file__).parents[1]
 STAGES = sorted((ROOT / "recipes").glob("*/*.py"))
@@ -30,7 +31,8 @@ OPTIONS = {
     "probe": (ProbeArguments,),
     "split": (SplitArguments,),
     "answer": (AnswerArguments,),
-    "model": (PublishArguments,),
+    "dataset": (PublishArguments,),
+    "model": (PublishModelArguments,),
 }
 OWN_OPTIONS = {
     "score": ("evaluate/score.py", "ScoreArguments"),
@@ -45,6 +47,7 @@ NOT_A_STAGE = {
     "publish/export.py": "run in publishing/test_model_export.py",
     "demo/demo.py": "ten minutes; runs the recipes that are run here",
     "minimal/grpo_audio_loop.py": "run in test_minimal_loop.py",
+    "publish/dataset.py": "run in publishing/test_dataset.py",
 }
 SMOKE = {
     "max_steps": 2,

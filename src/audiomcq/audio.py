@@ -92,6 +92,23 @@ def audio_seconds(source: AudioSource, root: str | Path | None = None) -> float:
         return handle.frames / handle.samplerate
 
 
+def audio_bytes(source: AudioSource, root: str | Path | None = None) -> bytes:
+    """A clip's file as it is, undecoded.
+
+    Raises:
+        AudioError: missing or empty, or an array, which has no file.
+    """
+    content = source.get("bytes") if isinstance(source, dict) else None
+    if content is None:
+        path = source.get("path") if isinstance(source, dict) else source
+        if not isinstance(path, str | Path) or not Path(root or "", path).is_file():
+            raise AudioError(f"{describe(source)}: no such audio file; check the path and the audio root")
+        content = Path(root or "", path).read_bytes()
+    if not content:
+        raise AudioError(f"{describe(source)}: the file is empty (0 bytes); fetch it again")
+    return content
+
+
 def cut(waveform: np.ndarray, max_seconds: float) -> tuple[np.ndarray, bool]:
     """The first `max_seconds` of a waveform, and whether anything was cut. The only way audio is ever shortened."""
     limit = math.floor(max_seconds * SAMPLE_RATE)

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from audiomcq import grpo, sft
 from audiomcq.configs import AudioSFTConfig
 from audiomcq.prompts import QUESTION_TEMPLATE, SYSTEM_PROMPT
-from audiomcq.publishing.model import PublishArguments, model_files, push_run
+from audiomcq.publishing.model import PublishModelArguments, model_files, push_run
 from audiomcq.publishing.model_card import MEASURES
 from hub.cards import card_problems
 
@@ -60,11 +60,11 @@ def two_stages(rows_folder: Path, model_folder: Path, tmp_path_factory: pytest.T
     return folder / "grpo"
 
 
-def options(folder: Path, **changes) -> PublishArguments:
-    return PublishArguments(**{"folder": str(folder), "repo_id": "org/model", "license": "mit", **changes})
+def options(folder: Path, **changes) -> PublishModelArguments:
+    return PublishModelArguments(**{"folder": str(folder), "repo_id": "org/model", "license": "mit", **changes})
 
 
-def card_of(arguments: PublishArguments) -> ModelCard:
+def card_of(arguments: PublishModelArguments) -> ModelCard:
     return ModelCard(model_files(arguments)["README.md"].decode())
 
 

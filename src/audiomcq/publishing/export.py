@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from audiomcq.models import load_lalm
-from audiomcq.publishing.model_card import CARD_FILE
+from audiomcq.publishing.hub import CARD_FILE
 from audiomcq.run import ROWS_FILE, RUN_FILE
 
 INDEX = "model.safetensors.index.json"

@@ -6,19 +6,18 @@ as it is: files that are already there are not sent again.
 
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from accelerate import PartialState
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from transformers import AutoConfig
 
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
 from audiomcq.models import PROCESSOR_FILES
+from audiomcq.publishing.hub import CARD_FILE, PlannedFile, push_folder
 from audiomcq.publishing.model_card import (
-    CARD_FILE,
     EVAL_FILE,
     Base,
     base_licence,
@@ -40,13 +39,13 @@ _STALE = (*WEIGHTS, "*.bin", "*.pt", "*.pth", ADAPTER_FILE, EVAL_FILE)
 
 
 @dataclass
-class PublishArguments:
+class PublishModelArguments:
     """Options of recipes/publish/model.py."""
 
     folder: str = field(default="", metadata={"help": "Output folder of a training recipe, or a checkpoint in it."})
     repo_id: str = field(default="", metadata={"help": "Repository to publish to: owner/name."})
     revision: str | None = field(default=None, metadata={"help": "Branch to publish to; main where left out."})
-    private: bool | None = field(default=None, metadata={"help": "Create the repository as a private one."})
+    private: bool = field(default=False, metadata={"help": "Create the repository as a private one."})
     base_model: str | None = field(
         default=None, metadata={"help": "Hub id of the base model, where the run had a local copy of it."}
     )
@@ -61,7 +60,7 @@ class PublishArguments:
     dry_run: bool = field(default=False, metadata={"help": "List what would be uploaded, and upload nothing."})
 
 
-def model_files(args: PublishArguments) -> dict[str, Path | bytes]:
+def model_files(args: PublishModelArguments) -> dict[str, Path | bytes]:
     """Everything that belongs into the repository, by its name there: files as they lie, card and results as written now.
 
     Optimizer states, training arguments (a pickle) and the run's own records stay where they are.
@@ -106,28 +105,30 @@ def model_files(args: PublishArguments) -> dict[str, Path | bytes]:
     return files
 
 
-def sizes(files: Mapping[str, Path | bytes]) -> dict[str, int]:
-    """Bytes of each file."""
-    return {name: len(file) if isinstance(file, bytes) else file.stat().st_size for name, file in files.items()}
+def publish_model(args: PublishModelArguments) -> list[PlannedFile]:
+    """Publish a checkpoint with its card in one commit, or say what would be.
 
-
-def push_files(files: Mapping[str, Path | bytes], args: PublishArguments) -> str:
-    """Create repository and branch where they do not exist, and commit all files at once; returns the commit's URL.
-
-    Weights of an earlier push that are not among the files are deleted in the same commit.
+    Raises:
+        ValueError: see `model_files` and `push_folder`.
     """
-    api = HfApi()
-    repo_id = api.create_repo(args.repo_id, private=args.private, exist_ok=True).repo_id
-    if args.revision:
-        api.create_branch(repo_id, branch=args.revision, exist_ok=True)
-    there = api.list_repo_files(repo_id, revision=args.revision)
-    stale = [name for name in there if name not in files and any(fnmatch(name, pattern) for pattern in _STALE)]
-    operations = [
-        *(CommitOperationDelete(name) for name in stale),
-        *(CommitOperationAdd(name, file) for name, file in files.items()),
-    ]
-    commit = api.create_commit(repo_id, operations, commit_message="Publish model and card", revision=args.revision)
-    return commit.commit_url
+    with TemporaryDirectory() as name:
+        for path, file in model_files(args).items():
+            target = Path(name) / path
+            target.parent.mkdir(exist_ok=True)
+            if isinstance(file, bytes):
+                target.write_bytes(file)
+            else:
+                target.symlink_to(file.resolve())
+        return push_folder(
+            name,
+            args.repo_id,
+            "model",
+            args.private,
+            args.revision,
+            message="Publish model and card",
+            delete_patterns=_STALE,
+            dry_run=args.dry_run,
+        )
 
 
 def push_run(args: AudioSFTConfig | AudioGRPOConfig) -> None:
@@ -135,10 +136,9 @@ def push_run(args: AudioSFTConfig | AudioGRPOConfig) -> None:
     if not (args.push_to_hub and PartialState().is_main_process):
         return
     repo_id = args.hub_model_id or Path(args.output_dir).resolve().name
-    options = PublishArguments(args.output_dir, repo_id, args.hub_revision, args.hub_private_repo)
     logger.info("publishing to %s; if this stops: recipes/publish/model.py --folder %s", repo_id, args.output_dir)
     with clear_errors():
-        logger.info("published: %s", push_files(model_files(options), options))
+        publish_model(PublishModelArguments(args.output_dir, repo_id, args.hub_revision, bool(args.hub_private_repo)))
 
 
 def _adapter_config(path: Path, base: Base, stages: int) -> bytes:

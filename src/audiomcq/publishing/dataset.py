@@ -1,0 +1,352 @@
+"""Labelled rows -> a folder that is a data set on the Hub: parquet with the audio inside, votes, eval.yaml, card."""
+
+import hashlib
+import logging
+import math
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import yaml
+from datasets import Audio, Dataset, DatasetInfo, Features, List, Value
+from pyarrow import parquet
+from tqdm.auto import tqdm
+
+from audiomcq.audio import audio_bytes, audio_seconds
+from audiomcq.datasets import split_by_clip
+from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
+from audiomcq.publishing import licences
+from audiomcq.publishing.dataset_card import CardText, render_card
+from audiomcq.publishing.hub import CARD_FILE, PlannedFile, push_folder
+
+logger = logging.getLogger(__name__)
+
+PUBLISHED = Features({**FEATURES, "audio": Audio(), **licences.COLUMNS})
+"""What published rows hold. Here `audio` decodes by itself where torchcodec is installed, as everywhere on the Hub."""
+
+VOTES = Features(
+    {
+        "row_key": Value("string"),
+        "voter": Value("string"),
+        "revision": Value("string"),
+        "control": Value("string"),
+        "order": Value("string"),
+        "mode": Value("string"),
+        "completion": Value("string"),
+        "choice": Value("int64"),
+        "correct": Value("bool"),
+        "option_logps": List(Value("float64")),
+    }
+)
+FOLDERS = ("weak", "strong", "unlabelled")
+SPLITS = ("train", "validation", "test")
+_ROW_GROUP = 100
+"""Rows of a row group: what the Hub advises for audio, so that a reader need not load a whole file."""
+
+
+@dataclass
+class PublishArguments:
+    """Options of recipes/publish/dataset.py."""
+
+    repo_id: str = field(default="", metadata={"help": "Where to: org/name."})
+    dataset: str = field(default="outputs/labelled", metadata={"help": "Labelled rows: folder, file or Hub id."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
+    dataset_split: str = field(default="train", metadata={"help": "Splits to publish, joined with +."})
+    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
+    validation_fraction: float = field(
+        default=0.0, metadata={"help": "Share of train's clips for validation, if there is no such split."}
+    )
+    test_fraction: float = field(default=0.0, metadata={"help": "The same for test."})
+    seed: int = field(default=0, metadata={"help": "Which clips go to validation and test."})
+    votes: str | None = field(default=None, metadata={"help": "Folder of vote tables; null: labels came otherwise."})
+    min_correct: int = field(default=2, metadata={"help": "Voters right on silence that made a row weak."})
+    labels_from: str = field(
+        default="", metadata={"help": "Without votes: one sentence on where the labels are from."}
+    )
+    sources: list[str] = field(
+        default_factory=list, metadata={"help": "CSV tables: source_dataset or file, license, attribution, url."}
+    )
+    also_allowed: list[str] = field(
+        default_factory=list, metadata={"help": "Further licences that you know to allow giving the audio on."}
+    )
+    leave_out_refused: bool = field(
+        default=False, metadata={"help": "Leave rows out that must not be published, instead of stopping."}
+    )
+    pretty_name: str = field(default="", metadata={"help": "Title of the card."})
+    languages: list[str] = field(default_factory=lambda: ["en"], metadata={"help": "ISO 639 codes."})
+    private: bool = field(default=False, metadata={"help": "Make the repository private."})
+    max_shard_bytes: int = field(default=500_000_000, metadata={"help": "Bytes of audio in a file at most, about."})
+    dry_run: bool = field(default=False, metadata={"help": "Write the folder, list what would be uploaded, stop."})
+    output_dir: str = field(default="outputs/publish/dataset", metadata={"help": "The folder that is uploaded."})
+
+
+@dataclass
+class Part:
+    """The rows of one label in one split, as written. `clips` maps the sha256 of a clip to its seconds."""
+
+    folder: str
+    split: str
+    rows: int
+    nbytes: int
+    files: list[Path]
+    clips: dict[str, float]
+
+
+def publish_dataset(
+    args: PublishArguments, splits: Mapping[str, Dataset], votes: Iterable[Mapping[str, Any]] | None
+) -> list[PlannedFile]:
+    """Write the folder (`args.output_dir`, replaced if it is one of ours) and push it.
+
+    Args:
+        splits: rows of the project's schema by split, labelled or not.
+        votes: records of `VOTES`, or None.
+
+    Returns:
+        the files that were uploaded (or would be, with `args.dry_run`).
+
+    Raises:
+        ValueError: rows that must not be published, a clip in two splits, a row twice, votes on no row, or as `push_folder`.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", args.repo_id):
+        raise ValueError(f"repo_id {args.repo_id!r} is not of the form org/name")
+    write_folder(args, splits, votes)
+    patterns = [CARD_FILE, "eval.yaml", *(f"{name}/*" for name in (*FOLDERS, "votes"))]
+    return push_folder(
+        args.output_dir,
+        args.repo_id,
+        "dataset",
+        args.private,
+        message="Publish rows, votes and card",
+        delete_patterns=patterns,
+        dry_run=args.dry_run,
+    )
+
+
+def write_folder(
+    args: PublishArguments, splits: Mapping[str, Dataset], votes: Iterable[Mapping[str, Any]] | None
+) -> Path:
+    """Write everything that is published below `args.output_dir`. The same input gives the same bytes.
+
+    Raises:
+        ValueError: see `publish_dataset`.
+    """
+    folder = _empty_folder(Path(args.output_dir))
+    splits = cut_splits(splits, args.validation_fraction, args.test_fraction, args.seed)
+    sources = licences.read_sources(args.sources)
+    splits = licences.with_terms(splits, sources, args.also_allowed, args.leave_out_refused)
+    splits = {name: rows for name, rows in splits.items() if len(rows)}
+    keys = [row_key(row) for rows in splits.values() for row in rows.remove_columns(["audio"])]
+    if not keys:
+        raise ValueError("no row is left to publish")
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the row {twice} is there twice; keys must be unique over all splits")
+    names: dict[str, str] = {}
+    parts = [
+        write_part(folder, label or "unlabelled", split, chosen, names, args.max_shard_bytes)
+        for split, rows in splits.items()
+        for label in ("weak", "strong", None)
+        if len(chosen := _with_label(rows, label))
+    ]
+    check_clips(parts)
+    records = publishable_votes(votes, set(keys)) if votes is not None else []
+    if records:
+        _write_parquet(folder / "votes" / "train-00000-of-00001.parquet", [records], VOTES)
+    configs = make_configs(folder, parts, records)
+    texts = CardText(args.repo_id, args.pretty_name, args.languages, args.labels_from, args.min_correct)
+    clips = {split: [part.clips for part in parts if part.split == split] for split in splits}
+    (folder / CARD_FILE).write_text(render_card(texts, splits, clips, records, sources, configs), encoding="utf-8")
+    (folder / "eval.yaml").write_text(eval_yaml(args, parts), encoding="utf-8")
+    return folder
+
+
+def cut_splits(splits: Mapping[str, Dataset], validation: float, test: float, seed: int) -> dict[str, Dataset]:
+    """Take validation and test clips out of train where there are no such splits; in the order train, validation, test.
+
+    Raises:
+        ValueError: a split is not named so.
+    """
+    if unknown := set(splits) - set(SPLITS):
+        raise ValueError(f"splits {', '.join(sorted(unknown))}: published are {', '.join(SPLITS)}")
+    result = dict(splits)
+    wanted = {"validation": validation, "test": test}
+    shares = {name: share for name, share in wanted.items() if share and name not in splits}
+    if shares and "train" in splits:
+        result |= split_by_clip(splits["train"], {"train": 1 - sum(shares.values()), **shares}, seed)
+    return {name: result[name] for name in SPLITS if name in result}
+
+
+def write_part(
+    folder: Path, label: str, split: str, rows: Dataset, names: dict[str, str], max_shard_bytes: int
+) -> Part:
+    """Write the rows of one label and split as parquet files, audio embedded byte for byte.
+
+    Args:
+        names: file name -> sha256 of every clip so far; a name that another clip has gets the hash in front.
+    """
+    sizes = [len(audio_bytes(cell)) for cell in tqdm(rows["audio"], desc=f"sizes of {label}/{split}", unit="clip")]
+    count = max(1, math.ceil(sum(sizes) / max_shard_bytes))
+    part = Part(label, split, len(rows), sum(sizes), [], {})
+    for shard in range(count):
+        path = folder / label / f"{split}-{shard:05d}-of-{count:05d}.parquet"
+        chosen = rows.shard(count, shard, contiguous=True)
+        batches = (
+            [
+                _embedded(row, names, part.clips)
+                for row in chosen.select(range(start, min(start + _ROW_GROUP, len(chosen))))
+            ]
+            for start in tqdm(range(0, len(chosen), _ROW_GROUP), desc=path.name, unit="row group")
+        )
+        _write_parquet(path, batches, PUBLISHED)
+        part.files.append(path)
+    return part
+
+
+def _embedded(row: dict[str, Any], names: dict[str, str], clips: dict[str, float]) -> dict[str, Any]:
+    """The row with its clip's bytes in it and, as path, no more than a file name."""
+    content = audio_bytes(row["audio"])
+    digest = hashlib.sha256(content).hexdigest()
+    name = Path(row["audio"].get("path") or digest[:16]).name
+    if names.setdefault(name, digest) != digest:
+        name = f"{digest[:12]}-{name}"
+        names[name] = digest
+    if digest not in clips:
+        clips[digest] = audio_seconds({"bytes": content, "path": name})
+    return {**row, "audio": {"bytes": content, "path": name}}
+
+
+def _write_parquet(path: Path, batches: Iterable[list[dict[str, Any]]], features: Features) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema = features.arrow_schema
+    # Chunks that follow the content: a later version with a few other rows uploads a few other chunks.
+    with parquet.ParquetWriter(path, schema, use_content_defined_chunking=True, write_page_index=True) as writer:
+        for batch in batches:
+            columns = {name: [row[name] for row in batch] for name in features}
+            writer.write_table(pyarrow.table(columns, schema=schema))
+
+
+def check_clips(parts: Sequence[Part]) -> None:
+    """Train, validation and test are apart by clip, whatever the files are called.
+
+    Raises:
+        ValueError: the same audio is in two splits.
+    """
+    seen: dict[str, str] = {}
+    for part in parts:
+        for digest in part.clips:
+            if (other := seen.setdefault(digest, part.split)) != part.split:
+                raise ValueError(
+                    f"the clip with sha256 {digest[:12]} is in {other} and in {part.split}: split the rows by clip "
+                    "(audiomcq.datasets.split_by_clip), so that the test says something"
+                )
+
+
+def publishable_votes(votes: Iterable[Mapping[str, Any]], keys: set[str]) -> list[dict[str, Any]]:
+    """The votes on published rows, with all columns, voters without the folders they lay in, in a fixed order.
+
+    Raises:
+        ValueError: no vote is on a published row, or two voters have the same name.
+    """
+    records = [{name: vote.get(name) for name in VOTES} for vote in votes if vote["row_key"] in keys]
+    if not records:
+        raise ValueError("none of the votes is on a published row: are these the votes of other data?")
+    voters = sorted({record["voter"] for record in records})
+    public = {voter: voter if is_hub_id(voter) else Path(voter).name for voter in voters}
+    if len(set(public.values())) < len(public):
+        raise ValueError(f"voters {', '.join(voters)} would have the same name; rename their folders")
+    for record in records:
+        record.update(
+            voter=public[record["voter"]], order=record["order"] or "given", mode=record["mode"] or "generate"
+        )
+    return sorted(records, key=lambda r: (r["row_key"], r["voter"], r["control"], r["order"], r["mode"]))
+
+
+def is_hub_id(voter: str) -> bool:
+    """Whether a voter's name is a model id and not a folder of this machine."""
+    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", voter)) and not Path(voter).exists()
+
+
+def make_configs(folder: Path, parts: Sequence[Part], votes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The card's `configs` and `dataset_info`: "all" points at the files of the other configs, no audio is stored twice."""
+    chosen = {name: [part for part in parts if name in ("all", part.folder)] for name in ("all", "strong", "weak")}
+    configs, infos = [], []
+    for name, group in chosen.items():
+        if not group:
+            continue
+        splits = [split for split in SPLITS if any(part.split == split for part in group)]
+        files = [
+            {"split": s, "path": [f"{part.folder}/{s}-*.parquet" for part in group if part.split == s]} for s in splits
+        ]
+        configs.append({"config_name": name, "data_files": files, **({"default": True} if name == "all" else {})})
+        infos.append(
+            (
+                name,
+                PUBLISHED,
+                [p for p in group for p in p.files],
+                {
+                    s: (sum(p.rows for p in group if p.split == s), sum(p.nbytes for p in group if p.split == s))
+                    for s in splits
+                },
+            )
+        )
+    if votes:
+        configs.append({"config_name": "votes", "data_files": [{"split": "train", "path": "votes/train-*.parquet"}]})
+        files = list((folder / "votes").iterdir())
+        infos.append(("votes", VOTES, files, {"train": (len(votes), sum(f.stat().st_size for f in files))}))
+    return {"configs": configs, "dataset_info": [_info(*info) for info in infos]}
+
+
+def _info(
+    name: str, features: Features, files: Sequence[Path], splits: Mapping[str, tuple[int, int]]
+) -> dict[str, Any]:
+    info = DatasetInfo(
+        features=features,
+        splits=[{"name": name, "num_bytes": size, "num_examples": rows} for name, (rows, size) in splits.items()],
+        download_size=sum(file.stat().st_size for file in files),
+        dataset_size=sum(nbytes for _, nbytes in splits.values()),
+    )
+    return {"config_name": name, **info._to_yaml_dict()}
+
+
+def eval_yaml(args: PublishArguments, parts: Sequence[Part]) -> str:
+    """The Hub's description of a benchmark: one task per config that has a test split (a validation split, a train split)."""
+    split = next(name for name in reversed(SPLITS) if any(part.split == name for part in parts))
+    configs = [
+        "all",
+        *(name for name in ("strong", "weak") if any((p.folder, p.split) == (name, split) for p in parts)),
+    ]
+    description = (
+        "Multiple-choice questions about audio, by audio contribution: whether they can be answered without listening. Score: "
+        "share of exactly matched options; unparsed answers count as wrong."
+    )
+    return yaml.safe_dump(
+        {
+            "name": args.pretty_name or args.repo_id,
+            "description": description,
+            "evaluation_framework": "audiomcq",
+            "tasks": [{"id": name, "config": name, "split": split} for name in configs],
+        },
+        sort_keys=False,
+    )
+
+
+def _with_label(rows: Dataset, label: str | None) -> Dataset:
+    return rows.select([index for index, value in enumerate(rows[CONTRIBUTION]) if value == label])
+
+
+def _empty_folder(folder: Path) -> Path:
+    """A folder to write to. One that an earlier run wrote is replaced; anything else is left alone.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        if unknown := {path.name for path in folder.iterdir()} - {CARD_FILE, "eval.yaml", "votes", *FOLDERS}:
+            raise ValueError(f"{folder} holds other things ({min(unknown)}); choose another --output_dir")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,113 @@
+"""Push a folder to the Hub as it is: checked first, in one go, as often as needed."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import DatasetCard, HfApi, ModelCard
+
+logger = logging.getLogger(__name__)
+
+CARD_FILE = "README.md"
+_CARDS = {"dataset": DatasetCard, "model": ModelCard}
+_PLACEHOLDER = re.compile(r"\$\{\w+\}|\{\{.*?\}\}|more information needed|\bTODO\b|\| None \|", re.IGNORECASE)
+_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{20,}\b")
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file of an upload; `size` in bytes."""
+
+    path: str
+    size: int
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.path}  {self.size} bytes  sha256 {self.sha256[:12]}"
+
+
+def planned_files(folder: str | Path) -> list[PlannedFile]:
+    """Every file below a folder, as it would be uploaded."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return [PlannedFile(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)) for path in files]
+
+
+def check_card(text: str, kind: str) -> None:
+    """Refuse a card that the Hub would not read, or that is not filled in.
+
+    Raises:
+        ValueError: no metadata, metadata that does not parse, or a placeholder; it is named.
+    """
+    card = _CARDS[kind](text)
+    if not card.data.to_dict():
+        raise ValueError(f"{CARD_FILE} has no metadata between --- lines")
+    if match := _PLACEHOLDER.search(re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)):
+        raise ValueError(f"{CARD_FILE} is not filled in: {match[0]!r} stands in it")
+
+
+def check_no_token(folder: str | Path) -> None:
+    """Refuse a folder in which something looks like a Hub token.
+
+    Raises:
+        ValueError: the file is named, the token is not.
+    """
+    for path in Path(folder).rglob("*"):
+        if path.is_file() and path.stat().st_size < 1 << 20 and _TOKEN.search(path.read_bytes()):
+            raise ValueError(f"{path} holds what looks like a Hub token; remove it and revoke that token")
+
+
+def push_folder(
+    folder: str | Path,
+    repo_id: str,
+    kind: str,
+    private: bool = False,
+    revision: str | None = None,
+    message: str = "Upload",
+    delete_patterns: Sequence[str] = (),
+    dry_run: bool = False,
+) -> list[PlannedFile]:
+    """Upload a folder with its card. An interrupted push is repeated by calling it again; an unchanged one changes nothing.
+
+    Args:
+        kind: "dataset" or "model".
+        revision: branch; made where it is not there.
+        delete_patterns: files of the repository that go when they are not in the folder.
+        dry_run: only say what would be uploaded; the Hub is not asked anything.
+
+    Raises:
+        ValueError: the card is not fit, a token lies in the folder, the Hub refuses the card's metadata, or `private` is asked for
+            and the repository is public.
+    """
+    text = (Path(folder) / CARD_FILE).read_text(encoding="utf-8")
+    check_card(text, kind)
+    check_no_token(folder)
+    files = planned_files(folder)
+    for file in files:
+        logger.info("%s %s", "would upload" if dry_run else "uploading", file)
+    if dry_run:
+        return files
+    api = HfApi()
+    _CARDS[kind](text).validate(repo_type=kind)
+    api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True)
+    if private and not api.repo_info(repo_id, repo_type=kind).private:
+        raise ValueError(f"{repo_id} exists and is public: make it private on the Hub first, or set private: false")
+    if revision:
+        api.create_branch(repo_id, repo_type=kind, branch=revision, exist_ok=True)
+    commit = api.upload_folder(
+        repo_id=repo_id,
+        repo_type=kind,
+        folder_path=folder,
+        revision=revision,
+        commit_message=message,
+        delete_patterns=list(delete_patterns) or None,
+    )
+    logger.info("%s is at %s", repo_id, commit.commit_url)
+    return files
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

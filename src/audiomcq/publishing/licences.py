@@ -1,0 +1,169 @@
+"""Under what licence each row may be given on: read from tables, checked before anything is published."""
+
+import csv
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from datasets import Dataset, Value
+
+from audiomcq.examples import Row, row_key
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = {"license": Value("string"), "attribution": Value("string")}
+"""The columns that published rows have beyond those of every row."""
+
+_OTHER = "other"
+_PLAIN = {
+    "mit": "mit",
+    "apache-2.0": "apache-2.0",
+    "bsd-2-clause": "bsd-2-clause",
+    "bsd-3-clause": "bsd-3-clause",
+    "odc-by": "odc-by",
+    "odbl": "odbl",
+    "cdla-permissive-1.0": "cdla-permissive-1.0",
+    "cdla-permissive-2.0": "cdla-permissive-2.0",
+    "cdla-sharing-1.0": "cdla-sharing-1.0",
+    "pddl": "pddl",
+    "unlicense": "unlicense",
+    "cc0": "cc0-1.0",
+    "cc0-1.0": "cc0-1.0",
+    "public-domain": _OTHER,
+}
+_HUB_CREATIVE_COMMONS = {
+    "cc-by": ("2.0", "2.5", "3.0", "4.0"),
+    "cc-by-sa": ("3.0", "4.0"),
+    "cc-by-nc": ("2.0", "3.0", "4.0"),
+    "cc-by-nc-sa": ("2.0", "3.0", "4.0"),
+}
+"""Versions that the Hub has an id for; "cc" stands for the others."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Where rows come from and under what terms; empty where nobody said."""
+
+    license: str = ""
+    attribution: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Terms by the file of a clip (which come first) and by `source_dataset`.
+
+    `by_name` are the terms of files whose name alone tells them apart: `save_to_disk` keeps no more of a clip's path.
+    """
+
+    by_file: Mapping[str, Terms]
+    by_source: Mapping[str, Terms]
+
+    @cached_property
+    def by_name(self) -> dict[str, Terms]:
+        names = Counter(Path(file).name for file in self.by_file)
+        return {Path(file).name: terms for file, terms in self.by_file.items() if names[Path(file).name] == 1}
+
+    def of(self, row: Row) -> Terms:
+        path = Path((row["audio"] or {}).get("path") or "")
+        # The longest match first: a table may say audio/1.ogg where rows hold /data/esc10/audio/1.ogg.
+        for depth in range(len(path.parts)):
+            if terms := self.by_file.get("/".join(path.parts[depth:])):
+                return terms
+        if len(path.parts) == 1 and path.name in self.by_name:
+            return self.by_name[path.name]
+        return self.by_source.get(row["source_dataset"], Terms())
+
+
+def read_sources(paths: Iterable[str | Path]) -> Sources:
+    """Terms from CSV tables with a column `license` (or `licence`), and `source_dataset` or `file`; `attribution` and `url` may
+    stand beside. A manifest of recordings as in `audiomcq.construction.sources` is such a table.
+
+    Raises:
+        ValueError: no such file, or a column is missing.
+    """
+    by_file: dict[str, Terms] = {}
+    by_source: dict[str, Terms] = {}
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise ValueError(f"{path}: no such table of sources")
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.DictReader(file))
+        names = set(lines[0]) if lines else set()
+        licence = next((name for name in ("license", "licence") if name in names), None)
+        key = next((name for name in ("file", "source_dataset") if name in names), None)
+        if licence is None or key is None:
+            raise ValueError(
+                f"{path}: columns license and source_dataset (or file) are needed, there are {', '.join(sorted(names))}"
+            )
+        table = by_file if key == "file" else by_source
+        for line in lines:
+            values = {name: (line.get(name) or "").strip() for name in (licence, "attribution", "url")}
+            table[line[key].strip()] = Terms(values[licence], values["attribution"], values["url"])
+    return Sources(by_file, by_source)
+
+
+def hub_licence(text: str | None) -> str | None:
+    """The Hub's id of a licence that allows giving the audio on, "other" where the Hub has none, or None where it does not."""
+    name = re.sub(r"[\s_]+", "-", (text or "").strip().lower())
+    if match := re.fullmatch(r"(cc-by(?:-nc)?(?:-sa)?)(?:-(\d\.\d))?", name):
+        return name if match[2] in _HUB_CREATIVE_COMMONS[match[1]] else "cc"
+    return _PLAIN.get(name)
+
+
+def refusal(text: str | None) -> str:
+    """Why rows under a licence are not published, in words."""
+    name = (text or "").strip().lower()
+    if name in ("", "unknown", "none", "n/a"):
+        return "no licence is stated"
+    if re.search(r"\bnd\b|noderiv|no deriv", name):
+        return f"the licence {text!r} forbids changed copies"
+    if re.search(r"research|academic|all rights reserved|proprietary", name):
+        return f"the licence {text!r} forbids giving the audio on"
+    return f"the licence {text!r} is not known to allow giving the audio on"
+
+
+def with_terms(
+    splits: Mapping[str, Dataset], sources: Sources, also_allowed: Sequence[str] = (), leave_out: bool = False
+) -> dict[str, Dataset]:
+    """Rows with their licence and attribution as columns; columns that are already there win over the tables.
+
+    Args:
+        also_allowed: licences, spelled as in the tables, that the publisher knows to allow it.
+        leave_out: leave out rows that must not be given on, instead of stopping.
+
+    Raises:
+        ValueError: rows must not be given on; how many, why, and which is the first.
+    """
+    result: dict[str, Dataset] = {}
+    refused: dict[str, list[str]] = {}
+    for split, rows in splits.items():
+        own = {name: rows[name] if name in rows.column_names else [None] * len(rows) for name in COLUMNS}
+        good: list[int] = []
+        columns: dict[str, list[str]] = {name: [] for name in COLUMNS}
+        for index, row in enumerate(rows):
+            terms = sources.of(row)
+            licence = own["license"][index] or terms.license
+            if licence in also_allowed or hub_licence(licence):
+                good.append(index)
+                columns["license"].append(licence)
+                columns["attribution"].append(own["attribution"][index] or terms.attribution)
+            else:
+                refused.setdefault(refusal(licence), []).append(row_key(row))
+        rows = rows.remove_columns([name for name in COLUMNS if name in rows.column_names]).select(good)
+        for name, values in columns.items():
+            rows = rows.add_column(name, values, feature=COLUMNS[name])
+        result[split] = rows
+    for reason, keys in refused.items():
+        logger.warning("%d rows may not be published, %s: %s", len(keys), reason, ", ".join(keys[:10]))
+    if refused and not leave_out:
+        reason, keys = max(refused.items(), key=lambda item: len(item[1]))
+        raise ValueError(
+            f"{sum(map(len, refused.values()))} rows may not be published; {len(keys)} of them because {reason}, e.g. "
+            f"{', '.join(keys[:3])}. Name their licence in a table (sources), or leave them out (leave_out_refused: true)"
+        )
+    return result
