@@ -273,8 +273,10 @@ def count_trainable(model: nn.Module, family: Family) -> dict[str, dict[str, int
     counts = {group: {"parameters": 0, "trainable": 0} for group in PARAMETER_GROUPS}
     for name, parameter in model.named_parameters():
         group = counts[parameter_group(name, family)]
-        group["parameters"] += parameter.numel()
-        group["trainable"] += parameter.numel() * parameter.requires_grad
+        # A shard of ZeRO-3 is empty and keeps its true size beside.
+        size = getattr(parameter, "ds_numel", parameter.numel())
+        group["parameters"] += size
+        group["trainable"] += size * parameter.requires_grad
     for group, count in counts.items():
         logger.info("%s: %d of %d parameters are trained", group, count["trainable"], count["parameters"])
     if not any(count["trainable"] for count in counts.values()):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,16 @@ import soundfile
 import torch
 from datasets import Dataset
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, Qwen2_5OmniThinkerForConditionalGeneration
 
 from audiomcq import sft
 from audiomcq.audio import SAMPLE_RATE
 from audiomcq.collation import PromptEncoder, audio_batch
 from audiomcq.models import PROCESSOR_FILES, load_lalm
+from audiomcq.publishing.model import PublishModelArguments, publish_model
 from hub.server import Hub
+from small_runs import write_results
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
@@ -79,11 +83,27 @@ for repo in repos:
     sums[repo] = [(name, hashlib.sha256(state[name].contiguous().numpy().tobytes()).hexdigest()) for name in sorted(state)]
 print(json.dumps([answers, sums]))
 """
-PLAIN_LOAD = """
+PUBLISH_MORE = """
 import sys
-sys.modules["audiomcq"] = None
-from transformers import Qwen2_5OmniThinkerForConditionalGeneration
-print(Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(sys.argv[1]).state_dict()["lm_head.weight"].double().sum().item())
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from audiomcq.publishing.model import PublishModelArguments, publish_model
+folder, other, results, name = sys.argv[1:]
+api = HfApi()
+publish_model(PublishModelArguments(other, "org/damaged"))
+api.create_repo("org/old")
+for path in ("model-00001-of-00002.safetensors", "training_args.bin", "notes.txt"):
+    api.upload_file(repo_id="org/old", path_in_repo=path, path_or_fileobj=b"old")
+publish_model(PublishModelArguments(folder, "org/old"))
+again = PublishModelArguments(folder, "org/again", "sft", results=results, results_model=name, evaluated_on="org/tones")
+try:
+    publish_model(again)  # the test lets its commit fail
+except HfHubHTTPError as error:
+    assert "403" in str(error), error
+    print(api.list_repo_files("org/again", revision="sft"))
+for _ in range(2):
+    publish_model(again)
+    print(len(api.list_repo_commits("org/again", revision="sft")))
 """
 
 
@@ -155,27 +175,6 @@ def adapter(store: Hub, model_folder: Path, rows_folder: Path, tmp_path_factory:
     return output
 
 
-def estimate(value: float) -> dict:
-    return {"value": value, "interval": {"low": value - 0.0312, "high": value + 0.0287}}
-
-
-def write_results(folder: Path, name: str) -> Path:
-    """A results.json as recipes/evaluate/score.py writes it."""
-    numbers = {"accuracy": 0.61354, "strong": 0.51987, "weak": 0.71111, "silent": 0.402468, "audio_gain": 0.211072}
-    scores = {
-        "n_total": 800,
-        "n_strong": 369,
-        "n_parsed": 797,
-        "n_parsed_silent": 790,
-        **{measure: estimate(value) for measure, value in numbers.items()},
-        "strong_audio_gain": None,
-    }
-    content = {"prompt_version": "audiomcq-1", "baselines": {"first_option": 0.2575}, "models": {name: scores}}
-    path = folder / "results.json"
-    path.write_text(json.dumps(content))
-    return path
-
-
 def expected_answer(folder: Path, clip: Path) -> str:
     """This package's own greedy answer to the question of the card's usage."""
     lalm = load_lalm(folder)
@@ -213,20 +212,60 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, rows: Dataset) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def other(run: Path, workplace: Path) -> Path:
+    """The run with other weights: the Hub keeps equal files once, so that damage to one repository is damage to all."""
+    (workplace / "other").mkdir()
+    for file in run.iterdir():
+        if file.is_file():
+            shutil.copyfile(file, workplace / "other" / file.name)
+    tensors = {name: tensor + 1 for name, tensor in load_file(run / "model.safetensors").items()}
+    save_file(tensors, workplace / "other" / "model.safetensors", metadata={"format": "pt"})
+    return workplace / "other"
+
+
+@pytest.fixture(scope="module")
+def more(store: Hub, run: Path, other: Path, workplace: Path) -> list[str]:
+    """What a process without Xet printed that published to three further repositories."""
+    (workplace / "more.py").write_text(PUBLISH_MORE)
+    store.fail("POST /api/models/org/again/commit/sft", status=403)
+    command = [str(workplace / "more.py"), str(run), str(other), str(write_results(workplace, "w2s")), "w2s"]
+    return store.run(command, token=store.token, xet=False).stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def loaded(store: Hub, run: Path, adapter: Path, more: list[str], workplace: Path) -> dict[tuple[str, bool], tuple]:
+    """(repository, by Xet) -> what its card's usage printed and hashes of its weights, in fresh processes."""
+    store.flip_byte("model", "org/damaged", "model.safetensors", (run / "model.safetensors").stat().st_size - 1000)
+    found = {}
+    for xet, repos in ((True, ["org/w2s-sft", "org/adapter"]), (False, ["org/w2s-sft", "org/damaged"])):
+        done = store.run([str(workplace / "load.py"), str(workplace), *repos], token=store.token, xet=xet)
+        answers, sums = json.loads(done.stdout.splitlines()[-1])
+        found |= {(repo, xet): (answers[repo], sums[repo]) for repo in repos}
+    return found
+
+
 @pytest.mark.parametrize("xet", [True, False], ids=["client defaults", "without Xet"])
-def test_weights_and_the_answers_of_the_cards_usage_come_back_in_a_fresh_process_without_this_package(
-    store: Hub, run: Path, adapter: Path, workplace: Path, model_folder: Path, xet: bool
+def test_the_weights_come_back_in_a_fresh_process_without_this_package(
+    store: Hub, run: Path, model_folder: Path, loaded: dict, xet: bool
 ) -> None:
-    repos = ["org/w2s-sft", "org/adapter"] if xet else ["org/w2s-sft"]
-    done = store.run([str(workplace / "load.py"), str(workplace), *repos], token=store.token, xet=xet)
-    answers, sums = json.loads(done.stdout.splitlines()[-1])
-    assert sums["org/w2s-sft"] == weights_of(run) != weights_of(model_folder)
-    for repo, folder in zip(repos, (run, adapter), strict=False):
+    assert loaded["org/w2s-sft", xet][1] == weights_of(run) != weights_of(model_folder)
+    assert any("/cas/v1/reconstructions" in line for line in store.requests)
+
+
+def test_the_usage_of_the_cards_answers_as_this_package_does(
+    run: Path, adapter: Path, workplace: Path, loaded: dict
+) -> None:
+    for repo, folder in (("org/w2s-sft", run), ("org/adapter", adapter)):
         answer = expected_answer(folder, workplace / "clip.wav")
         assert len(answer) > 4
         # Once by transformers alone, once with qwen-omni-utils.
-        assert answers[repo] == f"{answer}\n{answer}\n"
-    assert any("/cas/v1/reconstructions" in line for line in store.requests) or not xet
+        assert loaded[repo, True][0] == f"{answer}\n{answer}\n"
+
+
+def test_a_flipped_byte_in_the_store_is_seen(other: Path, loaded: dict) -> None:
+    damaged = loaded["org/damaged", False][1]
+    assert sum(ours != theirs for ours, theirs in zip(weights_of(other), damaged, strict=True)) == 1
 
 
 def test_a_pushed_run_is_one_commit_of_weights_processor_and_our_card(store: Hub, run: Path) -> None:
@@ -263,14 +302,6 @@ def test_no_token_and_no_path_of_the_machine_is_published_and_no_token_lies_in_t
     assert not [path for path in checked if store.token.encode() in path.read_bytes()]
 
 
-def test_a_flipped_byte_in_the_store_is_seen(store: Hub, run: Path, adapter: Path, workplace: Path) -> None:
-    store.run(publish_command(folder=run, repo_id="org/damaged"), token=store.token)
-    size = (run / "model.safetensors").stat().st_size
-    store.flip_byte("model", "org/damaged", "model.safetensors", size - 1000)
-    done = store.run([str(workplace / "load.py"), str(workplace), "org/damaged"], token=store.token)
-    assert json.loads(done.stdout.splitlines()[-1])[1]["org/damaged"] != weights_of(run)
-
-
 def test_without_a_token_a_private_model_gives_the_clients_own_error(store: Hub, run: Path) -> None:
     script = "from transformers import AutoConfig\nAutoConfig.from_pretrained('org/w2s-sft')"
     done = store.run(script, check=False)
@@ -279,48 +310,27 @@ def test_without_a_token_a_private_model_gives_the_clients_own_error(store: Hub,
     assert "private repository" in done.stderr
 
 
-def test_an_interrupted_push_is_repeated_and_a_finished_one_changes_nothing(
-    store: Hub, run: Path, tmp_path: Path
-) -> None:
-    results = write_results(tmp_path, run.name)
-    push = {"folder": run, "repo_id": "org/again", "revision": "sft", "results": results}
-    command = publish_command(**push, evaluated_on="org/tones")
-    store.fail("POST /api/models/org/again/commit/sft", status=403)
-    assert store.run(command, token=store.token, xet=False, check=False).returncode == 1
-    assert set(store.files("model", "org/again", "sft")) == {".gitattributes"}
-    before = len(store.requests)
-    store.run(command, token=store.token, xet=False)
+def test_an_interrupted_push_is_repeated_and_a_finished_one_changes_nothing(store: Hub, more: list[str]) -> None:
+    assert more == ["['.gitattributes']", "2", "2"]
     files = store.files("model", "org/again", "sft")
     assert ".eval_results/audiomcq.yaml" in files
     assert 'revision="sft"' in files["README.md"].decode()
-    assert not [line for line in store.requests[before:] if line.startswith("PUT /lfs")]
-    head = store.repo("model", "org/again").branches["sft"]
-    store.run(command, token=store.token, xet=False)
-    assert store.repo("model", "org/again").branches["sft"] == head
     assert set(store.files("model", "org/again")) == {".gitattributes"}
 
 
-def test_a_new_push_removes_the_weights_and_pickles_of_an_earlier_one_and_nothing_else(store: Hub, run: Path) -> None:
-    store.run(
-        "from huggingface_hub import HfApi\napi = HfApi()\napi.create_repo('org/old')\n"
-        "for name in ('model-00001-of-00002.safetensors', 'training_args.bin', 'notes.txt'):\n"
-        "    api.upload_file(repo_id='org/old', path_in_repo=name, path_or_fileobj=b'old')",
-        token=store.token,
-        xet=False,
-    )
-    store.run(publish_command(folder=run, repo_id="org/old"), token=store.token, xet=False)
+def test_a_new_push_removes_the_weights_and_pickles_of_an_earlier_one_and_nothing_else(
+    store: Hub, more: list[str]
+) -> None:
     files = set(store.files("model", "org/old"))
     assert {"notes.txt", "model.safetensors"} <= files
     assert not {"model-00001-of-00002.safetensors", "training_args.bin"} & files
 
 
-def test_a_dry_run_lists_files_with_their_sizes_and_writes_nothing(store: Hub, run: Path, tmp_path: Path) -> None:
+def test_a_dry_run_names_every_file_and_asks_the_hub_for_nothing(store: Hub, run: Path) -> None:
     before = len(store.requests)
-    results = write_results(tmp_path, run.name)
-    options = {"config": RECIPES / "publish" / "tiny" / "model.yaml", "folder": run, "results": results}
-    listed = store.run(publish_command(**options), token=store.token).stderr
-    size = (run / "model.safetensors").stat().st_size
-    assert f"would upload model.safetensors  {size} bytes" in listed
-    assert "README.md" in listed
-    assert "optimizer" not in listed
-    assert not [line for line in store.requests[before:] if line.split()[0] not in ("GET", "HEAD")]
+    files = publish_model(PublishModelArguments(str(run), "org/dry", license="mit", dry_run=True))
+    sizes = {file.path: file.size for file in files}
+    assert sizes["model.safetensors"] == (run / "model.safetensors").stat().st_size
+    assert "README.md" in sizes
+    assert "training_args.bin" not in sizes
+    assert len(store.requests) == before

@@ -12,8 +12,9 @@ from audiomcq import grpo, sft
 from audiomcq.configs import AudioSFTConfig
 from audiomcq.prompts import QUESTION_TEMPLATE, SYSTEM_PROMPT
 from audiomcq.publishing.model import PublishModelArguments, model_files, push_run
-from audiomcq.publishing.model_card import MEASURES
+from audiomcq.publishing.model_card import MEASURES, base_of, model_card, run_records
 from hub.cards import card_problems
+from small_runs import write_results
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "weak_to_strong"
 SMALL = {
@@ -31,22 +32,6 @@ def train(stage: str, **options) -> None:
     words = [str(word) for key, value in {**SMALL, **options}.items() for word in (f"--{key}", value)]
     main = {"sft": sft, "grpo": grpo}[stage].main
     main(Path("unused.yaml"), ["--config", str(RECIPE / "tiny" / f"{stage}.yaml"), *words])
-
-
-def estimate(value: float) -> dict:
-    return {"value": value, "interval": {"low": value - 0.0312, "high": value + 0.0287}}
-
-
-def write_results(folder: Path, name: str, **changes) -> Path:
-    """A results.json as recipes/evaluate/score.py writes it, with a key that nobody knows yet."""
-    numbers = {"accuracy": 0.61354, "strong": 0.51987, "weak": 0.71111, "silent": 0.402468, "audio_gain": 0.211072}
-    scores = {"n_total": 800, "n_strong": 369, "n_parsed": 797, "n_parsed_silent": 790, "new_key": 1}
-    scores |= {measure: estimate(value) for measure, value in numbers.items()} | {"strong_audio_gain": None}
-    models = {name: scores, "another": {**scores, "accuracy": estimate(0.99)}}
-    content = {"prompt_version": "audiomcq-1", "baselines": {"first_option": 0.2575, "random": 0.25}, "models": models}
-    path = folder / "results.json"
-    path.write_text(json.dumps(content | changes))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +155,14 @@ def test_the_licence_is_that_of_the_base_models_card(two_stages: Path, model_fol
     assert (data.license, data.license_name, data.license_link) == ("other", "tiny-1", "LICENSE")
 
 
+def test_the_card_of_a_whole_model_says_that_its_talker_is_the_base_models(two_stages: Path) -> None:
+    records = run_records(two_stages)
+    card = model_card("org/whole", records, base_of(records, "org/base"), "qwen2_5_omni", {"license": "mit"})
+    assert card.data.pipeline_tag == "any-to-any"
+    assert "Talker and vocoder are those of the base model, byte for byte; speech output" in card.text
+    assert card_problems("model", str(card)) == ([], [])
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -217,9 +210,15 @@ def test_an_adapter_names_a_base_that_others_can_load_or_is_refused(
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
-    [({"hub_token": "hf_secret"}, "hf auth login"), ({"hub_strategy": "checkpoint"}, "a run is pushed once")],
+    [
+        ({"hub_token": "hf_secret"}, "hf auth login"),
+        ({"hub_strategy": "checkpoint"}, "a run is pushed once"),
+        ({"push_to_hub": True, "hub_model_id": "name"}, "with hub_model_id owner/name; it is name"),
+    ],
 )
-def test_a_token_in_options_and_pushes_of_checkpoints_are_refused(tmp_path: Path, wrong: dict, says: str) -> None:
+def test_a_token_in_options_a_push_of_checkpoints_and_a_push_to_nowhere_are_refused(
+    tmp_path: Path, wrong: dict, says: str
+) -> None:
     with pytest.raises(ValueError, match=says) as error:
         AudioSFTConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **wrong)
     assert "hf_secret" not in str(error.value)

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from transformers import (
     Qwen2_5OmniConfig,
@@ -22,7 +25,8 @@ from audiomcq.run import RUN_FILE
 from random_lalms import with_lora
 from small_runs import changed, weights
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "publish" / "export.py"
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "publish" / "export.py"
 
 TALKER = {
     "hidden_size": 32,
@@ -168,3 +172,37 @@ def test_a_merged_adapter_is_a_plain_checkpoint_with_the_adapters_weights(model_
     moved = changed(weights(load_lalm(model_folder).model), weights(model))
     assert moved
     assert all("q_proj" in name or "v_proj" in name for name in moved)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs DeepSpeed: pip install 'audiomcq[deepspeed]'")
+def test_what_two_processes_save_under_zero_3_loads_with_no_missing_key(
+    whole: Path, rows_folder: Path, tmp_path: Path
+) -> None:
+    settings = yaml.safe_load((ROOT / "accelerate_configs" / "zero3.yaml").read_text())
+    changes = {"num_processes": 2, "use_cpu": True, "mixed_precision": "no"}
+    (tmp_path / "zero3.yaml").write_text(yaml.safe_dump(settings | changes))
+    recipe = ROOT / "recipes" / "weak_to_strong"
+    options = {
+        "dataset": rows_folder,
+        "model_name_or_path": whole,
+        "output_dir": tmp_path / "run",
+        "learning_rate": 0,
+        "max_steps": 1,
+        "per_device_train_batch_size": 2,
+        "use_cpu": "true",
+    }
+    command = [
+        Path(sys.executable).with_name("accelerate"),
+        *("launch", "--config_file", tmp_path / "zero3.yaml"),
+        *(recipe / "sft.py", "--config", recipe / "tiny" / "sft.yaml"),
+        *(word for name, value in options.items() for word in (f"--{name}", value)),
+    ]
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
+    subprocess.run([*map(str, command)], env=environment, check=True, capture_output=True)
+    kind = Qwen2_5OmniThinkerForConditionalGeneration
+    model, info = kind.from_pretrained(tmp_path / "run", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert not changed(weights(kind.from_pretrained(whole)), weights(model))
+    record = json.loads((tmp_path / "run" / RUN_FILE).read_text())
+    assert record["parameter_groups"]["llm"]["trainable"] > 0

@@ -179,30 +179,17 @@ def model_card(
         licence: of `base_licence`, or the publisher's own.
         revision: branch that is pushed to, which the usage then names.
     """
-    last = records[-1]
     family = FAMILIES[model_type]
     whole = model_type == "qwen2_5_omni" and not adapter
-    data = ModelCardData(
-        **licence,
-        language="en",
-        library_name="peft" if adapter else "transformers",
-        pipeline_tag="any-to-any" if whole else TASK,
-        base_model=base.name if base.on_hub else None,
-        base_model_relation=("adapter" if adapter else "finetune") if base.on_hub else None,
-        datasets=sorted({each["settings"]["dataset"] for each in records if each.get("dataset_commit")}) or None,
-        tags=["audio", "audio-question-answering", "audiomcq", *(each["stage"] for each in records), "trl"],
-        metrics=["accuracy"] if evaluation else None,
-        model_name=repo_id.split("/")[-1] if evaluation else None,
-        eval_results=_model_index(evaluation) if evaluation else None,
-    )
+    stages = [_stage(each) for each in records]
     return ModelCard.from_template(
-        data,
+        _metadata(repo_id, records, base, licence, adapter, whole, evaluation),
         template_path=str(TEMPLATE),
         name=repo_id.split("/")[-1],
         repo_id=repo_id,
         revision_argument=f'revision="{revision}", ' if revision else "",
         base=base,
-        stages=[_stage(each) for each in records],
+        stages=stages,
         training=_training_table(records),
         parameters=_parameter_table(records),
         weights="LoRA adapter"
@@ -213,21 +200,56 @@ def model_card(
         licence=licence.get("license_name") or licence.get("license"),
         adapter=adapter,
         omni=model_type.startswith("qwen2_5_omni"),
-        full_layout=whole,
+        whole=whole,
         architecture=family.architecture,
-        prompt_version=last["prompt_version"],
+        prompt_version=PROMPT_VERSION,
         system_prompt=SYSTEM_PROMPT,
         question_template=QUESTION_TEMPLATE,
         system_literal=json.dumps(SYSTEM_PROMPT),
         question_literal=json.dumps(QUESTION_TEMPLATE),
         answer_tags=(ANSWER_OPEN, ANSWER_CLOSE),
-        results=evaluation.scores if evaluation else None,
-        evaluated_on=evaluation and _benchmark(evaluation),
-        measures=_measures(evaluation.scores) if evaluation else [],
-        baselines=[(name.replace("_", " "), f"{100 * value:.1f}") for name, value in evaluation.baselines.items()]
-        if evaluation
-        else [],
+        **(_results(evaluation) if evaluation else {}),
     )
+
+
+def _metadata(
+    repo_id: str,
+    records: list[dict[str, Any]],
+    base: Base,
+    licence: dict[str, str],
+    adapter: bool,
+    whole: bool,
+    evaluation: Evaluation | None,
+) -> ModelCardData:
+    relation = "adapter" if adapter else "finetune"
+    return ModelCardData(
+        **licence,
+        language="en",
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="any-to-any" if whole else TASK,
+        base_model=base.name if base.on_hub else None,
+        base_model_relation=relation if base.on_hub else None,
+        datasets=sorted({each["settings"]["dataset"] for each in records if each.get("dataset_commit")}) or None,
+        tags=["audio", "audio-question-answering", "audiomcq", *(each["stage"] for each in records), "trl"],
+        metrics=["accuracy"] if evaluation else None,
+        model_name=repo_id.split("/")[-1] if evaluation else None,
+        eval_results=_model_index(evaluation) if evaluation else None,
+    )
+
+
+def _results(evaluation: Evaluation) -> dict[str, Any]:
+    """What the results section shows, in percent."""
+    config = f", config `{evaluation.config}`" if evaluation.config else ""
+    return {
+        "results": evaluation.scores,
+        "evaluated_on": f"`{evaluation.dataset}`{config}, split `{evaluation.split}`",
+        "measures": [
+            {"label": label, "value": _percent(estimate["value"]), "interval": f"[{_interval(estimate)}]"}
+            for name, label in MEASURES.items()
+            if (estimate := evaluation.scores.get(name))
+        ],
+        "baselines": [(name.replace("_", " "), _percent(value)) for name, value in evaluation.baselines.items()],
+    }
 
 
 def eval_results_file(evaluation: Evaluation) -> str:
@@ -238,7 +260,7 @@ def eval_results_file(evaluation: Evaluation) -> str:
             dataset_id=evaluation.dataset,
             task_id=task,
             value=scores[measure]["value"],
-            notes=f"{MEASURES[measure]}, 95 % interval {_interval(scores[measure])} %, prompts {PROMPT_VERSION}",
+            notes=f"{MEASURES[measure]}, 95 % interval [{_interval(scores[measure])}] %, prompts {PROMPT_VERSION}",
         )
         for measure, task in BENCHMARK_TASKS.items()
         if scores[measure]
@@ -264,21 +286,12 @@ def _model_index(evaluation: Evaluation) -> list[EvalResult]:
     ]
 
 
-def _benchmark(evaluation: Evaluation) -> str:
-    config = f", config `{evaluation.config}`" if evaluation.config else ""
-    return f"`{evaluation.dataset}`{config}, split `{evaluation.split}`"
-
-
-def _measures(scores: dict[str, Any]) -> list[dict[str, str]]:
-    return [
-        {"label": label, "value": f"{100 * scores[name]['value']:.1f}", "interval": f"[{_interval(scores[name])}]"}
-        for name, label in MEASURES.items()
-        if scores.get(name)
-    ]
-
-
 def _interval(estimate: dict[str, Any]) -> str:
-    return f"{100 * estimate['interval']['low']:.1f}, {100 * estimate['interval']['high']:.1f}"
+    return f"{_percent(estimate['interval']['low'])}, {_percent(estimate['interval']['high'])}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"
 
 
 def _stage(record: dict[str, Any]) -> dict[str, Any]:
@@ -339,6 +352,8 @@ def _rows(record: dict[str, Any]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, int | float):
+        return str(value)
+    # As code: the stars of a pattern are none of Markdown's, and its bars end no cell.
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    # A pattern of LoRA targets: its stars and bars are none of Markdown's.
-    return "`{}`".format(text.replace("|", "\\|")) if "|" in text or "*" in text else text
+    return "`{}`".format(text.replace("|", "\\|"))
