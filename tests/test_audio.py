@@ -17,6 +17,7 @@ from audiomcq.audio import (
     describe,
     load_audio,
     silence,
+    wav_bytes,
 )
 
 
@@ -152,3 +153,11 @@ def test_a_source_is_called_by_its_path_where_it_has_one(clip: Path) -> None:
     assert describe({"bytes": b"1234", "path": "a/b.flac"}) == "a/b.flac"
     assert describe({"bytes": b"1234", "path": None}) == "<4 bytes of audio>"
     assert describe(tone()) == "<array of shape (8000,)>"
+
+
+def test_a_wav_is_16_bit_where_that_is_exact_and_float_where_it_is_not() -> None:
+    exact, full_scale = np.array([-1, 0.5, 32_767 / 32_768] * 200, np.float32), np.ones(600, np.float32)
+    for samples, subtype in ((exact, "PCM_16"), (full_scale, "FLOAT"), (exact / 3, "FLOAT")):
+        with soundfile.SoundFile(io.BytesIO(wav_bytes(samples))) as file:
+            assert (file.subtype, file.samplerate, file.channels) == (subtype, SAMPLE_RATE, 1)
+            np.testing.assert_array_equal(file.read(dtype="float32"), samples)

@@ -148,3 +148,10 @@ def test_the_tables_in_the_document_are_those_that_the_benchmark_wrote() -> None
     document = (ROOT / "docs" / "performance.md").read_text()
     assert len(tables) == 4
     assert all(table in document for table in tables)
+
+
+def test_the_table_in_the_readme_is_a_part_of_it() -> None:
+    written = (ROOT / "benchmarks" / "results" / "grpo_step_cpu.md").read_text()
+    shown = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(("| clip", "| 10 s"))]
+    assert len(shown) == 4
+    assert all(line in written for line in shown)

@@ -13,6 +13,8 @@ from audiomcq.datasets import (
     PARADIGMS,
     ShuffleByEpoch,
     load_rows,
+    option_order,
+    row_orders,
     shuffle_choices,
     split_by_clip,
     stage_rows,
@@ -58,6 +60,23 @@ def test_folder_of_jsonl_one_file_parquet_and_save_to_disk_give_the_same_rows(
         for cell, original in zip(loaded["audio"], rows["audio"], strict=True):
             assert np.array_equal(load_audio(cell), load_audio(original))
     assert rows[0]["audio"]["path"] == str(rows_folder / "audio" / "0.flac")
+
+
+def test_a_folder_laid_out_as_on_the_hub_loads_by_config_and_split(rows: Dataset, tmp_path: Path) -> None:
+    rows.select(range(4)).to_parquet(tmp_path / "data" / "few.parquet")
+    rows.select(range(6)).to_parquet(tmp_path / "data" / "more.parquet")
+    configs = "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: train\n    path: data/{name}.parquet\n"
+        for name in ("few", "more")
+    )
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    assert keys(load_rows(tmp_path, config="few")) == keys(rows.select(range(4)))
+    assert keys(load_rows(tmp_path, config="more")) == keys(rows.select(range(6)))
+    with pytest.raises(ValueError, match="Unknown split"):
+        load_rows(tmp_path, "test", "few")
+    # Other rows under the same names are read, not those that `load_dataset` kept of the folder.
+    rows.select(range(2)).to_parquet(tmp_path / "data" / "few.parquet")
+    assert keys(load_rows(tmp_path, config="few")) == keys(rows.select(range(2)))
 
 
 def test_splits_joined_with_a_plus_come_one_after_the_other(rows: Dataset, tmp_path: Path) -> None:
@@ -183,3 +202,17 @@ def test_an_unknown_paradigm_and_an_empty_stage_are_named(labelled: Dataset) -> 
     only_weak = labelled.filter(lambda row: row[CONTRIBUTION] == "weak")
     with pytest.raises(ValueError, match="weak_to_strong: no row is left for the grpo stage out of 20"):
         stage_rows(only_weak, "weak_to_strong", "grpo", 0)
+
+
+def test_option_orders_are_permutations_told_by_their_names() -> None:
+    row = {"id": "1", "question_type": "sound", "source_dataset": "x", "choices": ["a", "b", "c"]}
+    assert option_order(row, "given") == [0, 1, 2]
+    assert [option_order(row, f"cyclic-{k}") for k in range(4)] == [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]
+    shuffles = {seed: option_order(row, f"shuffle-{seed}") for seed in range(20)}
+    assert all(sorted(order) == [0, 1, 2] for order in shuffles.values())
+    assert len(set(map(tuple, shuffles.values()))) > 3
+    assert option_order(row, "shuffle-7") == shuffles[7]
+    assert row_orders(row, ["given", "cyclic"]) == ["given", "cyclic-0", "cyclic-1", "cyclic-2"]
+    for unknown in ("random", "shuffle", "cyclic--1", "shuffle-x", ""):
+        with pytest.raises(ValueError, match="known are given"):
+            option_order(row, unknown)

@@ -15,7 +15,8 @@ from trl import ModelConfig, TrlParser
 
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
 from audiomcq.contribution.probe import ProbeArguments
-from audiomcq.contribution.split import SplitArguments
+from audiomcq.contribution.report import ReportArguments
+from audiomcq.contribution.split import Rule, SplitArguments
 from audiomcq.datasets import PARADIGMS
 from audiomcq.evaluation.predictions import AnswerArguments
 from audiomcq.publishing.dataset import PublishArguments
@@ -29,7 +30,8 @@ OPTIONS = {
     "grpo": (DataArguments, AudioGRPOConfig, ModelConfig),
     "pretrain": (DataArguments, AudioSFTConfig, ModelConfig),
     "probe": (ProbeArguments,),
-    "split": (SplitArguments,),
+    "split": (SplitArguments, Rule),
+    "report": (ReportArguments, Rule),
     "answer": (AnswerArguments,),
     "dataset": (PublishArguments,),
     "model": (PublishModelArguments,),
@@ -41,6 +43,7 @@ OWN_OPTIONS = {
 NOT_A_STAGE = {
     "contribution_filter/probe.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "contribution_filter/split.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
+    "contribution_filter/report.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "evaluate/answer.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "evaluate/score.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "publish/model.py": "run in publishing/test_model.py",
@@ -153,7 +156,7 @@ def test_every_paradigm_trains_two_steps_of_both_stages(
 def test_filter_and_evaluation_recipes_run_one_after_the_other(
     rows_folder: Path, model_folder: Path, tmp_path: Path
 ) -> None:
-    """As real processes: three voters on silence, labels, answers with and without audio, scores."""
+    """As real processes: three voters on silence, labels, report, answers with and without audio, scores."""
     voters = [tmp_path / "models" / f"voter{index}" for index in range(3)]
     for voter in voters:
         shutil.copytree(model_folder, voter)
@@ -163,6 +166,11 @@ def test_filter_and_evaluation_recipes_run_one_after_the_other(
     steps = [
         ("contribution_filter/probe.py", {**common, "output_dir": votes}, ["--voters", *voters]),
         ("contribution_filter/split.py", {**common, "votes": votes, "output_dir": labelled}, []),
+        (
+            "contribution_filter/report.py",
+            {"dataset": labelled, "dataset_split": "train", "output_dir": tmp_path / "report"},
+            [],
+        ),
         (
             "evaluate/answer.py",
             {"dataset": labelled, "dataset_split": "train", "model": model_folder, "output_dir": predictions},
@@ -179,6 +187,7 @@ def test_filter_and_evaluation_recipes_run_one_after_the_other(
         command = [sys.executable, tiny / script, "--config", settings, *arguments(options), *more]
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
+    assert len(json.loads((tmp_path / "report" / "report.json").read_text())["voters"]) == 3
     results = json.loads((scores / "results.json").read_text())
     assert results["models"]["tiny"]["n_total"] == 16
     assert (scores / "results.png").stat().st_size > 10_000

@@ -70,6 +70,47 @@ def test_the_loss_of_a_batch_is_that_of_plain_forwards_of_each_sample_alone(
     assert_close(gradients, native)
 
 
+def on_one_clip(rows: Dataset) -> list[dict]:
+    """Five questions, of which the first, third and last are about one clip; a batch that mixes them up."""
+    first, other, another = rows[0], rows[1], rows[2]
+    about_first = [{**first, "question": f"{first['question']} {word}", "id": word} for word in ("Say.", "Now tell.")]
+    return [first, other, about_first[0], another, about_first[1]]
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "LoRA"])
+@pytest.mark.parametrize("family", ["model_folder", "qwen2_audio_folder"])
+def test_questions_on_one_clip_share_it_and_change_neither_loss_nor_gradients(
+    family: str, lora: LoraConfig | None, rows: Dataset, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    batch, found = on_one_clip(rows), []
+    for shared in (True, False):
+        lalm = load_lalm(request.getfixturevalue(family))
+        torch.manual_seed(0)
+        config = sft_config(tmp_path, shared_prefix=shared, strong_weight=2.0)
+        trainer = AudioSFTTrainer(lalm, config, rows, peft_config=lora)
+        assert len(trainer.data_collator(batch)["input_features"]) == (3 if shared else 5)
+        found.append(first_gradients(trainer, batch))
+    (loss, gradients), (expected_loss, expected) = found
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    assert_close(gradients, expected)
+
+
+def test_the_padding_of_a_batch_is_logged_for_tokens_and_for_mel(lalm: LALM, rows: Dataset, tmp_path: Path) -> None:
+    trainer = AudioSFTTrainer(lalm, sft_config(tmp_path, max_steps=1), rows)
+
+    def logged(batch: list[dict]) -> tuple[float, float]:
+        trainer._metrics["train"].clear()
+        trainer.model.train()
+        trainer.compute_loss(trainer.model, trainer.data_collator(batch))
+        return tuple(trainer._metrics["train"][f"padding_share/{name}"][0] for name in ("tokens", "mel"))
+
+    assert logged([rows[0]]) == (0, 0)
+    frames = [round(100 * audio_seconds(rows[index]["audio"])) for index in (0, 5)]
+    assert logged([rows[0], rows[5]])[1] == pytest.approx(1 - sum(frames) / (2 * max(frames)), abs=0.01)
+    trainer.train()
+    assert "padding_share/tokens" in trainer.state.log_history[0]
+
+
 def test_silence_in_place_of_the_audio_changes_the_loss(lalm: LALM, rows: Dataset, tmp_path: Path) -> None:
     trainer = AudioSFTTrainer(lalm, sft_config(tmp_path), rows)
     heard = trainer.data_collator([rows[0], rows[1]])

@@ -1,13 +1,15 @@
 """Packed prompts give what every completion gives alone: log-probs, entropies, gradients."""
 
 from copy import deepcopy
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import pad_sequence
 
-from audiomcq.shared_prefix import pack, pack_rows, shared_attention_mask, shared_logps, sharing_obstacle, unpack
+from audiomcq.shared_attention import packed_layout
+from audiomcq.shared_prefix import pack, pack_rows, shared_logps, sharing_obstacle, unpack
 from random_lalms import (
     COMPLETIONS,
     FAMILIES,
@@ -124,16 +126,37 @@ def test_unpacking_takes_each_value_to_the_token_it_predicts():
     assert unpack(values[..., None].expand(2, 7, 5), packed).shape == (4, 3, 5)
 
 
-def test_a_completion_token_sees_the_prompt_and_the_earlier_tokens_of_its_completion():
-    mask = shared_attention_mask(pack([[1, 2, 3]], [[[6, 7], [9, 10]]]).segment_ids)[0, 0]
-    assert mask.int().tolist() == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0],
-        [1, 1, 1, 1, 0, 0],
-        [1, 1, 0, 0, 1, 0],
-        [1, 1, 0, 0, 1, 1],
+def test_a_completion_token_sees_its_prompt_and_the_earlier_tokens_of_its_completion():
+    packed = pack([[1, 2, 3], [4, 5]], [[[6, 7], [9]], [[11, 12]]])
+    layout = packed_layout(packed.segment_ids, packed.source, packed.labels != -100, packed.of_prompt)
+    assert layout.prompt == 2
+    assert layout.visible[:, 0].int().tolist() == [
+        [[1, 1, 1, 0], [1, 1, 1, 1]],
+        [[1, 1, 1, 0], [1, 1, 1, 1]],
+        [[1, 0, 1, 0], [1, 0, 1, 1]],
     ]
+    # rows are p p 3 6 3 and p 5 11 _ _: the prompts stand at 0, 1 and 2, 3, the completions from 4 on, two places each
+    assert layout.inverse.tolist() == [0, 1, 4, 5, 6, 2, 8, 9, 3, 3]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_that_has_scored_packed_rows_goes_on_as_before(family):
+    model = tiny(family)
+    before = each_alone(model)[0]
+    shared_logps(model, pack(prompts_of(model), COMPLETIONS), clips(model))
+    torch.testing.assert_close(each_alone(model)[0], before, rtol=0, atol=0)
+
+
+def test_packed_rows_refuse_every_other_attention(model, packed):
+    """Without this attention the layout would be ignored, and a wrong mask used without a word."""
+    text_config = model.config.get_text_config()
+    with (
+        patch.object(
+            type(text_config), "_attn_implementation", property(lambda self: "sdpa", lambda self, name: None)
+        ),
+        pytest.raises(RuntimeError),
+    ):
+        shared_logps(model, packed, clips(model))
 
 
 def test_padded_rows_pack_like_lists_and_keep_their_width(model, packed):
@@ -273,9 +296,6 @@ def test_a_wrapped_model_can_share(lora):
 
 def test_what_cannot_share_says_why(model):
     text_config = model.config.get_text_config()
-    text_config._attn_implementation = "flash_attention_2"
-    assert "flash_attention_2 takes no mask" in sharing_obstacle(model)
-    text_config._attn_implementation = "sdpa"
     text_config.layer_types = ["full_attention", "sliding_attention"]
     assert "sliding-window" in sharing_obstacle(model)
     model.config.model_type = "voxtral"

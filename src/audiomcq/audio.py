@@ -120,6 +120,27 @@ def silence(seconds: float) -> np.ndarray:
     return np.zeros(round(seconds * SAMPLE_RATE), dtype=np.float32)
 
 
+def wav_bytes(waveform: np.ndarray) -> bytes:
+    """A waveform as the bytes of a wav file that decodes to the very same samples (mono, 16 kHz).
+
+    16-bit where that holds them exactly, as it does for silence and for clips that were 16-bit at 16 kHz; else 32-bit float.
+    """
+    integers = np.clip(np.rint(waveform * 32_768), -32_768, 32_767).astype(np.int16)
+    exact = np.array_equal(_to_float(integers), waveform)
+    stream = io.BytesIO()
+    soundfile.write(
+        stream, integers if exact else waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16" if exact else "FLOAT"
+    )
+    return stream.getvalue()
+
+
+def as_mp3(waveform: np.ndarray) -> bytes:
+    """A 16 kHz waveform as an mp3 file: what a page in a browser can play."""
+    stream = io.BytesIO()
+    soundfile.write(stream, waveform, SAMPLE_RATE, format="MP3")
+    return stream.getvalue()
+
+
 def padded_samples(longest: int, feature_extractor: Any) -> int:
     """Samples to pad a batch to, so that every valid mel frame equals the one under the 300 s padding.
 

@@ -6,7 +6,7 @@ features and tokens without an error.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from audiomcq.audio import cut, load_audio, padded_samples
-from audiomcq.examples import CONTRIBUTION, Row, row_key
+from audiomcq.examples import CONTRIBUTION, Row, row_key, samples_key
 from audiomcq.models import Family
-from audiomcq.prompts import CotVariant, completion_target, conversation
+from audiomcq.prompts import AUDIOMCQ_STYLE, CotVariant, PromptStyle, completion_target, conversation
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +33,13 @@ class EncodedPrompt:
         input_ids: token ids, the audio placeholder repeated once per audio token, ending where the answer starts.
         features: mel of shape (frames, mels), or None without audio.
         mask: which frames are audio, shape (frames,), or None without audio.
+        mask_name: what the model calls that mask.
     """
 
     input_ids: list[int]
     features: torch.Tensor | None
     mask: torch.Tensor | None
+    mask_name: str = "feature_attention_mask"
 
 
 @dataclass
@@ -47,6 +49,7 @@ class PromptEncoder:
     Attributes:
         max_audio_seconds: longer clips are cut to this length; `cut_clips` counts them.
         audio_root: folder that relative audio paths start from.
+        style: how questions are put; benchmarks name their own (`Benchmark.official_prompt`).
 
     Raises:
         ValueError: `max_audio_seconds` is more than the feature extractor takes; it would cut the rest unseen.
@@ -57,6 +60,7 @@ class PromptEncoder:
     max_audio_seconds: float = 30.0
     audio_root: str | Path | None = None
     cut_clips: int = 0
+    style: PromptStyle = AUDIOMCQ_STYLE
 
     def __post_init__(self) -> None:
         hears = self.processor.feature_extractor.chunk_length
@@ -67,7 +71,10 @@ class PromptEncoder:
 
     def waveform(self, row: Row) -> np.ndarray:
         """The row's clip, at most `max_audio_seconds` long."""
-        waveform, was_cut = cut(load_audio(row["audio"], self.audio_root), self.max_audio_seconds)
+        return self._cut(row, load_audio(row["audio"], self.audio_root))
+
+    def _cut(self, row: Row, waveform: np.ndarray) -> np.ndarray:
+        waveform, was_cut = cut(waveform, self.max_audio_seconds)
         if was_cut:
             self.cut_clips += 1
             logger.warning("%s: clip cut to %g s (%d so far)", row_key(row), self.max_audio_seconds, self.cut_clips)
@@ -76,37 +83,79 @@ class PromptEncoder:
     def __call__(
         self, rows: Sequence[Row], waveforms: Sequence[np.ndarray | None] | None = None
     ) -> list[EncodedPrompt]:
-        """Encode rows, each with its own clip or with the waveform given in its place (None: no audio at all)."""
+        """Encode rows, each with its own clip or with the waveform given in its place (None: no audio at all).
+
+        Rows that are given one and the same array share its mel, which is computed once.
+        """
         if waveforms is None:
             waveforms = [self.waveform(row) for row in rows]
-        else:  # what stands in for a clip is as short as what is heard of the clip
-            waveforms = [None if audio is None else cut(audio, self.max_audio_seconds)[0] for audio in waveforms]
+        else:
+            played = {id(audio): (row, audio) for row, audio in zip(rows, waveforms, strict=True) if audio is not None}
+            heard = {key: self._cut(row, audio) for key, (row, audio) in played.items()}
+            waveforms = [None if audio is None else heard[id(audio)] for audio in waveforms]
         conversations = [
-            conversation(row["question"], row["choices"], audio) for row, audio in zip(rows, waveforms, strict=True)
+            conversation(row["question"], row["choices"], audio, self.style)
+            for row, audio in zip(rows, waveforms, strict=True)
         ]
+        first: dict[int, int] = {}
+        for index, audio in enumerate(waveforms):
+            first.setdefault(id(audio), index)
+        opening = [index if audio is None else first[id(audio)] for index, audio in enumerate(waveforms)]
+        distinct = [index for index in range(len(rows)) if opening[index] == index]
+        encoded = self._encode([conversations[i] for i in distinct], [waveforms[i] for i in distinct])
+        prompts = dict(zip(distinct, encoded, strict=True))
+        if len(distinct) < len(rows):
+            texts = self._unexpanded(conversations)
+            for index, one in enumerate(opening):
+                if index != one:
+                    prompts[index] = self._same_audio(texts[index], texts[one], prompts[one])
+        return [prompts[index] for index in range(len(rows))]
+
+    def _encode(
+        self, conversations: Sequence[list[dict[str, Any]]], waveforms: Sequence[np.ndarray | None]
+    ) -> list[EncodedPrompt]:
         audios = [audio for audio in waveforms if audio is not None]
         encoded = self.processor.apply_chat_template(
-            conversations,
+            list(conversations),
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             processor_kwargs={"audio_kwargs": self._audio_kwargs(audios)} if audios else {},
         )
         features = iter(encoded.get("input_features", ()))
-        masks = iter(encoded.get("feature_attention_mask", ()))
+        masks = iter(encoded.get(self.family.mask_name, ()))
+        # Some processors pad whatever they are asked
+        rows = zip(encoded["input_ids"], encoded["attention_mask"], waveforms, strict=True)
         return [
-            EncodedPrompt(list(ids), *self._mel(next(features), next(masks)))
-            if audio is not None
-            else EncodedPrompt(list(ids), None, None)
-            for ids, audio in zip(encoded["input_ids"], waveforms, strict=True)
+            EncodedPrompt(
+                [int(token) for token, kept in zip(ids, mask, strict=True) if kept],
+                *((None, None) if audio is None else self._mel(next(features), next(masks))),
+                self.family.mask_name,
+            )
+            for ids, mask, audio in rows
         ]
+
+    def _unexpanded(self, conversations: Sequence[list[dict[str, Any]]]) -> list[list[int]]:
+        """Token ids of the prompts with one placeholder for the audio, whatever its length."""
+        texts = self.processor.apply_chat_template(list(conversations), add_generation_prompt=True, tokenize=False)
+        return self.processor.tokenizer(texts)["input_ids"]
+
+    def _same_audio(self, text: list[int], known: list[int], prompt: EncodedPrompt) -> EncodedPrompt:
+        """Another question on the audio of `prompt`, whose own text is `known`."""
+        ids, marker = prompt.input_ids, self.processor.audio_token_id
+        start, place = known.index(marker), text.index(marker)
+        end = len(ids) - len(known[start + 1 :])
+        if ids[:start] + ids[end:] != known[:start] + known[start + 1 :]:
+            raise ValueError("this processor rewrites the text around its audio: give every row an array of its own")
+        return replace(prompt, input_ids=text[:place] + ids[start:end] + text[place + 1 :])
 
     def _audio_kwargs(self, audios: Sequence[np.ndarray]) -> dict[str, Any]:
         """Pad to the longest clip of the batch instead of 300 s where the family allows it (upstream: 30,000 frames a clip)."""
         if not self.family.trims_mel:
             return {}
         longest = max(len(audio) for audio in audios)
-        return {"max_length": padded_samples(longest, self.processor.feature_extractor), "truncation": True}
+        length = padded_samples(longest, self.processor.feature_extractor)
+        return {"max_length": length, "padding": "max_length", "truncation": True}
 
     def _mel(self, features: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         mel, valid = torch.as_tensor(np.asarray(features)).T, torch.as_tensor(np.asarray(mask))
@@ -127,7 +176,7 @@ def audio_batch(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
         raise ValueError(f"{len(prompts) - len(features)} of {len(prompts)} prompts in the batch have no audio")
     return {
         "input_features": pad_sequence(features, batch_first=True).transpose(1, 2),
-        "feature_attention_mask": pad_sequence([prompt.mask for prompt in prompts], batch_first=True),
+        prompts[0].mask_name: pad_sequence([prompt.mask for prompt in prompts], batch_first=True),
     }
 
 
@@ -148,15 +197,24 @@ class SFTCollator:
     Attributes:
         cot: which chain of thought stands before the answer.
         strong_weight: loss weight of rows with strong audio contribution; other rows weigh 1.
+        share_clips: give the mel of a clip once for all rows that ask about it. These then stand together, and `clip` (rows,)
+            says which of the batch's clips each row is about.
     """
 
     encoder: PromptEncoder
     cot: CotVariant = "none"
     strong_weight: float = 1.0
+    share_clips: bool = False
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         tokenizer = self.encoder.processor.tokenizer
-        prompts = self.encoder(rows)
+        keys = [samples_key(row) if self.share_clips else index for index, row in enumerate(rows)]
+        clips = list(dict.fromkeys(keys))
+        of_clip = sorted((clips.index(key), index) for index, key in enumerate(keys))
+        rows = [rows[index] for _, index in of_clip]
+        starts = [[clip for clip, _ in of_clip].index(clip) for clip in range(len(clips))]
+        waveforms = [self.encoder.waveform(rows[start]) for start in starts]
+        prompts = self.encoder(rows, [waveforms[clip] for clip, _ in of_clip])
         ends = [
             tokenizer(completion_target(row, self.cot) + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
             for row in rows
@@ -171,5 +229,6 @@ class SFTCollator:
             "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
             "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
             "row_weight": torch.tensor(weights),
-            **audio_batch(prompts),
+            "clip": torch.tensor([clip for clip, _ in of_clip]),
+            **audio_batch([prompts[start] for start in starts]),
         }

@@ -46,6 +46,13 @@ class AudioArguments:
         metadata={"help": "Parameter groups to train: audio_tower, aligner, llm. LoRA ignores it."},
     )
     shuffle_choices: bool = field(default=True, metadata={"help": "Shuffle the options of a row by seed and epoch."})
+    shared_prefix: bool = field(
+        default=True,
+        metadata={
+            "help": "Forward what prompts of a batch have in common once: GRPO's rollouts of one prompt, SFT's questions on one "
+            "clip; false: once each."
+        },
+    )
     hub_strategy: str = field(default="end", metadata={"help": "Must stay end: a run is pushed once, with its card."})
 
     def __post_init__(self) -> None:
@@ -96,10 +103,6 @@ class AudioGRPOConfig(AudioArguments, GRPOConfig):
     rewards: list[str] = field(
         default_factory=lambda: ["accuracy", "format"],
         metadata={"help": "Names of rewards: accuracy, format, gated_format."},
-    )
-    shared_prefix: bool = field(
-        default=True,
-        metadata={"help": "Encode, prefill and score a prompt once for all its rollouts; false: once each."},
     )
     reward_weights: list[float] | None = field(
         default_factory=lambda: [2.0, 0.5], metadata={"help": "One weight per reward, as published: 2.0 and 0.5."}

@@ -1,7 +1,7 @@
 """Load rows from anywhere, split them by clip, shuffle their options."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset, l
 from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, row_key, sound_rows
 
 FILE_KINDS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+SAVED = ("dataset_dict.json", "state.json")
+"""One of these lies in what `save_to_disk` wrote."""
 
 
 def load_rows(
@@ -20,8 +22,8 @@ def load_rows(
     max_bad_fraction: float = 0.01,
     check_audio: bool = True,
 ) -> Dataset:
-    """Rows of the project's schema from a Hub id, a `save_to_disk` folder, a folder of .jsonl files (one per split), or one
-    .json / .jsonl / .parquet file.
+    """Rows of the project's schema from a Hub id, a `save_to_disk` folder, a folder of .jsonl files (one per split), a folder laid
+    out as on the Hub (what the contribution filter writes), or one .json / .jsonl / .parquet file.
 
     Args:
         split: name of a split, or several joined with "+".
@@ -38,9 +40,12 @@ def load_rows(
     elif files := {file.stem: file for file in sorted(path.glob("*.jsonl"))}:
         rows = _load_files(files, split)
         audio_root = audio_root or path
-    elif path.is_dir():
+    elif path.is_dir() and any((path / (config or "") / name).is_file() for name in SAVED):
         loaded = load_from_disk(str(path / config if config else path))
         rows = concatenate_datasets([_split_of(loaded, name, path) for name in split.split("+")])
+    elif path.is_dir():
+        rows = load_dataset(str(path), config, split=split, description=_state_of(path))
+        audio_root = audio_root or path
     elif path.suffix in FILE_KINDS or str(source).startswith((".", "/")):
         raise ValueError(f"{source}: no such file or folder of rows")
     else:
@@ -55,6 +60,16 @@ def _load_files(files: Mapping[str, Path], split: str) -> Dataset:
     if None in kinds:
         raise ValueError(f"{', '.join(map(str, files.values()))}: rows are read from {', '.join(FILE_KINDS)} files")
     return load_dataset(kinds.pop(), data_files={name: str(file) for name, file in files.items()}, split=split)
+
+
+def _state_of(folder: Path) -> str:
+    """A folder's place and the times of its files.
+
+    The cache of `load_dataset` (datasets 5.2) tells local folders apart by their base name and README alone; with this among the
+    options of the config it tells them apart.
+    """
+    files = sorted(file for file in folder.rglob("*") if file.suffix in FILE_KINDS)
+    return f"{folder.resolve()} {[(file.name, file.stat().st_mtime_ns) for file in files]}"
 
 
 def _split_of(loaded: Dataset | DatasetDict, name: str, path: Path) -> Dataset:
@@ -115,6 +130,37 @@ def shuffle_choices(row: Row, seed: int, epoch: int = 0) -> Row:
     choices = list(row["choices"])
     random.Random(f"{seed}/{epoch}/{row_key(row)}").shuffle(choices)
     return {**row, "choices": choices}
+
+
+def option_order(row: Row, order: str) -> list[int]:
+    """Indices into the row's choices in the order in which they are shown.
+
+    Args:
+        order: "given", "shuffle-<seed>" (a seeded shuffle) or "cyclic-<k>" (the given order turned by k places).
+
+    Raises:
+        ValueError: the order is none of these.
+    """
+    indices = list(range(len(row["choices"])))
+    kind, _, number = order.partition("-")
+    if order == "given":
+        return indices
+    if kind == "shuffle" and number.isdecimal():
+        random.Random(f"{order}/{row_key(row)}").shuffle(indices)
+        return indices
+    if kind == "cyclic" and number.isdecimal():
+        turn = int(number) % len(indices)
+        return indices[turn:] + indices[:turn]
+    raise ValueError(f"option order {order!r}: known are given, shuffle-<seed> and cyclic-<k>")
+
+
+def row_orders(row: Row, orders: Sequence[str]) -> list[str]:
+    """The orders in which a row is asked: `cyclic` stands for all turns of its own choices, "cyclic-0" onwards."""
+    return [
+        name
+        for order in orders
+        for name in ([f"cyclic-{k}" for k in range(len(row["choices"]))] if order == "cyclic" else [order])
+    ]
 
 
 class ShuffleByEpoch:

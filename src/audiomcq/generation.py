@@ -1,24 +1,54 @@
-"""Answer many questions with one model: batched, ordered by length, greedy."""
+"""Answer many questions with one model: batched, ordered by length, what they hear encoded and prefilled once."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby, takewhile
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from audiomcq.answers import is_correct, parse_answer
-from audiomcq.audio import audio_seconds
-from audiomcq.collation import PromptEncoder, prompt_batch
-from audiomcq.examples import Row, row_key
+from audiomcq.audio import audio_seconds, load_audio
+from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, prompt_batch
+from audiomcq.datasets import option_order, row_orders
+from audiomcq.examples import Row, row_key, samples_key
+from audiomcq.likelihood import likeliest, option_logps
 from audiomcq.models import LALM
+from audiomcq.prompts import answer_target
+from audiomcq.shared_prefix import Continuation, Prefixes, continued_generation, prefill, sharing_obstacle
 
 logger = logging.getLogger(__name__)
 
-Control = Callable[[Row], np.ndarray | None]
-"""What is played in place of a row's clip; None plays nothing."""
+
+@dataclass(frozen=True)
+class Control:
+    """What a model hears for a row: its own clip, or what stands in for it.
+
+    Attributes:
+        name: audio, silence, no_audio, mismatched_audio or noise.
+        play: the waveform for a row; None plays nothing, and the prompt then has no audio in it.
+        heard: equal for rows that hear the very same samples, so that these are encoded once.
+        seconds: length of what is played for a row, without decoding it.
+    """
+
+    name: str
+    play: Callable[[Row], np.ndarray | None]
+    heard: Callable[[Row], Hashable]
+    seconds: Callable[[Row], float]
+
+
+def audio_control(audio_root: str | Path | None = None) -> Control:
+    """The row's own clip."""
+    return Control(
+        "audio",
+        play=lambda row: load_audio(row["audio"], audio_root),
+        heard=samples_key,
+        seconds=lambda row: audio_seconds(row["audio"], audio_root),
+    )
 
 
 @dataclass(frozen=True)
@@ -27,74 +57,228 @@ class Answer:
 
     Attributes:
         control: what the model heard ("audio", "silence", ...).
-        completion: the raw text.
-        choice: index of the chosen option, or None when the completion chooses none. Unparsed is never guessed.
+        order: how the options were shown (see `audiomcq.datasets.option_order`).
+        completion: the raw text; in likelihood mode the tagged text of the chosen option, empty where none was chosen.
+        choice: index of the chosen option among the row's choices as given, or None when the completion chooses none.
+            Unparsed is never guessed.
+        option_logps: length-normalised log-probability (nats per token) of each option as given; likelihood mode only.
     """
 
     row_key: str
     control: str
+    order: str
     completion: str
     choice: int | None
     correct: bool
+    option_logps: list[float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
+Asked = tuple[str, str]
+"""A row key and an option order: one question under a control."""
+
+Mode = Literal["generate", "likelihood"]
+"""Whether a model writes its answer, or the option is chosen that it finds likeliest."""
+
+
 @torch.inference_mode()
+def answer_batches(
+    lalm: LALM,
+    encoder: PromptEncoder,
+    rows: Sequence[Row],
+    control: Control,
+    orders: Sequence[str] = ("given",),
+    batch_size: int = 32,
+    max_new_tokens: int = 64,
+    done: Collection[Asked] = (),
+    part: int = 0,
+    parts: int = 1,
+    mode: Mode = "generate",
+) -> Iterator[list[Answer]]:
+    """Answers batch by batch, longest first. Questions that hear the same are answered from one encoding and one prefill.
+
+    Batches depend on `rows`, `orders` and `batch_size` alone: a run that is stopped and started again with what is `done` forms
+    the same ones, and so gives the same answers to the last bit.
+
+    Args:
+        orders: option orders that each row is asked in ("cyclic" for all turns of its choices).
+        batch_size: questions at a time at most.
+        max_new_tokens: tokens of a completion at most.
+        done: questions that are answered already; only batches that miss some are run, and only those are given.
+        part, parts: this process answers every `parts`-th batch from `part` on.
+        mode: "generate" for greedy completions, "likelihood" for the option with the highest log-probability per token.
+
+    Raises:
+        ValueError: the mode is unknown.
+    """
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode {mode!r} is unknown; known: {', '.join(get_args(Mode))}")
+    lalm.model.eval()
+    if obstacle := sharing_obstacle(lalm.model):
+        logger.warning("every question is prefilled by itself: %s", obstacle)
+    kept: dict[Hashable, Prefixes] = {}
+    for questions in _batches(rows, control, orders, batch_size)[part::parts]:
+        missing = [(question.row_key, question.order) not in done for question in questions]
+        if any(missing):
+            asked = [rows[question.index] for question in questions]
+            batch = _encode(encoder, asked, [question.order for question in questions], control)
+            continuation = None if obstacle else _continuation(lalm, batch, kept)
+            if mode == "generate":
+                texts = _complete(lalm, batch.prompts, max_new_tokens, continuation)
+                answered = zip(asked, questions, texts, strict=True)
+                answers = [to_answer(row, control.name, question.order, text) for row, question, text in answered]
+            else:
+                scores = option_logps(lalm, batch.prompts, [row["choices"] for row in asked], continuation)
+                answered = zip(asked, questions, scores, strict=True)
+                answers = [_likeliest(row, control.name, question.order, logps) for row, question, logps in answered]
+            yield [answer for answer, wanted in zip(answers, missing, strict=True) if wanted]
+
+
+class _Question(NamedTuple):
+    index: int
+    row_key: str
+    order: str
+
+
+def _batches(rows: Sequence[Row], control: Control, orders: Sequence[str], batch_size: int) -> list[list[_Question]]:
+    """Longest first, and what hears the same together: in one batch, or in batches of its own where it does not fit into one."""
+    heard: dict[Hashable, int] = {}
+    placed = []
+    for index, row in enumerate(rows):
+        clip = heard.setdefault(control.heard(row), len(heard))
+        place = (-control.seconds(row), clip, -len(row["question"]))
+        placed += [(place, _Question(index, row_key(row), order)) for order in row_orders(row, orders)]
+    placed.sort(key=lambda pair: pair[0])
+    batches: list[list[_Question]] = [[]]
+    for _, group in groupby(placed, key=lambda pair: pair[0][1]):
+        together = [question for _, question in group]
+        if len(together) > batch_size:
+            batches += [together[start : start + batch_size] for start in range(0, len(together), batch_size)] + [[]]
+        elif len(batches[-1]) + len(together) > batch_size:
+            batches.append(together)
+        else:
+            batches[-1] += together
+    return [batch for batch in batches if batch]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """N encoded questions on U different clips.
+
+    Attributes:
+        prompts: the N whole prompts.
+        beginnings: for each clip what all prompts on it begin with: everything before the question, its audio included.
+        of: for each prompt the index of its beginning.
+        heard: what `Control.heard` says of each clip.
+    """
+
+    prompts: list[EncodedPrompt]
+    beginnings: list[EncodedPrompt]
+    of: list[int]
+    heard: list[Hashable]
+
+
+def _encode(encoder: PromptEncoder, rows: Sequence[Row], orders: Sequence[str], control: Control) -> _Batch:
+    """Every clip is played, and its mel computed, once."""
+    of, first = [], {}
+    for row in rows:
+        of.append(first.setdefault(control.heard(row), (len(first), row))[0])
+    played = [control.play(row) for _, row in first.values()]
+    shown = [
+        {**row, "choices": [row["choices"][i] for i in option_order(row, order)]}
+        for row, order in zip(rows, orders, strict=True)
+    ]
+    # A question without a word ends what any question can share, whichever others are in the batch
+    blank = [{**row, "question": "", "choices": []} for _, row in first.values()]
+    encoded = encoder([*shown, *blank], [*(played[clip] for clip in of), *played])
+    prompts, blanks = encoded[: len(rows)], encoded[len(rows) :]
+    beginnings = []
+    for clip, begun in enumerate(blanks):
+        asked = [prompt.input_ids for prompt, its in zip(prompts, of, strict=True) if its == clip]
+        common = takewhile(lambda tokens: len(set(tokens)) == 1, zip(begun.input_ids, *asked, strict=False))
+        beginnings.append(replace(begun, input_ids=[tokens[0] for tokens in common]))
+    return _Batch(prompts, beginnings, of, list(first))
+
+
+def _continuation(lalm: LALM, batch: _Batch, kept: dict[Hashable, Prefixes]) -> Continuation:
+    """The prompts of a batch on prefilled beginnings. `kept` are those of the batch before, to use while the same is heard.
+
+    Raises:
+        ValueError: the chat template puts audio after the question.
+    """
+    suffixes = [
+        prompt.input_ids[len(batch.beginnings[clip].input_ids) :]
+        for prompt, clip in zip(batch.prompts, batch.of, strict=True)
+    ]
+    if any(token in lalm.placeholder_ids for suffix in suffixes for token in suffix):
+        raise ValueError(
+            f"{lalm.source}: its chat template puts the audio after the question, where nothing can share it"
+        )
+    key = (*batch.heard, *(tuple(begun.input_ids) for begun in batch.beginnings))
+    if key not in kept:
+        kept.clear()
+        audio = {name: value.to(lalm.model.device) for name, value in audio_batch(batch.beginnings).items()}
+        kept[key] = prefill(lalm.model, [begun.input_ids for begun in batch.beginnings], audio)
+    return Continuation(kept[key], batch.of, suffixes)
+
+
+def to_answer(row: Row, control: str, order: str, completion: str) -> Answer:
+    """What a completion chose, read by the one matcher. `order` is how the options were shown: a letter is a place among those."""
+    shown = option_order(row, order)
+    choices = [row["choices"][i] for i in shown]
+    parsed = parse_answer(completion, choices)
+    choice = None if parsed.choice is None else shown[parsed.choice]
+    return Answer(row_key(row), control, order, completion, choice, is_correct(parsed, choices, row["answer"]))
+
+
+def _likeliest(row: Row, control: str, order: str, logps: list[float]) -> Answer:
+    """The likeliest option as an answer; its text is what the model would have written, so that it reads like any other."""
+    choice = likeliest(row["choices"], logps)
+    chosen = None if choice is None else row["choices"][choice]
+    text = "" if chosen is None else answer_target(chosen)
+    return Answer(row_key(row), control, order, text, choice, chosen == row["answer"], logps)
+
+
 def answer_questions(
     lalm: LALM,
     encoder: PromptEncoder,
     rows: Sequence[Row],
-    control: str = "audio",
-    play: Control | None = None,
+    control: Control | None = None,
+    orders: Sequence[str] = ("given",),
     batch_size: int = 32,
     max_new_tokens: int = 64,
+    mode: Mode = "generate",
 ) -> list[Answer]:
-    """Greedy answers in the order of `rows`.
-
-    Args:
-        control: name of what is heard, kept in every answer.
-        play: gives the waveform to hear for a row; by default the row's own clip.
-        max_new_tokens: tokens of a completion at most.
-    """
-    lalm.model.eval()
-    lengths = [audio_seconds(row["audio"], encoder.audio_root) if play is None else 0.0 for row in rows]
-    order = sorted(range(len(rows)), key=lambda i: (lengths[i], len(rows[i]["question"])), reverse=True)
-    answers: dict[int, Answer] = {}
-    with tqdm(total=len(rows), desc=f"answering ({control})", unit="row", dynamic_ncols=True) as progress:
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
-            batch = [rows[i] for i in indices]
-            waveforms = None if play is None else [play(row) for row in batch]
-            for i, row, text in zip(
-                indices, batch, _complete(lalm, encoder, batch, waveforms, max_new_tokens), strict=True
-            ):
-                parsed = parse_answer(text, row["choices"])
-                correct = is_correct(parsed, row["choices"], row["answer"])
-                answers[i] = Answer(row_key(row), control, text, parsed.choice, correct)
+    """All answers in the order of `rows` (and, within a row, of `orders`), with the rows' own clips unless told otherwise."""
+    control = control or audio_control(encoder.audio_root)
+    asked = [(row_key(row), order) for row in rows for order in row_orders(row, orders)]
+    answers: dict[Asked, Answer] = {}
+    with tqdm(total=len(asked), desc=f"answering ({control.name})", unit="question", dynamic_ncols=True) as progress:
+        for batch in answer_batches(lalm, encoder, rows, control, orders, batch_size, max_new_tokens, mode=mode):
+            answers |= {(answer.row_key, answer.order): answer for answer in batch}
             progress.update(len(batch))
     unparsed = sum(answer.choice is None for answer in answers.values())
-    logger.info("%s: %d rows answered, %d not parsed", control, len(rows), unparsed)
-    return [answers[i] for i in range(len(rows))]
+    logger.info("%s: %d questions answered, %d not parsed", control.name, len(asked), unparsed)
+    return [answers[question] for question in asked]
 
 
 def _complete(
-    lalm: LALM,
-    encoder: PromptEncoder,
-    rows: Sequence[Row],
-    waveforms: Sequence[np.ndarray | None] | None,
-    max_new_tokens: int,
+    lalm: LALM, prompts: Sequence[EncodedPrompt], max_new_tokens: int, continuation: Continuation | None
 ) -> list[str]:
     """Greedy completions of one batch."""
-    inputs = prompt_batch(encoder(rows, waveforms), lalm.tokenizer.pad_token_id)
-    inputs = {name: value.to(lalm.model.device) for name, value in inputs.items()}
-    tokens = lalm.model.generate(
-        **inputs,
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=lalm.tokenizer.eos_token_id,
-        pad_token_id=lalm.tokenizer.pad_token_id,
-        suppress_tokens=lalm.placeholder_ids,
-    )
-    return lalm.tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    options = {
+        "do_sample": False,
+        "max_new_tokens": max_new_tokens,
+        "eos_token_id": lalm.tokenizer.eos_token_id,
+        "pad_token_id": lalm.tokenizer.pad_token_id,
+        "suppress_tokens": lalm.placeholder_ids,
+    }
+    if continuation is not None:
+        tokens = continued_generation(lalm.model, continuation, **options)
+    else:
+        inputs = prompt_batch(prompts, lalm.tokenizer.pad_token_id)
+        inputs = {name: value.to(lalm.model.device) for name, value in inputs.items()}
+        tokens = lalm.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
+    return lalm.tokenizer.batch_decode(tokens, skip_special_tokens=True)

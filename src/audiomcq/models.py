@@ -1,7 +1,7 @@
 """Load a large audio language model (LALM). Everything in which model families differ stands in `FAMILIES`.
 
-Qwen2.5-Omni is trained as its thinker, loaded straight from the official full checkpoint (talker and vocoder are skipped) or from
-a thinker-only folder, which is what training saves.
+The Omni families are trained as their thinkers, loaded straight from the official full checkpoint (talker and vocoder are skipped)
+or from a thinker-only folder, which is what training saves.
 """
 
 import json
@@ -18,13 +18,60 @@ import torch
 import transformers
 from accelerate import PartialState
 from torch import nn
-from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin, Qwen2_5OmniProcessor
+from transformers import (
+    AutoConfig,
+    AutoProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+    Qwen2_5OmniProcessor,
+    Qwen3OmniMoeProcessor,
+)
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 from transformers.utils.peft_utils import find_adapter_config_file
 
 logger = logging.getLogger(__name__)
+
+
+class AudioOnlyOmniProcessor(Qwen2_5OmniProcessor):
+    """Qwen2.5-Omni's processor without its image and video parts, which import torchvision. Ids and mel are identical.
+
+    It saves the files that it was loaded from, byte for byte, so that a checkpoint opens with the stock `AutoProcessor`.
+    """
+
+    def __init__(self, feature_extractor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
+        ProcessorMixin.__init__(self, feature_extractor, tokenizer, chat_template=chat_template)
+        for kind in ("image", "audio", "video"):
+            setattr(self, f"{kind}_token", getattr(tokenizer, f"{kind}_token"))
+            setattr(self, f"{kind}_token_id", getattr(tokenizer, f"{kind}_token_id"))
+        for edge in ("vision_bos", "vision_eos", "audio_bos", "audio_eos"):
+            setattr(self, f"{edge}_token", getattr(tokenizer, f"{edge}_token"))
+        self.source_files: list[Path] = []
+
+    @property
+    def model_input_names(self) -> list[str]:
+        names = [
+            *self.tokenizer.model_input_names,
+            *self.feature_extractor.model_input_names,
+            "feature_attention_mask",
+        ]
+        return list(dict.fromkeys(names))
+
+    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
+        target = Path(save_directory)
+        target.mkdir(parents=True, exist_ok=True)
+        for file in self.source_files:
+            if file.resolve() != (target / file.name).resolve():
+                shutil.copyfile(file, target / file.name)
+
+
+class AudioOnlyOmni3Processor(AudioOnlyOmniProcessor):
+    """Qwen3-Omni's, likewise. The stock one (transformers 5.23) drops `audio_kwargs`, and with them the length to pad to."""
+
+    audio_kwargs = Qwen3OmniMoeProcessor.audio_kwargs
+    n_window = Qwen3OmniMoeProcessor.n_window
+    _process_audio = Qwen3OmniMoeProcessor._process_audio
 
 
 @dataclass(frozen=True)
@@ -35,22 +82,37 @@ class Family:
         architecture: transformers class that is trained and that checkpoints are saved as.
         audio_tower, aligner, unused: regular expressions over parameter names; what none of them matches is the LLM.
         trims_mel: whether the audio tower takes mel of any length (else the extractor's fixed length must stay).
+        mask_name: what processor and model call the mask over mel frames.
+        processor: class to load the processor with, where `AutoProcessor` would import torchvision.
     """
 
     architecture: str
-    trims_mel: bool
+    trims_mel: bool = False
+    mask_name: str = "feature_attention_mask"
+    processor: type[ProcessorMixin] | None = None
     audio_tower: str = r"(^|\.)audio_tower\."
     aligner: str = r"(^|\.)(audio_tower\.proj|multi_modal_projector)\."
     unused: str = r"(^|\.)(visual\.|audio_tower\.audio_bos_eos_token)"
 
 
-_OMNI = Family("Qwen2_5OmniThinkerForConditionalGeneration", trims_mel=True)
+_OMNI = Family("Qwen2_5OmniThinkerForConditionalGeneration", trims_mel=True, processor=AudioOnlyOmniProcessor)
+_OMNI3 = Family(
+    "Qwen3OmniMoeThinkerForConditionalGeneration",
+    trims_mel=True,
+    processor=AudioOnlyOmni3Processor,
+    aligner=r"(^|\.)audio_tower\.proj[12]\.",
+)
 
 FAMILIES: dict[str, Family] = {
     "qwen2_5_omni": _OMNI,
     "qwen2_5_omni_thinker": _OMNI,
-    "qwen2_audio": Family("Qwen2AudioForConditionalGeneration", trims_mel=False),
+    "qwen3_omni_moe": _OMNI3,
+    "qwen3_omni_moe_thinker": _OMNI3,
+    "qwen2_audio": Family("Qwen2AudioForConditionalGeneration"),  # R1-AQA too
+    "audioflamingo3": Family("AudioFlamingo3ForConditionalGeneration", mask_name="input_features_mask"),
+    "musicflamingo": Family("MusicFlamingoForConditionalGeneration", mask_name="input_features_mask"),
 }
+
 
 PARAMETER_GROUPS = ("audio_tower", "aligner", "llm", "unused")
 
@@ -92,38 +154,6 @@ class LALM:
     @property
     def tokenizer(self) -> Any:
         return self.processor.tokenizer
-
-
-class AudioOnlyOmniProcessor(Qwen2_5OmniProcessor):
-    """Qwen2.5-Omni's processor without its image and video parts, which import torchvision. Ids and mel are identical.
-
-    It saves the files that it was loaded from, byte for byte, so that a checkpoint opens with the stock `AutoProcessor`.
-    """
-
-    def __init__(self, feature_extractor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
-        ProcessorMixin.__init__(self, feature_extractor, tokenizer, chat_template=chat_template)
-        for kind in ("image", "audio", "video"):
-            setattr(self, f"{kind}_token", getattr(tokenizer, f"{kind}_token"))
-            setattr(self, f"{kind}_token_id", getattr(tokenizer, f"{kind}_token_id"))
-        for edge in ("vision_bos", "vision_eos", "audio_bos", "audio_eos"):
-            setattr(self, f"{edge}_token", getattr(tokenizer, f"{edge}_token"))
-        self.source_files: list[Path] = []
-
-    @property
-    def model_input_names(self) -> list[str]:
-        names = [
-            *self.tokenizer.model_input_names,
-            *self.feature_extractor.model_input_names,
-            "feature_attention_mask",
-        ]
-        return list(dict.fromkeys(names))
-
-    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
-        target = Path(save_directory)
-        target.mkdir(parents=True, exist_ok=True)
-        for file in self.source_files:
-            if file.resolve() != (target / file.name).resolve():
-                shutil.copyfile(file, target / file.name)
 
 
 def load_lalm(
@@ -224,10 +254,11 @@ def loadable_by_name(lalm: LALM, folder: Path) -> Iterator[None]:
 
 
 def load_processor(source: str | Path, revision: str | None = None) -> ProcessorMixin:
-    """The model's processor, without torchvision for the Omni family."""
-    if FAMILIES[AutoConfig.from_pretrained(source, revision=revision).model_type] is not _OMNI:
+    """The model's processor, without torchvision for the Omni families."""
+    audio_only = FAMILIES[AutoConfig.from_pretrained(source, revision=revision).model_type].processor
+    if audio_only is None:
         return AutoProcessor.from_pretrained(source, revision=revision)
-    processor = AudioOnlyOmniProcessor.from_pretrained(source, revision=revision)
+    processor = audio_only.from_pretrained(source, revision=revision)
     found = (
         cached_file(str(source), name, revision=revision, _raise_exceptions_for_missing_entries=False)
         for name in PROCESSOR_FILES
@@ -273,10 +304,9 @@ def count_trainable(model: nn.Module, family: Family) -> dict[str, dict[str, int
     counts = {group: {"parameters": 0, "trainable": 0} for group in PARAMETER_GROUPS}
     for name, parameter in model.named_parameters():
         group = counts[parameter_group(name, family)]
-        # A shard of ZeRO-3 is empty and keeps its true size beside.
-        size = getattr(parameter, "ds_numel", parameter.numel())
-        group["parameters"] += size
-        group["trainable"] += size * parameter.requires_grad
+        numbers = getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3 leaves an empty tensor in each process
+        group["parameters"] += numbers
+        group["trainable"] += numbers * parameter.requires_grad
     for group, count in counts.items():
         logger.info("%s: %d of %d parameters are trained", group, count["trainable"], count["parameters"])
     if not any(count["trainable"] for count in counts.values()):

@@ -4,7 +4,9 @@ Texts as published with AudioMCQ (arXiv 2509.21060, appendix B.6 and the release
 byte here changes every score, so raise `PROMPT_VERSION` with it: results carry it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Any, Literal
 
 PROMPT_VERSION = "audiomcq-1"
@@ -14,6 +16,9 @@ QUESTION_TEMPLATE = (
     "Output the final answer in <answer> </answer>."
 )
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
+MMSU_INSTRUCTION = (
+    "Choose the most suitable answer from options A, B, C, and D. You must respond with only A, B, C, or D."
+)
 
 CotVariant = Literal["none", "structured", "unstructured"]
 
@@ -22,6 +27,25 @@ def question_prompt(question: str, choices: Sequence[str]) -> str:
     """The user's text: the question, the options as a Python list literal, and the instruction."""
     # str(): NumPy strings print as np.str_('rain') inside a list.
     return QUESTION_TEMPLATE.format(question=question, choices=[str(choice) for choice in choices])
+
+
+def mmsu_prompt(question: str, choices: Sequence[str]) -> str:
+    """The user's text of MMSU's own inference script (dingdongwang/MMSU@217d1d3), which asks for a letter alone."""
+    options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False))
+    return f"{MMSU_INSTRUCTION}\n\nQuestion: {question}\n\n{options}"
+
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """A way to ask. Results carry its `version`; `system` None leaves the system prompt to the model's chat template."""
+
+    version: str
+    system: str | None
+    user: Callable[[str, Sequence[str]], str]
+
+
+AUDIOMCQ_STYLE = PromptStyle(PROMPT_VERSION, SYSTEM_PROMPT, question_prompt)
+MMSU_STYLE = PromptStyle("mmsu-217d1d3", None, mmsu_prompt)
 
 
 def answer_target(answer: str) -> str:
@@ -42,15 +66,15 @@ def completion_target(row: dict[str, Any], cot: CotVariant = "none") -> str:
     return f"{thought}\n{answer_target(row['answer'])}"
 
 
-def conversation(question: str, choices: Sequence[str], audio: Any | None) -> list[dict[str, Any]]:
+def conversation(
+    question: str, choices: Sequence[str], audio: Any | None, style: PromptStyle = AUDIOMCQ_STYLE
+) -> list[dict[str, Any]]:
     """The chat messages of one question, in the form that every processor's chat template takes.
 
     `audio` is whatever the processor's "audio" part takes (a waveform or a path); None leaves the audio part out,
     which is the `no_audio` control and not the same as silence.
     """
     parts: list[dict[str, Any]] = [] if audio is None else [{"type": "audio", "audio": audio}]
-    parts.append({"type": "text", "text": question_prompt(question, choices)})
-    return [
-        {"role": "system", "content": [{"type": "text", "text": SYSTEM_PROMPT}]},
-        {"role": "user", "content": parts},
-    ]
+    parts.append({"type": "text", "text": style.user(question, choices)})
+    system = [] if style.system is None else [{"role": "system", "content": [{"type": "text", "text": style.system}]}]
+    return [*system, {"role": "user", "content": parts}]

@@ -112,6 +112,8 @@ def train_stage(
             "dataset_commit": hub_commit(rows),
         }
         update_record(output, record)
+    trainer.accelerator.wait_for_everyone()  # else the others leave while the first still writes, and are reported as crashed
+    trainer.accelerator.end_training()
 
 
 def check_output(output: Path, settings: dict[str, Any], resume: str | bool | None) -> str | bool | None:

@@ -1,9 +1,13 @@
 """Supervised fine-tuning on audio questions: TRL's `SFTTrainer` with an audio collator.
 
 Stock `SFTTrainer` drops the audio without a word (no audio in trl 1.16). Here the collator keeps it and puts the loss on the
-completion alone. Pinned to trl 1.16: `_get_train_sampler` is private.
+completion alone. Questions on one clip that meet in a batch share its encoding and what their prompts have in common. Pinned to
+trl 1.16: `_get_train_sampler` and `_metrics` are private.
 """
 
+import logging
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,17 @@ from audiomcq.configs import AudioSFTConfig, DataArguments
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.models import LALM, set_trainable
 from audiomcq.run import FollowEpoch, SafeTrainer, parse, train_stage
-from audiomcq.shared_prefix import label_columns, selected_hidden_states
+from audiomcq.shared_prefix import (
+    PADDING,
+    label_columns,
+    pack_by_clip,
+    packed_inputs,
+    selected_hidden_states,
+    sharing_obstacle,
+    unpack,
+)
+
+logger = logging.getLogger(__name__)
 
 
 class AudioSFTTrainer(SafeTrainer, SFTTrainer):
@@ -41,6 +55,9 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         **kwargs: Any,
     ) -> None:
         self.encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, audio_root)
+        obstacle = sharing_obstacle(lalm.model) if args.shared_prefix else "shared_prefix is false"
+        self.shares_clips = obstacle is None
+        logger.info("clips are %s", "shared by their questions" if self.shares_clips else f"not shared: {obstacle}")
         self._audio = train_dataset.select_columns(["audio"])
         self._order = torch.Generator()
         shuffle = ShuffleByEpoch(args.seed)
@@ -49,7 +66,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         super().__init__(
             model=lalm.model,
             args=args,
-            data_collator=SFTCollator(self.encoder, args.cot, args.strong_weight),
+            data_collator=SFTCollator(self.encoder, args.cot, args.strong_weight, self.shares_clips),
             train_dataset=train_dataset.with_transform(shuffle) if args.shuffle_choices else train_dataset,
             eval_dataset=eval_dataset,
             processing_class=lalm.processor,
@@ -71,16 +88,35 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's loss with each row's tokens weighted by `row_weight` (Mixed-to-Strong may weigh strong rows more)."""
-        weight = inputs.pop("row_weight")
-        columns, inputs["shift_labels"] = label_columns(inputs.pop("labels"))
+        weight, clip, labels = (inputs.pop(name) for name in ("row_weight", "clip", "labels"))
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        audio = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
+        packed_call: dict[str, Any] = {}
+        if self.shares_clips:
+            packed, targets = pack_by_clip(ids, mask, labels, clip)
+            columns, shift_labels = label_columns(targets)
+            learnt = replace(packed, source=packed.source.gather(1, columns), labels=shift_labels)
+            select = partial(unpack, packed=learnt)
+            packed_call, mask = packed_inputs(model, packed, audio), packed.segment_ids != PADDING
+        else:
+            columns, shift_labels = label_columns(labels[:, 1:])
+            select = partial(torch.take_along_dim, indices=columns[..., None], dim=1)
+        self._report_padding(tokens=mask, mel=audio.get("feature_attention_mask"))
 
         def weighted(**model_inputs: Any) -> Any:
-            outputs = model(**model_inputs)
+            outputs = model(**model_inputs | packed_call)
             outputs.log_probs = outputs.log_probs * weight.to(outputs.log_probs)[:, None]
             return outputs
 
-        with selected_hidden_states(model, lambda hidden: hidden.take_along_dim(columns[..., None], 1)):
-            return super().compute_loss(weighted, inputs, *args, **kwargs)
+        with selected_hidden_states(model, select):
+            return super().compute_loss(weighted, {**inputs, "shift_labels": shift_labels}, *args, **kwargs)
+
+    def _report_padding(self, **masks: torch.Tensor | None) -> None:
+        """Log the share of a batch that is computed for nothing, of token positions and of mel frames."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name, mask in masks.items():
+            if mask is not None:
+                metrics[f"padding_share/{name}"].append(1 - mask.float().mean().item())
 
 
 def main(default_config: Path, argv: list[str] | None = None) -> AudioSFTConfig:

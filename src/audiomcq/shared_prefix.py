@@ -11,10 +11,13 @@ which predicts nothing. Letters in shapes: B prompts, G completions of each, N =
 longest prompt / completion / packed row.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from typing import Any
 
 import torch
 from accelerate.utils import extract_model_from_parallel
@@ -22,8 +25,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
-SHARING_FAMILIES = ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker", "qwen2_audio")
-SHARING_ATTENTION = ("sdpa", "eager")
+from audiomcq.shared_attention import SHARED_ATTENTION, packed_layout
+
+SHARING_FAMILIES = (
+    "qwen2_5_omni_thinker",
+    "qwen3_omni_moe_thinker",
+    "qwen2_audio",
+    "audioflamingo3",
+    "musicflamingo",
+)
 PROMPT, PADDING, IGNORED = 0, -1, -100
 
 
@@ -35,6 +45,7 @@ class PackedBatch:
         completions and -1 in the padding.
     labels: (N, C) completion tokens, prompt by prompt, padded on the right with -100.
     source: (N, C) index into the B x S packed positions of the one that predicts each label, 0 where there is none.
+    of_prompt: (N,) row of each completion.
     """
 
     input_ids: Tensor
@@ -42,6 +53,7 @@ class PackedBatch:
     segment_ids: Tensor
     labels: Tensor
     source: Tensor
+    of_prompt: Tensor
 
 
 def pack(
@@ -85,7 +97,7 @@ def pack(
     if width is not None:
         missing = (0, width - labels.size(1))
         labels, source = nn.functional.pad(labels, missing, value=IGNORED), nn.functional.pad(source, missing)
-    tensors = (input_ids, rows(positions, 0), rows(segments, PADDING), labels, source)
+    tensors = (input_ids, rows(positions, 0), rows(segments, PADDING), labels, source, of_prompt)
     return PackedBatch(*(tensor.to(device) for tensor in tensors))
 
 
@@ -107,6 +119,35 @@ def pack_rows(
             )
     groups = [answers[start : start + group_size] for start in range(0, len(answers), group_size)]
     return pack(firsts, groups, width=completion_ids.size(1), device=prompt_ids.device)
+
+
+def pack_by_clip(
+    input_ids: Tensor, attention_mask: Tensor, labels: Tensor, clip: Tensor
+) -> tuple[PackedBatch, Tensor]:
+    """Pack a supervised batch: rows about one clip share what their prompts have in common.
+
+    input_ids, attention_mask, labels: (N, S) padded on the right, labels -100 but on what is to be learnt. clip: (N,) in
+    rising order, equal for rows about one clip. Returns the packed rows, whose completions are all that is not shared, and
+    the labels (N, C) of these.
+    """
+    rows, answers = _unpadded(input_ids, attention_mask), (labels != IGNORED).int().argmax(-1).tolist()
+    groups = [list(group) for _, group in groupby(range(len(rows)), key=clip.tolist().__getitem__)]
+    shared = [_alike([rows[row][: answers[row]] for row in group]) for group in groups]
+    prompts = [rows[group[0]][:length] for group, length in zip(groups, shared, strict=True)]
+    rests = [[rows[row][length:] for row in group] for group, length in zip(groups, shared, strict=True)]
+    targets = [
+        labels[row, length : len(rows[row])] for group, length in zip(groups, shared, strict=True) for row in group
+    ]
+    return (
+        pack(prompts, rests, device=input_ids.device),
+        pad_sequence(targets, batch_first=True, padding_value=IGNORED),
+    )
+
+
+def _alike(rows: list[list[int]]) -> int:
+    """How many tokens all rows begin with alike."""
+    differing = (place for place, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1)
+    return next(differing, min(map(len, rows)))
 
 
 def _unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
@@ -144,20 +185,30 @@ def shared_logps(
     TRL's fused LM head, which was given its own; a number goes through logits (N x C x vocabulary in memory).
     Returns log-probs (N, C) and entropies (N, C) or None, zero where there is no token, like GRPOTrainer's own.
     """
-    _check_audio_rows(audio, len(packed.input_ids))
-    causal_lm = _causal_lm(model)
-    mask = shared_attention_mask(packed.segment_ids)
-    if causal_lm.config.get_text_config()._attn_implementation == "eager":  # adds it to the scores
-        mask = torch.zeros_like(mask, dtype=causal_lm.dtype).masked_fill(~mask, torch.finfo(causal_lm.dtype).min)
-    inputs = {"input_ids": packed.input_ids, "attention_mask": mask, "position_ids": packed.position_ids, **audio}
-    with selected_hidden_states(
-        causal_lm, partial(unpack, packed=packed)
-    ):  # so that the LM head meets completion tokens only
+    inputs = packed_inputs(model, packed, audio)
+    with selected_hidden_states(model, partial(unpack, packed=packed)):  # the LM head meets completion tokens only
         if temperature is not None:
             logits = model(**inputs, use_cache=False).logits
             return _score(logits, packed.labels, temperature, compute_entropy)
         outputs = model(**inputs, shift_labels=packed.labels, fused_lm_head=True)
     return outputs.log_probs, outputs.entropy if compute_entropy else None
+
+
+def packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, Tensor]) -> dict[str, Any]:
+    """What to call the model with, which from here on has the attention that packed rows need.
+
+    Raises ValueError when the audio does not come once per packed row.
+    """
+    _check_audio_rows(audio, len(packed.input_ids))
+    _causal_lm(model).config.get_text_config()._attn_implementation = SHARED_ATTENTION
+    return {
+        "input_ids": packed.input_ids,
+        "position_ids": packed.position_ids,
+        # Empty: keeps transformers from making a mask, and no other attention could take it by mistake
+        "attention_mask": packed.input_ids.new_empty(0, 0, 0, 0),
+        "layout": packed_layout(packed.segment_ids, packed.source, packed.labels != IGNORED, packed.of_prompt),
+        **audio,
+    }
 
 
 def _score(logits: Tensor, labels: Tensor, temperature: float, compute_entropy: bool) -> tuple[Tensor, Tensor | None]:
@@ -185,23 +236,123 @@ def generate(
     """
     _check_audio_rows(audio, len(input_ids))
     causal_lm = _causal_lm(model)
-    cache = DynamicCache(config=causal_lm.config.get_text_config(decoder=True))
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     prompt = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
-    prefix = {name: value[:, :-1] for name, value in prompt.items()}
-    with (
-        torch.no_grad(),
-        selected_hidden_states(causal_lm, lambda hidden: hidden[:, -1:]),
-    ):  # nobody reads these logits
-        causal_lm(**prefix, **audio, past_key_values=cache, use_cache=True)
-    if cache.get_seq_length() != input_ids.size(1) - 1:
-        raise ValueError(
-            "the prompt was not kept in the cache: disable gradient checkpointing or call eval() to generate"
-        )
+    cache = _prefill(causal_lm, {name: value[:, :-1] for name, value in prompt.items()}, audio)
     cache.batch_repeat_interleave(num_generations)
     prompt = {name: value.repeat_interleave(num_generations, dim=0) for name, value in prompt.items()}
     # The class's method, because `shared_generation` replaces the instance's
     return type(causal_lm).generate(causal_lm, **prompt, past_key_values=cache, generation_config=generation_config)
+
+
+def _prefill(causal_lm: PreTrainedModel, prompt: dict[str, Tensor], audio: dict[str, Tensor]) -> DynamicCache:
+    cache = DynamicCache(config=causal_lm.config.get_text_config(decoder=True))
+    with torch.no_grad(), selected_hidden_states(causal_lm, lambda hidden: hidden[:, -1:]):  # nobody reads its logits
+        causal_lm(**prompt, **audio, past_key_values=cache, use_cache=True)
+    if cache.get_seq_length() != prompt["input_ids"].size(1):
+        raise ValueError(
+            "the prompt was not kept in the cache: disable gradient checkpointing or call eval() to generate"
+        )
+    return cache
+
+
+@dataclass
+class Prefixes:
+    """Beginnings of prompts that are encoded and prefilled, to go on from any number of times.
+
+    input_ids, attention_mask: (U, P), padded on the left. kept: their cache, U rows of P tokens; never written to again.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    kept: DynamicCache
+
+    def cache(self, rows: Tensor) -> DynamicCache:
+        """A new cache whose row i is that of prefix `rows[i]`; what is written to it does not reach the kept one."""
+        cache = copy(self.kept)
+        cache.layers = [copy(layer) for layer in self.kept.layers]
+        for layer in cache.layers:
+            layer.keys, layer.values = (
+                # Growing makes a new tensor, so that a view of a prefix that stands alone will do
+                kept.expand(len(rows), -1, -1, -1) if len(kept) == 1 else kept.index_select(0, rows)
+                for kept in (layer.keys, layer.values)
+            )
+        return cache
+
+
+def prefill(model: nn.Module, prefixes: Sequence[Sequence[int]], audio: dict[str, Tensor]) -> Prefixes:
+    """Encode the audio of U beginnings of prompts and run the model over them once.
+
+    prefixes: token ids, audio placeholders expanded, no padding. audio: as in `shared_logps`, one row per prefix.
+    Raises ValueError when a prefix is empty, or cannot be kept (gradient checkpointing while training).
+    """
+    _check_audio_rows(audio, len(prefixes))
+    if not all(prefixes):
+        raise ValueError("a prefix has no tokens: prompts that begin differently share nothing")
+    causal_lm = _causal_lm(model)
+    ids, mask = _left_padded(prefixes, causal_lm.device)
+    prompt = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    return Prefixes(ids, mask, _prefill(causal_lm, prompt, audio))
+
+
+@dataclass
+class Continuation:
+    """N prompts, each a prefix and what follows: prompt i is prefix `rows[i]` with the token ids `suffixes[i]` after it."""
+
+    prefixes: Prefixes
+    rows: Sequence[int]
+    suffixes: Sequence[Sequence[int]]
+
+
+def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: int, **options: object) -> Tensor:
+    """The model's own `generate` (with its `options`) from prefixes that are prefilled: the new tokens, (N, new tokens)."""
+    causal_lm, prefixes = _causal_lm(model), prompts.prefixes
+    rows = torch.tensor(prompts.rows, device=causal_lm.device)
+    suffix_ids, suffix_mask = _left_padded(prompts.suffixes, causal_lm.device)
+    mask = torch.cat([prefixes.attention_mask[rows], suffix_mask], dim=1)
+    ids = torch.cat([prefixes.input_ids[rows], suffix_ids], dim=1).masked_fill(mask == 0, pad_token_id)
+    tokens = type(causal_lm).generate(
+        causal_lm,
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(-1) - 1).clamp(min=0),  # counts on across the padding between prefix and suffix
+        past_key_values=prefixes.cache(rows),
+        pad_token_id=pad_token_id,
+        **options,
+    )
+    return tokens[:, ids.size(1) :]
+
+
+def continued_logps(
+    model: nn.Module, prompts: Continuation, completions: Sequence[Sequence[Sequence[int]]]
+) -> list[list[Tensor]]:
+    """Log-probs (nats) of the tokens of each completion of each prompt, in one forward over all of them.
+
+    A completion sees its prompt and itself, as in `shared_logps`. Returns one tensor of its length per completion.
+    """
+    causal_lm, prefixes = _causal_lm(model), prompts.prefixes
+    rows = torch.tensor(prompts.rows, device=causal_lm.device)
+    packed = pack([list(suffix) for suffix in prompts.suffixes], completions, device=causal_lm.device)
+    seen, within = prefixes.attention_mask[rows], shared_attention_mask(packed.segment_ids)
+    before = seen.bool()[:, None, None].expand(-1, -1, within.size(2), -1)
+    causal_lm.config.get_text_config()._attn_implementation = SHARED_ATTENTION  # takes this mask, whatever was there
+    with torch.no_grad(), selected_hidden_states(causal_lm, partial(unpack, packed=packed)):
+        logits = causal_lm(
+            input_ids=packed.input_ids,
+            attention_mask=torch.cat([before, within], dim=-1),
+            position_ids=packed.position_ids + seen.sum(-1, keepdim=True),
+            past_key_values=prefixes.cache(rows),
+            use_cache=True,
+        ).logits
+    logps = iter(_score(logits, packed.labels, 1.0, False)[0])
+    return [[next(logps)[: len(completion)] for completion in answers] for answers in completions]
+
+
+def _left_padded(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    rows = [torch.tensor(row) for row in ids]
+    padded = pad_sequence(rows, batch_first=True, padding_side="left")
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
+    return padded.to(device), mask.to(device)
 
 
 @contextmanager
@@ -221,11 +372,6 @@ def sharing_obstacle(model: nn.Module) -> str | None:
     text_config = config.get_text_config()
     if config.model_type not in SHARING_FAMILIES:
         return f"{config.model_type} is not among the families known to share prompts ({', '.join(SHARING_FAMILIES)})"
-    if text_config._attn_implementation not in SHARING_ATTENTION:
-        return (
-            f"{text_config._attn_implementation} takes no mask per pair of tokens: load the model with "
-            f"attn_implementation='sdpa' to share prompts"
-        )
     if "sliding_attention" in (getattr(text_config, "layer_types", None) or []):
         return "sliding-window layers count tokens back in the packed row, not in the completion"
     if getattr(text_config, "output_router_logits", False):
@@ -253,18 +399,17 @@ def selected_hidden_states(model: nn.Module, select: Callable[[Tensor], Tensor])
         handle.remove()
 
 
-def label_columns(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a batch has labels, and which: so that the LM head need not score prompts (TRL's does, except with Triton).
+def label_columns(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a batch has targets, and which: so that the LM head need not score prompts (TRL's does, except with Triton).
 
-    labels: (N, S), -100 where there is none. Returns the columns (N, C) whose hidden state predicts a label, and these labels
-    (N, C), padded on the right with column 0 and -100.
+    targets: (N, S) what each position is to predict, -100 where nothing. Returns the columns (N, C) that predict something,
+    and what (N, C), padded on the right with column 0 and -100.
     """
-    rows = [torch.nonzero(row[1:] != IGNORED)[:, 0] for row in labels]
+    rows = [torch.nonzero(row != IGNORED)[:, 0] for row in targets]
     columns = pad_sequence(rows, batch_first=True)
-    kept = torch.arange(columns.size(1), device=labels.device) < torch.tensor([[len(row)] for row in rows]).to(
-        labels.device
-    )
-    return columns, labels.gather(1, columns + 1).masked_fill(~kept, IGNORED)
+    lengths = torch.tensor([[len(row)] for row in rows], device=targets.device)
+    kept = torch.arange(columns.size(1), device=targets.device) < lengths
+    return columns, targets.gather(1, columns).masked_fill(~kept, IGNORED)
 
 
 def _check_audio_rows(audio: dict[str, Tensor], prompts: int) -> None:

@@ -1,40 +1,304 @@
-"""A probe plays silence and nothing else, and says for every row what the voter answered."""
+"""A probe asks every voter everything once: killed, resumed, side by side, and with voters that fail."""
 
+import http.server
+import json
+import logging
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
+import pytest
 from datasets import Dataset
 
-from audiomcq.audio import SAMPLE_RATE, audio_seconds
-from audiomcq.contribution.controls import silence_control
-from audiomcq.contribution.probe import probe, vote_table
-from audiomcq.examples import Row, row_key
+import probe_process
+from audiomcq.contribution import probe, read_votes, unparsed_rows
+from audiomcq.contribution.probe import ProbeArguments, _Progress, run_probe
+from audiomcq.contribution.votes import RUN_FILE, UNPARSED_FILE, Voter, VoteWriter, as_voter, list_shards, open_run
+from audiomcq.examples import row_key
+from audiomcq.generation import Answer
+from audiomcq.models import LALM
+from audiomcq.tiny.model import make_tiny_lalm
+from small_runs import always_answering
+
+ROOT = Path(__file__).parents[2]
+# The package gives its function `probe` the name of the module
+MODULE = sys.modules["audiomcq.contribution.probe"]
+QUICK = {"silence_seconds": 1.0, "dtype": "float32", "max_new_tokens": 3}
 
 
-def test_silence_lasts_as_long_as_it_is_told(row: Row) -> None:
-    played = silence_control(2.5)(row)
-    assert len(played) == 2.5 * SAMPLE_RATE
-    assert not played.any()
+@pytest.fixture(scope="module")
+def second_folder(tmp_path_factory: pytest.TempPathFactory, rows: Dataset) -> Path:
+    return make_tiny_lalm(tmp_path_factory.mktemp("model") / "second", rows, seed=1, width=32, layers=1)
 
 
-def test_silence_of_the_clips_length_is_as_long_as_the_clip(row: Row) -> None:
-    assert abs(len(silence_control(None)(row)) / SAMPLE_RATE - audio_seconds(row["audio"])) < 1e-3
-
-
-def test_a_voter_answers_every_row_in_order_and_its_name_stands_in_the_table(
-    model_folder: Path, rows: Dataset
+def test_every_voter_answers_every_row_under_every_control_and_order_once(
+    model_folder: Path, second_folder: Path, rows: Dataset
 ) -> None:
-    answers = probe(str(model_folder), list(rows), silence_seconds=1.0, batch_size=5, max_new_tokens=3)
-    table = vote_table(str(model_folder), answers)
-    assert table["row_key"] == [row_key(row) for row in rows]
-    assert set(table["voter"]) == {str(model_folder)}
-    assert set(table["control"]) == {"silence"}
+    voters, controls, orders = (
+        [str(model_folder), str(second_folder)],
+        ["silence", "no_audio", "noise"],
+        ["given", "cyclic-1"],
+    )
+    few = rows.select(range(5))
+    votes = probe(few, voters, controls=controls, orders=orders, **QUICK)
+    asked = {
+        (voter, control, "generate", row_key(row), order)
+        for voter in voters for control in controls for row in few for order in orders
+    }  # fmt: skip
+    told = [(v["voter"], v["control"], v["mode"], v["row_key"], v["order"]) for v in votes]
+    assert told == sorted(asked)
+    assert len({vote["completion"] for vote in votes}) > 5
+
+
+def test_a_probe_in_likelihood_mode_tells_a_score_for_every_option(model_folder: Path, rows: Dataset) -> None:
+    votes = probe(rows.select(range(3)), [str(model_folder)], mode="likelihood", **QUICK)
+    assert set(votes["mode"]) == {"likelihood"}
+    for vote in votes:
+        assert len(vote["option_logps"]) == 4
+        assert vote["choice"] == int(np.argmax(vote["option_logps"]))
 
 
 def test_a_probe_never_hears_the_clip(model_folder: Path, rows: Dataset) -> None:
-    """Loud noise in place of every clip changes no vote."""
-    noise = np.random.default_rng(0).normal(size=8_000).astype("float32")
-    loud = [{**row, "audio": {"array": noise, "sampling_rate": SAMPLE_RATE, "path": None}} for row in rows]
-    before = probe(str(model_folder), list(rows), silence_seconds=1.0, max_new_tokens=4)
-    after = probe(str(model_folder), loud, silence_seconds=1.0, max_new_tokens=4)
-    assert [answer.completion for answer in before] == [answer.completion for answer in after]
+    """The published control needs no clips: the public data comes without them."""
+    gone = rows.remove_columns(["audio"]).add_column("audio", [{"path": "nowhere.flac", "bytes": None}] * len(rows))
+    before, after = (probe(each, [str(model_folder)], **QUICK) for each in (rows, gone))
+    assert before.to_list() == after.to_list()
+
+
+def test_a_data_set_of_a_notebook_is_probed_without_a_folder_and_with_the_columns_it_has(model_folder: Path) -> None:
+    rows = Dataset.from_list(
+        [
+            {
+                "id": str(index),
+                "question_type": "sound",
+                "audio": {"path": "clip.wav", "bytes": None},
+                "question": f"How high is tone {index}?",
+                "choices": ["low", "high"],
+                "answer": "low",
+            }
+            for index in range(3)
+        ]
+    )
+    votes = probe(rows, [str(model_folder)], **QUICK)
+    assert votes["row_key"] == ["sound_None_0", "sound_None_1", "sound_None_2"]
+
+
+def test_what_is_answered_is_not_asked_again_and_more_is_added(
+    model_folder: Path, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = rows.select(range(4))
+    before = probe(few, [str(model_folder)], tmp_path, **QUICK)
+    more = probe(
+        few, [str(model_folder)], tmp_path, controls=["silence", "no_audio"], orders=["given", "shuffle-7"], **QUICK
+    )
+    assert len(more) == 16
+    assert [vote for vote in more if (vote["control"], vote["order"]) == ("silence", "given")] == before.to_list()
+    monkeypatch.setattr(MODULE, "load_lalm", lambda *_, **__: pytest.fail("a voter that has answered all was loaded"))
+    assert probe(few, [str(model_folder)], tmp_path, **QUICK).to_list() == more.to_list()
+
+
+def test_other_rows_are_refused_in_the_same_folder(model_folder: Path, rows: Dataset, tmp_path: Path) -> None:
+    probe(rows.select(range(3)), [str(model_folder)], tmp_path, **QUICK)
+    with pytest.raises(ValueError, match="votes of another run: rows_digest is"):
+        probe(rows.select(range(1, 4)), [str(model_folder)], tmp_path, **QUICK)
+
+
+def test_the_record_holds_what_answers_depend_on(model_folder: Path, rows: Dataset, tmp_path: Path) -> None:
+    probe(rows.select(range(2)), [str(model_folder)], tmp_path, **QUICK)
+    record = json.loads((tmp_path / RUN_FILE).read_text())
+    names = {
+        "rows",
+        "prompt_version",
+        "silence_seconds",
+        "control_seed",
+        "noise_rms",
+        "max_audio_seconds",
+        "max_new_tokens",
+    }
+    assert names < set(record["settings"])
+    assert record["voters"] == {str(model_folder): {"revision": None, "dtype": "float32"}}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"voters": []}, "voters .*: give at least one"),
+        ({"voters": ["a", "a"]}, "voters .*each once"),
+        ({"controls": ["quiet"]}, "'quiet': known are audio, silence"),
+        ({"orders": ["reversed"]}, "order 'reversed': known are"),
+        ({"orders": ["cyclic", "cyclic-1"]}, "cyclic stands for all"),
+        ({"mode": "guess"}, "mode 'guess': known are"),
+        ({"silence_seconds": 60.0}, "silence_seconds 60 is more than max_audio_seconds 30"),
+    ],
+)
+def test_a_wrong_option_is_named_before_anything_is_loaded(
+    options: dict, message: str, rows: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_probe(ProbeArguments(**{"voters": ["a"], **options}), rows, tmp_path / "votes")
+    assert not (tmp_path / "votes").exists()
+
+
+def test_a_voter_that_writes_nothing_is_unparsed_and_its_rows_are_listed(
+    lalm: LALM, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(MODULE, "load_lalm", lambda *_, **__: lalm)
+    with always_answering(lalm, ""), caplog.at_level(logging.INFO):
+        votes = probe(rows.select(range(3)), ["mute"], tmp_path, **QUICK)
+    assert votes["completion"] == [""] * 3
+    assert votes["choice"] == [None] * 3
+    assert votes["correct"] == [False] * 3
+    listed = [json.loads(line) for line in (tmp_path / UNPARSED_FILE).read_text().splitlines()]
+    assert listed == unparsed_rows(votes)
+    assert [line["row_key"] for line in listed] == votes["row_key"]
+    assert "mute, silence: 3 of 3 answered, 3 unparsed, 0.0 % right" in caplog.text
+    assert (
+        "3 times most voters gave no readable answer to a row under a control (sound_tones_0 under silence"
+        in caplog.text
+    )
+
+
+@pytest.fixture
+def dying_server() -> Iterator[str]:
+    """An OpenAI-compatible server that answers five questions and then refuses all."""
+    left = [5]
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            left[0] -= 1
+            message = {"role": "assistant", "content": "<answer>low</answer>"}
+            body = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}).encode()
+            self.send_response(200 if left[0] >= 0 else 400)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1#omni"
+    server.shutdown()
+
+
+def test_the_votes_of_an_endpoint_that_dies_half_way_are_kept(
+    rows: Dataset, dying_server: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("openai")
+    with pytest.raises(ValueError, match=r"endpoint http://127.0.0.1"):
+        probe(rows, [dying_server], tmp_path, batch_size=1, **QUICK)
+    votes = read_votes(tmp_path)
+    assert len(votes) == 5
+    assert set(votes["voter"]) == {dying_server}
+    assert set(votes["choice"]) == {0}
+
+
+def test_an_endpoint_is_not_asked_for_likelihoods(rows: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mode generate only, not likelihood"):
+        probe(rows, ["http://127.0.0.1:9/v1#omni"], tmp_path, mode="likelihood", **QUICK)
+
+
+def test_the_bar_counts_what_was_there_and_what_others_write(
+    rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(key: int, voter: str, part: int) -> None:
+        with (
+            as_voter(tmp_path, Voter(voter), part),
+            VoteWriter(tmp_path, {}, Voter(voter), "silence", "generate", part) as writer,
+        ):
+            writer.add([Answer(f"sound_tones_{key}", "silence", "given", "", None, False)])
+
+    monkeypatch.setattr(MODULE, "_RECOUNT_SECONDS", 0.0)
+    args = ProbeArguments(voters=["a", "b"])
+    open_run(tmp_path, {})
+    write(0, "a", part=1)
+    write(1, "not asked", part=0)
+    with _Progress(tmp_path, args, {(row_key(row), "given") for row in rows}, part=0) as progress:
+        assert (progress.bar.n, progress.bar.total) == (1, 32)
+        write(2, "b", part=1)
+        write(3, "b", part=0)
+        write(4, "not asked", part=1)
+        progress.update(1)
+        assert progress.bar.n == 3
+        progress.update(1)
+        assert progress.bar.n == 4
+
+
+def test_two_voters_side_by_side_fill_one_folder(
+    model_folder: Path, second_folder: Path, rows: Dataset, tmp_path: Path
+) -> None:
+    voters = [str(model_folder), str(second_folder)]
+    processes = [probe_process.start(rows, tmp_path, {**QUICK, "voters": [voter]}, parts=1) for voter in voters]
+    for each in processes:
+        probe_process.finish(each)
+    assert read_votes(tmp_path).to_list() == probe(rows, voters, **QUICK).to_list()
+    assert set(json.loads((tmp_path / RUN_FILE).read_text())["voters"]) == set(voters)
+
+
+def test_ten_kills_at_random_moments_lose_and_repeat_nothing(
+    model_folder: Path, second_folder: Path, rows: Dataset, tmp_path: Path
+) -> None:
+    """Two processes, `kill -9` both, start again; the table is that of one process that nobody disturbed, row for row."""
+    voters = [str(model_folder), str(second_folder)]
+    options = {**QUICK, "controls": ["silence", "noise"], "orders": ["cyclic"], "batch_size": 2, "flush_seconds": 0.0}
+    job = {"voters": voters, **options}
+    undisturbed = probe(rows, voters, **options)
+    draw = random.Random(0)
+    for _ in range(10):
+        before = len(list(tmp_path.glob("*.parquet")))
+        processes = probe_process.start(rows, tmp_path, job)
+        enough = before + draw.randrange(10)
+        while len(list(tmp_path.glob("*.parquet"))) < enough:
+            assert any(process.is_alive() for process in processes)
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.05))
+        for process in processes:
+            process.kill()
+            process.join()
+        assert -signal.SIGKILL in [process.exitcode for process in processes]
+    killed = len(read_votes(tmp_path))
+    assert 20 < killed < len(undisturbed)
+    probe_process.finish(probe_process.start(rows, tmp_path, job))
+    assert read_votes(tmp_path).to_list() == undisturbed.to_list()
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+@pytest.mark.slow
+def test_the_recipe_on_two_processes_goes_on_after_a_kill(
+    rows_folder: Path, rows: Dataset, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"dataset": rows_folder, "dataset_split": "train", "voters": model_folder, "orders": "cyclic", "batch_size": 1,
+               "silence_seconds": 1.0, "max_new_tokens": 3, "flush_seconds": 0, "output_dir": tmp_path}  # fmt: skip
+    words = [str(word) for key, value in options.items() for word in (f"--{key}", value)]
+    recipe = ROOT / "recipes" / "contribution_filter"
+    # What `accelerate launch --num_processes 2` runs on GPUs; on CPUs it starts one process only
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = list(map(str, [*launch, recipe / "probe.py", "--config", recipe / "tiny" / "probe.yaml", *words]))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    log = tmp_path / "first.log"
+    with log.open("w") as stream, subprocess.Popen(command, stderr=stream) as first:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("*.parquet"))) < 9 and first.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        # Each by itself: workers are in sessions of their own, and outlive their launcher
+        for process in [*psutil.Process(first.pid).children(recursive=True), first]:
+            process.kill()
+    assert first.returncode == -signal.SIGKILL, log.read_text()[-2000:]
+    killed = sum(shard.count for shard in list_shards(tmp_path))
+    assert 9 <= killed < 64
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert f"{killed}/64" in done.stderr
+    assert {shard.is_by(0) for shard in list_shards(tmp_path)} == {True, False}
+    undisturbed = probe(rows, [str(model_folder)], orders=["cyclic"], batch_size=1, **QUICK)
+    assert read_votes(tmp_path).to_list() == undisturbed.to_list()

@@ -1,64 +1,268 @@
 """Votes become labels: two of three right on silence make a row weak, and nothing goes missing on the way."""
 
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, load_dataset
 
-from audiomcq.contribution.split import count_votes, label_rows
-from audiomcq.examples import CONTRIBUTION, row_key
+from audiomcq.collation import PromptEncoder
+from audiomcq.contribution.ballots import ballots_of, questions_of
+from audiomcq.contribution.controls import silence_control
+from audiomcq.contribution.split import (
+    Rule,
+    SplitArguments,
+    label_rows,
+    load_votes,
+    save_split,
+    saved_votes,
+    trainability,
+)
+from audiomcq.datasets import load_rows
+from audiomcq.examples import CONTRIBUTION, Row, row_key
+from audiomcq.generation import answer_questions, to_answer
+from audiomcq.models import LALM
+from made_up_votes import table, vote, votes_for
+from small_runs import always_answering
 
-
-def votes_for(rows: Dataset, right: dict[int, int], voters: int = 3) -> list[dict]:
-    """Silent votes: of the row at `index`, the first `right[index]` voters are right."""
-    return [
-        {
-            "row_key": row_key(row),
-            "voter": f"voter{voter}",
-            "control": "silence",
-            "correct": voter < right.get(index, 0),
-        }
-        for index, row in enumerate(rows)
-        for voter in range(voters)
-    ]
+SCORE = "audio_contribution_score"
 
 
 def test_two_of_three_voters_right_on_silence_make_a_row_weak(rows: Dataset) -> None:
-    labelled = label_rows(rows, votes_for(rows, {0: 3, 1: 2, 2: 1, 3: 0}))
+    labelled = label_rows(rows, table(votes_for(rows, {0: 3, 1: 2, 2: 1, 3: 0})))
     assert labelled[CONTRIBUTION][:4] == ["weak", "weak", "strong", "strong"]
-    assert labelled["audio_contribution_score"][:4] == pytest.approx([0, 1 / 3, 2 / 3, 1])
 
 
-def test_the_rule_is_a_parameter(rows: Dataset) -> None:
-    assert label_rows(rows, votes_for(rows, {0: 1}), min_correct=1)[CONTRIBUTION][:2] == ["weak", "strong"]
+def test_the_score_is_0_where_voters_know_1_where_they_guess_and_more_where_they_do_worse(rows: Dataset) -> None:
+    right = table(votes_for(rows, {0: 4, 1: 1, 2: 0}, voters=4))
+    assert label_rows(rows, right)[SCORE][:3] == pytest.approx([0, 1, 4 / 3])
+
+
+def test_the_score_of_votes_by_likelihood_is_the_softmax_at_the_answer(rows: Dataset) -> None:
+    """Log-probs that give the answer 0.7, 0.25 (chance) and 0.1 of the options' mass."""
+    votes = []
+    for row, p in zip(rows, [0.7, 0.25, 0.1] + [0.25] * len(rows), strict=False):
+        logps = [float(np.log(p if choice == row["answer"] else (1 - p) / 3) - 2000) for choice in row["choices"]]
+        votes.append(vote(row, p > 0.25, mode="likelihood", option_logps=logps))
+    labelled = label_rows(rows, table(votes), Rule(mode="likelihood"))
+    assert labelled[SCORE][:3] == pytest.approx([0.4, 1, 1.2])
+    assert labelled[CONTRIBUTION][:3] == ["weak", "strong", "strong"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "weak"),
+    [
+        (Rule(), [3, 2]),
+        (Rule("all"), [3]),
+        (Rule("any"), [3, 2, 1]),
+        (Rule(min_correct=1), [3, 2, 1]),
+        (Rule("score"), [3, 2]),  # two of three right: score 4/9
+        (Rule("score", threshold=0.4), [3]),
+        (Rule("score", threshold=0.9), [3, 2, 1]),
+        (Rule("score", quantile=2 / 16), [3, 2]),
+    ],
+    ids=str,
+)
+def test_each_rule_draws_its_own_line(rows: Dataset, rule: Rule, weak: list[int]) -> None:
+    labelled = label_rows(rows, table(votes_for(rows, {0: 3, 1: 2, 2: 1})), rule)
+    right = [3, 2, 1] + [0] * (len(rows) - 3)
+    assert [right[i] for i, label in enumerate(labelled[CONTRIBUTION]) if label == "weak"] == weak
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rule": "most"},
+        {"rule": "all", "min_correct": 2},
+        {"min_correct": 0},
+        {"threshold": 0.5},
+        {"rule": "score", "threshold": 0.5, "quantile": 0.5},
+    ],
+    ids=str,
+)
+def test_a_rule_that_contradicts_itself_is_refused(options: dict) -> None:
+    with pytest.raises(ValueError, match=r"rule|threshold|min_correct"):
+        Rule(**options)
+
+
+def test_keys_and_gold_positions_are_those_of_the_rows(rows: Dataset) -> None:
+    rows = rows.add_column("n", list(range(len(rows)))).select([5, 3, 9])
+    questions = questions_of(rows)
+    assert questions.key.to_pylist() == [row_key(row) for row in rows]
+    assert questions.gold.tolist() == [row["choices"].index(row["answer"]) for row in rows]
 
 
 def test_rows_keep_their_columns_and_order(rows: Dataset) -> None:
-    labelled = label_rows(rows, votes_for(rows, {}))
+    labelled = label_rows(rows, table(votes_for(rows, {})))
     assert labelled.features == rows.features
     assert labelled["id"] == rows["id"]
 
 
-def test_votes_with_audio_do_not_count(rows: Dataset) -> None:
-    heard = [{**vote, "control": "audio", "correct": True} for vote in votes_for(rows, {})]
-    assert set(label_rows(rows, [*votes_for(rows, {}), *heard])[CONTRIBUTION]) == {"strong"}
+def test_votes_with_audio_and_of_another_mode_do_not_count(rows: Dataset) -> None:
+    everyone = dict.fromkeys(range(len(rows)), 3)
+    others = [
+        one
+        for order in ("given", "cyclic-1", "cyclic-2")
+        for column in ({"control": "audio"}, {"mode": "likelihood"})
+        for one in votes_for(rows, everyone, order=order, **column)
+    ]
+    assert set(label_rows(rows, table([*votes_for(rows, {}), *others]))[CONTRIBUTION]) == {"strong"}
 
 
 def test_a_row_without_votes_stops_the_split_and_is_named(rows: Dataset) -> None:
     votes = [vote for vote in votes_for(rows, {}) if vote["row_key"] != row_key(rows[5])]
-    with pytest.raises(ValueError, match=rf"1 of {len(rows)} rows have no votes, the first: {row_key(rows[5])}"):
-        label_rows(rows, votes)
+    with pytest.raises(ValueError, match=r"1 of 16 rows are broken.*tones .*_5: no votes; finish the probe"):
+        label_rows(rows, table(votes))
 
 
-def test_a_voter_that_missed_a_row_stops_the_split(rows: Dataset) -> None:
-    with pytest.raises(ValueError, match=r"rows have \[2, 3\] voters"):
-        label_rows(rows, votes_for(rows, {})[:-1])
+def test_a_few_rows_without_votes_are_left_out_and_named(rows: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    votes = [vote for vote in votes_for(rows, {}) if vote["row_key"] != row_key(rows[5])]
+    labelled = label_rows(rows, table(votes), max_bad_fraction=0.1)
+    assert labelled["id"] == [row["id"] for index, row in enumerate(rows) if index != 5]
+    assert row_key(rows[5]) in caplog.text
 
 
-def test_two_votes_of_one_voter_on_a_row_are_refused() -> None:
-    vote = {"row_key": "sound_x_1", "voter": "a", "control": "silence", "correct": True}
-    with pytest.raises(ValueError, match="voter a voted twice on row sound_x_1"):
-        count_votes([vote, vote])
+def test_a_voter_that_missed_a_row_stops_the_split_and_both_are_named(rows: Dataset) -> None:
+    with pytest.raises(ValueError, match=rf"voter voter2 was asked row {row_key(rows[-1])} 0 times, others up to 1"):
+        label_rows(rows, table(votes_for(rows, {})[:-1]))
+
+
+def test_two_votes_of_one_voter_on_a_row_are_refused(rows: Dataset) -> None:
+    votes = votes_for(rows, {})
+    with pytest.raises(ValueError, match=f"voter voter0 voted twice on row {row_key(rows[3])}"):
+        label_rows(rows, table([*votes, votes[9]]))
 
 
 def test_fewer_voters_than_the_rule_needs_are_refused(rows: Dataset) -> None:
-    with pytest.raises(ValueError, match="at least 2"):
-        label_rows(rows, votes_for(rows, {}, voters=1))
+    with pytest.raises(ValueError, match="1 voters voted, the rule needs at least 2"):
+        label_rows(rows, table(votes_for(rows, {}, voters=1)), Rule(min_correct=2))
+
+
+def test_votes_of_another_control_than_asked_for_are_named(rows: Dataset) -> None:
+    with pytest.raises(ValueError, match=r"no votes with control noise .*there are silence \(generate\)"):
+        label_rows(rows, table(votes_for(rows, {})), Rule(control="noise"))
+
+
+def test_log_probs_of_other_options_than_the_rows_are_refused(rows: Dataset) -> None:
+    votes = [vote(row, mode="likelihood", option_logps=[-1.0] * 3) for row in rows]
+    with pytest.raises(ValueError, match=f"row {row_key(rows[0])} has 4 options, a vote on it has log-probs of 3"):
+        label_rows(rows, table(votes), Rule(mode="likelihood"))
+
+
+def test_rows_most_voters_gave_no_readable_answer_to_are_counted_and_left_out_on_request(
+    rows: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    mute = {row_key(rows[i]) for i in (2, 7)}
+    votes = [
+        {**one, "choice": None, "correct": False} if one["row_key"] in mute and one["voter"] != "voter0" else one
+        for one in votes_for(rows, {0: 3})
+    ]
+    assert label_rows(rows, table(votes))[CONTRIBUTION][2] == "strong"
+    assert "2 of 16 rows: most votes chose no option" in caplog.text
+    assert set(rows["id"]) - set(label_rows(rows, table(votes), unparsed="leave_out")["id"]) == {"2", "7"}
+
+
+def test_turning_the_options_moves_rows_out_of_weak_whose_voters_answer_by_position(rows: Dataset, lalm: LALM) -> None:
+    """Three voters that say "A" to everything, really asked: right on every fourth row as given, and they know none of them."""
+    encoder = PromptEncoder(lalm.processor, lalm.family)
+    with always_answering(lalm, "A"):
+        answers = answer_questions(lalm, encoder, list(rows), silence_control(0.5), ["given", "cyclic"], batch_size=80)
+    cast = [
+        {"voter": f"voter{voter}", "revision": None, "mode": "generate", **answer.to_dict()}
+        for answer in answers
+        for voter in range(3)
+    ]
+    as_given = label_rows(rows, table(one for one in cast if one["order"] == "given"))
+    turned = label_rows(rows, table(one for one in cast if one["order"] != "given"))
+    assert as_given[CONTRIBUTION].count("weak") == len(rows) / 4
+    assert turned[CONTRIBUTION].count("weak") == 0
+    assert turned[SCORE] == pytest.approx([1.0] * len(rows))
+
+
+def test_a_letter_is_a_place_among_the_options_as_they_were_shown(row: Row) -> None:
+    assert to_answer(row, "silence", "cyclic-1", "A").choice == 1
+    assert to_answer(row, "silence", "given", "A").choice == 0
+
+
+def test_a_voter_that_is_right_in_half_of_two_orders_does_not_know(rows: Dataset) -> None:
+    """Of two options, a voter that answers by position is right in one of the two turns."""
+    pair = rows.select([0, 1])
+    pair = pair.remove_columns("choices").add_column(
+        "choices", [["low", "middle"]] * 2, feature=rows.features["choices"]
+    )
+    votes = [vote(row, turn == 0, order=f"cyclic-{turn}") for row in pair for turn in range(2)]
+    labelled = label_rows(pair, table(votes))
+    assert labelled[CONTRIBUTION] == ["strong", "strong"]
+    assert labelled[SCORE] == pytest.approx([1, 1])
+
+
+def test_what_a_row_is_worth_to_rl_is_what_varies_with_audio(rows: Dataset) -> None:
+    right = {0: 3, 1: 2, 2: 1}
+    heard = [
+        vote(row, turn < right.get(index, 0), control="audio", order=f"cyclic-{turn}", voter="policy")
+        for index, row in enumerate(rows.select(range(4)))
+        for turn in range(3)
+    ]
+    questions = questions_of(rows)
+    kinds = trainability(ballots_of(table(heard), questions), len(rows))
+    assert kinds[:5].tolist() == ["solved", "learnable", "learnable", "unsolved", ""]
+    # Of the strong rows only the learnable stay; weak rows stay whatever they are.
+    votes = table([*heard, *votes_for(rows, {3: 3})])
+    assert label_rows(rows, votes, policy="policy")["id"] == ["1", "2", "3"]
+
+
+@pytest.fixture
+def saved(rows: Dataset, tmp_path: Path) -> Path:
+    splits = {"train": rows.select(range(12)), "test": rows.select(range(12, 16))}
+    args = SplitArguments(output_dir=str(tmp_path / "labelled"))
+    save_split(splits, table(votes_for(rows, {0: 3, 5: 2, 13: 2})), Rule(), args)
+    return tmp_path / "labelled"
+
+
+def test_what_is_saved_loads_as_weak_strong_and_all(saved: Path, rows: Dataset) -> None:
+    assert load_dataset(str(saved), "weak", split="train")["id"] == ["0", "5"]
+    assert load_rows(saved, "train+test", "weak")["id"] == ["0", "5", "13"]
+    assert load_rows(saved, "test", "strong")["id"] == ["12", "14", "15"]
+    assert load_rows(saved, "train+test")["id"] == rows["id"]
+    assert load_rows(saved).features == rows.features
+    assert load_dataset(str(saved), "votes", split="train").num_rows == 48
+
+
+def test_the_record_beside_the_rows_counts_them(saved: Path) -> None:
+    record = json.loads((saved / "split.json").read_text())
+    assert (record["rows"], record["weak"], record["strong"], record["left_out"]) == (16, 3, 13, 0)
+    assert record["rule"] == "majority"
+    assert record["mostly_unparsed"] == []
+
+
+def test_a_quantile_is_taken_over_all_splits_together(rows: Dataset, tmp_path: Path) -> None:
+    splits = {"train": rows.select(range(12)), "test": rows.select(range(12, 16))}
+    votes = table(votes_for(rows, {12: 3, 13: 2, 14: 1}))
+    args = SplitArguments(output_dir=str(tmp_path / "labelled"))
+    save_split(splits, votes, Rule("score", quantile=3 / 16), args)
+    assert load_rows(tmp_path / "labelled", "train+test", "weak")["id"] == ["12", "13", "14"]
+
+
+def test_a_folder_that_exists_is_never_written_to(saved: Path, rows: Dataset) -> None:
+    with pytest.raises(ValueError, match="already exists; choose another --output_dir"):
+        save_split({"train": rows}, table(votes_for(rows, {})), Rule(), SplitArguments(output_dir=str(saved)))
+
+
+def test_rows_labelled_anew_in_a_folder_of_the_same_name_are_the_ones_that_load(saved: Path, rows: Dataset) -> None:
+    """The cache of `load_dataset` knows local folders by name."""
+    assert load_rows(saved, config="weak")["id"] == ["0", "5"]
+    saved.rename(saved.with_name("before"))
+    save_split({"train": rows}, table(votes_for(rows, {7: 2})), Rule(), SplitArguments(output_dir=str(saved)))
+    assert load_rows(saved, config="weak")["id"] == ["7"]
+
+
+def test_the_votes_beside_the_rows_label_them_again(saved: Path, rows: Dataset, tmp_path: Path) -> None:
+    (file,) = saved.glob("votes-*.parquet")
+    assert label_rows(rows, load_votes(file))[CONTRIBUTION] == load_rows(saved, "train+test")[CONTRIBUTION]
+    assert saved_votes(saved).num_rows == load_votes(file).num_rows
+    assert saved_votes(tmp_path) is None
+    with pytest.raises(ValueError, match=r"none\.parquet: no such file of votes"):
+        load_votes(tmp_path / "none.parquet")

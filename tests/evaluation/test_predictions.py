@@ -27,8 +27,8 @@ def test_every_row_is_answered_with_its_audio_and_on_silence(model_folder: Path,
 
 def test_what_is_written_is_read_back_by_control(tmp_path: Path) -> None:
     answers = [
-        Answer("sound_x_1", "audio", "<answer>größer\n</answer>", 1, True),
-        Answer("sound_x_1", "silence", "", None, False),
+        Answer("sound_x_1", "audio", "given", "<answer>größer\n</answer>", 1, True),
+        Answer("sound_x_1", "silence", "given", "", None, False),
     ]
     write_predictions(tmp_path / "new" / "model.jsonl", answers)
     read = read_predictions(tmp_path / "new" / "model.jsonl")
@@ -38,7 +38,7 @@ def test_what_is_written_is_read_back_by_control(tmp_path: Path) -> None:
 
 def test_models_whose_names_hold_a_dot_do_not_overwrite_each_other(tmp_path: Path) -> None:
     for name in ("qwen2.5-omni.jsonl", "qwen2.jsonl"):
-        write_predictions(tmp_path / name, [Answer(name, "audio", "", None, False)])
+        write_predictions(tmp_path / name, [Answer(name, "audio", "given", "", None, False)])
     assert read_predictions(tmp_path / "qwen2.jsonl")["audio"][0]["row_key"] == "qwen2.jsonl"
     assert read_predictions(tmp_path / "qwen2.5-omni.jsonl")["audio"][0]["row_key"] == "qwen2.5-omni.jsonl"
 

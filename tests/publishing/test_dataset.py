@@ -18,7 +18,8 @@ from audiomcq.contribution.split import label_rows
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
-from audiomcq.publishing.dataset import PublishArguments, publish_dataset, write_folder
+from audiomcq.publishing.dataset import PublishArguments, publish_dataset, read_rule, write_folder
+from audiomcq.publishing.dataset_card import FilterRule
 from audiomcq.publishing.hub import check_card, check_no_token, planned_files
 from conftest import write_rows
 from hub.cards import card_problems, front_matter
@@ -29,6 +30,8 @@ REPO = "org/listening"
 SIZES = {"train": 10, "validation": 3, "test": 3}
 VOTERS = ("Qwen/Qwen2-Audio-7B-Instruct", "/models/of/mine/voter2", "voter3")
 LICENSES = {"audio/0.flac": ("CC BY 4.0", "Ann"), "audio/1.flac": ("CC BY-NC 4.0", "Bob")}
+
+OTHERS = (("control", "audio"), ("mode", "likelihood"))
 
 PUSH = """
 import json, logging, sys
@@ -267,16 +270,22 @@ def test_a_private_repository_gives_the_clients_own_error_and_stays_private(hub:
     push(hub, settings)
     assert hub.repo("dataset", REPO).private
     script = f"""
+import os
 from datasets import load_dataset
+from audiomcq.datasets import load_rows
+from audiomcq.examples import FEATURES
 for token in (None, "hf_loopback_bob", "{hub.token}"):
     try:
         print("loaded", len(load_dataset({REPO!r}, "strong", token=token)["train"]))
     except Exception as error:
         print(type(error).__name__, error)
+os.environ["HF_TOKEN"] = "{hub.token}"
+print(load_rows({REPO!r}, config="strong").features == FEATURES)
 """
     clear = f"DatasetNotFoundError Dataset '{REPO}' doesn't exist on the Hub or cannot be accessed."
     lines = hub.run(script).stdout.splitlines()
     assert lines[:2] == [clear, clear] and lines[2].startswith("loaded ")
+    assert lines[3] == "True"
     hub.repo("dataset", REPO).private = False
     assert "exists and is public" in push(hub, settings, check=False)
 
@@ -441,11 +450,37 @@ def test_votes_that_do_not_fit_are_refused(labelled: Path, tmp_path: Path) -> No
         write_folder(arguments(labelled, tmp_path / "b"), rows, twins)
 
 
-def test_labels_that_the_votes_do_not_give_back_are_said_so(labelled: Path, tmp_path: Path) -> None:
+def test_the_rule_is_read_from_beside_the_rows_and_labels_it_does_not_give_back_are_said(
+    labelled: Path, tmp_path: Path
+) -> None:
     rows = {"train": load_from_disk(labelled / "data")["train"]}
-    args = arguments(labelled, tmp_path / "a", min_correct=3)
-    text = (write_folder(args, rows, votes_on(rows["train"])) / "README.md").read_text()
+    votes = votes_on(rows["train"])
+    (tmp_path / "split.json").write_text(json.dumps({"rule": "all", "min_correct": None, "weak": 3}))
+    rule = read_rule(tmp_path)
+    assert (rule, read_rule(labelled)) == (FilterRule("all"), FilterRule())
+    args = arguments(labelled, tmp_path / "a")
+    text = (write_folder(args, rows, votes, rule) / "README.md").read_text()
+    assert "at least 3 of 3 voters choose the right option on `silence`." in text
     assert not re.search(r"gives back (\d+) of \1 labels", text)
+    text = (write_folder(args, rows, votes, FilterRule("score", threshold=0.4)) / "README.md").read_text()
+    assert "is at most 0.4" in text and "at least 2 of 3 voters right gives back 10 of 10 labels" in text
+
+
+def test_votes_under_other_controls_and_modes_are_shown_and_not_counted(labelled: Path, tmp_path: Path) -> None:
+    rows = {"train": load_from_disk(labelled / "data")["train"]}
+    votes = votes_on(rows["train"])
+    others = [{**vote, name: value, "correct": True} for vote in votes for name, value in OTHERS]
+    text = (write_folder(arguments(labelled, tmp_path / "a"), rows, [*votes, *others]) / "README.md").read_text()
+    assert "this rule gives back 10 of 10 labels" in text
+    assert text.count("| `voter3` |") == 1 + len(OTHERS)
+
+
+def test_a_voter_asked_in_several_orders_is_right_when_more_than_half_are(labelled: Path, tmp_path: Path) -> None:
+    rows = {"train": load_from_disk(labelled / "data")["train"]}
+    votes = votes_on(rows["train"])
+    wrong = [{**vote, "order": order, "correct": False} for vote in votes for order in ("cyclic-1", "shuffle-3")]
+    text = (write_folder(arguments(labelled, tmp_path / "a"), rows, [*votes, *wrong]) / "README.md").read_text()
+    assert cells(text, "at least 1 of 3")[0] == "0" and "in one order" not in text
 
 
 def test_a_folder_with_other_things_is_not_overwritten(labelled: Path, tmp_path: Path) -> None:

@@ -1,0 +1,7 @@
+"""Audio contribution as a measuring instrument: probe any rows with any voters, split them by what the votes say."""
+
+from audiomcq.contribution.probe import probe
+from audiomcq.contribution.split import label_rows
+from audiomcq.contribution.votes import read_votes, unparsed_rows
+
+__all__ = ["label_rows", "probe", "read_votes", "unparsed_rows"]

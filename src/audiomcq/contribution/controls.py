@@ -1,15 +1,58 @@
 """Controls: what a voter hears in place of the clip."""
 
+import random
+from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
+from datasets import Dataset
 
-from audiomcq.audio import audio_seconds, silence
-from audiomcq.examples import Row
-from audiomcq.generation import Control
+from audiomcq.audio import MIN_SAMPLES, SAMPLE_RATE, audio_seconds, silence
+from audiomcq.examples import Row, row_key
+from audiomcq.generation import Control, audio_control
 
+CONTROLS = ("audio", "silence", "no_audio", "mismatched_audio", "noise")
 PUBLISHED_SILENCE_SECONDS = 30.0
 """Length of the silence in arXiv 2509.21060. Silence is itself a confound that grows with its length (arXiv 2510.00626)."""
+NOISE_RMS = 0.1
+"""Level of the noise, full scale = 1: -20 dB."""
+
+_DRAWS = 16
+
+
+def control_named(
+    name: str,
+    rows: Dataset | Sequence[Row],
+    silence_seconds: float | None = PUBLISHED_SILENCE_SECONDS,
+    seed: int = 0,
+    audio_root: str | Path | None = None,
+) -> Control:
+    """The control of that name: one of `CONTROLS`.
+
+    Args:
+        rows: the rows that are probed; `mismatched_audio` takes its clips from them.
+        silence_seconds: length of the silence; None: as long as the clip.
+        seed: of `mismatched_audio` and `noise`.
+
+    Raises:
+        ValueError: there is no such control.
+    """
+    if name == "audio":
+        return audio_control(audio_root)
+    if name == "silence":
+        return silence_control(silence_seconds, audio_root)
+    if name == "no_audio":
+        return no_audio_control()
+    if name == "mismatched_audio":
+        return mismatched_control(rows, seed, audio_root)
+    if name == "noise":
+        return noise_control(seed, audio_root)
+    raise ValueError(f"control {name!r}: known are {', '.join(CONTROLS)}")
+
+
+def clips_needed(controls: Collection[str], silence_seconds: float | None) -> bool:
+    """Whether any of the controls opens the rows' clips: silence of a fixed length and no audio can be probed without them."""
+    return any(name != "no_audio" and not (name == "silence" and silence_seconds is not None) for name in controls)
 
 
 def silence_control(
@@ -17,7 +60,84 @@ def silence_control(
 ) -> Control:
     """Digital silence of a fixed length in seconds, or of the clip's own length where `seconds` is None."""
 
-    def play(row: Row) -> np.ndarray:
-        return silence(seconds if seconds is not None else audio_seconds(row["audio"], audio_root))
+    def length(row: Row) -> float:
+        return seconds if seconds is not None else audio_seconds(row["audio"], audio_root)
 
-    return play
+    return Control("silence", play=lambda row: silence(length(row)), heard=length, seconds=length)
+
+
+def no_audio_control() -> Control:
+    """Nothing at all: the prompt has no audio in it (silence is a confound, arXiv 2604.24401)."""
+    return Control("no_audio", play=lambda row: None, heard=lambda row: None, seconds=lambda row: 0.0)
+
+
+def noise_control(seed: int = 0, audio_root: str | Path | None = None) -> Control:
+    """White Gaussian noise at `NOISE_RMS`, as long as the clip, drawn from (seed, row key)."""
+
+    def length(row: Row) -> float:
+        return audio_seconds(row["audio"], audio_root)
+
+    def play(row: Row) -> np.ndarray:
+        # By the letters of the key: hash() of a text differs from process to process
+        draw = np.random.default_rng(list(f"{seed}/{row_key(row)}".encode()))
+        samples = max(MIN_SAMPLES, round(length(row) * SAMPLE_RATE))
+        return np.clip(NOISE_RMS * draw.standard_normal(samples, dtype=np.float32), -1, 1)
+
+    return Control("noise", play=play, heard=row_key, seconds=length)
+
+
+def mismatched_control(rows: Dataset | Sequence[Row], seed: int = 0, audio_root: str | Path | None = None) -> Control:
+    """Another row's clip, drawn from (seed, row key): the same for a row whatever is asked beside it.
+
+    It is the clip of a row from another `source_dataset` where there is one, else of any other row. A clip of another length than
+    the row's own is preferred, since its samples surely differ; where 16 draws find none, clips are decoded and compared. So no row
+    hears its own samples, also where these lie under several names.
+
+    Raises:
+        ValueError: all clips sound the same (when it is played).
+    """
+    own = audio_control(audio_root)
+    donors = _donors(rows, own)
+    picked: dict[str, int] = {}
+
+    def pick(row: Row) -> Row:
+        key = row_key(row)
+        if key not in picked:
+            picked[key] = _draw(row, rows, donors[row["source_dataset"]], own, random.Random(f"{seed}/{key}"))
+        return rows[picked[key]]
+
+    return Control(
+        "mismatched_audio",
+        play=lambda row: own.play(pick(row)),
+        heard=lambda row: own.heard(pick(row)),
+        seconds=lambda row: own.seconds(pick(row)),
+    )
+
+
+def _donors(rows: Dataset | Sequence[Row], own: Control) -> dict[str | None, list[int]]:
+    """Per source, rows whose clips its rows may hear: one row per clip of the other sources, or of all where there is no other."""
+    first: dict[Hashable, int] = {}
+    by_source: dict[str | None, list[int]] = {}
+    for index, row in enumerate(rows):
+        indices = by_source.setdefault(row["source_dataset"], [])
+        if first.setdefault(own.heard(row), index) == index:
+            indices.append(index)
+    everything = sorted(first.values())
+    return {
+        source: [i for other, indices in by_source.items() if other != source for i in indices] or everything
+        for source in by_source
+    }
+
+
+def _draw(row: Row, rows: Dataset | Sequence[Row], donors: list[int], own: Control, draw: random.Random) -> int:
+    """Index of a row with other samples than those of `row`."""
+    drawn = draw.sample(donors, min(_DRAWS, len(donors)))
+    seconds, clip = own.seconds(row), own.heard(row)
+    for index in drawn:
+        if own.seconds(rows[index]) != seconds:
+            return index
+    samples = own.play(row)
+    for index in (*drawn, *donors):
+        if own.heard(rows[index]) != clip and not np.array_equal(own.play(rows[index]), samples):
+            return index
+    raise ValueError("mismatched_audio needs two different clips; all rows have the same one")

@@ -1,60 +1,310 @@
-"""Ask voters every question with the audio taken away: the measurement behind the audio-contribution filter."""
+"""Ask voters every question under controls: the measurement behind the audio-contribution filter (arXiv 2509.21060, section 3)."""
 
-from collections.abc import Sequence
+import gc
+import hashlib
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import torch
 from datasets import Dataset
+from tqdm.auto import tqdm
 
 from audiomcq.collation import PromptEncoder
-from audiomcq.contribution.controls import PUBLISHED_SILENCE_SECONDS, silence_control
-from audiomcq.examples import Row
-from audiomcq.generation import Answer, answer_questions
+from audiomcq.contribution.controls import (
+    CONTROLS,
+    NOISE_RMS,
+    PUBLISHED_SILENCE_SECONDS,
+    clips_needed,
+    control_named,
+)
+from audiomcq.contribution.votes import (
+    UNPARSED_FILE,
+    Voter,
+    VoteWriter,
+    answered,
+    as_voter,
+    count_by_voter,
+    list_shards,
+    open_run,
+    read_votes,
+    write_unparsed,
+)
+from audiomcq.datasets import option_order, row_orders, to_schema
+from audiomcq.endpoints import endpoint_batches, parse_voter
+from audiomcq.examples import row_key, sound_rows
+from audiomcq.generation import Answer, Asked, Control, answer_batches
 from audiomcq.models import load_lalm
+from audiomcq.prompts import PROMPT_VERSION
 
-VOTES_SUFFIX = ".votes.parquet"
+logger = logging.getLogger(__name__)
+
+_RECOUNT_SECONDS = 10.0
 
 
 @dataclass
 class ProbeArguments:
-    """Options of recipes/contribution_filter/probe.py."""
+    """Options of recipes/contribution_filter/probe.py, and of `probe`."""
 
     dataset: str = field(default="", metadata={"help": "Hub id, save_to_disk folder, or file of rows."})
     dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
     dataset_split: str = field(default="train", metadata={"help": "Split to probe."})
     audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
-    voters: list[str] = field(default_factory=list, metadata={"help": "Paths or Hub ids of the voters."})
+    voters: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Paths or Hub ids of the voters (NAME@REVISION pins one), or endpoints."},
+    )
+    controls: list[str] = field(
+        default_factory=lambda: ["silence"], metadata={"help": f"What voters hear: any of {', '.join(CONTROLS)}."}
+    )
+    orders: list[str] = field(
+        default_factory=lambda: ["given"],
+        metadata={"help": "Option orders: given, shuffle-SEED, cyclic-K, or cyclic for all turns."},
+    )
+    mode: str = field(default="generate", metadata={"help": "generate (published) or likelihood."})
     silence_seconds: float | None = field(
         default=PUBLISHED_SILENCE_SECONDS, metadata={"help": "Length of the silence; null: as long as the clip."}
     )
+    control_seed: int = field(default=0, metadata={"help": "Seed of mismatched_audio and noise."})
+    max_audio_seconds: float = field(default=30.0, metadata={"help": "Longer audio is cut to this many seconds."})
     dtype: str = field(default="bfloat16", metadata={"help": "float32, bfloat16 or float16."})
     batch_size: int = field(default=32, metadata={"help": "Questions per forward."})
     max_new_tokens: int = field(default=64, metadata={"help": "Tokens of a completion at most."})
-    output_dir: str = field(default="outputs/votes", metadata={"help": "Folder of the vote tables, one per voter."})
+    flush_seconds: float = field(default=30.0, metadata={"help": "Seconds of work that a kill may cost."})
+    output_dir: str = field(default="outputs/votes", metadata={"help": "Folder of the votes; more are added to it."})
+
+
+Ask = Callable[..., Iterator[list[Answer]]]
+"""Given a `control` and what is `done`, asks a voter the rest, batch by batch."""
 
 
 def probe(
-    voter: str,
-    rows: Sequence[Row],
-    silence_seconds: float | None = PUBLISHED_SILENCE_SECONDS,
-    audio_root: str | Path | None = None,
-    dtype: str = "float32",
-    device: str | None = None,
-    batch_size: int = 32,
-    max_new_tokens: int = 64,
-) -> list[Answer]:
-    """One voter's answers to all rows on silence, in the order of the rows.
+    rows: Dataset,
+    voters: Sequence[str],
+    folder: str | Path | None = None,
+    device: str | torch.device | None = None,
+    **options: Any,
+) -> Dataset:
+    """Ask voters every row of a data set in memory; returns the vote table (`audiomcq.contribution.votes.VOTE_FEATURES`).
 
     Args:
-        voter: path or Hub id of a LALM that `audiomcq.models` knows.
-        silence_seconds: as published 30 s; None plays silence as long as the clip.
+        rows: columns of the project's schema (`audiomcq.examples.FEATURES`); optional ones may be absent.
+        voters: paths or Hub ids of LALMs that `audiomcq.models` knows, or endpoints.
+        folder: where votes are kept, so that a stopped probe goes on; by default nowhere.
+        options: of `ProbeArguments`, e.g. `controls=["silence", "no_audio"]`.
+
+    Raises:
+        ValueError: an option is wrong, too many rows are broken, or the folder holds votes of another run.
     """
-    lalm = load_lalm(voter, dtype=dtype, device=device)
-    encoder = PromptEncoder(lalm.processor, lalm.family, audio_root=audio_root)
-    play = silence_control(silence_seconds, audio_root)
-    return answer_questions(lalm, encoder, rows, "silence", play, batch_size, max_new_tokens)
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="audiomcq_votes_") as temporary:
+            return probe(rows, voters, temporary, device, **options)
+    args = ProbeArguments(voters=list(voters), **options)
+    rows = to_schema(rows, args.audio_root)
+    rows = rows.select(sound_rows(rows.remove_columns(["audio"]))[0])
+    run_probe(args, rows, Path(folder), device=device)
+    return read_votes(folder)
 
 
-def vote_table(voter: str, answers: Sequence[Answer]) -> Dataset:
-    """Answers as a vote table: one record per row, with the voter's name."""
-    return Dataset.from_list([{"voter": voter, **answer.to_dict()} for answer in answers])
+def run_probe(
+    args: ProbeArguments,
+    rows: Dataset,
+    folder: Path,
+    part: int = 0,
+    parts: int = 1,
+    device: str | torch.device | None = None,
+) -> None:
+    """Add to the folder what is missing of voters x controls x orders x rows, one voter in memory at a time.
+
+    Args:
+        rows: of the project's schema, keys distinct.
+        part, parts: this process asks every `parts`-th batch from `part` on.
+
+    Raises:
+        ValueError: an option is wrong, the folder holds votes of another run or cannot be written to, or a voter does not load.
+    """
+    if not len(rows):
+        raise ValueError("there are no rows to probe")
+    check_options(args, rows)
+    if not clips_needed(args.controls, args.silence_seconds) and "audio" in rows.column_names:
+        rows = rows.remove_columns(["audio"])
+    settings = run_settings(args, rows)
+    open_run(folder, settings)
+    controls = [
+        control_named(name, rows, args.silence_seconds, args.control_seed, args.audio_root) for name in args.controls
+    ]
+    asked = {(row_key(row), order) for row in _texts(rows) for order in row_orders(row, args.orders)}
+    with _Progress(folder, args, asked, part) as progress:
+        for name in args.voters:
+            if progress.finished(name):
+                continue
+            voter, ask = _load_voter(name, args, rows, device, part, parts)
+            with as_voter(folder, voter, part):
+                for control in controls:
+                    # Read again under the voter's lock: a writer that was left over may have gone on until now
+                    done = answered(list_shards(folder), name, control.name, args.mode)
+                    writer = VoteWriter(folder, settings, voter, control.name, args.mode, part, args.flush_seconds)
+                    _ask(ask, control, done, writer, progress)
+            # Before the next is loaded: two voters would not fit
+            del ask
+            gc.collect()
+            torch.cuda.empty_cache()
+    _report(folder, args, len(asked))
+
+
+def check_options(args: ProbeArguments, rows: Dataset) -> None:
+    """Raises: ValueError naming the option that is wrong and what it may be."""
+    for name, values in (("voters", args.voters), ("controls", args.controls), ("orders", args.orders)):
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f"{name} {values}: give at least one, and each once")
+    if unknown := set(args.controls) - set(CONTROLS):
+        raise ValueError(f"control {min(unknown)!r}: known are {', '.join(CONTROLS)}")
+    orders = row_orders(rows[0], args.orders)
+    if len(set(orders)) < len(orders):
+        raise ValueError(
+            f"orders {args.orders}: cyclic stands for all of cyclic-0, cyclic-1, ...; give one or the other"
+        )
+    for order in orders:
+        option_order(rows[0], order)
+    if args.mode not in ("generate", "likelihood"):
+        raise ValueError(f"mode {args.mode!r}: known are generate and likelihood")
+    if "silence" in args.controls and (args.silence_seconds or 0) > args.max_audio_seconds:
+        raise ValueError(
+            f"silence_seconds {args.silence_seconds:g} is more than max_audio_seconds {args.max_audio_seconds:g}: it would be cut"
+        )
+
+
+def run_settings(args: ProbeArguments, rows: Dataset) -> dict[str, Any]:
+    """All that votes of one run have in common: the questions, and what voters are shown and played."""
+    digest = hashlib.blake2b(digest_size=16)
+    for row in _texts(rows):
+        content = [row_key(row), row["question"], row["choices"], row["answer"]]
+        digest.update(json.dumps(content).encode())
+    return {
+        "rows": len(rows),
+        "rows_digest": digest.hexdigest(),
+        "prompt_version": PROMPT_VERSION,
+        "silence_seconds": args.silence_seconds,
+        "control_seed": args.control_seed,
+        "noise_rms": NOISE_RMS,
+        "max_audio_seconds": args.max_audio_seconds,
+        "max_new_tokens": args.max_new_tokens,
+    }
+
+
+def _texts(rows: Dataset) -> Dataset:
+    """Rows without their clips, for reading them all."""
+    return rows.remove_columns(["audio"]) if "audio" in rows.column_names else rows
+
+
+def _load_voter(
+    name: str, args: ProbeArguments, rows: Dataset, device: str | torch.device | None, part: int, parts: int
+) -> tuple[Voter, Ask]:
+    """A voter in memory, or at its endpoint."""
+    common = {
+        "rows": rows,
+        "orders": args.orders,
+        "batch_size": args.batch_size,
+        "max_new_tokens": args.max_new_tokens,
+        "part": part,
+        "parts": parts,
+    }
+    if endpoint := parse_voter(name):
+        if args.mode != "generate":
+            raise ValueError(f"voter {name}: an endpoint can be asked with mode generate only, not {args.mode}")
+        return Voter(name), partial(endpoint_batches, endpoint, max_audio_seconds=args.max_audio_seconds, **common)
+    source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
+    lalm = load_lalm(source, revision or None, args.dtype, device=device)
+    encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, args.audio_root)
+    commit = getattr(lalm.model.config, "_commit_hash", None)
+    return Voter(name, commit, args.dtype), partial(answer_batches, lalm, encoder, mode=args.mode, **common)
+
+
+def _ask(ask: Ask, control: Control, done: Collection[Asked], writer: VoteWriter, progress: "_Progress") -> None:
+    """Ask one voter under one control what is not done, and write its votes."""
+    count = unparsed = 0
+    progress.describe(writer.voter.name, control.name)
+    with writer:
+        for answers in ask(control=control, done=done):
+            writer.add(answers)
+            progress.update(len(answers))
+            count += len(answers)
+            unparsed += sum(answer.choice is None for answer in answers)
+    logger.info("%s, %s: %d answered by this process, %d unparsed", writer.voter.name, control.name, count, unparsed)
+
+
+def _report(folder: Path, args: ProbeArguments, asked: int) -> None:
+    """Log how far each voter is, and list the rows that most could not answer."""
+    votes, unread = write_unparsed(folder)
+    for count in count_by_voter(votes):
+        if count["voter"] in args.voters and count["control"] in args.controls and count["mode"] == args.mode:
+            logger.log(
+                logging.WARNING if 2 * count["unparsed"] > count["asked"] else logging.INFO,
+                "%s, %s: %d of %d answered, %d unparsed, %.1f %% right",
+                *(count["voter"], count["control"], count["asked"], asked, count["unparsed"]),
+                100 * count["right"] / count["asked"],
+            )
+    if unread:
+        logger.warning(
+            "%d times most voters gave no readable answer to a row under a control (%s, ...); %s lists them: of these rows it is not "
+            "known whether they need the audio",
+            *(len(unread), ", ".join(f"{row['row_key']} under {row['control']}" for row in unread[:3]), UNPARSED_FILE),
+        )
+
+
+class _Progress:
+    """The bar of the whole job: what lay in the folder before, what this process asks, and, now and then, what others have written."""
+
+    def __init__(self, folder: Path, args: ProbeArguments, asked: Collection[Asked], part: int) -> None:
+        shards = list_shards(folder)
+        self.folder, self.voters, self.part = folder, args.voters, part
+        self.known = frozenset(shard.path for shard in shards)
+        self.left = {
+            voter: sum(len(asked - answered(shards, voter, control, args.mode)) for control in args.controls)
+            for voter in args.voters
+        }
+        total = len(asked) * len(args.controls) * len(args.voters)
+        # Shards of others come in jumps, so the rate is that of the whole run
+        self.bar = tqdm(
+            total=total,
+            initial=total - sum(self.left.values()),
+            unit="row",
+            smoothing=0,
+            dynamic_ncols=True,
+            disable=part > 0,
+        )
+        self.counted = time.monotonic()
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def finished(self, voter: str) -> bool:
+        """Whether nothing was left to ask this voter when the process started."""
+        return not self.left[voter]
+
+    def describe(self, voter: str, control: str) -> None:
+        self.bar.set_description(f"{Path(voter).name}, {control}")
+
+    def update(self, count: int) -> None:
+        self.bar.update(count)
+        if not self.bar.disable and time.monotonic() - self.counted >= _RECOUNT_SECONDS:
+            self.counted = time.monotonic()
+            self.bar.update(self._written_by_others())
+
+    def _written_by_others(self) -> int:
+        try:
+            new = list_shards(self.folder, self.known)
+        except ValueError:
+            # A shard that is being copied here; the next reader that needs it complains
+            return 0
+        self.known |= {shard.path for shard in new}
+        return sum(shard.count for shard in new if shard.voter.name in self.voters and not shard.is_by(self.part))

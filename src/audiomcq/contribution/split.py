@@ -1,69 +1,334 @@
-"""Votes -> weak / strong. A row is weak when at least `min_correct` voters get it right on silence (published: 2 of 3)."""
+"""Votes -> weak / strong. A row is weak when voters get it right without its audio (published: 2 of 3 on silence).
 
+Source: arXiv 2509.21060, section 3. What is beside it: several option orders, a guess-corrected score, and what a row is worth to RL.
+"""
+
+import hashlib
+import json
 import logging
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+import numpy as np
+import pyarrow as pa
+import yaml
+from datasets import Dataset, concatenate_datasets
 
-from audiomcq.examples import CONTRIBUTION, row_key
+from audiomcq.contribution.ballots import Ballots, Questions, Tally, ballots_of, questions_of, tally
+from audiomcq.contribution.votes import read_votes
+from audiomcq.examples import CONTRIBUTION, BrokenRow, report_broken
 
 logger = logging.getLogger(__name__)
 
-MIN_CORRECT = 2
+RULES = ("majority", "all", "any", "score")
+SCORE = "audio_contribution_score"
+SCORE_THRESHOLD = 0.5
+SPLIT_FILE = "split.json"
+_ROWS_AT_ONCE = 500
+"""Rows of a Parquet row group. Where clips are inline, so many are in memory at once."""
 
 
 @dataclass
 class SplitArguments:
-    """Options of recipes/contribution_filter/split.py."""
+    """Options of recipes/contribution_filter/split.py, beside those of the rule."""
 
     dataset: str = field(default="", metadata={"help": "The rows that were probed."})
     dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
     dataset_split: str = field(default="train", metadata={"help": "Split that was probed."})
     audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
-    votes: str = field(default="outputs/votes", metadata={"help": "Folder of vote tables."})
-    min_correct: int = field(default=MIN_CORRECT, metadata={"help": "Voters right on silence that make a row weak."})
+    votes: str = field(default="outputs/votes", metadata={"help": "Folder of votes, or one Parquet file."})
+    max_bad_fraction: float = field(default=0.01, metadata={"help": "Share of rows that may lack votes."})
+    unparsed: str = field(
+        default="strong", metadata={"help": "Rows most votes on which chose nothing: strong, or leave_out."}
+    )
+    policy: str | None = field(
+        default=None,
+        metadata={"help": "Leave out strong rows that this voter's answers with audio get all right or all wrong."},
+    )
     output_dir: str = field(default="outputs/labelled", metadata={"help": "Where the labelled rows are written."})
 
 
-def count_votes(votes: Iterable[Mapping[str, Any]]) -> dict[str, list[bool]]:
-    """Per row key, whether each voter was right on silence. Unparsed votes count as wrong.
+@dataclass
+class Rule:
+    """When a row is weak, and which votes say so.
+
+    A voter is right on a row when it is right in more than half of the option orders it was asked in. `majority`, `all` and `any`
+    count such voters; `score` compares the row's `contribution_score` with a threshold, or takes the lowest quantile.
+    """
+
+    rule: str = field(default="majority", metadata={"help": "majority, all, any or score."})
+    min_correct: int | None = field(
+        default=None, metadata={"help": "Voters right that make a row weak; null: more than half (published: 2 of 3)."}
+    )
+    threshold: float | None = field(
+        default=None, metadata={"help": f"Highest score of a weak row; null: {SCORE_THRESHOLD}, or by quantile."}
+    )
+    quantile: float | None = field(default=None, metadata={"help": "Share of rows, lowest scores first, made weak."})
+    control: str = field(default="silence", metadata={"help": "What the voters heard in place of the clip."})
+    mode: str = field(default="generate", metadata={"help": "How the voters were asked: generate or likelihood."})
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ValueError(f"rule {self.rule!r}: known are {', '.join(RULES)}")
+        if self.min_correct is not None and (self.rule != "majority" or self.min_correct < 1):
+            raise ValueError(
+                f"min_correct {self.min_correct} with rule {self.rule}: it is for majority, and at least 1"
+            )
+        if self.rule != "score" and (self.threshold is not None or self.quantile is not None):
+            raise ValueError(f"threshold and quantile are for rule score, not for {self.rule}")
+        if self.threshold is not None and self.quantile is not None:
+            raise ValueError("rule score takes a threshold or a quantile, not both")
+
+    def needed(self, voters: int) -> int:
+        """How many of so many voters have to be right, for the rules that count voters."""
+        return {"all": voters, "any": 1}.get(self.rule, self.min_correct or voters // 2 + 1)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the votes say about each row. All arrays have shape (rows,).
+
+    Attributes:
+        weak: the label.
+        score: see `contribution_score`; NaN where nobody voted.
+        measured: whether anyone voted on the row.
+        answered: whether at least half of the votes on it chose an option.
+    """
+
+    weak: np.ndarray
+    score: np.ndarray
+    measured: np.ndarray
+    answered: np.ndarray
+
+
+def contribution_score(counts: Tally, num_choices: np.ndarray) -> np.ndarray:
+    """How far voters are from knowing the answer without the audio, as the share of a guesser's distance; shape (rows,).
+
+    (1 - p) / (1 - 1/n), where p is the mean over voters and orders of p(gold | control) and n the number of choices: 0 where
+    they know, 1 where they guess, above 1 where they do worse than guessing. Higher: the audio contributes more. 1 - score is p
+    corrected for guessing. NaN where nobody voted.
+    """
+    asked = counts.asked.sum(axis=1)
+    p = np.divide(counts.p_gold.sum(axis=1), asked, out=np.full(len(asked), np.nan), where=asked > 0)
+    return (1 - p) / (1 - 1 / num_choices)
+
+
+def judge(ballots: Ballots, questions: Questions, rule: Rule) -> Verdict:
+    """Labels and scores from all ballots given, whatever control, mode and orders these are of."""
+    counts = tally(ballots, len(questions))
+    score = contribution_score(counts, questions.num_choices)
+    asked = counts.asked.sum(axis=1)
+    if rule.rule != "score":
+        weak = counts.knows.sum(axis=1) >= rule.needed(len(counts.voters))
+    else:
+        threshold = SCORE_THRESHOLD if rule.threshold is None else rule.threshold
+        if rule.quantile is not None:
+            threshold = np.nanquantile(score, rule.quantile, method="inverted_cdf")
+        weak = score <= threshold + 1e-9
+    return Verdict(weak & counts.measured, score, counts.measured, 2 * counts.parsed.sum(axis=1) >= asked)
+
+
+def votes_of_rule(ballots: Ballots, questions: Questions, rule: Rule) -> Ballots:
+    """The ballots a rule counts.
 
     Raises:
-        ValueError: a voter voted twice on a row.
+        ValueError: there are none, voters were not all asked the same, or there are fewer than the rule needs.
     """
-    table: dict[str, dict[str, bool]] = defaultdict(dict)
-    for vote in votes:
-        if vote["control"] != "silence":
-            continue
-        row, voter = vote["row_key"], vote["voter"]
-        if voter in table[row]:
-            raise ValueError(f"voter {voter} voted twice on row {row}: votes of two runs lie in one folder")
-        table[row][voter] = vote["correct"]
-    return {row: list(by_voter.values()) for row, by_voter in table.items()}
-
-
-def label_rows(rows: Dataset, votes: Iterable[Mapping[str, Any]], min_correct: int = MIN_CORRECT) -> Dataset:
-    """Rows with their `audio-contribution` label and, as score, the share of voters that needed the audio.
-
-    Raises:
-        ValueError: a row has no votes, rows have different numbers of voters, or there are fewer voters than `min_correct`.
-    """
-    counts = count_votes(votes)
-    keys = [row_key(row) for row in rows.remove_columns(["audio"])]
-    if missing := [key for key in keys if key not in counts]:
-        raise ValueError(
-            f"{len(missing)} of {len(keys)} rows have no votes, the first: {missing[0]}; finish the probe"
+    counted = ballots.only(control=rule.control, mode=rule.mode)
+    if not len(counted):
+        there = sorted(
+            {f"{c} ({m})" for m in ballots.present("mode") for c in ballots.only(mode=m).present("control")}
         )
-    voters = {len(counts[key]) for key in keys}
-    if len(voters) > 1 or min(voters) < min_correct:
-        raise ValueError(f"rows have {sorted(voters)} voters; all need the same number, at least {min_correct}")
-    labels = ["weak" if sum(counts[key]) >= min_correct else "strong" for key in keys]
-    scores = [1 - sum(counts[key]) / len(counts[key]) for key in keys]
-    logger.info("%d weak and %d strong rows", labels.count("weak"), labels.count("strong"))
+        raise ValueError(
+            f"no votes with control {rule.control} in mode {rule.mode} on these rows; there are "
+            f"{', '.join(there) or 'none'}: finish the probe, or set control and mode"
+        )
+    counts = tally(counted, len(questions))
+    for n in np.unique(questions.num_choices):
+        asked = counts.asked[counts.measured & (questions.num_choices == n)]
+        if len(asked) and asked.min() < asked.max():
+            row = np.flatnonzero(counts.measured & (questions.num_choices == n))[
+                (asked < asked.max()).any(axis=1).argmax()
+            ]
+            voter = counts.voters[counts.asked[row].argmin()]
+            raise ValueError(
+                f"voter {voter} was asked row {questions.key[row]} {counts.asked[row].min()} times, others up to "
+                f"{asked.max()} times; all voters need the same rows and orders: finish the probe"
+            )
+    if rule.rule != "score" and len(counts.voters) < rule.needed(len(counts.voters)):
+        raise ValueError(f"{len(counts.voters)} voters voted, the rule needs at least {rule.min_correct}")
+    return counted
+
+
+def trainability(ballots: Ballots, rows: int) -> np.ndarray:
+    """What rows are worth to group-relative RL, from one policy's answers with audio: solved (all right), learnable (some),
+    unsolved (none), or "" where it was not asked; shape (rows,).
+
+    A group of rollouts that are all right or all wrong has no reward variance and so no gradient.
+    """
+    counts = tally(ballots, rows)
+    asked, right = counts.asked.sum(axis=1), counts.right.sum(axis=1)
+    return np.select([asked == 0, right == asked, right > 0], ["", "solved", "learnable"], "unsolved")
+
+
+def label_rows(
+    rows: Dataset,
+    votes: Dataset,
+    rule: Rule | None = None,
+    unparsed: str = "strong",
+    policy: str | None = None,
+    max_bad_fraction: float = 0.01,
+) -> Dataset:
+    """Rows with their `audio-contribution` label and `audio_contribution_score`.
+
+    Rows without votes are named, counted and left out.
+
+    Args:
+        votes: a vote table; votes on other rows, and those the rule does not name, are passed over.
+        unparsed: what becomes of rows most votes on which chose no option: "strong" (as published; unparsed is not right) or
+            "leave_out".
+        policy: a voter that was asked with audio, several times a row: strong rows on which it is always right or always wrong
+            are left out, since rollouts on them would have no reward variance.
+
+    Raises:
+        ValueError: more than `max_bad_fraction` of the rows have no votes, voters were not all asked the same, there are fewer
+            than the rule needs, or a voter voted twice.
+    """
+    questions = questions_of(rows)
+    verdict, keep = _decide(
+        questions, ballots_of(votes, questions), rule or Rule(), unparsed, policy, max_bad_fraction
+    )
+    return _labelled(rows, verdict.weak, verdict.score, keep)
+
+
+def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: SplitArguments) -> dict[str, Any]:
+    """Label the rows of all splits together and write them to `args.output_dir`, each once, with the votes beside them.
+
+    `load_dataset(folder, "weak")` and `load_rows(folder, config="weak")` read them (configs all, weak, strong, and for
+    load_dataset votes). Weak and strong are filters over one file per split. Clips are not copied: a path stays a path.
+
+    Returns:
+        What stands in split.json: the options, the counts, and the keys of rows most votes on which chose no option.
+
+    Raises:
+        ValueError: the folder exists, or as `label_rows`.
+    """
+    folder = Path(args.output_dir)
+    if folder.exists():
+        raise ValueError(f"{folder} already exists; choose another --output_dir")
+    questions = questions_of(concatenate_datasets(list(splits.values())))
+    ballots = ballots_of(votes, questions)
+    verdict, keep = _decide(questions, ballots, rule, args.unparsed, args.policy, args.max_bad_fraction)
+    (folder / "data").mkdir(parents=True)
+    files, start = {}, 0
+    for name, rows in splits.items():
+        part = slice(start, start := start + len(rows))
+        rows = _labelled(rows, verdict.weak[part], verdict.score[part], keep[part])
+        files[name] = _write(rows, folder / "data", name)
+    voted = _write(votes, folder, "votes")
+    silent = verdict.measured & ~verdict.answered
+    record = {
+        **asdict(rule),
+        **asdict(args),
+        "rows": int(keep.sum()),
+        "weak": int((keep & verdict.weak).sum()),
+        "strong": int((keep & ~verdict.weak).sum()),
+        "left_out": int((~keep).sum()),
+        "mostly_unparsed": questions.key.filter(pa.array(silent)).to_pylist(),
+    }
+    (folder / SPLIT_FILE).write_text(json.dumps(record, indent=2))
+    (folder / "README.md").write_text(_card(files, voted))
+    return record
+
+
+def _decide(
+    questions: Questions,
+    ballots: Ballots,
+    rule: Rule,
+    unparsed: str,
+    policy: str | None,
+    max_bad_fraction: float,
+) -> tuple[Verdict, np.ndarray]:
+    """The verdict, and which rows stay, shape (rows,)."""
+    if unparsed not in ("strong", "leave_out"):
+        raise ValueError(f"unparsed {unparsed!r}: strong or leave_out")
+    verdict = judge(votes_of_rule(ballots, questions, rule), questions, rule)
+    missing = [
+        BrokenRow(str(questions.source[i]), str(questions.key[i]), "no votes; finish the probe")
+        for i in np.flatnonzero(~verdict.measured).tolist()
+    ]
+    report_broken(missing, len(questions), "rows", max_bad_fraction)
+    keep = verdict.measured.copy()
+    silent = keep & ~verdict.answered
+    logger.info("%d of %d rows: most votes chose no option (unparsed: %s)", silent.sum(), len(questions), unparsed)
+    if unparsed == "leave_out":
+        keep &= ~silent
+    if policy is not None:
+        keep &= verdict.weak | _learnable(ballots, policy, len(questions))
+    logger.info("%d weak and %d strong rows", (keep & verdict.weak).sum(), (keep & ~verdict.weak).sum())
+    return verdict, keep
+
+
+def _learnable(ballots: Ballots, policy: str, rows: int) -> np.ndarray:
+    heard = ballots.only(control="audio", voter=policy)
+    if not len(heard):
+        raise ValueError(f"policy {policy} has no votes with control audio; probe it with audio, in several orders")
+    kinds = trainability(heard, rows)
+    logger.info("with audio, %s finds: %s", policy, dict(Counter(kinds[kinds != ""].tolist())))
+    return kinds == "learnable"
+
+
+def _labelled(rows: Dataset, weak: np.ndarray, score: np.ndarray, keep: np.ndarray) -> Dataset:
     features = rows.features
-    for name, values in ((CONTRIBUTION, labels), ("audio_contribution_score", scores)):
+    for name, values in ((CONTRIBUTION, np.where(weak, "weak", "strong")), (SCORE, score)):
         rows = rows.remove_columns([name]).add_column(name, values, feature=features[name])
-    return rows.select_columns(list(features))
+    rows = rows.select_columns(list(features))
+    return rows if keep.all() else rows.select(np.flatnonzero(keep))
+
+
+def load_votes(source: str | Path) -> Dataset:
+    """Votes from a folder that a probe writes to, or from one Parquet file of them.
+
+    Raises:
+        ValueError: nothing is there, or the folder holds no votes.
+    """
+    if Path(source).suffix == ".parquet":
+        if not Path(source).is_file():
+            raise ValueError(f"{source}: no such file of votes")
+        return Dataset.from_parquet(str(source))
+    return read_votes(source)
+
+
+def saved_votes(folder: str | Path) -> Dataset | None:
+    """The votes that `save_split` left in a folder, or None where there are none."""
+    files = sorted(Path(folder).glob("votes-*.parquet"))
+    return load_votes(files[0]) if files else None
+
+
+def _write(rows: Dataset, folder: Path, name: str) -> str:
+    """Write a Parquet file and name it after its content.
+
+    The cache of `load_dataset` (datasets 5.2) tells local folders apart by their base name and the file names in their README
+    alone: under the same names, other rows written later would not be read.
+    """
+    partial = folder / f"{name}.partial"
+    # Told a size, it does not look for clips to guess one: of public rows without audio there are none.
+    rows.to_parquet(partial, batch_size=_ROWS_AT_ONCE)
+    with partial.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "blake2b").hexdigest()[:16]
+    return partial.rename(folder / f"{name}-{digest}.parquet").name
+
+
+def _card(data: Mapping[str, str], votes: str) -> str:
+    """README.md with the configs that `load_dataset` reads."""
+    files = [{"split": split, "path": f"data/{name}"} for split, name in data.items()]
+    sides = [
+        {"config_name": side, "data_files": files, "filters": [[CONTRIBUTION, "==", side]]}
+        for side in ("weak", "strong")
+    ]
+    voted = {"config_name": "votes", "data_files": [{"split": "train", "path": votes}]}
+    configs = [{"config_name": "all", "data_files": files, "default": True}, *sides, voted]
+    return f"---\n{yaml.safe_dump({'configs': configs}, sort_keys=False)}---\n\nRows labelled by audio contribution.\n"

@@ -9,7 +9,7 @@ from typing import Any
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.controls import silence_control
 from audiomcq.examples import Row
-from audiomcq.generation import Answer, answer_questions
+from audiomcq.generation import Answer, answer_questions, audio_control
 from audiomcq.models import load_lalm
 
 CONTROLS = ("audio", "silence")
@@ -35,12 +35,12 @@ def answer_with_and_without(args: AnswerArguments, rows: Sequence[Row], device: 
     """Answers to all rows with their audio, then on silence as long as each clip."""
     lalm = load_lalm(args.model, dtype=args.dtype, device=device)
     encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, args.audio_root)
-    plays = {"audio": None, "silence": silence_control(None, args.audio_root)}
+    controls = (audio_control(args.audio_root), silence_control(None, args.audio_root))
     return [
         answer
-        for control in CONTROLS
+        for control in controls
         for answer in answer_questions(
-            lalm, encoder, rows, control, plays[control], args.batch_size, args.max_new_tokens
+            lalm, encoder, rows, control, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens
         )
     ]
 

@@ -84,10 +84,33 @@ def chance_weak_share(num_choices: int, voters: int = 3, min_correct: int = 2) -
     """
     if num_choices < 1:
         raise ValueError(f"num_choices is {num_choices}: a question has at least one option")
-    p = 1 / num_choices
-    return math.fsum(
-        math.comb(voters, right) * p**right * (1 - p) ** (voters - right) for right in range(min_correct, voters + 1)
-    )
+    return binomial_at_least(min_correct, voters, 1 / num_choices)
+
+
+def binomial_at_least(k: int, n: int, p: float) -> float:
+    """P(X >= k) for n draws that succeed with probability p. For a few draws: the coefficients overflow beyond a thousand."""
+    return math.fsum(math.comb(n, right) * p**right * (1 - p) ** (n - right) for right in range(k, n + 1))
+
+
+def fleiss_kappa(right: np.ndarray) -> float | None:
+    """Agreement of voters on which items they get right, beyond what their accuracy alone would give: 1 full, 0 none.
+
+    Source: Fleiss 1971, Psychological Bulletin 76(5), with two categories.
+
+    Args:
+        right: whether each voter is right on each item, shape (items, voters).
+
+    Returns:
+        None where it is not defined: fewer than two voters, no items, or all votes the same.
+    """
+    items, voters = right.shape
+    share = right.mean() if items else 0.0
+    by_chance = share**2 + (1 - share) ** 2
+    if voters < 2 or by_chance == 1:
+        return None
+    count = right.sum(axis=1).astype(np.float64)
+    pairs = (count * (count - 1) + (voters - count) * (voters - count - 1)) / (voters * (voters - 1))
+    return float((pairs.mean() - by_chance) / (1 - by_chance))
 
 
 def _binomial_tail(k: int, n: int) -> float:

@@ -1,26 +1,28 @@
 """Labelled rows -> a folder that is a data set on the Hub: parquet with the audio inside, votes, eval.yaml, card."""
 
 import hashlib
+import json
 import logging
 import math
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import yaml
-from datasets import Audio, Dataset, DatasetInfo, Features, List, Value
+from datasets import Audio, Dataset, DatasetInfo, Features
 from pyarrow import parquet
 from tqdm.auto import tqdm
 
 from audiomcq.audio import audio_bytes, audio_seconds
+from audiomcq.contribution.votes import VOTE_FEATURES
 from audiomcq.datasets import split_by_clip
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
 from audiomcq.publishing import licences
-from audiomcq.publishing.dataset_card import CardText, render_card
+from audiomcq.publishing.dataset_card import CardText, FilterRule, render_card
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, push_folder
 
 logger = logging.getLogger(__name__)
@@ -28,22 +30,9 @@ logger = logging.getLogger(__name__)
 PUBLISHED = Features({**FEATURES, "audio": Audio(), **licences.COLUMNS})
 """What published rows hold. Here `audio` decodes by itself where torchcodec is installed, as everywhere on the Hub."""
 
-VOTES = Features(
-    {
-        "row_key": Value("string"),
-        "voter": Value("string"),
-        "revision": Value("string"),
-        "control": Value("string"),
-        "order": Value("string"),
-        "mode": Value("string"),
-        "completion": Value("string"),
-        "choice": Value("int64"),
-        "correct": Value("bool"),
-        "option_logps": List(Value("float64")),
-    }
-)
 FOLDERS = ("weak", "strong", "unlabelled")
 SPLITS = ("train", "validation", "test")
+SPLIT_FILE = "split.json"
 _ROW_GROUP = 100
 """Rows of a row group: what the Hub advises for audio, so that a reader need not load a whole file."""
 
@@ -63,7 +52,6 @@ class PublishArguments:
     test_fraction: float = field(default=0.0, metadata={"help": "The same for test."})
     seed: int = field(default=0, metadata={"help": "Which clips go to validation and test."})
     votes: str | None = field(default=None, metadata={"help": "Folder of vote tables; null: labels came otherwise."})
-    min_correct: int = field(default=2, metadata={"help": "Voters right on silence that made a row weak."})
     labels_from: str = field(
         default="", metadata={"help": "Without votes: one sentence on where the labels are from."}
     )
@@ -97,13 +85,17 @@ class Part:
 
 
 def publish_dataset(
-    args: PublishArguments, splits: Mapping[str, Dataset], votes: Iterable[Mapping[str, Any]] | None
+    args: PublishArguments,
+    splits: Mapping[str, Dataset],
+    votes: Iterable[Mapping[str, Any]] | None,
+    rule: FilterRule | None = None,
 ) -> list[PlannedFile]:
     """Write the folder (`args.output_dir`, replaced if it is one of ours) and push it.
 
     Args:
         splits: rows of the project's schema by split, labelled or not.
-        votes: records of `VOTES`, or None.
+        votes: records of `VOTE_FEATURES`, or None.
+        rule: how the labels came from the votes; by default as published. The card says how many labels it gives back.
 
     Returns:
         the files that were uploaded (or would be, with `args.dry_run`).
@@ -113,7 +105,7 @@ def publish_dataset(
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", args.repo_id):
         raise ValueError(f"repo_id {args.repo_id!r} is not of the form org/name")
-    write_folder(args, splits, votes)
+    write_folder(args, splits, votes, rule)
     patterns = [CARD_FILE, "eval.yaml", *(f"{name}/*" for name in (*FOLDERS, "votes"))]
     return push_folder(
         args.output_dir,
@@ -127,7 +119,10 @@ def publish_dataset(
 
 
 def write_folder(
-    args: PublishArguments, splits: Mapping[str, Dataset], votes: Iterable[Mapping[str, Any]] | None
+    args: PublishArguments,
+    splits: Mapping[str, Dataset],
+    votes: Iterable[Mapping[str, Any]] | None,
+    rule: FilterRule | None = None,
 ) -> Path:
     """Write everything that is published below `args.output_dir`. The same input gives the same bytes.
 
@@ -155,13 +150,20 @@ def write_folder(
     check_clips(parts)
     records = publishable_votes(votes, set(keys)) if votes is not None else []
     if records:
-        _write_parquet(folder / "votes" / "train-00000-of-00001.parquet", [records], VOTES)
+        _write_parquet(folder / "votes" / "train-00000-of-00001.parquet", [records], VOTE_FEATURES)
     configs = make_configs(folder, parts, records)
-    texts = CardText(args.repo_id, args.pretty_name, args.languages, args.labels_from, args.min_correct)
+    texts = CardText(args.repo_id, args.pretty_name, args.languages, args.labels_from, rule or FilterRule())
     clips = {split: [part.clips for part in parts if part.split == split] for split in splits}
     (folder / CARD_FILE).write_text(render_card(texts, splits, clips, records, sources, configs), encoding="utf-8")
     (folder / "eval.yaml").write_text(eval_yaml(args, parts), encoding="utf-8")
     return folder
+
+
+def read_rule(folder: str | Path) -> FilterRule:
+    """The rule that labelled rows were made by, from the split.json beside them; the published one where there is none."""
+    path = Path(folder) / SPLIT_FILE
+    said = json.loads(path.read_text()) if path.is_file() else {}
+    return FilterRule(**{key.name: said[key.name] for key in fields(FilterRule) if key.name in said})
 
 
 def cut_splits(splits: Mapping[str, Dataset], validation: float, test: float, seed: int) -> dict[str, Dataset]:
@@ -251,7 +253,7 @@ def publishable_votes(votes: Iterable[Mapping[str, Any]], keys: set[str]) -> lis
     Raises:
         ValueError: no vote is on a published row, or two voters have the same name.
     """
-    records = [{name: vote.get(name) for name in VOTES} for vote in votes if vote["row_key"] in keys]
+    records = [{name: vote.get(name) for name in VOTE_FEATURES} for vote in votes if vote["row_key"] in keys]
     if not records:
         raise ValueError("none of the votes is on a published row: are these the votes of other data?")
     voters = sorted({record["voter"] for record in records})
@@ -296,7 +298,7 @@ def make_configs(folder: Path, parts: Sequence[Part], votes: Sequence[Mapping[st
     if votes:
         configs.append({"config_name": "votes", "data_files": [{"split": "train", "path": "votes/train-*.parquet"}]})
         files = list((folder / "votes").iterdir())
-        infos.append(("votes", VOTES, files, {"train": (len(votes), sum(f.stat().st_size for f in files))}))
+        infos.append(("votes", VOTE_FEATURES, files, {"train": (len(votes), sum(f.stat().st_size for f in files))}))
     return {"configs": configs, "dataset_info": [_info(*info) for info in infos]}
 
 

@@ -17,7 +17,6 @@ from audiomcq.examples import CONTRIBUTION, QUESTION_TYPES, row_key
 from audiomcq.publishing.licences import Sources, hub_licence
 
 TEMPLATE = Path(__file__).parents[3] / "data_cards" / "dataset_card.md"
-PAPER_RULE = 2
 
 SNIPPET = """\
 import io
@@ -43,6 +42,39 @@ Votes = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
+class FilterRule:
+    """When a row was made weak, as in split.json of the contribution filter.
+
+    A voter is right on a row when it is right in more than half of the option orders it was asked in, under `control` and `mode`.
+    """
+
+    rule: str = "majority"
+    min_correct: int | None = None
+    threshold: float | None = None
+    quantile: float | None = None
+    control: str = "silence"
+    mode: str = "generate"
+
+    def needed(self, voters: int) -> int:
+        """How many of so many voters have to be right. Rule "score" is recounted as if it were the majority."""
+        return {"all": voters, "any": 1}.get(self.rule, self.min_correct or voters // 2 + 1)
+
+    def in_words(self, voters: int) -> str:
+        if self.rule == "score":
+            limit = (
+                f"the lowest {100 * self.quantile:g} %"
+                if self.quantile is not None
+                else f"at most {self.threshold or 0.5:g}"
+            )
+            return f"a row is *weak* when its `audio_contribution_score` is {limit}"
+        published = (self.needed(voters), voters, self.control, self.mode) == (2, 3, "silence", "generate")
+        return (
+            f"a row is *weak* when at least {self.needed(voters)} of {voters} voters choose the right option on `{self.control}`"
+            f"{', as in the paper' if published else ''}"
+        )
+
+
+@dataclass(frozen=True)
 class CardText:
     """What a card says that cannot be counted."""
 
@@ -50,7 +82,7 @@ class CardText:
     pretty_name: str
     languages: Sequence[str]
     labels_from: str
-    min_correct: int
+    rule: FilterRule
 
 
 def render_card(
@@ -98,7 +130,8 @@ def metadata(text: CardText, rows: Sequence[Mapping[str, Any]], configs: Mapping
     ids = sorted({hub_licence(row["license"]) or "other" for row in rows})
     licence: dict[str, Any] = {"license": ids[0] if len(ids) == 1 else ids}
     if "other" in ids:
-        licence = {"license": "other", "license_name": "per-row", "license_link": "#sources-and-licences"}
+        link = f"https://huggingface.co/datasets/{text.repo_id}#sources-and-licences"
+        licence = {"license": "other", "license_name": "per-row", "license_link": link}
     return {
         "language": list(text.languages),
         **licence,
@@ -142,30 +175,30 @@ def filter_section(text: CardText, rows: Sequence[Mapping[str, Any]], votes: Vot
     if not votes:
         origin = text.labels_from or "The labels came with the rows."
         return f"{origin} No votes are published with them, so how far they depend on the voters cannot be seen here."
-    silent = silent_votes(votes)
-    voters = sorted({voter for by_voter in silent.values() for voter in by_voter})
-    complete = {key: silent[key] for key in labels if len(silent.get(key, ())) == len(voters)}
-    agree = sum(label_of(complete[key], text.min_correct) == labels[key] for key in complete)
+    right = right_votes(votes, text.rule)
+    voters = sorted({voter for by_voter in right.values() for voter in by_voter})
+    complete = {key: right[key] for key in labels if len(right.get(key, ())) == len(voters)}
+    needed = text.rule.needed(len(voters))
+    agree = sum(label_of(by_voter, needed) == labels[key] for key, by_voter in complete.items())
+    recount = "this rule" if text.rule.rule != "score" else f"at least {needed} of {len(voters)} voters right"
     return "\n\n".join(
         [
-            "Every voter answered every question with the clip taken away. The votes are the config `votes`: one record per row, voter, "
-            "control, order of the options and mode, with the completion as it was written.",
+            "Voters answered the questions with something else in place of the clip (the control). The votes are the config `votes`: one "
+            "record per row, voter, control, order of the options and mode, with the completion as it was written.",
             voters_table(votes),
-            f"Rule: a row is *weak* when at least {text.min_correct} of {len(voters)} voters choose the right option on silence"
-            f"{'' if (text.min_correct, len(voters)) != (PAPER_RULE, 3) else ', as in the paper'}. A completion that chooses no option counts as "
-            "not right. Of several option orders or modes of a voter, more than half must be right. Recounted from the published votes, this "
-            f"rule gives back {agree:,} of {len(labels):,} labels.",
+            f"Rule: {text.rule.in_words(len(voters))}. A completion that chooses no option counts as not right; of several option orders, "
+            f"more than half must be right. Recounted from the published votes, {recount} gives back {agree:,} of {len(labels):,} labels.",
             "What other rules, or one voter less, would have called weak:",
-            sensitivity_table(complete, labels, text.min_correct),
+            sensitivity_table(complete, labels, needed),
         ]
     )
 
 
-def silent_votes(votes: Votes) -> dict[str, dict[str, bool]]:
-    """Per row key and voter, whether more than half of its votes on silence are right."""
+def right_votes(votes: Votes, rule: FilterRule) -> dict[str, dict[str, bool]]:
+    """Per row key and voter, whether more than half of its votes under the rule's control and mode are right."""
     table: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for vote in votes:
-        if vote["control"] == "silence":
+        if (vote["control"], vote["mode"]) == (rule.control, rule.mode):
             table[vote["row_key"]][vote["voter"]].append(bool(vote["correct"]))
     return {
         key: {voter: sum(right) > len(right) / 2 for voter, right in by_voter.items()}
@@ -173,8 +206,8 @@ def silent_votes(votes: Votes) -> dict[str, dict[str, bool]]:
     }
 
 
-def label_of(by_voter: Mapping[str, bool], min_correct: int) -> str:
-    return "weak" if sum(by_voter.values()) >= min_correct else "strong"
+def label_of(by_voter: Mapping[str, bool], needed: int) -> str:
+    return "weak" if sum(by_voter.values()) >= needed else "strong"
 
 
 def voters_table(votes: Votes) -> str:
@@ -191,19 +224,19 @@ def voters_table(votes: Votes) -> str:
     return table(["voter", "revision", "control", "order", "mode", "votes", "readable", "right (%)"], lines)
 
 
-def sensitivity_table(silent: Mapping[str, Mapping[str, bool]], labels: Mapping[str, str], min_correct: int) -> str:
+def sensitivity_table(right: Mapping[str, Mapping[str, bool]], labels: Mapping[str, str], needed: int) -> str:
     """Share of weak rows, and of labels that change, under every rule k of n and without each voter."""
-    voters = sorted({voter for by_voter in silent.values() for voter in by_voter})
+    voters = sorted({voter for by_voter in right.values() for voter in by_voter})
     rules: list[tuple[str, Sequence[str], int]] = [
         (f"at least {k} of {len(voters)}", voters, k) for k in range(1, len(voters) + 1)
     ]
     rest = len(voters) - 1
     for left_out in voters if rest else ():
-        k = min(min_correct, rest)
+        k = min(needed, rest)
         rules.append((f"at least {k} of {rest}, without `{left_out}`", [v for v in voters if v != left_out], k))
     lines = []
     for name, chosen, k in rules:
-        said = {key: label_of({voter: by_voter[voter] for voter in chosen}, k) for key, by_voter in silent.items()}
+        said = {key: label_of({voter: by_voter[voter] for voter in chosen}, k) for key, by_voter in right.items()}
         weak = sum(label == "weak" for label in said.values())
         changed = sum(label != labels[key] for key, label in said.items())
         lines.append([name, f"{weak:,}", percent(weak, len(said)), f"{changed:,}"])
@@ -252,8 +285,8 @@ def limits(text: CardText, rows: Sequence[Mapping[str, Any]], votes: Votes) -> s
     if unlabelled:
         lines.append(f"{unlabelled:,} of {len(rows):,} rows have no label and are in `all` alone.")
     if votes:
-        voters = len({vote["voter"] for vote in votes})
-        luck = fmean(chance_weak_share(len(row["choices"]), voters, text.min_correct) for row in rows)
+        voters = len({vote["voter"] for vote in votes if vote["control"] == text.rule.control})
+        luck = fmean(chance_weak_share(len(row["choices"]), voters, text.rule.needed(voters)) for row in rows)
         lines.append(
             f"{voters} uniform guessers would have called {100 * luck:.1f} % of these rows weak: some weak rows are luck."
         )

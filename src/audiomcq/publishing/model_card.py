@@ -180,7 +180,8 @@ def model_card(
         revision: branch that is pushed to, which the usage then names.
     """
     family = FAMILIES[model_type]
-    whole = model_type == "qwen2_5_omni" and not adapter
+    omni = "Thinker" in family.architecture
+    whole = omni and not model_type.endswith("thinker") and not adapter
     stages = [_stage(each) for each in records]
     return ModelCard.from_template(
         _metadata(repo_id, records, base, licence, adapter, whole, evaluation),
@@ -199,7 +200,7 @@ def model_card(
         else family.architecture,
         licence=licence.get("license_name") or licence.get("license"),
         adapter=adapter,
-        omni=model_type.startswith("qwen2_5_omni"),
+        omni=omni,
         whole=whole,
         architecture=family.architecture,
         prompt_version=PROMPT_VERSION,

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_from_disk
+from datasets import Dataset
 from rich.console import Console
 
-from audiomcq.contribution.probe import VOTES_SUFFIX
+from audiomcq.contribution.votes import read_votes
+from audiomcq.datasets import load_rows
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.predictions import read_predictions
 from audiomcq.evaluation.report import (
@@ -55,11 +56,10 @@ def write_report(folder: Path, seconds: float, command: str) -> dict[str, Any]:
         seconds: how long the demo took.
         command: what was typed to run it.
     """
-    test = load_from_disk(str(folder / "labelled"))["test"].remove_columns(["audio"])
+    test = load_rows(folder / "labelled", "test", check_audio=False).remove_columns(["audio"])
     strong = {row_key(row) for row in test if row[CONTRIBUTION] == "strong"}
     scores = {name: _score(folder / "predictions" / f"{name}.jsonl", strong) for name in MODELS}
-    votes = Dataset.from_parquet(str(folder / "unseen_votes" / f"unseen{VOTES_SUFFIX}"))
-    unseen = unseen_voter_accuracy(votes, strong, set(map(row_key, test)) - strong)
+    unseen = unseen_voter_accuracy(read_votes(folder / "unseen_votes"), strong, set(map(row_key, test)) - strong)
     curves = {name: reward_curve(folder / name) for name in ("w2s_grpo", "m2m_grpo")}
     first, last = tenths(curves["w2s_grpo"])
     checks = demo_checks(scores, unseen, first, last)
@@ -137,7 +137,7 @@ def _flat(scores: Scores) -> dict[str, float]:
 
 
 def _counts(folder: Path, split: str) -> dict[str, int]:
-    labels = load_from_disk(str(folder / "labelled"))[split][CONTRIBUTION]
+    labels = load_rows(folder / "labelled", split, check_audio=False)[CONTRIBUTION]
     return {side: labels.count(side) for side in ("weak", "strong")}
 
 

@@ -1,0 +1,21 @@
+"""Report on labelled rows and, where there are votes, on the voters behind the labels: HTML, PNG and JSON.
+
+python recipes/contribution_filter/report.py --config recipes/contribution_filter/tiny/report.yaml
+"""
+
+from pathlib import Path
+
+from audiomcq.contribution.page import pick_examples, write_report
+from audiomcq.contribution.report import ReportArguments, contribution_report
+from audiomcq.contribution.split import Rule, load_votes, saved_votes
+from audiomcq.datasets import load_rows
+from audiomcq.run import clear_errors, parse, set_up_logging
+
+if __name__ == "__main__":
+    args, rule = parse((ReportArguments, Rule), Path(__file__).parent / "paper" / "report.yaml")
+    set_up_logging()
+    with clear_errors():
+        rows = load_rows(args.dataset, args.dataset_split, args.dataset_config, args.audio_root, check_audio=False)
+        votes = load_votes(args.votes) if args.votes else saved_votes(args.dataset)
+        report = contribution_report(rows, votes, rule)
+        write_report(report, pick_examples(rows, votes, report, args.examples), args.output_dir)

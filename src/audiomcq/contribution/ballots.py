@@ -1,0 +1,235 @@
+"""Rows and votes as columns: everything the filter counts, without a Python object per row."""
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from audiomcq.datasets import option_order
+
+_COLUMNS = ("row_key", "voter", "control", "order", "mode", "choice", "correct", "option_logps")
+_NAMED = ("voter", "control", "order", "mode")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The rows without their clips and questions. All arrays have shape (rows,).
+
+    Attributes:
+        key, id, source, kind: row key, id, source data set and question type.
+        gold: index of the answer among the choices as given.
+    """
+
+    key: pa.Array
+    id: pa.Array
+    source: pa.Array
+    kind: pa.Array
+    num_choices: np.ndarray
+    gold: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+
+@dataclass(frozen=True)
+class Ballots:
+    """Votes on some questions. All arrays have shape (votes,).
+
+    Attributes:
+        row: index into the questions.
+        voter, control, order, mode: index into `names` of that column.
+        parsed: whether the vote chose an option.
+        correct: whether it chose the right one.
+        p_gold: probability that the vote gives to the answer: the softmax of `option_logps` where there are any, else 0 or 1.
+        names: the values that a column takes, sorted.
+    """
+
+    row: np.ndarray
+    voter: np.ndarray
+    control: np.ndarray
+    order: np.ndarray
+    mode: np.ndarray
+    parsed: np.ndarray
+    correct: np.ndarray
+    p_gold: np.ndarray
+    names: dict[str, list[str]]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def where(self, mask: np.ndarray) -> "Ballots":
+        """The votes that a mask of shape (votes,) picks."""
+        picked = {field.name: getattr(self, field.name)[mask] for field in fields(self) if field.name != "names"}
+        return replace(self, **picked)
+
+    def only(self, **values: str) -> "Ballots":
+        """The votes with these values, e.g. `only(control="silence", mode="generate")`."""
+        mask = np.ones(len(self), dtype=bool)
+        for column, value in values.items():
+            mask &= self.having(column, value)
+        return self.where(mask)
+
+    def without(self, column: str, value: str) -> "Ballots":
+        """The votes with another value in a column."""
+        return self.where(~self.having(column, value))
+
+    def present(self, column: str) -> list[str]:
+        """The values that a column takes among these votes, sorted."""
+        return [self.names[column][code] for code in np.unique(getattr(self, column))]
+
+    def having(self, column: str, value: str) -> np.ndarray:
+        """Which votes have this value, a mask of shape (votes,)."""
+        names = self.names[column]
+        return getattr(self, column) == (names.index(value) if value in names else -1)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Votes counted per row and voter. All arrays have shape (rows, voters).
+
+    Attributes:
+        asked, parsed, right: number of votes, of those that chose an option, and of those that chose the right one.
+        p_gold: sum of the probabilities given to the answer.
+    """
+
+    voters: list[str]
+    asked: np.ndarray
+    parsed: np.ndarray
+    right: np.ndarray
+    p_gold: np.ndarray
+
+    @property
+    def knows(self) -> np.ndarray:
+        """Whether a voter is right on a row: in more than half of the option orders that it was asked in.
+
+        A voter that answers by position is right in one of the n turns of n options, and so on no row.
+        """
+        return 2 * self.right > self.asked
+
+    @property
+    def measured(self) -> np.ndarray:
+        """Whether anyone voted on the row, shape (rows,)."""
+        return self.asked.sum(axis=1) > 0
+
+
+def questions_of(rows: Dataset) -> Questions:
+    """The columns of rows that are counted by. The audio column is not read."""
+    table = rows.select_columns(["id", "source_dataset", "question_type", "choices", "answer"]).with_format("arrow")[:]
+    column = {name: table[name].combine_chunks() for name in table.column_names}
+    choices, parent = column["choices"], pc.list_parent_indices(column["choices"])
+    lengths = pc.list_value_length(choices).to_numpy()
+    position = np.arange(len(parent)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    is_answer = pc.equal(choices.flatten(), column["answer"].take(parent)).to_numpy(zero_copy_only=False)
+    gold = np.full(len(choices), -1)
+    gold[parent.to_numpy()[is_answer]] = position[is_answer]
+    return Questions(_keys(column), column["id"], column["source_dataset"], column["question_type"], lengths, gold)
+
+
+def _keys(column: dict[str, pa.Array]) -> pa.Array:
+    """`examples.row_key` of all rows."""
+    parts = [column[name] for name in ("question_type", "source_dataset", "id")]
+    return pc.binary_join_element_wise(*parts, "_", null_handling="replace", null_replacement="None")
+
+
+def ballots_of(votes: Dataset, questions: Questions) -> Ballots:
+    """The votes on these questions; votes on other rows are left out.
+
+    Raises:
+        ValueError: a voter voted twice on a row, control, order and mode; or its options are not those of the row.
+    """
+    table = votes.select_columns(list(_COLUMNS)).with_format("arrow")[:]
+    row = pc.index_in(table["row_key"], value_set=questions.key)
+    known = row.is_valid()
+    table, row = table.filter(known), row.filter(known).to_numpy()
+    names = {name: sorted(table[name].unique().to_pylist()) for name in _NAMED}
+    codes = {
+        name: pc.index_in(table[name], value_set=pa.array(names[name], pa.string())).to_numpy() for name in _NAMED
+    }
+    correct = pc.fill_null(table["correct"], False).to_numpy()
+    ballots = Ballots(
+        row=row,
+        **{name: code.astype(np.int16) for name, code in codes.items()},
+        parsed=table["choice"].is_valid().to_numpy(),
+        correct=correct,
+        p_gold=_p_gold(table["option_logps"].combine_chunks(), row, correct, questions),
+        names=names,
+    )
+    _check_once(ballots, questions)
+    return ballots
+
+
+def tally(ballots: Ballots, rows: int) -> Tally:
+    """Count votes per row and voter, over all orders (and whatever else the ballots hold)."""
+    present, voter = np.unique(ballots.voter, return_inverse=True)
+    shape = (rows, len(present))
+    cell = ballots.row.astype(np.int64) * len(present) + voter
+
+    def count(weights: np.ndarray | None) -> np.ndarray:
+        return np.bincount(cell, weights, minlength=shape[0] * shape[1]).reshape(shape)
+
+    parsed, right = (count(mask).astype(np.int32) for mask in (ballots.parsed, ballots.correct))
+    return Tally(ballots.present("voter"), count(None).astype(np.int32), parsed, right, count(ballots.p_gold))
+
+
+def shown_positions(ballots: Ballots, questions: Questions) -> np.ndarray:
+    """Where the answer stood among the options as each vote's order showed them, from 0; shape (votes,)."""
+    shown = questions.gold[ballots.row]
+    for order in ballots.present("order"):
+        of_order = ballots.order == ballots.names["order"].index(order)
+        row = ballots.row[of_order]
+        kind, _, number = order.partition("-")
+        if kind == "cyclic":
+            shown[of_order] = (questions.gold[row] - int(number)) % questions.num_choices[row]
+        elif kind == "shuffle":
+            asked, back = np.unique(row, return_inverse=True)
+            shown[of_order] = np.array([_shuffled_position(questions, int(i), order) for i in asked])[back]
+    return shown
+
+
+def _shuffled_position(questions: Questions, index: int, order: str) -> int:
+    row = {
+        "question_type": questions.kind[index].as_py(),
+        "source_dataset": questions.source[index].as_py(),
+        "id": questions.id[index].as_py(),
+        "choices": range(questions.num_choices[index]),
+    }
+    return option_order(row, order).index(questions.gold[index])
+
+
+def _p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions: Questions) -> np.ndarray:
+    """Softmax over a vote's options at the answer; 0 or 1 for votes without log-probs."""
+    p = correct.astype(np.float64)
+    scored = logps.is_valid().to_numpy(zero_copy_only=False)
+    if not scored.any():
+        return p
+    lists, on = logps.drop_null(), row[scored]
+    lengths, values = pc.list_value_length(lists).to_numpy(), lists.flatten().to_numpy(zero_copy_only=False)
+    if (wrong := lengths != questions.num_choices[on]).any():
+        first = on[wrong.argmax()]
+        raise ValueError(
+            f"row {questions.key[first]} has {questions.num_choices[first]} options, a vote on it has log-probs of "
+            f"{lengths[wrong.argmax()]}: the votes are of other rows; probe again"
+        )
+    starts = np.cumsum(lengths) - lengths
+    weights = np.exp(values - np.repeat(np.maximum.reduceat(values, starts), lengths))
+    p[scored] = weights[starts + questions.gold[on]] / np.add.reduceat(weights, starts)
+    if (lost := ~np.isfinite(p)).any():
+        raise ValueError(f"row {questions.key[row[lost.argmax()]]} has a vote whose log-probs are not finite numbers")
+    return p
+
+
+def _check_once(ballots: Ballots, questions: Questions) -> None:
+    code = ballots.row.astype(np.int64)
+    for name in _NAMED:
+        code = code * len(ballots.names[name]) + getattr(ballots, name)
+    order = np.argsort(code, kind="stable")
+    twice = order[1:][np.diff(code[order]) == 0]
+    if len(twice):
+        first = twice[0]
+        voter, control, shown, mode = (ballots.names[name][getattr(ballots, name)[first]] for name in _NAMED)
+        raise ValueError(
+            f"voter {voter} voted twice on row {questions.key[ballots.row[first]]} (control {control}, order {shown}, mode "
+            f"{mode}), and so on {len(twice)} votes: votes of two runs lie in one folder"
+        )

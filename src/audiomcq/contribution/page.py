@@ -1,0 +1,320 @@
+"""The report of the contribution filter as one HTML page that needs nothing else, as a figure and as JSON."""
+
+import base64
+import io
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from audiomcq.audio import AudioError, as_mp3, cut, load_audio
+from audiomcq.contribution.report import Numbers
+from audiomcq.examples import CONTRIBUTION, Row, row_key
+
+logger = logging.getLogger(__name__)
+
+EXAMPLE_SECONDS = 15.0
+"""Longer clips are cut to this in the page."""
+_LISTED = 20
+_MISSING = "–"
+_STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}img{max-width:100%}
+table{border-collapse:collapse;margin:.5rem 0}th,td{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:right}
+th:first-child,td:first-child{text-align:left}.note{color:#666;font-size:.9em}.big{font-size:1.15rem}
+.example{border:1px solid #ddd;border-radius:6px;padding:.6rem 1rem;margin:.7rem 0}audio{width:100%}
+"""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row as the page shows it. `audio` is None where the clip is not at hand."""
+
+    kind: str
+    row: Row
+    completions: list[tuple[str, str]]
+    audio: bytes | None
+
+
+def pick_examples(rows: Dataset, votes: Dataset | None, report: Numbers, each: int) -> list[Example]:
+    """The first `each` weak rows, strong rows and rows that audio harms, with what voters wrote under the rule's control."""
+    table = rows.select_columns(["question_type", "source_dataset", "id", CONTRIBUTION]).with_format("arrow")[:]
+    labels = table[CONTRIBUTION].to_pylist()
+    kinds = {kind: [i for i, label in enumerate(labels) if label == kind][:each] for kind in ("weak", "strong")}
+    if harmed := set((report.get("harmed") or {}).get("rows", ())):
+        keys = (row_key(row) for row in table.drop_columns([CONTRIBUTION]).to_pylist())
+        kinds["harmed by its audio"] = [i for i, key in enumerate(keys) if key in harmed][:each]
+    picked = {i: rows[i] for indices in kinds.values() for i in indices}
+    written = _completions(votes, [row_key(row) for row in picked.values()], report["rule"])
+    return [
+        Example(kind, picked[i], written.get(row_key(picked[i]), []), _clip(picked[i]))
+        for kind, indices in kinds.items()
+        for i in indices
+    ]
+
+
+def write_report(report: Numbers, examples: Sequence[Example], folder: str | Path) -> None:
+    """Write report.json, report.png and report.html; the page holds its figure and clips itself."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps(report, indent=2))
+    figure = plot(report)
+    (folder / "report.png").write_bytes(figure)
+    (folder / "report.html").write_text(html_page(report, examples, figure))
+
+
+def html_page(report: Numbers, examples: Sequence[Example], figure: bytes) -> str:
+    """The page. Everything stands inside; nothing is loaded from elsewhere."""
+    parts = [
+        "<!doctype html><html lang=en><head><meta charset=utf-8><title>Audio contribution</title>",
+        f"<style>{_STYLE}</style></head><body><h1>Audio contribution of {report['rows']:,} rows</h1>",
+        f"<p class=big>{escape(headline(report))}</p>",
+        f'<img alt="weak shares, voters and sensitivity" src="{_data_uri("image/png", figure)}">',
+        *(f"<h2>{escape(title)}</h2>{body}" for title, body in _sections(report)),
+        "<h2>Examples</h2>",
+        *map(_example, examples),
+        "</body></html>",
+    ]
+    return "\n".join(parts)
+
+
+def headline(report: Numbers) -> str:
+    """The result in two sentences."""
+    share, rule = report["shares"]["all"], report["rule"]
+    if share["weak_share"] is None:
+        return "The rows carry no labels: run the contribution filter."
+    text = f"{_percent(share['weak_share'])} % of the rows are weak: voters answer them without the audio."
+    if share["chance"] is not None:
+        asked = f"rule {rule['rule']}" if "voters" in report else "three voters, two right"
+        text += (
+            f" Voters that guess would make {_percent(share['chance'])} % of them weak ({asked}); corrected for that, "
+            f"{_percent(share['corrected'])} % are known without audio."
+        )
+    return text
+
+
+def _sections(report: Numbers) -> Iterator[tuple[str, str]]:
+    for name, title in (("source", "Source"), ("type", "Question type"), ("choices", "Number of choices")):
+        yield f"{title}: weak and strong rows", _share_table(title.lower(), report["shares"], name)
+    if "voters" in report:
+        yield "Voters: accuracy by control", _voter_table(report["voters"]) + _position_table(report["voters"])
+        kappas = [[control, _number(value)] for control, value in report["kappa"].items()]
+        yield "Agreement between voters (Fleiss' kappa)", _table(["control", "kappa"], kappas)
+        yield (
+            "What changes side",
+            _sensitivity_table(report["sensitivity"])
+            + _note(
+                f"{report['mostly_unparsed']:,} rows: most votes on them chose no option. They count as not right."
+            ),
+        )
+        yield from _hearing_sections(report)
+    lines = [[name.replace("_", " "), _percent(value)] for name, value in report["baselines"].items()]
+    yield "Without listening or reading", _table(["always the option that is …", "accuracy, %"], lines)
+
+
+def _hearing_sections(report: Numbers) -> Iterator[tuple[str, str]]:
+    """What votes with audio add."""
+    if harmed := report["harmed"]:
+        lines = [
+            [voter, *(f"{counts[k]:,}" for k in ("-1", "0", "1"))] for voter, counts in harmed["by_voter"].items()
+        ]
+        keys = ", ".join(harmed["rows"][:_LISTED])
+        yield (
+            "Audio contribution by voter: right with audio - right without",
+            _table(["voter", "-1 (audio harms)", "0", "1"], lines)
+            + _note(f"{len(harmed['rows']):,} rows are harmed for most voters (all in report.json): {keys}"),
+        )
+    if report["s_audio"]:
+        lines = [
+            [voter, f"{entry['rows']:,}", _with_interval(entry["value"], entry["interval"])]
+            for voter, entry in report["s_audio"].items()
+        ]
+        head = ["voter", "rows", "points, 95 % interval"]
+        yield "S_audio = accuracy - (silent + mismatched) / 2", _table(head, lines)
+    if report["trainability"]:
+        kinds = ("solved", "learnable", "unsolved")
+        lines = [[voter, *(f"{counts[k]:,}" for k in kinds)] for voter, counts in report["trainability"].items()]
+        yield "Trainability with audio: always, sometimes, never right", _table(["voter", *kinds], lines)
+
+
+def _share_table(title: str, shares: Numbers, name: str) -> str:
+    lines = [
+        [group, f"{s['rows']:,}", f"{s['weak']:,}", f"{s['strong']:,}"]
+        + [_percent(s[k]) for k in ("weak_share", "chance", "corrected")]
+        for group, s in [*shares[name].items(), ("all", shares["all"])]
+    ]
+    return _table([title, "rows", "weak", "strong", "weak, %", "by guessing, %", "corrected, %"], lines)
+
+
+def _voter_table(voters: Sequence[Numbers]) -> str:
+    lines = [
+        [*_asked(v), f"{v['votes']:,}", f"{v['parsed']:,}", _with_interval(v["accuracy"], v["interval"])]
+        for v in voters
+    ]
+    return _table(["voter", "control", "mode", "votes", "parsed", "accuracy, %, 95 % interval"], lines)
+
+
+def _asked(voter: Numbers) -> list[str]:
+    return [voter[name] for name in ("voter", "control", "mode")]
+
+
+def _position_table(voters: Sequence[Numbers]) -> str:
+    """Accuracy by where the answer was shown: a voter that listens or knows is as good everywhere."""
+    most = max(place["position"] for v in voters for place in v["by_position"])
+    lines = []
+    for v in voters:
+        by_place = {place["position"]: place["accuracy"] for place in v["by_position"]}
+        lines.append([*_asked(v), *(_percent(by_place.get(i)) for i in range(1, most + 1))])
+    return _table(["voter", "control", "mode", *(f"answer shown {i}." for i in range(1, most + 1))], lines)
+
+
+def _sensitivity_table(changes: Sequence[Numbers]) -> str:
+    lines = [
+        [f"{c['what']}: {c['to']}", f"{c['rows']:,}", f"{c['to_strong']:,}", f"{c['to_weak']:,}"] for c in changes
+    ]
+    return _table(["with another …", "rows compared", "weak → strong", "strong → weak"], lines)
+
+
+def _example(example: Example) -> str:
+    row = example.row
+    choices = [f"<b>{escape(c)}</b>" if c == row["answer"] else escape(c) for c in row["choices"]]
+    voices = [f"<li>{escape(voter)}: <code>{escape(text)}</code></li>" for voter, text in example.completions]
+    player = (
+        f'<audio controls src="{_data_uri("audio/mpeg", example.audio)}"></audio>'
+        if example.audio
+        else _note("the clip is not at hand")
+    )
+    return (
+        f"<div class=example><p class=note>{escape(example.kind)} · {escape(row_key(row))}</p>{player}"
+        f"<p>{escape(row['question'])}<br>{' · '.join(choices)}</p><ul>{''.join(voices)}</ul></div>"
+    )
+
+
+def _completions(votes: Dataset | None, keys: list[str], rule: Numbers) -> dict[str, list[tuple[str, str]]]:
+    """What voters wrote on these rows, in the first option order that is recorded."""
+    if votes is None:
+        return {}
+    columns = votes.select_columns(["row_key", "voter", "control", "mode", "completion"]).with_format("arrow")[:]
+    wanted = columns.filter(pc.is_in(columns["row_key"], value_set=pa.array(keys, pa.string()))).to_pylist()
+    written: dict[str, dict[str, str]] = {}
+    for vote in wanted:
+        if (vote["control"], vote["mode"]) == (rule["control"], rule["mode"]):
+            written.setdefault(vote["row_key"], {}).setdefault(vote["voter"], vote["completion"])
+    return {key: list(by_voter.items()) for key, by_voter in written.items()}
+
+
+def _clip(row: Row) -> bytes | None:
+    try:
+        return as_mp3(cut(load_audio(row["audio"]), EXAMPLE_SECONDS)[0])
+    except AudioError as error:
+        logger.warning("an example without its clip: %s", error)
+        return None
+
+
+def plot(report: Numbers) -> bytes:
+    """The figure as PNG: weak shares beside guessing and, where there are votes, voters by control and position, and sensitivity."""
+    from matplotlib.figure import Figure
+
+    panels = (
+        [_plot_shares] if "voters" not in report else [_plot_shares, _plot_sensitivity, _plot_voters, _plot_positions]
+    )
+    tall = (len(panels) + 1) // 2
+    figure = Figure(figsize=(12, 4.5 * tall), layout="constrained")
+    for axes, draw in zip(figure.subplots(tall, min(2, len(panels)), squeeze=False).flat, panels, strict=True):
+        draw(axes, report)
+        axes.spines[["top", "right"]].set_visible(False)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    return stream.getvalue()
+
+
+def _plot_shares(axes: Any, report: Numbers) -> None:
+    shares = report["shares"]
+    groups = [("all", shares["all"])] + [
+        (f"{name} choices" if kind == "choices" else name, share)
+        for kind in ("source", "type", "choices")
+        for name, share in shares[kind].items()
+    ]
+    groups = [(name, share) for name, share in reversed(groups) if share["weak_share"] is not None]
+    axes.barh([name for name, _ in groups], [100 * share["weak_share"] for _, share in groups], color="tab:orange")
+    marks = [(place, 100 * share["chance"]) for place, (_, share) in enumerate(groups) if share["chance"] is not None]
+    axes.plot([x for _, x in marks], [y for y, _ in marks], "k|", markersize=14, label="by guessing")
+    axes.set_xlabel("weak rows, %")
+    axes.set_xlim(0, 100)
+    axes.legend(frameon=False)
+
+
+def _plot_sensitivity(axes: Any, report: Numbers) -> None:
+    changes = [change for change in reversed(report["sensitivity"]) if change["rows"]]
+    names = [f"{change['what']}: {change['to']}" for change in changes]
+    axes.barh(names, [-100 * c["to_strong"] / c["rows"] for c in changes], color="tab:blue", label="weak → strong")
+    axes.barh(names, [100 * c["to_weak"] / c["rows"] for c in changes], color="tab:orange", label="strong → weak")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("rows that change side, %")
+    axes.legend(frameon=False)
+
+
+def _plot_voters(axes: Any, report: Numbers) -> None:
+    entries = [v for v in report["voters"] if v["mode"] == report["rule"]["mode"]]
+    controls = sorted({v["control"] for v in entries})
+    for voter in sorted({v["voter"] for v in entries}):
+        own = {v["control"]: 100 * v["accuracy"] for v in entries if v["voter"] == voter}
+        axes.plot(
+            [c for c in controls if c in own], [own[c] for c in controls if c in own], "o", label=Path(voter).name
+        )
+    for name, style in (("always_first", ":"), ("random", "--")):
+        axes.axhline(100 * report["baselines"][name], color="grey", linestyle=style, label=name.replace("_", " "))
+    axes.set_ylabel("accuracy, %")
+    axes.set_ylim(0, 100)
+    axes.legend(frameon=False)
+
+
+def _plot_positions(axes: Any, report: Numbers) -> None:
+    rule = report["rule"]
+    for v in report["voters"]:
+        if (v["mode"], v["control"]) == (rule["mode"], rule["control"]):
+            places = v["by_position"]
+            axes.plot(
+                [p["position"] for p in places],
+                [100 * p["accuracy"] for p in places],
+                "o-",
+                label=Path(v["voter"]).name,
+            )
+    axes.set_xlabel(f"place at which the answer was shown ({rule['control']})")
+    axes.set_ylabel("accuracy, %")
+    axes.set_ylim(0, 100)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False)
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in line) + "</tr>" for line in lines)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _note(text: str) -> str:
+    return f"<p class=note>{escape(text)}</p>"
+
+
+def _percent(value: float | None) -> str:
+    return _MISSING if value is None else f"{100 * value:.1f}"
+
+
+def _number(value: float | None) -> str:
+    return _MISSING if value is None else f"{value:.2f}"
+
+
+def _with_interval(value: float, interval: Sequence[float]) -> str:
+    return f"{_percent(value)} [{_percent(interval[0])}, {_percent(interval[1])}]"
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,275 @@
+"""What the contribution filter found, as numbers: shares, voters, agreement, and how much hangs on each choice that was made.
+
+Every number is counted by column: 571,118 rows and three voters take seconds. `page.py` shows them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+
+from audiomcq.contribution.ballots import Ballots, Questions, ballots_of, questions_of, shown_positions, tally
+from audiomcq.contribution.split import RULES, Rule, Verdict, judge, trainability, votes_of_rule
+from audiomcq.evaluation.baselines import trivial_baselines
+from audiomcq.evaluation.statistics import binomial_at_least, fleiss_kappa, paired_bootstrap, wilson_interval
+from audiomcq.examples import CONTRIBUTION
+
+PUBLISHED_VOTERS = 3
+_CHUNK = 10_000
+
+Numbers = dict[str, Any]
+
+
+@dataclass
+class ReportArguments:
+    """Options of recipes/contribution_filter/report.py, beside those of the rule."""
+
+    dataset: str = field(
+        default="outputs/labelled", metadata={"help": "Labelled rows: of split.py, or from elsewhere."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
+    dataset_split: str = field(default="train", metadata={"help": "Split to report on."})
+    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
+    votes: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Parquet file of votes; null: those beside the rows, if any, else a report without."
+        },
+    )
+    examples: int = field(default=2, metadata={"help": "Rows of each kind shown with their audio."})
+    output_dir: str = field(default="outputs/contribution_report", metadata={"help": "Where the report is written."})
+
+
+def contribution_report(rows: Dataset, votes: Dataset | None = None, rule: Rule | None = None) -> Numbers:
+    """All numbers of the report, ready for JSON. Without votes: the shares of the labels as they stand, and the baselines.
+
+    Args:
+        rows: labelled rows. Their audio is not read.
+        votes: the vote table they were labelled by, or another.
+        rule: the rule whose sensitivity is measured.
+
+    Raises:
+        ValueError: there are no rows, or as `label_rows`.
+    """
+    rule = rule or Rule()
+    questions = questions_of(rows)
+    labels = np.array(
+        rows.select_columns([CONTRIBUTION]).with_format("arrow")[:][CONTRIBUTION].to_pylist(), dtype=object
+    )
+    report: Numbers = {"rows": len(rows), "rule": asdict(rule), "baselines": _baselines(rows)}
+    if votes is None:
+        orders = np.ones(len(questions), dtype=int)
+        return report | {"shares": _shares(labels, questions, rule, PUBLISHED_VOTERS, orders)}
+    ballots = ballots_of(votes, questions)
+    counted = votes_of_rule(ballots, questions, rule)
+    counts = tally(counted, len(questions))
+    verdict = judge(counted, questions, rule)
+    return report | {
+        "shares": _shares(labels, questions, rule, len(counts.voters), counts.asked.max(axis=1)),
+        "mostly_unparsed": int((verdict.measured & ~verdict.answered).sum()),
+        "voters": list(_voters(ballots, questions)),
+        "kappa": _kappa(ballots, questions, rule.mode),
+        "sensitivity": list(_sensitivity(ballots, questions, rule, labels)),
+        "harmed": _harmed(ballots, questions, rule),
+        "s_audio": _s_audio(ballots, questions, rule.mode),
+        "trainability": _trainability(ballots, questions, rule.mode),
+    }
+
+
+def chance_share(num_choices: int, rule: Rule, voters: int, orders: int) -> float | None:
+    """Share of rows that voters who guess anew in every order would make weak; None for rule score, which is corrected itself."""
+    if rule.rule == "score":
+        return None
+    knows = binomial_at_least(orders // 2 + 1, orders, 1 / num_choices)
+    return binomial_at_least(rule.needed(voters), voters, knows)
+
+
+def _shares(labels: np.ndarray, questions: Questions, rule: Rule, voters: int, orders: np.ndarray) -> Numbers:
+    """Weak and strong over all rows and by source, type and number of choices.
+
+    `corrected` is the share t of rows that are known without audio if all others are guessed: weak = t + (1 - t) chance.
+    """
+    kinds, kind_of = np.unique(np.stack([questions.num_choices, orders]), axis=1, return_inverse=True)
+    by_kind = [chance_share(int(n), rule, voters, int(k)) if k else None for n, k in kinds.T]
+    chance = np.array([np.nan if share is None else share for share in by_kind])[kind_of]
+    weak, strong = labels == "weak", labels == "strong"
+
+    def share(mask: np.ndarray) -> Numbers:
+        labelled = mask & (weak | strong)
+        count, expected = int(labelled.sum()), chance[labelled]
+        corrected = (weak[labelled] - expected) / (1 - expected)
+        return {
+            "rows": int(mask.sum()),
+            "weak": int((mask & weak).sum()),
+            "strong": int((mask & strong).sum()),
+            "weak_share": float(weak[labelled].mean()) if count else None,
+            "chance": _mean(expected),
+            "corrected": _mean(corrected),
+        }
+
+    groups = {"source": questions.source, "type": questions.kind, "choices": pa.array(questions.num_choices)}
+    result: Numbers = {"all": share(np.ones(len(labels), dtype=bool))}
+    for name, column in groups.items():
+        codes = column.dictionary_encode()
+        of = codes.indices.fill_null(-1).to_numpy()
+        result[name] = {
+            str(value): share(of == code)
+            for code, value in sorted(enumerate(codes.dictionary.to_pylist()), key=lambda pair: pair[1])
+        }
+    return result
+
+
+def _voters(ballots: Ballots, questions: Questions) -> Iterator[Numbers]:
+    """Accuracy over all votes, unparsed ones included, by voter, mode and control, and by where the answer was shown."""
+    shown = shown_positions(ballots, questions)
+    for voter in ballots.present("voter"):
+        for mode in ballots.present("mode"):
+            for control in ballots.present("control"):
+                mask = ballots.having("voter", voter) & ballots.having("mode", mode)
+                mask &= ballots.having("control", control)
+                if not mask.any():
+                    continue
+                right, place = ballots.correct[mask], shown[mask]
+                asked, hits = np.bincount(place), np.bincount(place, right)
+                interval = wilson_interval(int(right.sum()), len(right))
+                yield {
+                    "voter": voter,
+                    "mode": mode,
+                    "control": control,
+                    "votes": len(right),
+                    "parsed": int(ballots.parsed[mask].sum()),
+                    "right": int(right.sum()),
+                    "accuracy": float(right.mean()),
+                    "interval": [interval.low, interval.high],
+                    "by_position": [
+                        {"position": i + 1, "votes": int(n), "accuracy": float(hits[i] / n)}
+                        for i, n in enumerate(asked)
+                        if n
+                    ],
+                }
+
+
+def _kappa(ballots: Ballots, questions: Questions, mode: str) -> dict[str, float | None]:
+    """Fleiss' kappa of the voters by control, over rows that all of them voted on."""
+    asked = ballots.only(mode=mode)
+    result = {}
+    for control in asked.present("control"):
+        counts = tally(asked.only(control=control), len(questions))
+        result[control] = fleiss_kappa(counts.knows[(counts.asked > 0).all(axis=1)])
+    return result
+
+
+def _sensitivity(ballots: Ballots, questions: Questions, rule: Rule, labels: np.ndarray) -> Iterator[Numbers]:
+    """How many rows change side when one choice is made otherwise; `rows` are those that can be compared."""
+    counted = votes_of_rule(ballots, questions, rule)
+    base = judge(counted, questions, rule)
+    for what, name, other, judged_by in _changes(ballots, counted, rule):
+        yield {"what": what, "to": name, **_moved(base, judge(other, questions, judged_by))}
+    own = Verdict(labels == "weak", base.score, np.isin(labels, ["weak", "strong"]), base.answered)
+    if own.measured.any():
+        yield {"what": "labels", "to": "as they stand in the rows", **_moved(base, own)}
+
+
+def _changes(ballots: Ballots, counted: Ballots, rule: Rule) -> Iterator[tuple[str, str, Ballots, Rule]]:
+    for name in RULES:
+        if name != rule.rule:
+            yield "rule", name, counted, Rule(name, control=rule.control, mode=rule.mode)
+    if len(voters := counted.present("voter")) > 1:
+        fewer = replace(rule, min_correct=rule.min_correct and min(rule.min_correct, len(voters) - 1))
+        need = "" if rule.rule == "score" else f" ({fewer.needed(len(voters) - 1)} of {len(voters) - 1})"
+        for voter in voters:
+            yield "voter", f"without {voter}{need}", counted.without("voter", voter), fewer
+    for control in ballots.only(mode=rule.mode).present("control"):
+        if control not in (rule.control, "audio"):
+            yield "control", control, ballots.only(mode=rule.mode, control=control), rule
+    if len(orders := counted.present("order")) > 1:
+        for order in orders:
+            yield "option order", f"{order} alone", counted.only(order=order), rule
+    for mode in ballots.only(control=rule.control).present("mode"):
+        if mode != rule.mode:
+            yield "mode", mode, ballots.only(control=rule.control, mode=mode), rule
+
+
+def _moved(base: Verdict, other: Verdict) -> Numbers:
+    both = base.measured & other.measured
+    return {
+        "rows": int(both.sum()),
+        "to_strong": int((both & base.weak & ~other.weak).sum()),
+        "to_weak": int((both & ~base.weak & other.weak).sum()),
+    }
+
+
+def _harmed(ballots: Ballots, questions: Questions, rule: Rule) -> Numbers | None:
+    """AC(row) = right with audio - right without, counted by voter; `rows` are those where it is -1 for most voters."""
+    asked = ballots.only(mode=rule.mode)
+    heard, unheard = asked.only(control="audio"), asked.only(control=rule.control)
+    if not len(heard) or rule.control == "audio":
+        return None
+    minus, both = np.zeros(len(questions), dtype=int), np.zeros(len(questions), dtype=int)
+    by_voter = {}
+    for voter in heard.present("voter"):
+        with_audio, without = (tally(part.only(voter=voter), len(questions)) for part in (heard, unheard))
+        if not with_audio.voters or not without.voters:
+            continue
+        compared = with_audio.measured & without.measured
+        contribution = (with_audio.knows[:, 0].astype(int) - without.knows[:, 0])[compared]
+        by_voter[voter] = {str(value): int((contribution == value).sum()) for value in (-1, 0, 1)}
+        minus[compared] += contribution == -1
+        both += compared
+    return {"by_voter": by_voter, "rows": questions.key.filter(pa.array(2 * minus > both)).to_pylist()}
+
+
+def _s_audio(ballots: Ballots, questions: Questions, mode: str) -> Numbers:
+    """S_audio = accuracy with audio - (on silence + on mismatched audio) / 2, by voter, over rows asked under all three.
+
+    Source: arXiv 2609.04637. The interval is a paired bootstrap over rows.
+    """
+    result = {}
+    for voter in ballots.present("voter"):
+        own = ballots.only(voter=voter, mode=mode)
+        counts = [tally(own.only(control=name), len(questions)) for name in ("audio", "silence", "mismatched_audio")]
+        if not all(count.voters for count in counts):
+            continue
+        together = np.logical_and.reduce([count.measured for count in counts])
+        if together.any():
+            audio, silent, mismatched = (count.right[together, 0] / count.asked[together, 0] for count in counts)
+            differences = audio - (silent + mismatched) / 2
+            interval = paired_bootstrap(differences)
+            result[voter] = {
+                "rows": int(together.sum()),
+                "value": float(differences.mean()),
+                "interval": [interval.low, interval.high],
+            }
+    return result
+
+
+def _trainability(ballots: Ballots, questions: Questions, mode: str) -> dict[str, dict[str, int]]:
+    """By voter that was asked with audio in several orders: rows solved, learnable and unsolved."""
+    heard = ballots.only(control="audio", mode=mode)
+    result = {}
+    for voter in heard.present("voter"):
+        own = heard.only(voter=voter)
+        if len(own.present("order")) > 1:
+            kinds = trainability(own, len(questions))
+            result[voter] = {kind: int((kinds == kind).sum()) for kind in ("solved", "learnable", "unsolved")}
+    return result
+
+
+def _baselines(rows: Dataset) -> dict[str, float]:
+    """`trivial_baselines` in bounded memory."""
+    totals: dict[str, float] = {}
+    columns = rows.select_columns(["choices", "answer"])
+    for batch in columns.iter(_CHUNK):
+        chunk = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        for name, accuracy in trivial_baselines(chunk).items():
+            totals[name] = totals.get(name, 0) + accuracy * len(chunk)
+    if not totals:
+        raise ValueError("no rows to report on")
+    return {name: total / len(rows) for name, total in totals.items()}
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) and np.isfinite(values).all() else None

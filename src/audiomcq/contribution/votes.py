@@ -1,0 +1,376 @@
+"""The vote store: a folder of Parquet shards that is only ever added to.
+
+A shard is there whole or not at all, so a probe that is killed loses the answers in flight and nothing else. Every shard says which
+run it belongs to: shards of one run combine, wherever they were made, and shards of two runs are told apart. `probe.json` beside
+them says the same to people.
+"""
+
+import hashlib
+import json
+import os
+import re
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import Dataset, Features, List, Value
+from datasets.table import InMemoryTable
+from filelock import FileLock, Timeout
+
+from audiomcq import __version__
+from audiomcq.generation import Answer, Asked
+
+VOTE_FEATURES = Features(
+    {
+        "row_key": Value("string"),
+        "voter": Value("string"),
+        "revision": Value("string"),
+        "control": Value("string"),
+        "order": Value("string"),
+        "mode": Value("string"),
+        "completion": Value("string"),
+        "choice": Value("int64"),
+        "correct": Value("bool"),
+        "option_logps": List(Value("float64")),
+    }
+)
+"""A vote record: one voter's answer to one row under one control and option order. `mode` is generate or likelihood."""
+VOTE_KEY = ("voter", "control", "mode", "row_key", "order")
+"""What there is one vote for. A vote table is sorted by it; the first three are the same within a shard."""
+RUN_FILE = "probe.json"
+UNPARSED_FILE = "unparsed.jsonl"
+FLUSH_ANSWERS = 1024
+"""Answers in a shard at most, but for the last batch."""
+
+_FOOTER = b"audiomcq.votes"
+_PATIENCE_SECONDS = 10.0
+"""How long a killed process may take to be gone."""
+
+
+@dataclass(frozen=True)
+class Voter:
+    """Who answered: stands in the shards.
+
+    Attributes:
+        name: path, Hub id or endpoint, as the user wrote it.
+        revision: commit on the Hub, or None where there is none.
+        dtype: precision of the weights, or None where it is not known.
+    """
+
+    name: str
+    revision: str | None = None
+    dtype: str | None = None
+
+    @property
+    def slug(self) -> str:
+        """The voter in a file name; the digest keeps apart what is spelled alike."""
+        digest = hashlib.blake2b(self.name.encode(), digest_size=4).hexdigest()
+        return f"{re.sub(r'[^A-Za-z0-9.]+', '_', Path(self.name).name)[-40:]}-{digest}"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What the footer of a shard says: its run, its voter, and how many votes it holds."""
+
+    path: Path
+    count: int
+    settings: dict[str, Any]
+    voter: Voter
+    control: str
+    mode: str
+
+    def is_by(self, part: int) -> bool:
+        """Whether this part of a job wrote it."""
+        return self.path.name.startswith(f"{self.voter.slug}-{part}-")
+
+
+class VoteWriter:
+    """Appends one voter's votes under one control to a folder. A context: what is left is written at its end, also on an error.
+
+    Args:
+        settings: of the run (`audiomcq.contribution.probe.run_settings`).
+        part: which of the processes writes.
+        flush_seconds: how much work may lie in memory, at most.
+
+    Raises:
+        ValueError: a shard cannot be written (the disk is full); those before it are kept.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        voter: Voter,
+        control: str,
+        mode: str,
+        part: int = 0,
+        flush_seconds: float = 30.0,
+    ) -> None:
+        self.folder, self.voter, self.control, self.mode = folder, voter, control, mode
+        self.part, self.flush_seconds = part, flush_seconds
+        footer = {
+            "settings": settings,
+            "voter": vars(voter),
+            "control": control,
+            "mode": mode,
+            "audiomcq": __version__,
+        }
+        schema = VOTE_FEATURES.arrow_schema
+        self._schema = schema.with_metadata({**schema.metadata, _FOOTER: json.dumps(footer).encode()})
+        self._waiting: list[Answer] = []
+        self._last = time.monotonic()
+
+    def __enter__(self) -> "VoteWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+    def add(self, answers: Sequence[Answer]) -> None:
+        """Take answers, and write what has been waiting when it is due."""
+        self._waiting += answers
+        if len(self._waiting) >= FLUSH_ANSWERS or time.monotonic() - self._last >= self.flush_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been waiting as a new shard."""
+        self._last = time.monotonic()
+        # Out of the buffer first: after a failed write the end of the context must not try again
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        who = {"voter": self.voter.name, "revision": self.voter.revision, "mode": self.mode}
+        table = pa.Table.from_pylist([{**answer.to_dict(), **who} for answer in waiting], self._schema)
+        content = pa.BufferOutputStream()
+        pq.write_table(table, content)
+        name = f"{self.voter.slug}-{self.part}-{uuid.uuid4().hex[:12]}.parquet"
+        _write_whole(self.folder / name, content.getvalue())
+
+
+def open_run(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make the folder ready for votes of a run, new or continued.
+
+    Args:
+        settings: all that answers depend on beside the voter; plain JSON.
+
+    Raises:
+        ValueError: the folder holds votes of another run, a shard in it is torn or foreign, or it cannot be written to.
+    """
+    with _clear_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".probe.lock"):
+            record = _read_record(folder) or {"audiomcq": __version__, "settings": settings, "voters": {}}
+            _check_same(settings, record["settings"], f"{folder} holds votes of another run")
+            for shard in list_shards(folder)[:1]:
+                _check_same(settings, shard.settings, f"{folder} holds votes of another run, {shard.path.name}")
+            _write_record(folder, record)
+
+
+@contextmanager
+def as_voter(folder: Path, voter: Voter, part: int = 0) -> Iterator[None]:
+    """Inside the block this process alone writes this part of the voter's votes, and the run's record names the voter.
+
+    Raises:
+        ValueError: another process is at it, or the folder has votes of this voter at another revision or precision.
+    """
+    lock = FileLock(folder / f".{voter.slug}-{part}.lock", timeout=_PATIENCE_SECONDS)
+    with _clear_errors(folder):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ValueError(
+                f"{folder}: another process (part {part}) is still writing votes of {voter.name} there; wait for it, or end it"
+            ) from None
+    try:
+        with _clear_errors(folder), FileLock(folder / ".probe.lock"):
+            # Of a writer that was killed
+            for partial in folder.glob(f".{voter.slug}-{part}-*.partial"):
+                partial.unlink()
+            record = _read_record(folder)
+            made = {"revision": voter.revision, "dtype": voter.dtype}
+            before = [vars(shard.voter) for shard in list_shards(folder) if shard.voter.name == voter.name][:1]
+            for known in [record["voters"].get(voter.name, made), *before]:
+                _check_same(made, {name: known[name] for name in made}, f"{folder} has other votes of {voter.name}")
+            record["voters"][voter.name] = made
+            _write_record(folder, record)
+        yield
+    finally:
+        lock.release()
+
+
+def list_shards(folder: str | Path, known: frozenset[Path] = frozenset()) -> list[Shard]:
+    """The shards in a folder that are not `known`, by their footers.
+
+    Raises:
+        ValueError: a Parquet file is torn or no shard of votes, or shards are of different runs or of one voter in two forms.
+    """
+    shards = [_read_footer(path) for path in sorted(Path(folder).glob("*.parquet")) if path not in known]
+    forms: dict[str, Shard] = {}
+    for shard in shards:
+        names = f"{shards[0].path.name} and {shard.path.name} in {folder}"
+        _check_same(shard.settings, shards[0].settings, f"shards of two different runs: {names}")
+        form = forms.setdefault(shard.voter.name, shard)
+        names = f"{form.path.name} and {shard.path.name} in {folder}"
+        _check_same(vars(shard.voter), vars(form.voter), f"two forms of voter {shard.voter.name}: {names}")
+    return shards
+
+
+def answered(shards: Sequence[Shard], voter: str, control: str, mode: str) -> set[Asked]:
+    """Which questions a voter has answered under a control: (row key, option order)."""
+    done: set[Asked] = set()
+    for shard in shards:
+        if (shard.voter.name, shard.control, shard.mode) == (voter, control, mode):
+            columns = pq.read_table(shard.path, columns=["row_key", "order"])
+            done.update(zip(columns["row_key"].to_pylist(), columns["order"].to_pylist(), strict=True))
+    return done
+
+
+def read_votes(folder: str | Path) -> Dataset:
+    """The votes in a folder as one table, sorted by `VOTE_KEY`: the same whatever was killed, and wherever shards were made.
+
+    Raises:
+        ValueError: there are none; a shard is torn, foreign, of another run, or there twice; or there are two votes for one key.
+    """
+    shards = list_shards(folder)
+    if not shards:
+        raise ValueError(f"{folder}: no votes there; run recipes/contribution_filter/probe.py first")
+    groups: dict[tuple[str, str, str], list[Shard]] = defaultdict(list)
+    for shard in shards:
+        groups[shard.voter.name, shard.control, shard.mode].append(shard)
+    # Group by group: one is in memory twice while it is sorted, not the whole table
+    table = pa.concat_tables([_sorted_votes(groups[key]) for key in sorted(groups)])
+    # Given, because `datasets` would pickle the whole table to make one
+    digest = hashlib.blake2b("".join(shard.path.name for shard in shards).encode(), digest_size=8).hexdigest()
+    return Dataset(InMemoryTable(table), fingerprint=digest)
+
+
+def unparsed_rows(votes: Dataset) -> list[dict[str, Any]]:
+    """Rows that most votes under a control could not be read for: neither weak nor strong is known of them.
+
+    Returns:
+        `row_key`, `control`, `unparsed` and `asked` (votes over voters, option orders and modes), where more than half are unparsed.
+    """
+    groups = votes.data.table.select(["row_key", "control", "choice"]).group_by(["row_key", "control"])
+    counts = groups.aggregate([("choice", "count", pc.CountOptions(kind)) for kind in ("only_null", "all")])
+    counts = counts.rename_columns(["row_key", "control", "unparsed", "asked"])
+    most = pc.greater(pc.multiply(counts["unparsed"], 2), counts["asked"])
+    return counts.filter(most).sort_by([("row_key", "ascending"), ("control", "ascending")]).to_pylist()
+
+
+def count_by_voter(votes: Dataset) -> list[dict[str, Any]]:
+    """Per voter, control and mode: votes `asked`, how many are `unparsed` and how many `right`."""
+    table = votes.data.table.select(["voter", "control", "mode", "choice", "correct"])
+    table = table.append_column("right", pc.cast(table["correct"], pa.int64()))
+    groups = table.group_by(["voter", "control", "mode"])
+    columns = [*(("choice", "count", pc.CountOptions(kind)) for kind in ("all", "only_null")), ("right", "sum")]
+    counts = groups.aggregate(columns).rename_columns(["voter", "control", "mode", "asked", "unparsed", "right"])
+    return counts.sort_by([(name, "ascending") for name in ("voter", "control", "mode")]).to_pylist()
+
+
+def write_unparsed(folder: Path) -> tuple[Dataset, list[dict[str, Any]]]:
+    """List the rows of `unparsed_rows` in the folder, as of now; returns the votes and the list."""
+    with _clear_errors(folder), FileLock(folder / ".probe.lock"):
+        votes = read_votes(folder)
+        rows = unparsed_rows(votes)
+        _write_whole(folder / UNPARSED_FILE, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    return votes, rows
+
+
+def _read_footer(path: Path) -> Shard:
+    try:
+        metadata = pq.read_metadata(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(
+            f"{path}: a torn shard ({error}); copy it again, or delete it and probe again: its questions are asked anew"
+        ) from error
+    footer = (metadata.metadata or {}).get(_FOOTER)
+    if footer is None:
+        raise ValueError(f"{path}: a Parquet file, but no shard of votes; move it out of the folder")
+    said = json.loads(footer)
+    return Shard(path, metadata.num_rows, said["settings"], Voter(**said["voter"]), said["control"], said["mode"])
+
+
+def _check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], what: str) -> None:
+    """Raises: ValueError with the settings that differ."""
+    names = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+    if names:
+        differences = ", ".join(f"{name} is {theirs.get(name)!r} and {ours.get(name)!r}" for name in names)
+        raise ValueError(f"{what}: {differences}; use the same settings, or keep each run in a folder of its own")
+
+
+def _sorted_votes(shards: Sequence[Shard]) -> pa.Table:
+    """The votes of shards of one voter, control and mode.
+
+    Raises:
+        ValueError: a key has two votes; it is named, with the shards that hold them.
+    """
+    metadata = VOTE_FEATURES.arrow_schema.metadata
+    table = pa.concat_tables([pq.read_table(shard.path).replace_schema_metadata(metadata) for shard in shards])
+    table = table.sort_by([("row_key", "ascending"), ("order", "ascending")])
+    last = len(table) - 1
+    same = [pc.equal(table[name].slice(1), table[name].slice(0, last)) for name in ("row_key", "order")]
+    twice = table.select(VOTE_KEY).slice(1).filter(pc.and_(*same))
+    if len(twice):
+        keys = twice.slice(0, 3).to_pylist()
+        holders = [
+            shard.path.name
+            for shard in shards
+            if keys[0] in pq.read_table(shard.path, columns=list(VOTE_KEY)).select(VOTE_KEY).to_pylist()
+        ]
+        named = "; ".join(" / ".join(key.values()) for key in keys)
+        raise ValueError(
+            f"{len(twice)} votes have the key ({' / '.join(VOTE_KEY)}) of another vote, e.g. {named}; the first lies in "
+            f"{' and '.join(holders)}: remove the copy"
+        )
+    return table
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    path = folder / RUN_FILE
+    try:
+        return json.loads(path.read_text()) if path.is_file() else None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not readable ({error}); delete it, the shards hold the same") from error
+
+
+def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    if record != _read_record(folder):
+        _write_whole(folder / RUN_FILE, json.dumps(record, indent=2).encode())
+
+
+def _write_whole(path: Path, content: bytes | pa.Buffer) -> None:
+    """Write a file such that it is there whole or not at all, also after a power cut."""
+    partial = path.with_name(f".{path.name}.partial")
+    with _clear_errors(path.parent):
+        try:
+            with partial.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _clear_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {folder} ({error}); what was written before is kept: make room, then start again"
+        ) from error

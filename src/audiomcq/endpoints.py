@@ -1,0 +1,263 @@
+"""Answer many questions through an OpenAI-compatible server: vLLM, SGLang, `transformers serve`.
+
+For models that `audiomcq.models` does not load or that are too large for the machine. The client is `openai`
+(`pip install audiomcq[endpoint]`): back-off with jitter, Retry-After, time-outs and typed errors are its own, and
+`transformers serve` needs it anyway. Servers give texts, not the log-probabilities of texts that they are handed, so there
+is no likelihood mode here: whoever takes a mode refuses it for a voter that `parse_voter` reads as an endpoint.
+"""
+
+import base64
+import logging
+import os
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from audiomcq.audio import cut, wav_bytes
+from audiomcq.datasets import option_order, row_orders
+from audiomcq.examples import Row, row_key
+from audiomcq.generation import Answer, Asked, Control, to_answer
+from audiomcq.prompts import conversation
+
+if TYPE_CHECKING:
+    import httpx2
+    import openai
+
+logger = logging.getLogger(__name__)
+
+API_KEY_VARIABLE = "AUDIOMCQ_API_KEY"
+"""Environment variable with the key of a server that wants one. Not OPENAI_API_KEY: that one belongs to another company's
+server and must not travel to whatever URL a YAML names."""
+_MESSAGE_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible server as a voter.
+
+    Attributes:
+        url: base URL, e.g. http://127.0.0.1:8000/v1.
+        model: the name by which the server knows the model.
+        concurrency: requests under way at most.
+        timeout_seconds: how long to wait for one answer.
+        retries: further attempts after a time-out, a lost connection, half an answer, 408, 409, 429 or 5xx; they wait
+            0.5, 1, 2, 4, then 8 s each, less up to a quarter, or as long as Retry-After says (120 s at most).
+
+    Raises:
+        ValueError: the URL is none, or carries a password.
+    """
+
+    url: str
+    model: str
+    concurrency: int = 16
+    timeout_seconds: float = 120.0
+    retries: int = 5
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.username or parts.password:
+            raise ValueError(
+                f"endpoint at {parts.hostname}: take the key out of the URL and put it into the environment variable "
+                f"{API_KEY_VARIABLE}, since voters' names are written to vote tables"
+            )
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"endpoint {self.url!r}: not a URL such as http://127.0.0.1:8000/v1")
+
+
+def parse_voter(text: str) -> Endpoint | None:
+    """The endpoint that a voter's name stands for, as `URL#model` (http://127.0.0.1:8000/v1#Qwen/Qwen2-Audio-7B-Instruct);
+    None for every other text, which is a local path or a Hub id.
+
+    Raises:
+        ValueError: a URL without a model's name, or with a password in it.
+    """
+    if not text.startswith(("http://", "https://")):
+        return None
+    url, _, model = text.partition("#")
+    endpoint = Endpoint(url.rstrip("/"), model)
+    if not model:
+        raise ValueError(f"voter {text}: say which model after a '#', e.g. {text}#Qwen/Qwen2-Audio-7B-Instruct")
+    return endpoint
+
+
+def endpoint_batches(
+    endpoint: Endpoint,
+    rows: Sequence[Row],
+    control: Control,
+    orders: Sequence[str] = ("given",),
+    max_audio_seconds: float = 30.0,
+    batch_size: int = 32,
+    max_new_tokens: int = 64,
+    done: Collection[Asked] = (),
+    part: int = 0,
+    parts: int = 1,
+) -> Iterator[list[Answer]]:
+    """Greedy answers of a server, `batch_size` at a time in the order in which they arrive.
+
+    The counterpart of `audiomcq.generation.answer_batches`: same conversations, same answers, same meaning of `orders`,
+    `done`, `part` and `parts`. Questions about one clip follow each other, and the clip is decoded and encoded once.
+
+    Args:
+        max_audio_seconds: longer clips are cut to this length, with a line in the log.
+
+    Raises:
+        ValueError: the server cannot be reached, knows no such model, refuses the key or a question (which is then named), or
+            still fails after all retries. Whatever was answered until then has been yielded before.
+    """
+    questions = [(row, order) for row in rows for order in row_orders(row, orders)]
+    heard = [control.heard(row) for row, _ in questions]
+    first = {clip: index for index, clip in reversed(list(enumerate(heard)))}
+    by_clip = sorted(range(len(questions)), key=lambda i: first[heard[i]])
+    starts = range(0, len(questions), batch_size)[part::parts]
+    mine = [i for start in starts for i in by_clip[start : start + batch_size]]
+    missing = [i for i in mine if (row_key(questions[i][0]), questions[i][1]) not in done]
+    if not missing:
+        return
+    with _client(endpoint) as client:
+
+        def ask(question: tuple[Row, str, list[dict[str, Any]]]) -> Answer:
+            row, order, messages = question
+            text = _complete(client, endpoint, messages, max_new_tokens, f"{row_key(row)} ({control.name}, {order})")
+            return to_answer(row, control.name, order, text)
+
+        asked = _conversations(
+            [questions[i] for i in missing], [heard[i] for i in missing], control, max_audio_seconds
+        )
+        batch: list[Answer] = []
+        try:
+            for answer in _in_parallel(ask, asked, endpoint.concurrency):
+                batch.append(answer)
+                if len(batch) == batch_size:
+                    yield batch
+                    batch = []
+        except Exception:
+            if batch:
+                yield batch
+            raise
+        if batch:
+            yield batch
+
+
+def _conversations(
+    questions: Sequence[tuple[Row, str]], heard: Sequence[Hashable], control: Control, max_audio_seconds: float
+) -> Iterator[tuple[Row, str, list[dict[str, Any]]]]:
+    """Each question with its messages; a clip is encoded when its first question comes and dropped after its last."""
+    clip, uri = object(), None
+    for (row, order), hears in zip(questions, heard, strict=True):
+        if hears != clip:
+            clip, uri = hears, _data_uri(row, control, max_audio_seconds)
+        choices = [row["choices"][i] for i in option_order(row, order)]
+        yield row, order, _messages(row["question"], choices, uri)
+
+
+def _data_uri(row: Row, control: Control, max_audio_seconds: float) -> str | None:
+    waveform = control.play(row)
+    if waveform is None:
+        return None
+    waveform, was_cut = cut(waveform, max_audio_seconds)
+    if was_cut:
+        logger.warning("%s: clip cut to %g s", row_key(row), max_audio_seconds)
+    return f"data:audio/wav;base64,{base64.b64encode(wav_bytes(waveform)).decode()}"
+
+
+def _messages(question: str, choices: Sequence[str], uri: str | None) -> list[dict[str, Any]]:
+    """The conversation that local voters get, its audio part spelled as servers read it."""
+    messages = conversation(question, choices, uri)
+    for message in messages:
+        # Not OpenAI's own input_audio: SGLang takes audio_url alone (its issue 19235), the other servers take both
+        message["content"] = [
+            {"type": "audio_url", "audio_url": {"url": part["audio"]}} if part["type"] == "audio" else part
+            for part in message["content"]
+        ]
+    return messages
+
+
+def _in_parallel(ask: Callable[[Any], Answer], questions: Iterator[Any], concurrency: int) -> Iterator[Answer]:
+    """Answers as they arrive. After a failure nothing new is asked, what is under way is waited for, then it is raised."""
+    failure: BaseException | None = None
+    running: set[Future[Answer]] = set()
+    with ThreadPoolExecutor(concurrency) as pool:
+        while True:
+            try:
+                for question in islice(questions, 0 if failure else concurrency - len(running)):
+                    running.add(pool.submit(ask, question))
+            except ValueError as error:  # a clip that cannot be used
+                failure = error
+            if not running:
+                break
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                if error := future.exception():
+                    failure = failure or error
+                else:
+                    yield future.result()
+    if failure:
+        raise failure
+
+
+def _client(endpoint: Endpoint) -> "openai.OpenAI":
+    try:
+        import openai
+    except ImportError as error:
+        raise ValueError(f"endpoint {endpoint.url}: run `pip install audiomcq[endpoint]` to ask a server") from error
+    return openai.OpenAI(
+        base_url=endpoint.url,
+        api_key=os.environ.get(API_KEY_VARIABLE) or "none",
+        timeout=endpoint.timeout_seconds,
+        max_retries=endpoint.retries,
+        http_client=openai.DefaultHttpxClient(event_hooks={"response": [_require_whole_answer]}),
+    )
+
+
+def _require_whole_answer(response: "httpx2.Response") -> None:
+    """Make half an answer a broken transfer, which the client tries again."""
+    import httpx2
+
+    if response.is_success:
+        response.read()
+        try:
+            response.json()["choices"][0]["message"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise httpx2.RemoteProtocolError(f"half an answer: {response.text[:80]!r}") from error
+
+
+def _complete(
+    client: "openai.OpenAI", endpoint: Endpoint, messages: list[dict[str, Any]], max_new_tokens: int, question: str
+) -> str:
+    """The greedy completion of one conversation; an empty answer is an empty text."""
+    import openai
+
+    try:
+        completion = client.chat.completions.create(
+            model=endpoint.model, messages=messages, temperature=0, max_tokens=max_new_tokens
+        )
+    except openai.APIError as error:
+        raise ValueError(_explain(error, endpoint, question)) from error
+    return completion.choices[0].message.content or ""
+
+
+def _explain(error: "openai.APIError", endpoint: Endpoint, question: str) -> str:
+    """What went wrong, at which server, and what to do about it."""
+    import openai
+
+    server, attempts = f"endpoint {endpoint.url}", f"{endpoint.retries + 1} attempts"
+    if isinstance(error, openai.APITimeoutError):
+        return (
+            f"{server}: no answer within {endpoint.timeout_seconds:g} s in {attempts} ({question}); lower the concurrency "
+            f"({endpoint.concurrency}) or raise the time-out"
+        )
+    if not isinstance(error, openai.APIStatusError):
+        return f"{server}: no answer in {attempts} ({error.__cause__ or error}); is the server up and the URL right?"
+    status = error.status_code
+    said = f"{status}: {error.response.text[:_MESSAGE_CHARACTERS]}"
+    if status in (401, 403):
+        # Without the server's own words: some repeat the key
+        return f"{server}: refused the key ({status}); put the server's key into the environment variable {API_KEY_VARIABLE}"
+    if status == 404:
+        return f"{server}: no model {endpoint.model!r} there ({said}); GET {endpoint.url}/models lists those that are"
+    if status in (408, 409, 429) or status >= 500:
+        return f"{server}: failed in {attempts} ({said}); see the server's log"
+    return f"{server}: refused the question {question} ({said})"

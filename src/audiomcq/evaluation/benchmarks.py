@@ -1,0 +1,262 @@
+"""The benchmarks: where their questions and clips are, how their rows read, how they ask and how they score.
+
+Names are long where two sets share one: `mmsu-2506.04779` is not VoiceBench's "mmsu". `items.py` loads them.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from audiomcq.evaluation.official import (
+    Rule,
+    Submit,
+    letter_rule,
+    printed_option_rule,
+    same_text_rule,
+    strip_prefix,
+    submit_letter,
+    submit_option,
+    token_set_rule,
+    unprefixed_option_rule,
+)
+from audiomcq.examples import CONTRIBUTION
+from audiomcq.prompts import AUDIOMCQ_STYLE, MMSU_STYLE, PromptStyle
+
+Read = Callable[[dict[str, Any]], dict[str, Any]]
+"""One line of a benchmark's own file -> id, type, question, choices, answer, audio (path, if the file has one), groups."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark, as data.
+
+    Attributes:
+        name: what it is called in YAML files, columns and results.
+        title: what it is called in tables, its version included.
+        hub_id: its repository on the Hub.
+        questions: glob of the question files in that repository; None where the Hub has a table with the audio in it.
+        split: split of the table.
+        read: one line of its question file or table in our terms.
+        rule: its official scoring rule.
+        submit: what is handed in for an answer.
+        official_prompt: the prompt it publishes, None where it publishes none. Ours (`audiomcq`) asks for the option's text.
+        n_items: published items, None where the number is not known.
+        has_gold: False where the answers are withheld: export and submit.
+        average_over: the group over whose parts the official accuracy is averaged.
+        defects: what a reader of its scores should know, beyond the defects of its rule.
+    """
+
+    name: str
+    title: str
+    hub_id: str
+    read: Read
+    rule: Rule
+    licence: str
+    citation: str
+    submit: Submit = submit_option
+    questions: str | None = None
+    split: str = "test"
+    official_prompt: PromptStyle | None = None
+    n_items: int | None = None
+    has_gold: bool = True
+    average_over: str | None = None
+    defects: tuple[str, ...] = ()
+
+    def prompt(self, official: bool = False) -> PromptStyle:
+        """The benchmark's own prompt or ours.
+
+        Raises:
+            ValueError: its own is asked for and it publishes none.
+        """
+        if not official:
+            return AUDIOMCQ_STYLE
+        if self.official_prompt is None:
+            raise ValueError(f"{self.title} publishes no prompt: leave the official prompt off, ours is used")
+        return self.official_prompt
+
+
+def _mmau(raw: dict[str, Any]) -> dict[str, Any]:
+    if "other_attributes" in raw:  # the Hub's table: other names, and a letter printed before each option
+        choices = [strip_prefix(choice) for choice in raw["choices"]]
+        raw = {**json.loads(raw["other_attributes"]), **raw, "question": raw["instruction"], "choices": choices}
+        raw["answer"] = strip_prefix(raw.get("answer") or "")
+    names = {"category": "category", "sub_category": "sub-category", "difficulty": "difficulty", "source": "dataset"}
+    return {
+        "id": raw["id"],
+        "type": raw["task"],
+        "question": raw["question"],
+        "choices": raw["choices"],
+        "answer": raw.get("answer"),
+        "audio": raw.get("audio_id"),
+        "groups": {name: raw.get(column) for name, column in names.items()},
+    }
+
+
+def _mmar(raw: dict[str, Any]) -> dict[str, Any]:
+    groups = {name: raw.get(name.replace("_", "-")) for name in ("category", "sub_category", "language", "source")}
+    common = {name: raw[name] for name in ("id", "question", "choices", "answer")}
+    return common | {"type": raw["modality"], "audio": raw["audio_path"], "groups": groups}
+
+
+def _mmsu(raw: dict[str, Any]) -> dict[str, Any]:
+    names = ("category", "sub_category", "sub_sub_category", "task_name", "linguistics_sub_discipline")
+    return {
+        "id": raw["id"],
+        "type": "speech",
+        "question": raw["question"],
+        "choices": [raw[f"choice_{letter}"] for letter in "abcd" if raw.get(f"choice_{letter}")],
+        "answer": raw["answer_gt"],
+        "audio": raw.get("audio_path"),
+        "groups": {name: raw.get(name, raw.get(name.replace("_", "-"))) for name in names},
+    }
+
+
+def _dcase2025(raw: dict[str, Any]) -> dict[str, Any]:
+    clip = Path(raw["audio_url"]).name
+    subset = "TSQA" if clip.startswith("fold") else "CQA" if clip.startswith("audio") else "BQA"
+    common = {name: raw[name] for name in ("id", "question", "answer")}
+    groups = {"subset": subset, "question_type": raw.get("question_type")}
+    return common | {"choices": raw["choice"], "type": subset, "audio": raw["audio_url"], "groups": groups}
+
+
+def _dcase2026(raw: dict[str, Any]) -> dict[str, Any]:
+    common = {"id": raw["id"], "question": raw["question_text"], "choices": raw["multi_choice"]}
+    return common | {"answer": raw.get("answer"), "type": "audio", "audio": raw["audio_path"], "groups": {}}
+
+
+def _audiomcq(raw: dict[str, Any]) -> dict[str, Any]:
+    common = {name: raw[name] for name in ("id", "source_dataset", "question", "choices", "answer")}
+    groups = {"source": raw["source_dataset"], "audio_contribution": raw.get(CONTRIBUTION)}
+    return common | {"type": raw["question_type"], "groups": groups}
+
+
+MMAU_TEST_MINI = Benchmark(
+    name="mmau-test-mini",
+    title="MMAU v05.15.25 test-mini",
+    hub_id="gamma-lab-umd/MMAU-test-mini",
+    read=_mmau,
+    rule=token_set_rule,
+    licence="CC-BY-NC-4.0 (questions and clips), Apache-2.0 (code)",
+    citation="Sakshi et al., MMAU: A Massive Multi-Task Audio Understanding and Reasoning Benchmark, arXiv 2410.19168",
+    n_items=1000,
+    defects=(
+        "gold positions are skewed: always the first option scores 39.8, always the longest 39.6, chance is 26.4",
+        "27 items print an option twice, 16 of them the gold answer",
+        "17 revisions exist; scores on the file of 2024 are not comparable with v05.15.25",
+    ),
+)
+MMAU_TEST = replace(
+    MMAU_TEST_MINI,
+    name="mmau-test",
+    title="MMAU v05.15.25 test",
+    hub_id="gamma-lab-umd/MMAU-test",
+    licence="MIT (questions and clips), Apache-2.0 (code)",
+    n_items=9000,
+    has_gold=False,
+    defects=("the answers are withheld: submit the export to the organisers' Space sonalkum/MMAU-Eval",),
+)
+MMAR = Benchmark(
+    name="mmar",
+    title="MMAR",
+    hub_id="BoJack/MMAR",
+    questions="MMAR-meta.json*",
+    read=_mmar,
+    rule=token_set_rule,
+    licence="CC-BY-NC-4.0",
+    citation="Ma et al., MMAR: A Challenging Benchmark for Deep Reasoning in Speech, Audio, Music, and Their Mix, "
+    "arXiv 2505.13032",
+    n_items=1000,
+    defects=("clips are cut from videos, some are gone: an incomplete download is not the MMAR score",),
+)
+MMSU = Benchmark(
+    name="mmsu-2506.04779",
+    title="MMSU (arXiv 2506.04779)",
+    hub_id="ddwang2000/MMSU",
+    split="train",
+    read=_mmsu,
+    rule=letter_rule,
+    submit=submit_letter,
+    official_prompt=MMSU_STYLE,
+    licence="MIT",
+    citation="Wang et al., MMSU: A Massive Multi-task Spoken Language Understanding and Reasoning Benchmark, arXiv 2506.04779",
+    n_items=5000,
+    defects=(
+        "VoiceBench has another set that it calls mmsu",
+        "options that are permutations of each other: scores made with a token-set rule are void (AudioMCQ, April 2026)",
+    ),
+)
+DCASE2025_TASK5 = Benchmark(
+    name="dcase2025-task5",
+    title="DCASE 2025 Task 5",
+    hub_id="PeacefulData/2025_DCASE_AudioQA_Official",
+    questions="**/*dev*/**/*.json*",
+    read=_dcase2025,
+    rule=printed_option_rule,
+    licence="MIT (questions); the clips' own licences apply",
+    citation="Yang et al., Multi-Domain Audio Question Answering Toward Acoustic Content Reasoning in The DCASE 2025 Challenge, "
+    "arXiv 2505.07365",
+    average_over="subset",
+    defects=(
+        "the repository is gated and its layout was not seen: where its question files are not found, name one as the source",
+        "the number of items per subset is not known here, so that a partly loaded set cannot be told from the whole",
+    ),
+)
+DCASE2026_TASK5_DEV = Benchmark(
+    name="dcase2026-task5-dev",
+    title="DCASE 2026 Task 5 dev",
+    hub_id="Harland/DCASE2026-Task5-DevSet",
+    questions="dev.jsonl",
+    read=_dcase2026,
+    rule=unprefixed_option_rule,
+    licence="Apache-2.0",
+    citation="DCASE 2026 Task 5, Audio-Dependent Question Answering, arXiv 2607.18718",
+    n_items=1607,
+    defects=("30 clips are also in MMAU test-mini; some questions come from MMAU, MMAR and MMSU",),
+)
+DCASE2026_TASK5_EVAL = replace(
+    DCASE2026_TASK5_DEV,
+    name="dcase2026-task5-eval",
+    title="DCASE 2026 Task 5 eval",
+    hub_id="Harland/ADQA-Bench",
+    questions="eval-noanswer.jsonl",
+    n_items=3000,
+    has_gold=False,
+    defects=("the answers are withheld: submit the export to the organisers",),
+)
+AUDIOMCQ_ROWS = Benchmark(
+    name="audiomcq-rows",
+    title="rows of one's own",
+    hub_id="",
+    read=_audiomcq,
+    rule=same_text_rule,
+    licence="that of the rows",
+    citation="He et al., Measuring Audio's Impact on Correctness, arXiv 2509.21060",
+)
+
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for benchmark in (
+        MMAU_TEST_MINI,
+        MMAU_TEST,
+        MMAR,
+        MMSU,
+        DCASE2025_TASK5,
+        DCASE2026_TASK5_DEV,
+        DCASE2026_TASK5_EVAL,
+        AUDIOMCQ_ROWS,
+    )
+}
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """The benchmark of that name.
+
+    Raises:
+        ValueError: there is none; the known ones are listed with their titles, since names such as "mmsu" are used twice.
+    """
+    if name not in BENCHMARKS:
+        known = "; ".join(f"{benchmark.name} = {benchmark.title}" for benchmark in BENCHMARKS.values())
+        raise ValueError(f"no benchmark {name!r}. Known: {known}")
+    return BENCHMARKS[name]

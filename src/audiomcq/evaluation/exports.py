@@ -1,0 +1,199 @@
+"""Predictions in each benchmark's own submission format, and as lmms-eval samples.
+
+What is handed in is the chosen option alone, its answer tag away: a tag costs 4 items of MMAR, and MMSU's program drops tagged
+letters. Items that could not be asked (no clip, no gold answer) are handed in with an empty answer, since the official programs
+leave out what is absent. No path of this machine is written.
+"""
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from audiomcq.answers import parse_answer
+from audiomcq.evaluation.items import BenchmarkRows
+from audiomcq.examples import Row, row_key
+from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
+
+Prediction = Mapping[str, Any]
+"""`row_key`, `completion` and `choice` (index into the item's options, or None); one per row."""
+
+
+@dataclass(frozen=True)
+class SubmissionFormat:
+    """A file format (by suffix) and one item's record in it, from the row and the text that is handed in."""
+
+    suffix: str
+    record: Callable[[Row, str], dict[str, Any]]
+
+
+def submitted_texts(loaded: BenchmarkRows, predictions: Iterable[Prediction]) -> dict[str, str]:
+    """What is handed in for each row, by row key. The official score is that of these texts.
+
+    Raises:
+        ValueError: a prediction for a row that is not of the benchmark, two for one row, or none for a row; some are named.
+    """
+    predictions = list(predictions)
+    rows = {row_key(row): row["choices"] for row in _texts(loaded)}
+    counts = Counter(prediction["row_key"] for prediction in predictions)
+    for what, keys in (
+        ("predictions for rows that are not of it", counts.keys() - rows.keys()),
+        ("rows with two predictions", {key for key, count in counts.items() if count > 1}),
+        ("rows without a prediction", rows.keys() - counts.keys()),
+    ):
+        if keys:
+            raise ValueError(f"{loaded.benchmark.title}: {len(keys)} {what}, among them {', '.join(sorted(keys)[:3])}")
+    submit = loaded.benchmark.submit
+    return {p["row_key"]: submit(rows[p["row_key"]], p["choice"], p["completion"]) for p in predictions}
+
+
+def write_submission(path: str | Path, loaded: BenchmarkRows, predictions: Iterable[Prediction]) -> Path:
+    """Write the file that the benchmark's own program (or its organisers) takes: its items in their order, left-out ones last.
+
+    Returns:
+        the file: `path` with the suffix of the format.
+
+    Raises:
+        ValueError: the benchmark has no submission format, or the predictions do not fit its rows.
+    """
+    name = loaded.benchmark.name
+    if name not in FORMATS:
+        raise ValueError(f"{loaded.benchmark.title} has no submission format; {', '.join(FORMATS)} have one")
+    submission, texts = FORMATS[name], submitted_texts(loaded, predictions)
+    left_out = [*loaded.missing_audio, *loaded.without_gold]
+    records = [submission.record(row, texts[row_key(row)]) for row in _texts(loaded)]
+    records += [submission.record(row, "") for row in left_out]
+    path = Path(path).with_suffix(submission.suffix)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if submission.suffix == ".csv":
+            writer = csv.DictWriter(file, list(records[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(records)
+        elif submission.suffix == ".json":
+            json.dump(records, file, ensure_ascii=False, indent=1)
+        else:
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    return path
+
+
+def write_samples(
+    path: str | Path, loaded: BenchmarkRows, predictions: Iterable[Prediction], style: PromptStyle = AUDIOMCQ_STYLE
+) -> None:
+    """One JSON line per row as lmms-eval's `--log_samples` writes them, scored strictly.
+
+    Args:
+        style: the prompt that was used, for the `arguments` column.
+
+    Raises:
+        ValueError: the predictions do not fit the benchmark's rows.
+    """
+    predictions = list(predictions)
+    submitted_texts(loaded, predictions)
+    by_key = {prediction["row_key"]: prediction for prediction in predictions}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for doc_id, doc in enumerate(_texts(loaded)):
+            sample = _sample(doc_id, doc, by_key[row_key(doc)], style)
+            file.write(json.dumps(sample, ensure_ascii=False) + "\n")
+
+
+def _sample(doc_id: int, doc: Row, prediction: Prediction, style: PromptStyle) -> dict[str, Any]:
+    choices, chosen = doc["choices"], prediction["choice"]
+    said = parse_answer(prediction["completion"], choices).text
+    content = json.dumps(doc, ensure_ascii=False, sort_keys=True).encode()
+    return {
+        "doc_id": doc_id,
+        "doc": doc,
+        "target": doc["answer"],
+        "arguments": [style.user(doc["question"], choices)],
+        "resps": [[prediction["completion"]]],
+        "filtered_resps": [said if chosen is None else choices[chosen]],
+        "doc_hash": hashlib.sha256(content).hexdigest(),
+        "parsed": chosen is not None,
+        "exact_match": float(chosen is not None and choices[chosen] == doc["answer"]),
+    }
+
+
+def _texts(loaded: BenchmarkRows) -> Iterable[Row]:
+    """The rows without their clips, which nothing here reads."""
+    return loaded.rows.remove_columns("audio")
+
+
+def _gold(row: Row, column: str = "answer") -> dict[str, str]:
+    return {} if row["answer"] is None else {column: row["answer"]}
+
+
+def _mmau(row: Row, text: str) -> dict[str, Any]:
+    # The program reads `model_output`, its documentation names `model_prediction`.
+    split, groups = row["benchmark"].removeprefix("mmau-"), row["groups"]
+    return {
+        "id": row["id"],
+        "audio_id": f"./{split}-audios/{row['id']}.wav",
+        "question": row["question"],
+        "choices": row["choices"],
+        **_gold(row),
+        "dataset": groups["source"],
+        "task": groups["type"],
+        "split": split,
+        "category": groups["category"],
+        "sub-category": groups["sub_category"],
+        "difficulty": groups["difficulty"],
+        "model_output": text,
+        "model_prediction": text,
+    }
+
+
+def _mmar(row: Row, text: str) -> dict[str, Any]:
+    groups = row["groups"]
+    return {
+        "id": row["id"],
+        "audio_path": f"./audio/{row['id']}.wav",
+        "question": row["question"],
+        "choices": row["choices"],
+        **_gold(row),
+        "modality": groups["type"],
+        "category": groups["category"],
+        "sub-category": groups["sub_category"],
+        "language": groups["language"],
+        "source": groups["source"],
+        "answer_prediction": text,
+    }
+
+
+def _mmsu(row: Row, text: str) -> dict[str, Any]:
+    groups = row["groups"]
+    options = zip_longest((f"choice_{letter}" for letter in "abcd"), row["choices"], fillvalue="")
+    return {
+        "id": row["id"],
+        "question": row["question"],
+        **dict(options),
+        **_gold(row, "answer_gt"),
+        "response": text,
+        "task_name": groups["task_name"],
+        "category": groups["category"],
+        "sub-category": groups["sub_category"],
+        "sub-sub-category": groups["sub_sub_category"],
+        "linguistics_sub_discipline": groups["linguistics_sub_discipline"],
+    }
+
+
+def _dcase(row: Row, text: str) -> dict[str, Any]:
+    return {"question": row["id"], "answer": " ".join(text.split())}
+
+
+FORMATS: dict[str, SubmissionFormat] = {
+    "mmau-test-mini": SubmissionFormat(".json", _mmau),
+    "mmau-test": SubmissionFormat(".json", _mmau),
+    "mmar": SubmissionFormat(".jsonl", _mmar),
+    "mmsu-2506.04779": SubmissionFormat(".jsonl", _mmsu),
+    "dcase2025-task5": SubmissionFormat(".csv", _dcase),
+    "dcase2026-task5-dev": SubmissionFormat(".csv", _dcase),
+    "dcase2026-task5-eval": SubmissionFormat(".csv", _dcase),
+}

@@ -1,0 +1,182 @@
+"""The benchmarks' own scoring rules, re-implemented from their descriptions, defects included. Ours is the strict one.
+
+A rule takes what was submitted, the options and the gold answer; it says right, wrong, or None: the official program leaves
+the item out of the denominator. Known defects of each rule stand in its docstring; `ambiguous_items` computes which items of
+a benchmark they touch. Parsing is `answers.py`'s business: nothing here decides which option a completion chooses.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+
+from audiomcq.answers import parse_answer
+from audiomcq.examples import Row, row_key
+
+Rule = Callable[[str, Sequence[str], str], bool | None]
+Submit = Callable[[Sequence[str], int | None, str], str]
+
+_WORD = re.compile(r"\b\w+\b")
+_PREFIX = re.compile(r"^\s*(?:\([A-Za-z]\)\s*|[A-Za-z][.):]\s+)(?=\S)")
+
+
+def token_set_rule(text: str, choices: Sequence[str], answer: str) -> bool:
+    """MMAU (Sakshi113/MMAU@110127f) and MMAR (ddlBoJack/MMAR@3bce090): every word of the gold answer was said, and no word
+    that only other options have.
+
+    Known defects: order and repetition of words do not count, so "From near to far" is right where the gold is "From far to
+    near" (12 options on 9 items of MMAU test-mini, 28 on 20 of MMAR); an article in a full sentence can make a right answer
+    wrong ("The answer is X" costs a perfect model 9 points); a bare letter is wrong; signs are no words ("C#" is "C"). The
+    official programs also skip items that have no prediction key; our exports write the key for every item.
+    """
+    said, gold = _words(text), _words(answer)
+    forbidden = frozenset[str]().union(*map(_words, choices)) - gold
+    return bool(said) and gold <= said and said.isdisjoint(forbidden)
+
+
+def letter_rule(text: str, choices: Sequence[str], answer: str) -> bool | None:
+    """MMSU (dingdongwang/MMSU@217d1d3): the first character is the letter, or else the last but one; A to D alone count.
+
+    Known defects: what has neither is left out of the denominator (a tagged or lower-case letter, "**B**", a sentence
+    without its full stop), so that an accuracy is over a remainder; letters are read out of words ("Cough" is C, "And so
+    B." is A, "Clearly the answer is B." is C). An empty text and "None" do stay in the denominator, as wrong.
+    """
+    reply = text.strip().replace("\n", "")
+    if reply in ("", "None"):
+        return False
+    letter = next((character for character in (reply[0], *reply[-2:-1]) if character in "ABCD"), None)
+    if letter is None:
+        return None
+    index = "ABCD".index(letter)
+    return index < len(choices) and choices[index] == answer
+
+
+def printed_option_rule(text: str, choices: Sequence[str], answer: str) -> bool:
+    """DCASE 2025 Task 5 (top-1): the option exactly as the question file prints it, its letter included.
+
+    Known defects: an option without its printed letter, or the letter alone, is wrong. The organisers' program could not be
+    read; this is the stated metric on the stated submission format.
+    """
+    return text.strip() == answer.strip()
+
+
+def unprefixed_option_rule(text: str, choices: Sequence[str], answer: str) -> bool:
+    """DCASE 2026 Task 5 (top-1): the text names one option exactly once option prefixes ("A.", "B)", "(a)") are away.
+
+    First match wins, in this order: the text as it stands; the text without a prefix; as it stands against the options
+    without theirs; both without. The later comparisons are for text that no earlier one matched, so that an option that
+    itself looks prefixed ("A. Smith") keeps its name.
+
+    Known defects: case, quotes and closing full stops make a right answer wrong; a bare letter is wrong. The organisers'
+    program could not be read; exactness and prefixes are the stated rule, the order of the comparisons is our reading.
+    """
+    bare = strip_prefix(text)
+    plain, stripped = [choice.strip() for choice in choices], [strip_prefix(choice) for choice in choices]
+    for said, options in ((text.strip(), plain), (bare, plain), (text.strip(), stripped), (bare, stripped)):
+        if said in options:
+            return choices[options.index(said)] == answer
+    return False
+
+
+def same_text_rule(text: str, choices: Sequence[str], answer: str) -> bool:
+    """AudioMCQ's own rows: the gold answer's text up to case, as in the accuracy reward published with arXiv 2509.21060.
+
+    Known defects: a letter, a closing full stop or a second blank makes a right answer wrong.
+    """
+    return text.strip().lower() == answer.strip().lower()
+
+
+def strip_prefix(option: str) -> str:
+    """An option without the letter printed before it: "(A) Man", "A. Man" and "a) Man" are "Man"; a bare letter stays."""
+    return _PREFIX.sub("", option).strip()
+
+
+def submit_option(choices: Sequence[str], choice: int | None, completion: str) -> str:
+    """What is handed in for one answer: the chosen option's text alone, else what was said, without its answer tag."""
+    return choices[choice] if choice is not None else parse_answer(completion, choices).text
+
+
+def submit_letter(choices: Sequence[str], choice: int | None, completion: str) -> str:
+    """The chosen option's letter, else nothing: the letter rule counts an empty answer as wrong and would drop, or read a
+    letter out of, any other."""
+    return ascii_uppercase[choice] if choice is not None else ""
+
+
+@dataclass(frozen=True)
+class OfficialScore:
+    """What the official program reports. `n_scored` below `n_total` means that it left items out; `accuracy` is over the rest.
+
+    Attributes:
+        accuracy: right / scored as a fraction, or the mean of that over the parts where the benchmark averages over parts.
+        parts: accuracy of each such part, empty otherwise.
+    """
+
+    n_total: int
+    n_scored: int
+    n_correct: int
+    accuracy: float
+    parts: dict[str, float]
+
+
+def official_score(
+    rule: Rule, rows: Iterable[Row], texts: Mapping[str, str], average_over: str | None = None
+) -> OfficialScore:
+    """Score submitted texts (by row key) as the benchmark does. A row without a text counts as an empty one.
+
+    Args:
+        average_over: name of the group whose parts weigh equally (DCASE 2025: its three subsets).
+
+    Raises:
+        ValueError: a row has no gold answer; such a benchmark is scored by its organisers.
+    """
+    verdicts: dict[str, list[bool | None]] = defaultdict(list)
+    for row in rows:
+        if row["answer"] is None:
+            raise ValueError(f"{row_key(row)} has no gold answer: export the predictions and submit them")
+        part = row["groups"][average_over] if average_over else ""
+        verdicts[part].append(rule(texts.get(row_key(row), ""), row["choices"], row["answer"]))
+    parts = {part: _accuracy(of_part) for part, of_part in sorted(verdicts.items())}
+    every = [verdict for of_part in verdicts.values() for verdict in of_part]
+    return OfficialScore(
+        n_total=len(every),
+        n_scored=sum(verdict is not None for verdict in every),
+        n_correct=every.count(True),
+        accuracy=sum(parts.values()) / len(parts) if parts else 0.0,
+        parts=parts if average_over else {},
+    )
+
+
+@dataclass(frozen=True)
+class AmbiguousItem:
+    """An item on which a rule accepts wrong options, and which."""
+
+    row_key: str
+    answer: str
+    accepted: tuple[str, ...]
+
+
+def ambiguous_items(rows: Iterable[Row], rule: Rule, submit: Submit = submit_option) -> list[AmbiguousItem]:
+    """The items on which `rule` accepts an option that is not the gold answer: a benchmark's defect list, computed."""
+    found = []
+    for row in rows:
+        choices, answer = row["choices"], row["answer"]
+        wrong = [i for i, choice in enumerate(choices) if choice != answer]
+        accepted = tuple(choices[i] for i in wrong if rule(submit(choices, i, ""), choices, answer))
+        if accepted:
+            found.append(AmbiguousItem(row_key(row), answer, accepted))
+    return found
+
+
+def items_with_repeated_options(rows: Iterable[Row]) -> list[str]:
+    """Keys of the items that print one option twice (27 in MMAU test-mini). Strictly, each copy of the gold answer is right."""
+    return [row_key(row) for row in rows if len(set(row["choices"])) < len(row["choices"])]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.lower()))
+
+
+def _accuracy(verdicts: Sequence[bool | None]) -> float:
+    scored = [verdict for verdict in verdicts if verdict is not None]
+    return sum(scored) / len(scored) if scored else 0.0

@@ -1,0 +1,40 @@
+"""Votes that were never cast, in the columns of the vote table."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from datasets import Dataset
+
+from audiomcq.contribution.votes import VOTE_FEATURES
+from audiomcq.examples import row_key
+
+
+def vote(row: Mapping[str, Any], correct: bool = False, **columns: Any) -> dict[str, Any]:
+    """One vote: on silence, options as given, unless `columns` say otherwise. A wrong one chooses the option after the answer."""
+    gold = row["choices"].index(row["answer"])
+    return {
+        "row_key": row_key(row),
+        "voter": "voter0",
+        "revision": None,
+        "control": "silence",
+        "order": "given",
+        "mode": "generate",
+        "completion": "",
+        "choice": gold if correct else (gold + 1) % len(row["choices"]),
+        "correct": correct,
+        "option_logps": None,
+        **columns,
+    }
+
+
+def table(votes: Iterable[dict[str, Any]]) -> Dataset:
+    return Dataset.from_list(list(votes), VOTE_FEATURES)
+
+
+def votes_for(rows: Dataset, right: Mapping[int, int], voters: int = 3, **columns: Any) -> list[dict[str, Any]]:
+    """Of the row at `index`, the first `right[index]` voters are right; of others, none."""
+    return [
+        vote(row, voter < right.get(index, 0), voter=f"voter{voter}", **columns)
+        for index, row in enumerate(rows)
+        for voter in range(voters)
+    ]
