@@ -14,12 +14,17 @@ import yaml
 from trl import ModelConfig, TrlParser
 
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
+from audiomcq.construction.decontamination import AuditArguments
 from audiomcq.contribution.probe import ProbeArguments
 from audiomcq.contribution.report import ReportArguments
 from audiomcq.contribution.split import Rule, SplitArguments
 from audiomcq.datasets import PARADIGMS
-from audiomcq.evaluation.predictions import AnswerArguments
+from audiomcq.evaluation.answering import AnswerArguments
+from audiomcq.evaluation.forgetting import ForgettingArguments
+from audiomcq.evaluation.results import ScoreArguments
+from audiomcq.evaluation.selection import SelectArguments
 from audiomcq.publishing.dataset import PublishArguments
+from audiomcq.publishing.export import ExportArguments
 from audiomcq.publishing.model import PublishModelArguments
 
 ROOT = Path(__file__).parents[1]
@@ -35,10 +40,11 @@ OPTIONS = {
     "answer": (AnswerArguments,),
     "dataset": (PublishArguments,),
     "model": (PublishModelArguments,),
-}
-OWN_OPTIONS = {
-    "score": ("evaluate/score.py", "ScoreArguments"),
-    "export": ("publish/export.py", "ExportArguments"),
+    "export": (ExportArguments,),
+    "score": (ScoreArguments,),
+    "select_checkpoint": (SelectArguments,),
+    "audit_overlap": (AuditArguments,),
+    "forgetting": (ForgettingArguments,),
 }
 NOT_A_STAGE = {
     "contribution_filter/probe.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
@@ -48,6 +54,9 @@ NOT_A_STAGE = {
     "evaluate/score.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "publish/model.py": "run in publishing/test_model.py",
     "publish/export.py": "run in publishing/test_model_export.py",
+    "evaluate/select_checkpoint.py": "run in test_further_evaluation_recipes_run_as_typed",
+    "evaluate/audit_overlap.py": "run in test_further_evaluation_recipes_run_as_typed",
+    "evaluate/forgetting.py": "run in test_further_evaluation_recipes_run_as_typed",
     "demo/demo.py": "ten minutes; runs the recipes that are run here",
     "minimal/grpo_audio_loop.py": "run in test_minimal_loop.py",
     "publish/dataset.py": "run in publishing/test_dataset.py",
@@ -85,11 +94,7 @@ def test_every_yaml_is_built_strictly_and_opens_with_its_launch_line(
         assert "# Launch: " in text
         launched = re.search(r"recipes/\S+\.py", text)[0]
         assert (ROOT / launched).is_file()
-    if path.stem in OWN_OPTIONS:
-        script, name = OWN_OPTIONS[path.stem]
-        kinds = (getattr(load(ROOT / "recipes" / script), name),)
-    else:
-        kinds = OPTIONS[path.stem]
+    kinds = OPTIONS[path.stem]
     # Whether this machine has a GPU with bf16 says nothing about the file.
     TrlParser(kinds).parse_args_and_config(
         ["--config", str(path), *(["--use_cpu", "true", "--output_dir", "unused"] if len(kinds) == 3 else [])]
@@ -140,6 +145,7 @@ def test_every_paradigm_trains_two_steps_of_both_stages(
         script = ROOT / "recipes" / paradigm / f"{stage}.py"
         output = tmp_path / stage
         options = {**SMOKE, "dataset": rows_folder, "model_name_or_path": source, "output_dir": output}
+        options["benchmarks_to_avoid"] = f"audiomcq-rows={rows_folder / 'train.jsonl'}"
         if stage == "grpo":
             options |= {"num_generations": 2, "max_completion_length": 4}
         config = ["--config", str(script.parent / "tiny" / f"{stage}.yaml")]
@@ -148,6 +154,8 @@ def test_every_paradigm_trains_two_steps_of_both_stages(
         assert record["finished"]
         assert record["settings"]["paradigm"] == paradigm
         assert record["gold_check"]["rows"] == record["gold_check"]["right"] == record["rows"] > 0
+        overlap = record["benchmark_overlap"]["overlaps"]["audiomcq-rows"]
+        assert overlap["clip_content"] == {"rows": record["rows"], "items": record["rows"]}
         assert (output / "model.safetensors").is_file()
         source = output if paradigm != "single_stage" else model_folder
 
@@ -191,6 +199,35 @@ def test_filter_and_evaluation_recipes_run_one_after_the_other(
     results = json.loads((scores / "results.json").read_text())
     assert results["models"]["tiny"]["n_total"] == 16
     assert (scores / "results.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_further_evaluation_recipes_run_as_typed(rows_folder: Path, model_folder: Path, tmp_path: Path) -> None:
+    """As real processes: a checkpoint is picked, training rows are audited, forgetting is checked."""
+    run = tmp_path / "run"
+    for step in (5, 10):
+        shutil.copytree(model_folder, run / f"checkpoint-{step}")
+    question = {"question": "Which is higher?", "choices": ["low", "high"], "answer": "high"}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(question) + "\n")
+    rows = rows_folder / "train.jsonl"
+    steps = [
+        ("select_checkpoint", {"run": run, "dataset": rows_folder, "dataset_split": "train"}, "selection.json"),
+        ("audit_overlap", {"dataset": rows_folder, "benchmarks": f"audiomcq-rows={rows}"}, "overlap.json"),
+        ("forgetting", {"before": model_folder, "after": model_folder, "text_questions": tmp_path / "questions.jsonl"},
+         "forgetting.json"),
+    ]  # fmt: skip
+    found = {}
+    for name, options, result in steps:
+        folder = ROOT / "recipes" / "evaluate"
+        words = [sys.executable, folder / f"{name}.py", "--config", folder / "tiny" / f"{name}.yaml",
+                 *arguments({**options, "output_dir": tmp_path / name})]  # fmt: skip
+        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found[name] = json.loads((tmp_path / name / result).read_text())
+    # Of equally good ones the earlier
+    assert found["select_checkpoint"]["best"] == "checkpoint-5"
+    assert found["audit_overlap"]["overlaps"]["audiomcq-rows"]["clip_content"]["rows"] == 16
+    assert found["forgetting"]["text_questions"]["change"]["value"] == 0.0
 
 
 @pytest.mark.slow

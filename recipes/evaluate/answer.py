@@ -1,20 +1,24 @@
-"""Answer the questions of a data set with and without audio.
+"""Answer the questions of a data set with and without audio; a killed run goes on where it stopped.
 
 accelerate launch recipes/evaluate/answer.py --config recipes/evaluate/tiny/answer.yaml
 """
 
 from pathlib import Path
 
-from accelerate import PartialState
+from rich.console import Console
 
-from audiomcq.datasets import load_rows
-from audiomcq.evaluation.predictions import AnswerArguments, answer_with_and_without, write_predictions
+from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_parity
+from audiomcq.evaluation.questions import load_questions
+from audiomcq.examples import row_key
 from audiomcq.run import clear_errors, parse, set_up_logging
 
 if __name__ == "__main__":
     (args,) = parse((AnswerArguments,), Path(__file__).parent / "tiny" / "answer.yaml")
     set_up_logging()
     with clear_errors():
-        rows = load_rows(args.dataset, args.dataset_split, args.dataset_config, args.audio_root)
-        answers = answer_with_and_without(args, rows, PartialState().device)
-        write_predictions(Path(args.output_dir) / f"{Path(args.model).name}.jsonl", answers)
+        rows, benchmark = load_questions(args)
+        left_out = [row_key(row) for row in benchmark.missing_audio] if benchmark else []
+        if args.check_parity:
+            Console().print(str(check_parity(args, rows)), markup=False, soft_wrap=True)
+        else:
+            answer_rows(args, rows, left_out)

@@ -4,6 +4,7 @@ Decoding is soundfile's: wav, flac, ogg and mp3 need nothing but the pip wheel. 
 first (`ffmpeg -i clip.m4a clip.flac`).
 """
 
+import hashlib
 import io
 import logging
 import math
@@ -107,6 +108,20 @@ def audio_bytes(source: AudioSource, root: str | Path | None = None) -> bytes:
     if not content:
         raise AudioError(f"{describe(source)}: the file is empty (0 bytes); fetch it again")
     return content
+
+
+def stored_size(source: AudioSource, root: str | Path | None = None) -> int | None:
+    """Bytes of a clip as it is stored, None where it is not at hand."""
+    if isinstance(source, dict) and source.get("bytes") is not None:
+        return len(source["bytes"])
+    path = source.get("path") if isinstance(source, dict) else source
+    file = Path(root or "", path) if isinstance(path, str | Path) and path else None
+    return file.stat().st_size if file is not None and file.is_file() else None
+
+
+def stored_digest(source: AudioSource, root: str | Path | None = None) -> str:
+    """Hash of a clip's bytes as they are stored: equal for copies of a file, not for two encodings of one sound."""
+    return hashlib.blake2b(audio_bytes(source, root), digest_size=16).hexdigest()
 
 
 def cut(waveform: np.ndarray, max_seconds: float) -> tuple[np.ndarray, bool]:

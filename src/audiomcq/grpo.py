@@ -23,6 +23,7 @@ from trl import GRPOTrainer, ModelConfig
 from audiomcq.audio import describe
 from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch
 from audiomcq.configs import AudioGRPOConfig, DataArguments
+from audiomcq.construction.decontamination import audit_training
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.examples import Row, row_key
 from audiomcq.models import LALM, loadable_by_name, set_trainable
@@ -232,5 +233,5 @@ def _image_token(config: Any) -> Iterator[None]:
 def main(default_config: Path, argv: list[str] | None = None) -> AudioGRPOConfig:
     """Entry point of every recipes/*/grpo.py; returns the options of the run."""
     data, args, model = parse((DataArguments, AudioGRPOConfig, ModelConfig), default_config, argv)
-    train_stage("grpo", AudioGRPOTrainer, data, args, model)
+    train_stage("grpo", AudioGRPOTrainer, data, args, model, audit_training)
     return args

@@ -46,6 +46,9 @@ class PromptStyle:
 
 AUDIOMCQ_STYLE = PromptStyle(PROMPT_VERSION, SYSTEM_PROMPT, question_prompt)
 MMSU_STYLE = PromptStyle("mmsu-217d1d3", None, mmsu_prompt)
+PLAIN_STYLE = PromptStyle("plain-1", None, lambda question, choices: question)
+"""The request alone, for what is no choice among options."""
+TRANSCRIPTION_REQUEST = "Transcribe the speech into text."
 
 
 def answer_target(answer: str) -> str:

@@ -6,7 +6,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -62,9 +62,19 @@ def parse(
 
 
 def train_stage(
-    stage: str, trainer_class: type, data: DataArguments, args: AudioSFTConfig | AudioGRPOConfig, model: ModelConfig
+    stage: str,
+    trainer_class: type,
+    data: DataArguments,
+    args: AudioSFTConfig | AudioGRPOConfig,
+    model: ModelConfig,
+    audit: Callable[..., dict[str, Any]],
 ) -> None:
-    """Train one stage of a paradigm and save the result to `args.output_dir`."""
+    """Train one stage of a paradigm and save the result to `args.output_dir`.
+
+    Args:
+        audit: what the rows have in common with `data.benchmarks_to_avoid` (`audiomcq.construction.decontamination`, which is
+            above this floor).
+    """
     set_up_logging(logging.INFO if args.log_level == "passive" else args.get_process_log_level())
     with clear_errors():
         output = Path(args.output_dir)
@@ -80,6 +90,7 @@ def train_stage(
         )
         rows = stage_rows(rows, data.paradigm, stage, data.mixed_seed)
         gold = check_gold(rows)
+        overlap = audit(rows, data.benchmarks_to_avoid, data.audio_root) if data.benchmarks_to_avoid else None
         seen = check_unseen(rows, Path(model.model_name_or_path or "")) if data.paradigm != "single_stage" else []
         evaluation = (
             load_rows(data.dataset, data.eval_split, data.dataset_config, data.audio_root) if data.eval_split else None
@@ -104,6 +115,7 @@ def train_stage(
             "rows": len(rows),
             "rows_by_contribution": _count_contributions(rows),
             "gold_check": gold,
+            "benchmark_overlap": overlap,
             "cut_clips": trainer.encoder.cut_clips,
             "parameter_groups": groups,
             "processes": trainer.accelerator.num_processes,

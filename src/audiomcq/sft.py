@@ -20,6 +20,7 @@ from trl import ModelConfig, SFTTrainer
 from audiomcq.audio import audio_seconds
 from audiomcq.collation import PromptEncoder, SFTCollator
 from audiomcq.configs import AudioSFTConfig, DataArguments
+from audiomcq.construction.decontamination import audit_training
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.models import LALM, set_trainable
 from audiomcq.run import FollowEpoch, SafeTrainer, parse, train_stage
@@ -122,5 +123,5 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
 def main(default_config: Path, argv: list[str] | None = None) -> AudioSFTConfig:
     """Entry point of every recipes/*/sft.py; returns the options of the run."""
     data, args, model = parse((DataArguments, AudioSFTConfig, ModelConfig), default_config, argv)
-    train_stage("sft", AudioSFTTrainer, data, args, model)
+    train_stage("sft", AudioSFTTrainer, data, args, model, audit_training)
     return args

@@ -1,4 +1,4 @@
-"""Prediction files: both controls are asked, files are whole, and what is no prediction file is named."""
+"""Prediction files: appended batch by batch, whole when they are done, and what is no prediction file is named."""
 
 from pathlib import Path
 
@@ -6,29 +6,30 @@ import pytest
 from datasets import Dataset
 
 from audiomcq.evaluation.predictions import (
-    AnswerArguments,
-    answer_with_and_without,
+    PartWriter,
+    fingerprint,
+    finish_run,
+    prediction_files,
+    read_done,
     read_predictions,
+    read_run,
+    start_run,
     write_predictions,
 )
 from audiomcq.examples import row_key
 from audiomcq.generation import Answer
 
+SETTINGS = {"model": "m", "orders": ["given"], "batch_size": 2}
 
-def test_every_row_is_answered_with_its_audio_and_on_silence(model_folder: Path, rows: Dataset) -> None:
-    few = rows.select(range(3))
-    args = AnswerArguments(model=str(model_folder), dtype="float32", batch_size=2, max_new_tokens=4)
-    answers = answer_with_and_without(args, few)
-    keys = [row_key(row) for row in few]
-    assert [answer.row_key for answer in answers] == keys + keys
-    assert [answer.control for answer in answers] == ["audio"] * 3 + ["silence"] * 3
-    assert [a.completion for a in answers[:3]] != [a.completion for a in answers[3:]]
+
+def answered(rows: Dataset, control: str = "audio") -> list[Answer]:
+    return [Answer(row_key(row), control, "given", "<answer>low</answer>", 0, True) for row in rows]
 
 
 def test_what_is_written_is_read_back_by_control(tmp_path: Path) -> None:
     answers = [
-        Answer("sound_x_1", "audio", "given", "<answer>größer\n</answer>", 1, True),
-        Answer("sound_x_1", "silence", "given", "", None, False),
+        Answer("sound_x_1", "audio", "given", "<answer>größer\n\u2028</answer>", 1, True),
+        Answer("sound_x_1", "silence", "given", "half a pair: \ud83d", None, False),
     ]
     write_predictions(tmp_path / "new" / "model.jsonl", answers)
     read = read_predictions(tmp_path / "new" / "model.jsonl")
@@ -38,14 +39,107 @@ def test_what_is_written_is_read_back_by_control(tmp_path: Path) -> None:
 
 def test_models_whose_names_hold_a_dot_do_not_overwrite_each_other(tmp_path: Path) -> None:
     for name in ("qwen2.5-omni.jsonl", "qwen2.jsonl"):
-        write_predictions(tmp_path / name, [Answer(name, "audio", "given", "", None, False)])
-    assert read_predictions(tmp_path / "qwen2.jsonl")["audio"][0]["row_key"] == "qwen2.jsonl"
-    assert read_predictions(tmp_path / "qwen2.5-omni.jsonl")["audio"][0]["row_key"] == "qwen2.5-omni.jsonl"
+        start_run(tmp_path / name, {"model": name}, ["audio"])
+        PartWriter(tmp_path / name, 0).append([Answer(name, "audio", "given", "", None, False)])
+    for name in ("qwen2.5-omni.jsonl", "qwen2.jsonl"):
+        assert [key for key, _, _ in read_done(tmp_path / name)] == [name]
+        assert read_run(tmp_path / name)["settings"] == {"model": name}
 
 
-def test_a_missing_an_empty_and_a_foreign_file_are_named(tmp_path: Path) -> None:
+def test_a_missing_an_empty_a_foreign_and_an_unfinished_file_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "foreign.jsonl").write_text("id,answer\n")
-    for name, says in (("missing", "no such prediction file"), ("empty", "is empty"), ("foreign", "JSON lines")):
+    (tmp_path / "keyless.jsonl").write_text('{"row_key": "a", "completion": ""}\n{"id": "b"}\n')
+    (tmp_path / "list.jsonl").write_text("[1]\n")
+    (tmp_path / "begun.rank0.part").write_text("")
+    for name, says in (
+        ("missing", "no such prediction file"),
+        ("empty", "is empty"),
+        ("foreign", "JSON lines"),
+        ("keyless", "1 lines have no row_key or no completion, the first: line 2"),
+        ("list", "line 1 is a list"),
+        ("begun", "unfinished"),
+    ):
         with pytest.raises(ValueError, match=rf"{name}\.jsonl.*{says}"):
             read_predictions(tmp_path / f"{name}.jsonl")
+
+
+def test_unfinished_runs_are_named_and_not_scored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match="no prediction files"):
+        prediction_files(tmp_path)
+    (tmp_path / "begun.v2.rank1.part").write_text("")
+    with pytest.raises(ValueError, match=r"begun\.v2 not finished"):
+        prediction_files(tmp_path)
+    (tmp_path / "done.jsonl").write_text("{}\n")
+    assert [file.name for file in prediction_files(tmp_path)] == ["done.jsonl"]
+    assert "left out: begun.v2" in caplog.text
+
+
+def test_a_line_of_another_program_needs_a_row_and_a_completion_alone(tmp_path: Path) -> None:
+    (tmp_path / "other.jsonl").write_text('{"row_key": "a", "completion": "B"}\n')
+    assert read_predictions(tmp_path / "other.jsonl") == {
+        "audio": [{"control": "audio", "order": "given", "row_key": "a", "completion": "B"}]
+    }
+
+
+def test_a_line_that_a_killed_run_left_half_written_is_dropped_and_done_again(tmp_path: Path, rows: Dataset) -> None:
+    path, answers = tmp_path / "model.jsonl", answered(rows)
+    start_run(path, SETTINGS, ["audio"])
+    PartWriter(path, 0).append(answers[:3])
+    part = tmp_path / "model.rank0.part"
+    part.write_bytes(part.read_bytes()[:-7])
+    assert [key for key, _, _ in read_done(path)] == [answer.row_key for answer in answers[:2]]
+    PartWriter(path, 0).append(answers[2:])
+    assert len(read_done(path)) == len(answers)
+
+
+def test_a_broken_line_in_the_middle_is_an_error_and_not_a_killed_run(tmp_path: Path) -> None:
+    (tmp_path / "model.rank0.part").write_text(
+        '{"row_key": "a", "contr\n{"row_key": "b", "control": "c", "order": "d"}\n'
+    )
+    with pytest.raises(ValueError, match="line 1"):
+        read_done(tmp_path / "model.jsonl")
+
+
+def test_a_finished_file_is_in_the_order_of_the_rows_whoever_answered_them_when(tmp_path: Path, rows: Dataset) -> None:
+    answers = answered(rows) + answered(rows, "silence")
+    for name, batches in (("one", [answers]), ("two", [answers[9:], answers[:9]])):
+        path = tmp_path / f"{name}.jsonl"
+        start_run(path, SETTINGS, ["audio", "silence"])
+        for rank, batch in enumerate(batches):
+            PartWriter(path, rank).append(batch)
+        finish_run(path, rows, ["given"])
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+    assert not list(tmp_path.glob("*.part"))
+    assert [line["row_key"] for line in read_predictions(path)["silence"]] == [row_key(row) for row in rows]
+
+
+def test_an_unanswered_row_keeps_a_run_from_being_finished(tmp_path: Path, rows: Dataset) -> None:
+    start_run(tmp_path / "m.jsonl", SETTINGS, ["audio"])
+    PartWriter(tmp_path / "m.jsonl", 0).append(answered(rows)[:-1])
+    with pytest.raises(ValueError, match=r"1 predictions are missing.*sound_tones_15"):
+        finish_run(tmp_path / "m.jsonl", rows, ["given"])
+    assert not (tmp_path / "m.jsonl").exists()
+
+
+def test_another_run_is_not_mixed_into_a_file(tmp_path: Path, rows: Dataset) -> None:
+    path = tmp_path / "m.jsonl"
+    start_run(path, SETTINGS, ["audio"])
+    start_run(path, {**SETTINGS, "model": "never mind: nothing is answered yet"}, ["audio"])
+    start_run(path, SETTINGS, ["audio"])
+    PartWriter(path, 0).append(answered(rows))
+    with pytest.raises(ValueError, match=r"another run \(model 'm', now 'n'\)"):
+        start_run(path, {**SETTINGS, "model": "n"}, ["audio"])
+    start_run(path, SETTINGS, ["silence"])
+    assert read_run(path)["controls"] == ["audio", "silence"]
+    (tmp_path / "m.run.json").unlink()
+    with pytest.raises(ValueError, match="without their record"):
+        start_run(path, SETTINGS, ["audio"])
+
+
+def test_the_fingerprint_is_of_the_questions_and_not_of_their_order_or_labels(rows: Dataset) -> None:
+    texts = list(rows.remove_columns(["audio"]))
+    relabelled = [{**row, "audio-contribution": None} for row in reversed(texts)]
+    assert fingerprint(rows) == fingerprint(texts) == fingerprint(relabelled)
+    turned = [{**texts[0], "choices": texts[0]["choices"][::-1]}, *texts[1:]]
+    assert fingerprint(turned) != fingerprint(texts)

@@ -163,6 +163,17 @@ def test_the_card_of_a_whole_model_says_that_its_talker_is_the_base_models(two_s
     assert card_problems("model", str(card)) == ([], [])
 
 
+def test_scores_without_silence_and_labels_say_so(two_stages: Path, tmp_path: Path) -> None:
+    results = write_results(tmp_path, "grpo")
+    content = json.loads(results.read_text())
+    content["models"]["grpo"] |= dict.fromkeys(("n_strong", "strong", "weak", "silent", "audio_gain"))
+    results.write_text(json.dumps(content))
+    card = card_of(options(two_stages, results=str(results), evaluated_on="org/tones"))
+    assert set(table(card.text, "Results")) == {"measure", "accuracy"}
+    assert "Silent accuracy and audio gain: not measured." in card.text
+    assert "None" not in card.text
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -1,70 +1,213 @@
-"""Prediction files: what a model answered, one JSON line per row and control."""
+"""Prediction files: what a model answered, one JSON line per row, control and option order.
 
+While a run goes on, every process appends to a part of its own, batch by batch; the last step writes `<name>.jsonl` in one
+piece and in the order of the rows. So a file is a finished run, and a run that was killed and started again leaves the same bytes.
+"""
+
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiomcq.collation import PromptEncoder
-from audiomcq.contribution.controls import silence_control
-from audiomcq.examples import Row
-from audiomcq.generation import Answer, answer_questions, audio_control
-from audiomcq.models import load_lalm
+from audiomcq.datasets import row_orders
+from audiomcq.evaluation.questions import texts_of
+from audiomcq.examples import Row, row_key
+from audiomcq.generation import Answer
 
-CONTROLS = ("audio", "silence")
+logger = logging.getLogger(__name__)
 
+RUN_SUFFIX = ".run.json"
+"""Record of the run, beside its predictions."""
 
-@dataclass
-class AnswerArguments:
-    """Options of recipes/evaluate/answer.py."""
+_LONE = "backslashreplace"
+# Half of a surrogate pair, as servers send it, has no UTF-8; so written it is JSON's own escape for it.
 
-    model: str = field(default="", metadata={"help": "Path or Hub id of the model."})
-    dataset: str = field(default="", metadata={"help": "Hub id, folder or file of rows."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
-    dataset_split: str = field(default="test", metadata={"help": "Split to answer."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
-    max_audio_seconds: float = field(default=30.0, metadata={"help": "Longer clips are cut to this many seconds."})
-    dtype: str = field(default="bfloat16", metadata={"help": "float32, bfloat16 or float16."})
-    batch_size: int = field(default=32, metadata={"help": "Questions per forward."})
-    max_new_tokens: int = field(default=64, metadata={"help": "Tokens of a completion at most."})
-    output_dir: str = field(default="outputs/predictions", metadata={"help": "Folder of the prediction files."})
+Key = tuple[str, str, str]
+"""Row key, control and option order: one prediction of a run."""
 
 
-def answer_with_and_without(args: AnswerArguments, rows: Sequence[Row], device: Any = None) -> list[Answer]:
-    """Answers to all rows with their audio, then on silence as long as each clip."""
-    lalm = load_lalm(args.model, dtype=args.dtype, device=device)
-    encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, args.audio_root)
-    controls = (audio_control(args.audio_root), silence_control(None, args.audio_root))
-    return [
-        answer
-        for control in controls
-        for answer in answer_questions(
-            lalm, encoder, rows, control, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens
+def fingerprint(rows: Sequence[Row]) -> str:
+    """A hash of keys, questions, choices and answers, the same in any order of the rows."""
+    lines = (json.dumps([row_key(row), row["question"], row["choices"], row["answer"]]) for row in texts_of(rows))
+    return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
+
+
+def start_run(
+    path: Path,
+    settings: dict[str, Any],
+    controls: Sequence[str],
+    left_out: Sequence[str] = (),
+    write: bool = True,
+) -> None:
+    """Record what a run is, or make sure that it is the one that `path` and its parts already hold.
+
+    Args:
+        settings: all that decides an answer.
+        controls: what the rows are asked with; a later run may add some.
+        left_out: keys of items that cannot be asked, since their clips are not there.
+        write: False for all processes but one.
+
+    Raises:
+        ValueError: the folder holds predictions of another run; what differs is named.
+    """
+    record = _record_path(path)
+    started = path.is_file() or bool(_parts(path))
+    if started and not record.is_file():
+        raise ValueError(
+            f"{path}: predictions without their record {record.name}; choose another --output_dir or --name"
         )
+    before = json.loads(record.read_text()) if record.is_file() else {}
+    if started and (changed := [key for key in {**before["settings"], **settings}
+                                if before["settings"].get(key) != settings.get(key)]):  # fmt: skip
+        was = ", ".join(f"{key} {before['settings'].get(key)!r}, now {settings.get(key)!r}" for key in changed[:4])
+        raise ValueError(
+            f"{path}: holds the predictions of another run ({was}); go on with the settings that it was started with, or choose "
+            "another --output_dir or --name"
+        )
+    if write:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        controls = list(dict.fromkeys([*(before.get("controls", ()) if started else ()), *controls]))
+        content = {"settings": settings, "controls": controls, "left_out": sorted(left_out)}
+        _replace(record, json.dumps(content, indent=2) + "\n")
+
+
+def read_run(path: Path) -> dict[str, Any] | None:
+    """The record of the run that wrote a prediction file, None where it has none."""
+    record = _record_path(path)
+    return json.loads(record.read_text()) if record.is_file() else None
+
+
+class PartWriter:
+    """Appends answers to one process's part of a run; what a killed run left half-written is cut off first."""
+
+    def __init__(self, path: Path, rank: int) -> None:
+        self.path = _part_path(path, rank)
+        if self.path.is_file():
+            whole = self.path.read_bytes().rfind(b"\n") + 1
+            with self.path.open("r+b") as stream:
+                stream.truncate(whole)
+
+    def append(self, answers: Iterable[Answer]) -> None:
+        """Write one batch through to the file."""
+        with self.path.open("ab") as stream:
+            stream.write("".join(_line(answer.to_dict()) for answer in answers).encode("utf-8", _LONE))
+
+
+def read_done(path: Path) -> dict[Key, dict[str, Any]]:
+    """All predictions that a run has made so far, finished or not."""
+    done: dict[Key, dict[str, Any]] = {}
+    for file in [path, *_parts(path)]:
+        if file.is_file():
+            for line in _lines(file, torn_end=file != path):
+                done[line["row_key"], line["control"], line["order"]] = line
+    return done
+
+
+def finish_run(path: Path, rows: Sequence[Row], orders: Sequence[str]) -> None:
+    """Write the one file of a run from its parts, in the order of controls, rows and option orders, and remove the parts.
+
+    Raises:
+        ValueError: predictions are missing.
+    """
+    done, controls = read_done(path), read_run(path)["controls"]
+    wanted = [
+        (row_key(row), control, order)
+        for control in controls
+        for row in texts_of(rows)
+        for order in row_orders(row, orders)
     ]
+    if missing := [key for key in wanted if key not in done]:
+        raise ValueError(
+            f"{path}: {len(missing)} predictions are missing, the first: {missing[0]}; run answer.py again"
+        )
+    _replace(path, "".join(_line(done[key]) for key in wanted))
+    for part in _parts(path):
+        part.unlink()
 
 
 def write_predictions(path: Path, answers: Sequence[Answer]) -> None:
     """Write a prediction file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n" for answer in answers))
-    partial.replace(path)
+    _replace(path, "".join(_line(answer.to_dict()) for answer in answers))
 
 
 def read_predictions(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Predictions of a file by control.
+    """Predictions of a file by control. A line needs `row_key` and `completion`: other programs may have written it.
 
     Raises:
-        ValueError: the file is missing, empty or no JSON lines.
+        ValueError: the file is missing, empty, unfinished or no JSON lines.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such prediction file; run recipes/evaluate/answer.py first")
-    try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not a file of JSON lines ({error})") from error
+        part = "the run is unfinished; start" if _parts(path) else "no such prediction file; run"
+        raise ValueError(f"{path}: {part} recipes/evaluate/answer.py{' again' if _parts(path) else ' first'}")
+    lines = [{"control": "audio", "order": "given", **line} for line in _lines(path)]
     if not lines:
         raise ValueError(f"{path}: the file is empty")
-    return {control: [line for line in lines if line["control"] == control] for control in CONTROLS}
+    if bad := [number for number, line in enumerate(lines, 1) if not {"row_key", "completion"} <= line.keys()]:
+        raise ValueError(f"{path}: {len(bad)} lines have no row_key or no completion, the first: line {bad[0]}")
+    by_control: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        by_control.setdefault(line["control"], []).append(line)
+    return by_control
+
+
+def prediction_files(folder: Path) -> list[Path]:
+    """The finished runs of a folder. Unfinished ones are named in the log and left out.
+
+    Raises:
+        ValueError: no run is finished.
+    """
+    begun = {part.name.rpartition(".rank")[0] for part in folder.glob("*.rank*.part")}
+    files = [file for file in sorted(folder.glob("*.jsonl")) if file.stem not in begun]
+    unfinished = ", ".join(sorted(begun))
+    if not files:
+        what = (
+            f"{unfinished} not finished; start answer.py again"
+            if begun
+            else "no prediction files; run answer.py first"
+        )
+        raise ValueError(f"{folder}: {what}")
+    if begun:
+        logger.warning("%s: not finished and left out: %s", folder, unfinished)
+    return files
+
+
+def _lines(path: Path, torn_end: bool = False) -> Iterator[dict[str, Any]]:
+    """JSON objects of a file; with `torn_end` a last line without its end is left out."""
+    content = path.read_bytes()
+    if torn_end:
+        content = content[: content.rfind(b"\n") + 1]
+    for number, line in enumerate(content.decode("utf-8", "replace").split("\n"), 1):
+        if line.strip():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}: not a file of JSON lines (line {number}: {error})") from error
+            if not isinstance(record, dict):
+                raise ValueError(f"{path}: line {number} is a {type(record).__name__}, not a JSON object")
+            yield record
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(text.encode("utf-8", _LONE))
+    partial.replace(path)
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".jsonl") + RUN_SUFFIX)
+
+
+def _part_path(path: Path, rank: int) -> Path:
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.rank{rank}.part")
+
+
+def _parts(path: Path) -> list[Path]:
+    name = path.name.removesuffix(".jsonl")
+    return sorted(file for file in path.parent.glob("*.part") if file.name.rpartition(".rank")[0] == name)

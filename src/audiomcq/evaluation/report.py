@@ -17,12 +17,15 @@ Prediction = Mapping[str, Any]
 
 _COLUMNS = {
     "accuracy": "accuracy",
+    "official": "official",
     "strong": "strong",
     "weak": "weak",
     "silent": "silent",
     "audio_gain": "audio gain",
     "strong_audio_gain": "strong audio gain",
 }
+_OPTIONAL = {"official"}
+"""Columns that stand in a table only where some model has them."""
 _MISSING = "–"
 
 
@@ -47,9 +50,12 @@ class Scores:
         accuracy: correct with audio.
         strong: correct with audio on the strong rows, None where there are none.
         weak: correct with audio on the weak rows, None where there are none.
-        silent: correct with silence.
+        silent: correct with silence, None where silence was not asked; so are the gains.
         audio_gain: accuracy - silent accuracy.
         strong_audio_gain: the same on the strong rows, None where there are none.
+        official: accuracy by the benchmark's own rule, None where it has none.
+        n_official: what that rule left in its denominator.
+        n_missing: rows without a prediction, counted as wrong in all of the above.
     """
 
     n_total: int
@@ -59,51 +65,73 @@ class Scores:
     accuracy: Estimate
     strong: Estimate | None
     weak: Estimate | None
-    silent: Estimate
-    audio_gain: Estimate
+    silent: Estimate | None
+    audio_gain: Estimate | None
     strong_audio_gain: Estimate | None
+    official: Estimate | None = None
+    n_official: int | None = None
+    n_missing: int = 0
 
 
 def score(
-    predictions_audio: Iterable[Prediction], predictions_silence: Iterable[Prediction], strong: AbstractSet[str]
+    predictions_audio: Iterable[Prediction],
+    predictions_silence: Iterable[Prediction] | None,
+    strong: AbstractSet[str] | None,
 ) -> Scores:
     """Score one model's answers with audio against its answers to the same rows with silence.
 
     Args:
         predictions_audio: `row_key`, `control` ("audio"), `completion`, `choice` (index or None), `correct`.
-        predictions_silence: the same rows under another control, in any order.
-        strong: row keys with strong audio contribution.
+        predictions_silence: the same rows under another control, in any order; None where they were not asked.
+        strong: row keys with strong audio contribution; None where rows have no labels.
 
     Raises:
         ValueError: a row key occurs twice, the two sets hold different rows, a strong row has no prediction, a set
             holds answers of the wrong control, or there are no predictions.
     """
     audio = _by_key(predictions_audio, "with audio")
-    silence = _by_key(predictions_silence, "with silence")
-    _check_controls(audio, silence)
-    _check_rows(audio, silence, strong)
+    silence = None if predictions_silence is None else _by_key(predictions_silence, "with silence")
+    _check_controls(audio, silence or {})
+    _check_rows(audio, audio if silence is None else silence, strong or ())
     keys = sorted(audio)
-    is_strong = np.array([key in strong for key in keys])
+    is_strong = np.array([strong is not None and key in strong for key in keys])
+    is_weak = ~is_strong & (strong is not None)
     heard = np.array([bool(audio[key]["correct"]) for key in keys])
-    unheard = np.array([bool(silence[key]["correct"]) for key in keys])
-    gains = heard.astype(float) - unheard
+    unheard = None if silence is None else np.array([bool(silence[key]["correct"]) for key in keys])
+    gains = None if unheard is None else heard.astype(float) - unheard
     return Scores(
         n_total=len(keys),
         n_strong=int(is_strong.sum()),
         n_parsed=_parsed(audio),
-        n_parsed_silent=_parsed(silence),
-        accuracy=_accuracy(heard),
-        strong=_accuracy(heard[is_strong]) if is_strong.any() else None,
-        weak=_accuracy(heard[~is_strong]) if not is_strong.all() else None,
-        silent=_accuracy(unheard),
-        audio_gain=_gain(gains),
-        strong_audio_gain=_gain(gains[is_strong]) if is_strong.any() else None,
+        n_parsed_silent=_parsed(silence or {}),
+        accuracy=accuracy_of(heard),
+        strong=accuracy_of(heard[is_strong]) if is_strong.any() else None,
+        weak=accuracy_of(heard[is_weak]) if is_weak.any() else None,
+        silent=None if unheard is None else accuracy_of(unheard),
+        audio_gain=None if gains is None else gain_of(gains),
+        strong_audio_gain=gain_of(gains[is_strong]) if gains is not None and is_strong.any() else None,
     )
+
+
+def accuracy_of(correct: Sequence[bool] | np.ndarray) -> Estimate:
+    """Share of correct answers and its Wilson interval."""
+    right = int(np.sum(correct))
+    return Estimate(right / len(correct), wilson_interval(right, len(correct)))
+
+
+def gain_of(differences: Sequence[float] | np.ndarray) -> Estimate:
+    """Mean of paired differences and its bootstrap interval."""
+    return Estimate(float(np.mean(differences)), paired_bootstrap(differences))
 
 
 def markdown_table(scores: Mapping[str, Scores], baselines: Mapping[str, float]) -> str:
     """A GitHub table in percent, intervals in brackets: one line per model, then one per trivial baseline."""
-    head, *body = [[cell.replace("|", "\\|") for cell in line] for line in _lines(scores, baselines)]
+    return markdown(_lines(scores, baselines))
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A GitHub table of its header and its body, numbers on the right."""
+    head, *body = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body)) + "\n"
 
@@ -137,8 +165,9 @@ def plot_scores(scores: Mapping[str, Scores], path: str | Path) -> None:
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.add_subplot()
     width = 0.8 / len(scores)
+    columns = _columns(scores)
     for index, (model, result) in enumerate(scores.items()):
-        estimates = [(place, estimate) for place, name in enumerate(_COLUMNS) if (estimate := getattr(result, name))]
+        estimates = [(place, estimate) for place, name in enumerate(columns) if (estimate := getattr(result, name))]
         axes.bar(
             [place + (index - (len(scores) - 1) / 2) * width for place, _ in estimates],
             [100 * estimate.value for _, estimate in estimates],
@@ -148,7 +177,7 @@ def plot_scores(scores: Mapping[str, Scores], path: str | Path) -> None:
             label=model,
         )
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(_COLUMNS)), [label.replace(" audio", "\naudio") for label in _COLUMNS.values()])
+    axes.set_xticks(range(len(columns)), [label.replace(" audio", "\naudio") for label in columns.values()])
     axes.set_xlabel("measure (gain: with audio - with silence)")
     axes.set_ylabel("percent of rows, 95 % interval")
     _finish(figure, axes, path)
@@ -191,7 +220,7 @@ def _by_key(predictions: Iterable[Prediction], name: str) -> dict[str, Predictio
             twice.append(prediction["row_key"])
         rows[prediction["row_key"]] = prediction
     if twice:
-        raise ValueError(f"{len(twice)} predictions {name} repeat a row key: {_named(twice)}; keep one per row")
+        raise ValueError(f"{len(twice)} predictions {name} repeat a row key: {named(twice)}; keep one per row")
     if not rows:
         raise ValueError(f"there are no predictions {name}")
     return rows
@@ -201,23 +230,23 @@ def _check_controls(audio: Mapping[str, Prediction], silence: Mapping[str, Predi
     deaf = [key for key, prediction in audio.items() if prediction["control"] != "audio"]
     hearing = [key for key, prediction in silence.items() if prediction["control"] == "audio"]
     if deaf:
-        raise ValueError(f"{len(deaf)} predictions with audio have another control: {_named(deaf)}")
+        raise ValueError(f"{len(deaf)} predictions with audio have another control: {named(deaf)}")
     if hearing:
-        raise ValueError(f"{len(hearing)} predictions with silence have the control 'audio': {_named(hearing)}")
+        raise ValueError(f"{len(hearing)} predictions with silence have the control 'audio': {named(hearing)}")
 
 
 def _check_rows(audio: Collection[str], silence: Collection[str], strong: AbstractSet[str]) -> None:
     if only_audio := set(audio) - set(silence):
-        raise ValueError(f"{len(only_audio)} rows are answered with audio but not with silence: {_named(only_audio)}")
+        raise ValueError(f"{len(only_audio)} rows are answered with audio but not with silence: {named(only_audio)}")
     if only_silence := set(silence) - set(audio):
         raise ValueError(
-            f"{len(only_silence)} rows are answered with silence but not with audio: {_named(only_silence)}"
+            f"{len(only_silence)} rows are answered with silence but not with audio: {named(only_silence)}"
         )
     if unanswered := set(strong) - set(audio):
-        raise ValueError(f"{len(unanswered)} strong rows have no prediction: {_named(unanswered)}; answer them too")
+        raise ValueError(f"{len(unanswered)} strong rows have no prediction: {named(unanswered)}; answer them too")
 
 
-def _named(keys: Collection[str], most: int = 5) -> str:
+def named(keys: Collection[str], most: int = 5) -> str:
     """The first keys, so that a message about a thousand rows stays readable."""
     names = sorted(set(keys))
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
@@ -227,27 +256,34 @@ def _parsed(predictions: Mapping[str, Prediction]) -> int:
     return sum(prediction["choice"] is not None for prediction in predictions.values())
 
 
-def _accuracy(correct: np.ndarray) -> Estimate:
-    return Estimate(float(correct.mean()), wilson_interval(int(correct.sum()), len(correct)))
-
-
-def _gain(differences: np.ndarray) -> Estimate:
-    return Estimate(float(differences.mean()), paired_bootstrap(differences))
+def _columns(scores: Mapping[str, Scores]) -> dict[str, str]:
+    """The measures of a table or a figure: the optional ones where some model has them."""
+    return {
+        name: title
+        for name, title in _COLUMNS.items()
+        if name not in _OPTIONAL or any(getattr(result, name) is not None for result in scores.values())
+    }
 
 
 def _lines(scores: Mapping[str, Scores], baselines: Mapping[str, float]) -> list[list[str]]:
     """Header and body of the table, in text."""
-    lines = [["model", "rows (strong)", "parsed", "parsed, silent", *_COLUMNS.values()]]
+    columns = _columns(scores)
+    lines = [["model", "rows (strong)", "parsed", "parsed, silent", *columns.values()]]
     for model, result in scores.items():
-        counts = [f"{result.n_total} ({result.n_strong})", str(result.n_parsed), str(result.n_parsed_silent)]
-        lines.append([model, *counts, *(_percent(getattr(result, name)) for name in _COLUMNS)])
+        silent = str(result.n_parsed_silent) if result.silent else _MISSING
+        counts = [f"{result.n_total} ({result.n_strong})", str(result.n_parsed), silent]
+        cells = {name: percent(getattr(result, name)) for name in columns}
+        if result.n_official is not None and result.n_official < result.n_total:
+            cells["official"] += f" of {result.n_official}"
+        lines.append([model, *counts, *cells.values()])
     for name, accuracy in baselines.items():
-        blanks = [_MISSING] * (len(_COLUMNS) - 1)
+        blanks = [_MISSING] * (len(columns) - 1)
         lines.append([name.replace("_", " "), *[_MISSING] * 3, f"{100 * accuracy:.1f}", *blanks])
     return lines
 
 
-def _percent(estimate: Estimate | None) -> str:
+def percent(estimate: Estimate | None) -> str:
+    """ "62.9 [58.4, 67.2]"; a dash where there is nothing."""
     if estimate is None:
         return _MISSING
     return f"{100 * estimate.value:.1f} [{100 * estimate.interval.low:.1f}, {100 * estimate.interval.high:.1f}]"

@@ -1,0 +1,23 @@
+"""Answer a selection set with every checkpoint of a training run, and name the best.
+
+accelerate launch recipes/evaluate/select_checkpoint.py --config recipes/evaluate/tiny/select_checkpoint.yaml
+"""
+
+from pathlib import Path
+
+from accelerate import PartialState
+from rich.console import Console
+
+from audiomcq.evaluation.questions import load_questions
+from audiomcq.evaluation.selection import SelectArguments, save_selection, select_checkpoint, selection_table
+from audiomcq.run import clear_errors, parse, set_up_logging
+
+if __name__ == "__main__":
+    (args,) = parse((SelectArguments,), Path(__file__).parent / "tiny" / "select_checkpoint.yaml")
+    set_up_logging()
+    with clear_errors():
+        rows, _ = load_questions(args)
+        candidates = select_checkpoint(args, rows)
+        if PartialState().is_main_process:
+            save_selection(candidates, len(rows), Path(args.output_dir))
+            Console().print(selection_table(candidates), markup=False, soft_wrap=True)

@@ -1,0 +1,275 @@
+"""Which training rows a benchmark's clips or questions are among: by clip name, clip content, source and near-identical question.
+
+What is found is a lead and not a verdict; every pair is kept, so that it can be looked at.
+"""
+
+import json
+import logging
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from audiomcq.answers import normalize
+from audiomcq.audio import stored_digest, stored_size
+from audiomcq.evaluation.items import load_benchmark
+from audiomcq.examples import Row, row_key
+
+logger = logging.getLogger(__name__)
+
+WORDS = 3
+"""Length of the n-grams of a question, in words."""
+SIMILAR = 0.7
+"""Jaccard similarity from which two questions count as near-identical."""
+PARENTS = {
+    "audiocaps": "audioset",
+    "clotho": "freesound",
+    "clothoaqa": "freesound",
+    "compar": "audioset",
+    "librittsr": "libritts",
+    "lpmusiccapsmtt": "magnatagatune",
+    "mtt": "magnatagatune",
+    "musiccaps": "audioset",
+    "tacos": "freesound",
+}
+"""Where the clips of a data set come from, by their authors' account. Names are lower-case letters and digits alone."""
+
+_WORD = re.compile(r"\w+")
+_NOTHING_OF_ITS_OWN = re.compile(r"[A-Z]?[a-z]*[ _-]*\d{0,6}")
+_VIDEO = re.compile(r"Y?([A-Za-z0-9_-]{11})(?:_\d.*)?")
+
+
+@dataclass
+class AuditArguments:
+    """Options of recipes/evaluate/audit_overlap.py."""
+
+    dataset: str = field(default="", metadata={"help": "Hub id, folder or file of the training rows."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
+    dataset_split: str = field(default="train", metadata={"help": "Split of the training rows."})
+    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
+    benchmarks: list[str] = field(
+        default_factory=list, metadata={"help": "Benchmarks by name, or name=question file, folder or Hub id."}
+    )
+    similar: float = field(default=SIMILAR, metadata={"help": "Jaccard similarity of near-identical questions."})
+    content: bool = field(default=True, metadata={"help": "Compare the bytes of clips too."})
+    output_dir: str = field(default="outputs/overlap", metadata={"help": "Where overlap.json and pairs.jsonl go."})
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """A training row that has something in common with a benchmark item.
+
+    Attributes:
+        kind: clip_name, clip_content or question.
+        shared: the clip's name, the hash of its bytes, or the similarity of the two questions.
+    """
+
+    row_key: str
+    benchmark: str
+    item: str
+    kind: str
+    shared: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What training rows and benchmarks have in common.
+
+    Attributes:
+        items: number of items by benchmark.
+        sources: by benchmark, how many items come from a source that training rows come from too.
+        unheard: training rows whose clip's bytes were not at hand, so that they could not be compared.
+    """
+
+    rows: int
+    items: dict[str, int]
+    overlaps: list[Overlap]
+    sources: dict[str, dict[str, int]]
+    unheard: int
+
+    def counts(self) -> dict[str, dict[str, dict[str, int]]]:
+        """By benchmark and kind: how many training rows and how many items are concerned."""
+        found: dict[tuple[str, str], tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
+        for overlap in self.overlaps:
+            rows, items = found[overlap.benchmark, overlap.kind]
+            rows.add(overlap.row_key)
+            items.add(overlap.item)
+        return {
+            name: {
+                kind: {"rows": len(rows), "items": len(items)}
+                for (benchmark, kind), (rows, items) in sorted(found.items())
+                if benchmark == name
+            }
+            for name in self.items
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures without the pairs."""
+        figures = {"rows": self.rows, "rows_without_audio": self.unheard, "benchmarks": self.items}
+        return {**figures, "overlaps": self.counts(), "same_source": self.sources}
+
+    def save(self, folder: Path) -> None:
+        """Write overlap.json (the figures) and pairs.jsonl (every pair)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "overlap.json").write_text(json.dumps(self.to_dict(), indent=2))
+        pairs = "".join(json.dumps(asdict(overlap), ensure_ascii=False) + "\n" for overlap in self.overlaps)
+        (folder / "pairs.jsonl").write_text(pairs, encoding="utf-8")
+
+    def lines(self) -> Iterator[str]:
+        """A sentence per benchmark, for the log."""
+        for name, kinds in self.counts().items():
+            shared = [
+                f"same {kind.replace('_', ' ')}: {both['rows']} rows, {both['items']} items"
+                for kind, both in kinds.items()
+            ]
+            sources = ", ".join(f"{source} ({n} items)" for source, n in self.sources[name].items())
+            yield (
+                f"{self.rows} training rows against {self.items[name]} items of {name}: "
+                f"{'; '.join(shared) or 'no clip and no question in common'}; sources in common: {sources or 'none'}"
+            )
+
+
+def audit(
+    rows: Iterable[Row],
+    benchmarks: Mapping[str, Sequence[Row]],
+    content: bool = True,
+    similar: float = SIMILAR,
+    audio_root: str | Path | None = None,
+) -> Audit:
+    """Compare training rows with the items of benchmarks.
+
+    Args:
+        rows: `question`, `choices`, and, as far as known, `audio` and `source_dataset`.
+        benchmarks: items with the same columns (and `groups`, which may name a `source` or `dataset`) by benchmark.
+        content: compare the bytes of clips too; only those of equal length are read.
+        similar: Jaccard similarity, in 0..1, from which two questions with their options count as near-identical.
+        audio_root: folder that relative clip paths of `rows` start from.
+    """
+    items = [(name, item) for name, each in benchmarks.items() for item in each]
+    keys = [(name, row_key(item)) for name, item in items]
+    questions = QuestionIndex([shingles(item) for _, item in items], similar)
+    by_name: dict[str, set[int]] = defaultdict(set)
+    by_size: dict[int, list[int]] = defaultdict(list)
+    for index, (_, item) in enumerate(items):
+        for name in clip_names(item):
+            by_name[name].add(index)
+        if content and (size := stored_size(item.get("audio") or "")):
+            by_size[size].append(index)
+    digests: dict[int, str] = {}
+    sources: set[str] = set()
+    overlaps: list[Overlap] = []
+    n_rows = unheard = 0
+    for row in tqdm(rows, desc="overlap audit", unit="row", dynamic_ncols=True):
+        n_rows += 1
+        sources |= origins(row)
+        found = [("question", f"{value:.2f}", index) for index, value in questions.near(shingles(row))]
+        found += [("clip_name", name, index) for name in clip_names(row) for index in by_name.get(name, ())]
+        size = stored_size(row.get("audio") or "", audio_root) if by_size else None
+        unheard += bool(by_size) and size is None
+        if same_size := by_size.get(size, ()):
+            for index in same_size:
+                digests.setdefault(index, stored_digest(items[index][1]["audio"]))
+            own = stored_digest(row["audio"], audio_root)
+            found += [("clip_content", own, index) for index in same_size if digests[index] == own]
+        if found:
+            overlaps += [Overlap(row_key(row), *keys[index], kind, shared) for kind, shared, index in found]
+    shared_sources = {
+        name: dict(sorted(Counter(source for item in each for source in origins(item) & sources).items()))
+        for name, each in benchmarks.items()
+    }
+    sizes = {name: len(each) for name, each in benchmarks.items()}
+    return Audit(n_rows, sizes, overlaps, shared_sources, unheard)
+
+
+def audit_training(
+    rows: Iterable[Row], benchmarks: Sequence[str], audio_root: str | Path | None = None
+) -> dict[str, Any]:
+    """Audit the rows of a training run, say in the log what was found, and give the figures for its record."""
+    found = audit(rows, named_benchmarks(benchmarks), audio_root=audio_root)
+    for line in found.lines():
+        logger.info("%s", line)
+    return found.to_dict()
+
+
+def named_benchmarks(texts: Iterable[str]) -> dict[str, list[Row]]:
+    """The items of benchmarks that are given as "name" or "name=source", without clip or gold answer too.
+
+    Raises:
+        ValueError: there are none, or one is unknown or not found.
+    """
+    found = {}
+    for text in texts:
+        name, _, source = text.partition("=")
+        loaded = load_benchmark(name, source or None)
+        found[name] = [*loaded.rows, *loaded.missing_audio, *loaded.without_gold]
+    if not found:
+        raise ValueError("no benchmark to compare with: name some, e.g. mmar or mmar=path/to/MMAR-meta.jsonl")
+    return found
+
+
+def shingles(row: Row) -> frozenset[str]:
+    """What two near-identical questions share: the word n-grams of the question, and the options.
+
+    Without options, "What is the main sound?" would be thousands of test questions.
+    """
+    words = _WORD.findall(normalize(row["question"]))
+    grams = {" ".join(words[i : i + WORDS]) for i in range(max(1, len(words) - WORDS + 1))}
+    return frozenset(grams | {f"option: {normalize(choice)}" for choice in row["choices"]})
+
+
+class QuestionIndex:
+    """Finds the sets among a fixed number of them that are at least `similar` to another one, by Jaccard similarity.
+
+    Exact, by prefix filtering (Chaudhuri et al., ICDE 2006): with shingles ordered from rare to frequent, two sets that are similar
+    enough share one among the first few, so that frequent shingles are never looked up.
+    """
+
+    def __init__(self, sets: Sequence[frozenset[str]], similar: float = SIMILAR) -> None:
+        if not 0 < similar <= 1:
+            raise ValueError(f"similarity {similar} is not within 0..1; 0.7 is a good start")
+        self.sets, self.similar = sets, similar
+        self._frequency = Counter(shingle for each in sets for shingle in each)
+        self._holding: dict[str, list[int]] = defaultdict(list)
+        for index, each in enumerate(sets):
+            for shingle in self._prefix(each):
+                self._holding[shingle].append(index)
+
+    def near(self, other: frozenset[str]) -> list[tuple[int, float]]:
+        """Indices of the sets that are similar enough, and how similar they are."""
+        candidates = {index for shingle in self._prefix(other) for index in self._holding.get(shingle, ())}
+        found = []
+        for index in sorted(candidates):
+            shared = len(self.sets[index] & other)
+            value = shared / (len(self.sets[index]) + len(other) - shared)
+            if value >= self.similar:
+                found.append((index, value))
+        return found
+
+    def _prefix(self, each: frozenset[str]) -> list[str]:
+        needed = math.ceil(self.similar * len(each) - 1e-9)
+        by_rarity = sorted(each, key=lambda shingle: (self._frequency.get(shingle, 0), shingle))
+        return by_rarity[: len(each) - needed + 1]
+
+
+def clip_names(row: Row) -> set[str]:
+    """Names that tell a row's clip from others: its file's, its id, and the video that they name ("Y<id>_<start>").
+
+    Names that only count ("sample_12") tell nothing and are left out.
+    """
+    path = (row.get("audio") or {}).get("path") or ""
+    stems = {PurePosixPath(path).stem, PurePosixPath(str(row["id"])).stem}
+    videos = {match[1] for stem in stems if (match := _VIDEO.fullmatch(stem))}
+    return {name for name in stems | videos if not _NOTHING_OF_ITS_OWN.fullmatch(name)}
+
+
+def origins(row: Row) -> set[str]:
+    """Data sets that a row's clip comes from: the named one and, where known, the one behind it. "AudioCaps" is AudioSet too."""
+    groups = row.get("groups") or {}
+    named = (row.get("source_dataset"), groups.get("source"), groups.get("dataset"))
+    plain = {re.sub(r"[^a-z0-9]", "", str(name).casefold()) for name in named if name}
+    return plain | {PARENTS[name] for name in plain if name in PARENTS}

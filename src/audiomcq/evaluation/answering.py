@@ -1,0 +1,242 @@
+"""Answer the questions of a data set under several controls and option orders, and go on where a killed run stopped."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from tqdm.auto import tqdm
+from transformers.utils import cached_file, extract_commit_hash
+
+from audiomcq import __version__
+from audiomcq.collation import PromptEncoder
+from audiomcq.contribution.controls import control_named
+from audiomcq.datasets import row_orders
+from audiomcq.endpoints import endpoint_batches, parse_voter
+from audiomcq.evaluation.predictions import PartWriter, fingerprint, finish_run, read_done, start_run
+from audiomcq.evaluation.questions import QuestionArguments, prompt_style, texts_of
+from audiomcq.examples import Row, row_key
+from audiomcq.generation import Answer, Asked, Control, Mode, answer_batches, answer_questions
+from audiomcq.models import load_lalm
+from audiomcq.prompts import AUDIOMCQ_STYLE
+
+logger = logging.getLogger(__name__)
+
+CONTROLS = ("audio", "silence")
+_ENDS = 1 << 20
+"""Bytes at both ends of a weight file that tell one checkpoint from another."""
+
+Batches = Callable[[Control, Collection[Asked]], Iterator[list[Answer]]]
+"""Answers to all rows under a control but those that are done, batch by batch."""
+
+
+@dataclass
+class AnswerArguments(QuestionArguments):
+    """Options of recipes/evaluate/answer.py."""
+
+    model: str = field(default="", metadata={"help": "Path or Hub id of the model, or an endpoint: URL#model."})
+    model_revision: str | None = field(default=None, metadata={"help": "Revision of a model on the Hub."})
+    name: str | None = field(
+        default=None, metadata={"help": "Name of the prediction file; default: the last part of the model's."}
+    )
+    official_prompt: bool = field(
+        default=False, metadata={"help": "Ask in the benchmark's own words instead of ours."}
+    )
+    controls: list[str] = field(
+        default_factory=lambda: list(CONTROLS),
+        metadata={"help": "What is heard: audio, silence, no_audio, mismatched_audio, noise."},
+    )
+    orders: list[str] = field(
+        default_factory=lambda: ["given"],
+        metadata={"help": "Option orders: given, shuffle-<seed>, cyclic-<k>, or cyclic for all turns of a row."},
+    )
+    silence_seconds: float | None = field(
+        default=None, metadata={"help": "Length of the silence; null: as long as the clip."}
+    )
+    mode: Mode = field(
+        default="generate", metadata={"help": "generate: the model writes; likelihood: its likeliest option counts."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of the controls that draw something."})
+    max_audio_seconds: float = field(default=30.0, metadata={"help": "Longer clips are cut to this many seconds."})
+    dtype: str = field(default="bfloat16", metadata={"help": "float32, bfloat16 or float16."})
+    batch_size: int = field(default=32, metadata={"help": "Questions per forward."})
+    max_new_tokens: int = field(default=64, metadata={"help": "Tokens of a completion at most."})
+    check_parity: int = field(
+        default=0,
+        metadata={"help": "Only answer this many rows one by one and in batches, and say where they differ."},
+    )
+    output_dir: str = field(default="outputs/predictions", metadata={"help": "Folder of the prediction files."})
+
+    @property
+    def path(self) -> Path:
+        """The prediction file of this run."""
+        return Path(self.output_dir) / f"{self.name or Path(self.model.rpartition('#')[2]).name}.jsonl"
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Whether answers depend on what else is in their batch.
+
+    Attributes:
+        first: row key, completion alone and completion in a batch of the first that differ, or None.
+    """
+
+    rows: int
+    equal: int
+    batch_size: int
+    first: tuple[str, str, str] | None
+
+    def __str__(self) -> str:
+        text = f"{self.equal} of {self.rows} completions are equal alone and in batches of {self.batch_size}"
+        if self.first is None:
+            return text
+        key, alone, together = self.first
+        return f"{text}; the first that differs: {key}: alone {alone!r}, in a batch {together!r}"
+
+
+def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[str] = ()) -> Path:
+    """Answer all rows under all controls; returns the finished prediction file.
+
+    A batch is kept as soon as it is answered. Processes of `accelerate launch` share the batches.
+
+    Args:
+        left_out: keys of items that cannot be asked, since their clips are not there; the record names them.
+
+    Raises:
+        ValueError: the file holds another run, or an option is unknown.
+    """
+    state, path = PartialState(), args.path
+    start_run(path, run_settings(args, rows), args.controls, left_out, state.is_main_process)
+    state.wait_for_everyone()
+    done = read_done(path)
+    asked = [(row_key(row), order) for row in texts_of(rows) for order in row_orders(row, args.orders)]
+    missing = {
+        name: len(asked) - sum((key, name, order) in done for key, order in asked)
+        for name in dict.fromkeys(args.controls)
+    }
+    # No process may look for what is done while another one already adds to it
+    state.wait_for_everyone()
+    if any(missing.values()):
+        batches, writer, started = _batches(args, rows), PartWriter(path, state.process_index), time.monotonic()
+        for name in missing:
+            answered = {(key, order) for key, control, order in done if control == name}
+            control = control_named(name, rows, args.silence_seconds, args.seed, args.audio_root)
+            _answer(batches(control, answered), writer, name, len(asked), missing[name])
+        seconds = time.monotonic() - started
+        asked_now = sum(missing.values())
+        logger.info("%d questions in %.1f s, %.2f questions/s", asked_now, seconds, asked_now / seconds)
+    else:
+        logger.info("%s: all %d questions are answered already", path, len(missing) * len(asked))
+    state.wait_for_everyone()
+    if state.is_main_process:
+        finish_run(path, rows, args.orders)
+    state.wait_for_everyone()
+    return path
+
+
+def check_parity(args: AnswerArguments, rows: Sequence[Row]) -> Parity:
+    """Answer the first `args.check_parity` rows one by one and in batches of `args.batch_size`, and compare the texts.
+
+    Raises:
+        ValueError: the model is an endpoint.
+    """
+    if parse_voter(args.model):
+        raise ValueError(
+            f"{args.model}: a server forms its own batches; check_parity is for models that are loaded here"
+        )
+    few = [rows[index] for index in range(min(args.check_parity, len(rows)))]
+    lalm, encoder = _model(args)
+    alone, together = (
+        answer_questions(lalm, encoder, few, orders=args.orders, batch_size=size, max_new_tokens=args.max_new_tokens)
+        for size in (1, args.batch_size)
+    )
+    differing = [
+        (one.row_key, one.completion, other.completion)
+        for one, other in zip(alone, together, strict=True)
+        if one.completion != other.completion
+    ]
+    return Parity(len(alone), len(alone) - len(differing), args.batch_size, differing[0] if differing else None)
+
+
+def run_settings(args: AnswerArguments, rows: Sequence[Row]) -> dict[str, Any]:
+    """All that decides an answer: what a run that is resumed must have in common with the one that was stopped."""
+    copied = ("model", "benchmark", "dataset", "dataset_config", "dataset_split", "orders", "dtype", "max_audio_seconds",
+              "batch_size", "max_new_tokens", "mode", "silence_seconds", "seed")  # fmt: skip
+    return {
+        **{name: getattr(args, name) for name in copied},
+        **_identity(args.model, args.model_revision),
+        "rows": len(rows),
+        "fingerprint": fingerprint(rows),
+        "prompt_version": prompt_style(args.benchmark, args.official_prompt).version,
+        "code_version": __version__,
+    }
+
+
+def _identity(model: str, revision: str | None) -> dict[str, str | None]:
+    """Which weights a name stands for: the commit of a model on the Hub, a hash of the files of a folder.
+
+    The hash covers sizes and both ends of every file, so that it costs nothing for 15 GB.
+    """
+    if parse_voter(model):
+        return {"revision": None, "weights": None}
+    if not Path(model).is_dir():
+        try:
+            commit = extract_commit_hash(cached_file(model, "config.json", revision=revision), None)
+        except OSError:  # no such model, or an adapter; loading it says so
+            commit = None
+        return {"revision": commit or revision, "weights": None}
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(Path(model).glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size} ".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(_ENDS))
+            stream.seek(max(0, size - _ENDS))
+            digest.update(stream.read())
+    return {"revision": revision, "weights": digest.hexdigest()}
+
+
+def _batches(args: AnswerArguments, rows: Sequence[Row]) -> Batches:
+    """This process's share of the batches, from the model loaded here or from a server."""
+    state = PartialState()
+    share = {"part": state.process_index, "parts": state.num_processes}
+    if endpoint := parse_voter(args.model):
+        if args.mode != "generate":
+            raise ValueError(f"{args.model}: a server tells no likelihoods; leave out mode {args.mode}")
+        if prompt_style(args.benchmark, args.official_prompt) is not AUDIOMCQ_STYLE:
+            raise ValueError(f"{args.model}: a server is asked in our words; leave out official_prompt")
+        return lambda control, done: endpoint_batches(
+            endpoint,
+            rows,
+            control,
+            args.orders,
+            args.max_audio_seconds,
+            args.batch_size,
+            args.max_new_tokens,
+            done,
+            **share,
+        )
+    lalm, encoder = _model(args)
+    return lambda control, done: answer_batches(
+        lalm, encoder, rows, control, args.orders, args.batch_size, args.max_new_tokens, done, mode=args.mode, **share
+    )
+
+
+def _model(args: AnswerArguments) -> tuple[Any, PromptEncoder]:
+    lalm = load_lalm(args.model, args.model_revision, args.dtype, device=PartialState().device)
+    style = prompt_style(args.benchmark, args.official_prompt)
+    return lalm, PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, args.audio_root, style=style)
+
+
+def _answer(batches: Iterator[list[Answer]], writer: PartWriter, name: str, total: int, missing: int) -> None:
+    """Write batches as they come. The bar counts this process's questions, from where the run stands."""
+    main = PartialState().is_main_process
+    with tqdm(total=total, initial=total - missing, desc=f"answering ({name})", unit="question",
+              dynamic_ncols=True, disable=not main) as progress:  # fmt: skip
+        for answers in batches:
+            writer.append(answers)
+            progress.update(len(answers))

@@ -1,0 +1,205 @@
+"""What a model could do before it was trained on audio questions: text questions without audio, and writing down speech."""
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from audiomcq.answers import normalize
+from audiomcq.collation import PromptEncoder
+from audiomcq.contribution.controls import no_audio_control
+from audiomcq.evaluation.report import Estimate, accuracy_of, gain_of, percent
+from audiomcq.evaluation.statistics import mcnemar
+from audiomcq.examples import BrokenRow, Row, defect, report_broken
+from audiomcq.generation import Answer, answer_questions
+from audiomcq.models import load_lalm
+from audiomcq.prompts import AUDIOMCQ_STYLE, PLAIN_STYLE, PROMPT_VERSION, TRANSCRIPTION_REQUEST
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ForgettingArguments:
+    """Options of recipes/evaluate/forgetting.py."""
+
+    before: str = field(default="", metadata={"help": "Path or Hub id of the model before training."})
+    after: str = field(default="", metadata={"help": "Path or Hub id of the model after training."})
+    text_questions: str | None = field(
+        default=None, metadata={"help": "JSON lines with question, choices and answer; asked without audio."}
+    )
+    transcriptions: str | None = field(
+        default=None, metadata={"help": "JSON lines with audio_path and text; relative paths start from audio_root."}
+    )
+    audio_root: str | None = field(default=None, metadata={"help": "Folder of the clips; default: that of the file."})
+    max_drop: float = field(
+        default=0.02,
+        metadata={"help": "Loss of accuracy, or rise of the word error rate, that is still no forgetting."},
+    )
+    max_audio_seconds: float = field(default=30.0, metadata={"help": "Longer clips are cut to this many seconds."})
+    dtype: str = field(default="bfloat16", metadata={"help": "float32, bfloat16 or float16."})
+    batch_size: int = field(default=32, metadata={"help": "Questions per forward."})
+    max_new_tokens: int = field(default=128, metadata={"help": "Tokens of a completion at most."})
+    output_dir: str = field(default="outputs/forgetting", metadata={"help": "Where forgetting.json goes."})
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One ability before and after.
+
+    Attributes:
+        before, after: accuracy, or word error rate, as fractions.
+        change: after - before with its paired-bootstrap interval.
+        p_value: McNemar's, for accuracies.
+        forgotten: whether it is worse by more than was allowed.
+    """
+
+    n: int
+    before: float
+    after: float
+    change: Estimate
+    p_value: float | None
+    forgotten: bool
+
+
+def check_forgetting(args: ForgettingArguments) -> dict[str, Kept]:
+    """Ask both models and compare: `text_questions` by accuracy, `transcriptions` by word error rate.
+
+    Raises:
+        ValueError: no file is named, or a line of one cannot be used.
+    """
+    questions = text_rows(Path(args.text_questions)) if args.text_questions else []
+    speech = speech_rows(Path(args.transcriptions), args.audio_root) if args.transcriptions else []
+    if not questions and not speech:
+        raise ValueError("nothing to check: name --text_questions or --transcriptions")
+    before, after = (_ask(model, args, questions, speech) for model in (args.before, args.after))
+    kept = {}
+    if questions:
+        kept["text_questions"] = compare_accuracy(*(model[0] for model in (before, after)), args.max_drop)
+    if speech:
+        written = [[answer.completion for answer in model[1]] for model in (before, after)]
+        kept["transcriptions"] = compare_transcriptions([row["answer"] for row in speech], *written, args.max_drop)
+    for name, each in kept.items():
+        say = logger.warning if each.forgotten else logger.info
+        verdict = "forgotten" if each.forgotten else "kept"
+        say("%s, %d items: %.3f before, %.3f after, change %s %%: %s",
+            name, each.n, each.before, each.after, percent(each.change), verdict)  # fmt: skip
+    return kept
+
+
+def compare_accuracy(before: Sequence[Answer], after: Sequence[Answer], max_drop: float) -> Kept:
+    """Accuracy of two models on the same text questions."""
+    right = [[answer.correct for answer in answers] for answers in (before, after)]
+    change = gain_of([int(b) - int(a) for a, b in zip(*right, strict=True)])
+    values = [accuracy_of(each).value for each in right]
+    return Kept(len(before), *values, change, mcnemar(*right), -change.value > max_drop)
+
+
+def compare_transcriptions(
+    spoken: Sequence[str], before: Sequence[str], after: Sequence[str], max_rise: float
+) -> Kept:
+    """Word error rates of two models on the same clips. The interval takes clips with replacement; their words count alike."""
+    words = sum(len(_words(text)) for text in spoken)
+    edits = [[word_edits(said, text) for said, text in zip(spoken, each, strict=True)] for each in (before, after)]
+    change = gain_of([(b - a) * len(spoken) / words for a, b in zip(*edits, strict=True)])
+    return Kept(len(spoken), *(sum(each) / words for each in edits), change, None, change.value > max_rise)
+
+
+def word_edits(spoken: str, written: str) -> int:
+    """Words to insert, delete or replace to turn one text into the other; case and punctuation do not count."""
+    reference, hypothesis = _words(spoken), _words(written)
+    costs = list(range(len(hypothesis) + 1))
+    for row, word in enumerate(reference, 1):
+        diagonal, costs[0] = costs[0], row
+        for column, other in enumerate(hypothesis, 1):
+            diagonal, costs[column] = (
+                costs[column],
+                min(costs[column] + 1, costs[column - 1] + 1, diagonal + (word != other)),
+            )
+    return costs[-1]
+
+
+def text_rows(file: Path) -> list[Row]:
+    """Text questions as rows without a clip.
+
+    Raises:
+        ValueError: the file is missing, or more than 1 % of its questions are broken.
+    """
+    rows, broken = [], []
+    for index, line in enumerate(_lines(file, ("question", "choices", "answer"))):
+        row = {**line, "id": str(index), "source_dataset": file.stem, "question_type": "speech", "audio": None}
+        reason = defect(row)
+        if reason:
+            broken.append(BrokenRow(file.name, f"line {index + 1}", reason))
+        else:
+            rows.append(row)
+    report_broken(broken, len(rows) + len(broken), "text questions", 0.01)
+    return rows
+
+
+def speech_rows(file: Path, audio_root: str | Path | None = None) -> list[Row]:
+    """Clips with what is said in them, as requests to write it down.
+
+    Raises:
+        ValueError: the file is missing, a line lacks its clip or text, or a text has no word in it.
+    """
+    rows = []
+    for index, line in enumerate(_lines(file, ("audio_path", "text"))):
+        if not _words(line["text"]):
+            raise ValueError(f"{file}: line {index + 1} has no word in its text {line['text']!r}; leave it out")
+        audio = {"bytes": None, "path": str(Path(audio_root or file.parent, line["audio_path"]).resolve())}
+        rows.append({"id": str(index), "source_dataset": file.stem, "question_type": "speech", "audio": audio,
+                     "question": TRANSCRIPTION_REQUEST, "choices": [], "answer": line["text"]})  # fmt: skip
+    return rows
+
+
+def save_forgetting(args: ForgettingArguments, kept: dict[str, Kept]) -> None:
+    """Write forgetting.json: the models, the figures and the verdicts."""
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    result = {
+        "before": args.before,
+        "after": args.after,
+        "max_drop": args.max_drop,
+        "prompt_versions": [PROMPT_VERSION, PLAIN_STYLE.version],
+        **{name: asdict(each) for name, each in kept.items()},
+    }
+    (folder / "forgetting.json").write_text(json.dumps(result, indent=2))
+
+
+def _ask(
+    model: str, args: ForgettingArguments, questions: Sequence[Row], speech: Sequence[Row]
+) -> tuple[list[Answer], list[Answer]]:
+    lalm = load_lalm(model, dtype=args.dtype, device=PartialState().device)
+    options = {"batch_size": args.batch_size, "max_new_tokens": args.max_new_tokens}
+    encoders = [
+        PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, style=style)
+        for style in (AUDIOMCQ_STYLE, PLAIN_STYLE)
+    ]
+    texts = answer_questions(lalm, encoders[0], questions, no_audio_control(), **options) if questions else []
+    written = answer_questions(lalm, encoders[1], speech, **options) if speech else []
+    return texts, written
+
+
+def _lines(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """JSON objects of a file, all with these columns."""
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file")
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: not a file of JSON lines ({error})") from error
+    if not lines:
+        raise ValueError(f"{file}: the file is empty")
+    for number, line in enumerate(lines, 1):
+        if missing := [name for name in columns if name not in line]:
+            raise ValueError(f"{file}: line {number} has no {', '.join(missing)}; it has {', '.join(line)}")
+    return lines
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[\w']+", normalize(text))

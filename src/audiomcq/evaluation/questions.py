@@ -1,0 +1,72 @@
+"""Which questions are answered and scored: a benchmark by name, or rows of one's own."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+
+from datasets import Dataset
+
+from audiomcq.datasets import load_rows
+from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, find_benchmark
+from audiomcq.evaluation.items import BenchmarkRows, load_benchmark
+from audiomcq.examples import Row, row_key
+from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
+
+
+@dataclass
+class QuestionArguments:
+    """Options of the evaluation recipes that name the questions."""
+
+    benchmark: str | None = field(
+        default=None, metadata={"help": "Name of a benchmark, e.g. mmar; null: rows of one's own."}
+    )
+    dataset: str = field(
+        default="", metadata={"help": "Hub id, folder or file of rows; for a benchmark its own Hub id by default."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
+    dataset_split: str = field(default="test", metadata={"help": "Split of the rows; benchmarks know their own."})
+    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
+
+
+def load_questions(args: QuestionArguments, check_audio: bool = True) -> tuple[Dataset, BenchmarkRows | None]:
+    """The questions, and the benchmark they are of, None for rows of one's own.
+
+    Args:
+        check_audio: False to score where the clips are not at hand.
+
+    Raises:
+        ValueError: nothing is found, or it is not what it is said to be.
+    """
+    if args.benchmark is None:
+        rows = load_rows(
+            args.dataset, args.dataset_split, args.dataset_config, args.audio_root, check_audio=check_audio
+        )
+        return rows, None
+    split = args.dataset_split if args.benchmark == AUDIOMCQ_ROWS.name else None
+    loaded = load_benchmark(args.benchmark, args.dataset or None, args.audio_root, split, check_audio)
+    return loaded.rows, loaded
+
+
+def prompt_style(benchmark: str | None, official: bool) -> PromptStyle:
+    """How the questions are put: in our words, or in the benchmark's own.
+
+    Raises:
+        ValueError: its own are asked for and there are none.
+    """
+    if benchmark is None:
+        if official:
+            raise ValueError("official_prompt: rows of one's own have none; leave it out or name a benchmark")
+        return AUDIOMCQ_STYLE
+    return find_benchmark(benchmark).prompt(official)
+
+
+def without(loaded: BenchmarkRows, keys: Collection[str]) -> BenchmarkRows:
+    """The benchmark less the items that could not be asked: its label and coverage then say so."""
+    texts = list(texts_of(loaded.rows))
+    kept = [index for index, row in enumerate(texts) if row_key(row) not in keys]
+    silent = [row for row in texts if row_key(row) in keys]
+    return replace(loaded, rows=loaded.rows.select(kept), missing_audio=[*loaded.missing_audio, *silent])
+
+
+def texts_of(rows: Iterable[Row]) -> Iterable[Row]:
+    """The rows without their clips, which may be many bytes."""
+    return rows.remove_columns(["audio"]) if isinstance(rows, Dataset) and "audio" in rows.column_names else rows

@@ -1,0 +1,366 @@
+"""Predictions against the questions they answer: checked, read again, broken down. Nothing is left out of a denominator."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from audiomcq.datasets import option_order, row_orders
+from audiomcq.evaluation.report import Estimate, Prediction, Scores, accuracy_of, gain_of, named, score
+from audiomcq.evaluation.statistics import mcnemar
+from audiomcq.examples import Row, row_key
+from audiomcq.generation import to_answer
+
+logger = logging.getLogger(__name__)
+
+Rows = Mapping[str, Row]
+"""The questions by row key."""
+Official = Callable[[Iterable[Row], Iterable[Prediction]], tuple[Estimate, int]]
+"""Accuracy of some rows' predictions by the benchmark's own rule, and how many rows that rule counted."""
+_NO_SUCH_ORDER = "{} has no order {}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model's answers to all questions.
+
+    Attributes:
+        answers: by control and option order, then by row key.
+        missing: row keys without a prediction under some control and order; there they are answers that choose nothing.
+    """
+
+    answers: dict[tuple[str, str], dict[str, Prediction]]
+    missing: frozenset[str] = frozenset()
+
+    @property
+    def order(self) -> str:
+        """The option order that accuracies are about: as given, or else the only one.
+
+        Raises:
+            ValueError: there is none, or there are several and none is the given one.
+        """
+        orders = self.orders("audio")
+        for order in ("given", "cyclic-0"):
+            if order in orders:
+                return order
+        if not orders:
+            raise ValueError("there are no predictions with audio")
+        if len(orders) != 1:
+            raise ValueError(
+                f"predictions in {len(orders)} option orders ({', '.join(orders)}); ask the given one too"
+            )
+        return orders[0]
+
+    def orders(self, control: str) -> list[str]:
+        """The option orders under a control, the given one first."""
+        return sorted((order for name, order in self.answers if name == control), key=_place)
+
+    def correct(self, control: str = "audio") -> dict[str, bool] | None:
+        """Whether each row is answered right under a control, None where it was not asked."""
+        answers = self.answers.get((control, self.order))
+        return None if answers is None else {key: answer["correct"] for key, answer in answers.items()}
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What becomes of the answers when the options are shown in other orders.
+
+    Attributes:
+        orders: per order, how many rows were asked in it and the accuracy. Rows with fewer options have fewer turns.
+        mean: accuracy over orders: mean over rows of the share of a row's orders that are answered right.
+        all_right: share of rows right in every order.
+        same_choice: share of rows whose answer is one and the same option in every order, right or wrong.
+        majority: accuracy of the option chosen most often; of equally frequent ones, that of the earliest order.
+        by_gold_position: accuracy by the place at which the gold answer was shown, over all orders.
+    """
+
+    orders: dict[str, dict[str, Any]]
+    mean: Estimate
+    all_right: Estimate
+    same_choice: Estimate
+    majority: Estimate
+    by_gold_position: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same rows: b - a with its paired-bootstrap interval, and McNemar's exact p-value (not corrected for the
+    number of comparisons)."""
+
+    a: str
+    b: str
+    difference: Estimate
+    p_value: float
+    only_a: int
+    only_b: int
+    strong_difference: Estimate | None
+    strong_p_value: float | None
+
+
+def questions_by_key(rows: Iterable[Row]) -> Rows:
+    """The questions by row key.
+
+    Raises:
+        ValueError: there are none, a key occurs twice, or a gold answer is withheld or not among the choices.
+    """
+    every = list(rows)
+    by_key = {row_key(row): row for row in every}
+    if not every:
+        raise ValueError("there are no questions to score")
+    if twice := [key for key, count in Counter(map(row_key, every)).items() if count > 1]:
+        raise ValueError(f"{len(twice)} row keys occur twice among the questions: {named(twice)}")
+    if withheld := [key for key, row in by_key.items() if row["answer"] is None]:
+        raise ValueError(
+            f"{len(withheld)} questions have no gold answer: {named(withheld)}; export and submit instead"
+        )
+    if without := [key for key, row in by_key.items() if row["answer"] not in row["choices"]]:
+        raise ValueError(f"the gold answer of {len(without)} questions is not among their choices: {named(without)}")
+    return by_key
+
+
+def judge(
+    rows: Rows,
+    predictions: Iterable[Prediction],
+    asked: Mapping[str, Sequence[str]] | None = None,
+    missing_as_wrong: bool = False,
+) -> Run:
+    """Read every completion again, as shown in its option order, and make sure that each question is answered once.
+
+    Args:
+        predictions: `row_key`, `control`, `order`, `completion`; where options were scored instead (`option_logps`), `choice`.
+        asked: option orders by control, from the record of the run; without it, what occurs in the predictions.
+        missing_as_wrong: let rows without a prediction stand as answered wrong, and count them, instead of raising.
+
+    Raises:
+        ValueError: predictions for unknown rows, two for one question, or none for some; all are counted and named.
+    """
+    answers: dict[tuple[str, str], dict[str, Prediction]] = {}
+    unknown, twice, changed = [], [], 0
+    for prediction in predictions:
+        key, control, order = prediction["row_key"], prediction["control"], prediction["order"]
+        if key not in rows or not _has_order(rows[key], order):
+            unknown.append(key if key not in rows else _NO_SUCH_ORDER.format(key, order))
+            continue
+        of_order = answers.setdefault((control, order), {})
+        if key in of_order:
+            twice.append(key)
+        of_order[key] = _read_again(rows[key], prediction)
+        changed += of_order[key]["correct"] != prediction.get("correct", of_order[key]["correct"])
+    for control, orders in (asked or {}).items():
+        for order in {name for row in rows.values() for name in row_orders(row, orders)}:
+            answers.setdefault((control, order), {})
+    missing = [
+        (control, order, key)
+        for (control, order), of_order in sorted(answers.items())
+        for key, row in rows.items()
+        if key not in of_order and _has_order(row, order)
+    ]
+    _raise_for(unknown, twice, [] if missing_as_wrong else [key for *_, key in missing])
+    if changed:
+        logger.warning(
+            "%d predictions are judged otherwise than when they were made: another matcher read them", changed
+        )
+    for control, order, key in missing:
+        answers[control, order][key] = vars(to_answer(rows[key], control, order, ""))
+    return Run(answers, frozenset(key for *_, key in missing))
+
+
+def score_run(
+    rows: Rows, run: Run, strong: AbstractSet[str] | None, official: Official | None = None
+) -> tuple[Scores, dict[str, Any]]:
+    """The figures of one model, and their break-down as plain data.
+
+    Raises:
+        ValueError: the rows were not answered with audio.
+    """
+    audio, silence = (run.answers.get((control, run.order)) for control in ("audio", "silence"))
+    scores = score(audio.values(), silence.values() if silence else None, strong)
+    scores = replace(scores, n_missing=len(run.missing))
+    if official:
+        estimate, counted = official(rows.values(), audio.values())
+        scores = replace(scores, official=estimate, n_official=counted)
+    several = [control for control in _controls(run) if len(run.orders(control)) > 1]
+    return scores, {
+        "order": run.order,
+        "groups": _groups(rows, audio, silence, official),
+        "gold_position": _by_gold_position(rows, {run.order: audio}),
+        "chosen_position": _chosen_positions(rows, run.order, audio),
+        "controls": {
+            control: _control(run, control)
+            for control in _controls(run)
+            if control not in ("audio", "silence") and (control, run.order) in run.answers
+        },
+        "orders": {control: asdict(robustness(rows, run, control)) for control in several},
+    }
+
+
+def robustness(rows: Rows, run: Run, control: str = "audio") -> Robustness:
+    """Accuracy over all option orders that the rows were asked in under a control."""
+    by_order = {order: run.answers[control, order] for order in run.orders(control)}
+    by_row = {key: [answers[key] for answers in by_order.values() if key in answers] for key in rows}
+    right = {key: [answer["correct"] for answer in answers] for key, answers in by_row.items()}
+    same = [
+        len({_text(rows[key], answer["choice"]) for answer in answers}) == 1 and answers[0]["choice"] is not None
+        for key, answers in by_row.items()
+    ]
+    return Robustness(
+        orders={
+            order: {"n": len(answers), "accuracy": _share(answers.values())} for order, answers in by_order.items()
+        },
+        mean=gain_of([sum(row) / len(row) for row in right.values()]),
+        all_right=accuracy_of([all(row) for row in right.values()]),
+        same_choice=accuracy_of(same),
+        majority=accuracy_of(
+            [_majority(rows[key], answers) == rows[key]["answer"] for key, answers in by_row.items()]
+        ),
+        by_gold_position=_by_gold_position(rows, by_order),
+    )
+
+
+def compare(runs: Mapping[str, Run], strong: AbstractSet[str] | None) -> list[Comparison]:
+    """Every pair of models, in the order given."""
+    correct = {name: run.correct() for name, run in runs.items()}
+    names = list(runs)
+    return [
+        _compare(a, b, correct[a], correct[b], strong) for index, a in enumerate(names) for b in names[index + 1 :]
+    ]
+
+
+def _compare(
+    a: str, b: str, right_a: Mapping[str, bool], right_b: Mapping[str, bool], strong: AbstractSet[str] | None
+) -> Comparison:
+    def differ(keys: Collection[str]) -> tuple[Estimate, float]:
+        pairs = [(right_a[key], right_b[key]) for key in keys]
+        return gain_of([int(b) - int(a) for a, b in pairs]), mcnemar(*zip(*pairs, strict=True))
+
+    keys = sorted(right_a)
+    difference, p_value = differ(keys)
+    on_strong = differ([key for key in keys if key in strong]) if strong else (None, None)
+    only_a = sum(right_a[key] and not right_b[key] for key in keys)
+    only_b = sum(right_b[key] and not right_a[key] for key in keys)
+    return Comparison(a, b, difference, p_value, only_a, only_b, *on_strong)
+
+
+def _place(order: str) -> tuple[bool, str, int]:
+    kind, _, number = order.partition("-")
+    return order != "given", kind, int(number or 0)
+
+
+def _has_order(row: Row, order: str) -> bool:
+    """A row has as many turns as options: a further one would ask the same thing again."""
+    kind, _, number = order.partition("-")
+    option_order(row, order)
+    return kind != "cyclic" or int(number) < len(row["choices"])
+
+
+def _read_again(row: Row, prediction: Prediction) -> Prediction:
+    if prediction.get("option_logps") is None:
+        return vars(to_answer(row, prediction["control"], prediction["order"], prediction["completion"]))
+    return {**prediction, "correct": _text(row, prediction["choice"]) == row["answer"]}
+
+
+def _raise_for(unknown: Sequence[str], twice: Sequence[str], missing: Sequence[str]) -> None:
+    problems = [
+        f"{len(keys)} {what}: {named(keys)}"
+        for keys, what in (
+            (unknown, "predictions are for questions that are not there"),
+            (twice, "questions are answered twice"),
+            (missing, "predictions are missing"),
+        )
+        if keys
+    ]
+    if problems:
+        advice = "; finish the run, or give --missing_as_wrong true to count them as wrong" if missing else ""
+        raise ValueError("; ".join(problems) + advice)
+
+
+def _controls(run: Run) -> list[str]:
+    return sorted({control for control, _ in run.answers})
+
+
+def _groups(
+    rows: Rows, audio: Mapping[str, Prediction], silence: Mapping[str, Prediction] | None, official: Official | None
+) -> dict[str, dict[str, Any]]:
+    """Accuracy, silent accuracy and official accuracy by every group that the rows name."""
+    names = [key for key in rows if key in audio]
+    columns: dict[str, dict[str, list[str]]] = {}
+    for key in names:
+        for column, value in _groups_of(rows[key]).items():
+            columns.setdefault(column, {}).setdefault(str(value), []).append(key)
+    return {
+        column: {
+            value: {
+                "n": len(keys),
+                "n_parsed": sum(audio[key]["choice"] is not None for key in keys),
+                "accuracy": asdict(accuracy_of([audio[key]["correct"] for key in keys])),
+                "silent": asdict(accuracy_of([silence[key]["correct"] for key in keys])) if silence else None,
+                "official": asdict(official([rows[key] for key in keys], [audio[key] for key in keys])[0])
+                if official
+                else None,
+            }
+            for value, keys in sorted(by_value.items())
+        }
+        for column, by_value in columns.items()
+    }
+
+
+def _groups_of(row: Row) -> Mapping[str, Any]:
+    return row.get("groups") or {name: row.get(name) for name in ("question_type", "source_dataset")}
+
+
+def _by_gold_position(rows: Rows, by_order: Mapping[str, Mapping[str, Prediction]]) -> dict[str, dict[str, Any]]:
+    """Accuracy by the place, from 0, at which the gold answer was shown."""
+    right: dict[int, list[bool]] = {}
+    for order, answers in by_order.items():
+        for key, answer in answers.items():
+            gold = _shown(rows[key], order).index(rows[key]["answer"])
+            right.setdefault(gold, []).append(answer["correct"])
+    return {
+        str(place): {"n": len(each), "accuracy": asdict(accuracy_of(each))} for place, each in sorted(right.items())
+    }
+
+
+def _chosen_positions(rows: Rows, order: str, answers: Mapping[str, Prediction]) -> dict[str, int]:
+    """How often each place was chosen, and how often none: what a model prefers shows here."""
+    chosen = Counter(
+        option_order(rows[key], order).index(answer["choice"])
+        for key, answer in answers.items()
+        if answer["choice"] is not None
+    )
+    unparsed = len(answers) - chosen.total()
+    return {str(place): count for place, count in sorted(chosen.items())} | {"unparsed": unparsed}
+
+
+def _control(run: Run, control: str) -> dict[str, Any]:
+    """Accuracy under another control than silence, and the gain of the audio over it."""
+    audio, other = run.correct(), run.correct(control)
+    keys = sorted(audio)
+    return {
+        "n_parsed": sum(answer["choice"] is not None for answer in run.answers[control, run.order].values()),
+        "accuracy": asdict(accuracy_of([other[key] for key in keys])),
+        "gain": asdict(gain_of(np.array([audio[key] for key in keys], float) - [other[key] for key in keys])),
+    }
+
+
+def _majority(row: Row, answers: Sequence[Prediction]) -> str | None:
+    """The option chosen most often; a Counter keeps the first of equally frequent ones in front."""
+    votes = Counter(_text(row, answer["choice"]) for answer in answers if answer["choice"] is not None)
+    return votes.most_common(1)[0][0] if votes else None
+
+
+def _shown(row: Row, order: str) -> list[str]:
+    return [row["choices"][index] for index in option_order(row, order)]
+
+
+def _text(row: Row, choice: int | None) -> str | None:
+    """Of options that are printed twice, either is the same answer."""
+    return None if choice is None else row["choices"][choice]
+
+
+def _share(answers: Iterable[Prediction]) -> float:
+    right = [answer["correct"] for answer in answers]
+    return sum(right) / len(right)

@@ -1,0 +1,129 @@
+"""Pick a checkpoint of a training run by its answers to a selection set, in every option order."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from audiomcq.evaluation.answering import AnswerArguments, answer_rows
+from audiomcq.evaluation.predictions import read_predictions
+from audiomcq.evaluation.questions import texts_of
+from audiomcq.evaluation.report import Estimate, gain_of, markdown, percent
+from audiomcq.evaluation.scoring import Rows, Run, judge, questions_by_key, robustness
+from audiomcq.examples import Row
+
+logger = logging.getLogger(__name__)
+
+WARNING = (
+    "The checkpoint was picked on these {n} questions: accuracies on them are no longer test results. Report others, or say "
+    "that the checkpoint was selected on them."
+)
+
+
+@dataclass
+class SelectArguments(AnswerArguments):
+    """Options of recipes/evaluate/select_checkpoint.py: those of answering, for every checkpoint of a run.
+
+    Parameters:
+        controls: as for answering, but the clip alone unless told otherwise: picking needs no silence.
+        orders: as for answering, but all turns unless told otherwise, so that the gold answer stands in every place: with MMAU
+            test-mini this is MMAU-test-mini-4k.
+    """
+
+    run: str = field(default="", metadata={"help": "Folder of a training run, with its checkpoint-* folders."})
+    controls: list[str] = field(default_factory=lambda: ["audio"], metadata={"help": "What is heard."})
+    orders: list[str] = field(default_factory=lambda: ["cyclic"], metadata={"help": "Option orders."})
+    output_dir: str = field(default="outputs/selection", metadata={"help": "Folder of predictions and table."})
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One checkpoint on the selection set.
+
+    Attributes:
+        accuracy: mean over questions of the share of option orders that are answered right.
+        all_right: share of questions right in every order.
+        parsed: share of answers that chose an option.
+        behind_best: accuracy - that of the best, paired by question; None for the best itself.
+    """
+
+    name: str
+    step: int
+    accuracy: Estimate
+    all_right: Estimate
+    parsed: float
+    behind_best: Estimate | None = None
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoint folders of a run, earliest first.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = [path for path in run.glob("checkpoint-*") if path.is_dir() and path.name.split("-")[-1].isdecimal()]
+    if not found:
+        raise ValueError(f"{run}: no checkpoint-* folders there; train with save_strategy: steps, or name another run")
+    return sorted(found, key=lambda path: int(path.name.split("-")[-1]))
+
+
+def select_checkpoint(args: SelectArguments, rows: Sequence[Row]) -> list[Candidate]:
+    """Answer the selection set with every checkpoint; returns them best first. What is answered already is not asked again.
+
+    Of checkpoints that are equally good the earliest comes first.
+    """
+    questions = questions_by_key(texts_of(rows))
+    answered = {}
+    for folder in checkpoints(Path(args.run)):
+        path = answer_rows(replace(args, model=str(folder), name=folder.name), rows)
+        answered[folder.name] = judge(questions, read_predictions(path)["audio"])
+    return rank(questions, answered)
+
+
+def rank(questions: Rows, answered: dict[str, Run]) -> list[Candidate]:
+    """Candidates, best first, each with its distance from the best."""
+    shares = {name: _shares(questions, run) for name, run in answered.items()}
+    candidates = [_candidate(name, questions, run) for name, run in answered.items()]
+    best, *others = sorted(candidates, key=lambda each: (-each.accuracy.value, each.step))
+    behind = [[a - b for a, b in zip(shares[each.name], shares[best.name], strict=True)] for each in others]
+    return [best, *(replace(each, behind_best=gain_of(gaps)) for each, gaps in zip(others, behind, strict=True))]
+
+
+def selection_table(candidates: Sequence[Candidate]) -> str:
+    """Checkpoints in the order of their steps, the best marked."""
+    lines = [["checkpoint", "accuracy over orders", "right in all orders", "parsed", "behind the best"]]
+    for each in sorted(candidates, key=lambda each: each.step):
+        name = f"**{each.name}**" if each is candidates[0] else each.name
+        parsed = f"{100 * each.parsed:.1f}"
+        lines.append([name, percent(each.accuracy), percent(each.all_right), parsed, percent(each.behind_best)])
+    return markdown(lines)
+
+
+def save_selection(candidates: Sequence[Candidate], rows: int, folder: Path) -> dict[str, Any]:
+    """Write selection.json and selection.md, with the warning; returns what stands in the former."""
+    best, warning = candidates[0], WARNING.format(n=rows)
+    near = [each.name for each in candidates[1:] if each.behind_best.interval.high >= 0]
+    logger.warning("best: %s, %s. %s", best.name, percent(best.accuracy), warning)
+    if near:
+        logger.warning("no worse within 95 %%: %s", ", ".join(near))
+    result = {"best": best.name, "not_distinguishable": near, "questions": rows, "warning": warning,
+              "checkpoints": [asdict(each) for each in candidates]}  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "selection.json").write_text(json.dumps(result, indent=2))
+    (folder / "selection.md").write_text(f"{selection_table(candidates)}\nBest: {best.name}. {warning}\n")
+    return result
+
+
+def _candidate(name: str, questions: Rows, run: Run) -> Candidate:
+    robust = robustness(questions, run)
+    answers = [answer for of_order in run.answers.values() for answer in of_order.values()]
+    parsed = sum(answer["choice"] is not None for answer in answers) / len(answers)
+    return Candidate(name, int(name.split("-")[-1]), robust.mean, robust.all_right, parsed)
+
+
+def _shares(questions: Rows, run: Run) -> list[float]:
+    """Per question, the share of its orders that are answered right."""
+    right = [[each[key]["correct"] for each in run.answers.values() if key in each] for key in questions]
+    return [sum(each) / len(each) for each in right]

@@ -1,0 +1,141 @@
+"""Answering a data set: every control and order, going on after a stop, and never mixing two runs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+
+from audiomcq.evaluation import answering
+from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_parity
+from audiomcq.evaluation.predictions import read_predictions
+from audiomcq.evaluation.scoring import judge, questions_by_key
+from audiomcq.examples import row_key
+from test_endpoints import say, serving
+
+
+@pytest.fixture
+def args(model_folder: Path, tmp_path: Path) -> AnswerArguments:
+    return AnswerArguments(
+        model=str(model_folder), dtype="float32", batch_size=2, max_new_tokens=4, output_dir=str(tmp_path / "out")
+    )
+
+
+def test_every_row_is_answered_with_its_audio_and_on_silence(args: AnswerArguments, rows: Dataset) -> None:
+    few = rows.select(range(3))
+    answers = read_predictions(answer_rows(args, few))
+    assert list(answers) == ["audio", "silence"]
+    for lines in answers.values():
+        assert [line["row_key"] for line in lines] == [row_key(row) for row in few]
+    texts = [[line["completion"] for line in lines] for lines in answers.values()]
+    assert texts[0] != texts[1]
+
+
+def test_a_run_that_is_stopped_goes_on_with_what_is_missing_and_ends_with_the_same_bytes(
+    args: AnswerArguments, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, args.orders = rows.select(range(5)), ["given", "cyclic-1"]
+    whole = answer_rows(args, few).read_bytes()
+    args.output_dir = str(tmp_path / "stopped")
+    run_batches, batches = answering.answer_batches, []
+
+    def stop_after(limit: int):
+        def run(*options, **more):
+            for batch in run_batches(*options, **more):
+                if len(batches) == limit:
+                    raise KeyboardInterrupt
+                batches.append(batch)
+                yield batch
+
+        return run
+
+    monkeypatch.setattr(answering, "answer_batches", stop_after(3))
+    with pytest.raises(KeyboardInterrupt):
+        answer_rows(args, few)
+    assert not args.path.exists()
+    part = tmp_path / "stopped" / "tiny.rank0.part"
+    part.write_bytes(part.read_bytes()[:-9])  # the last line is torn: it is asked again, its neighbours are not
+    monkeypatch.setattr(answering, "answer_batches", stop_after(-1))
+    assert answer_rows(args, few).read_bytes() == whole
+    assert sum(map(len, batches)) == 2 * 5 * 2 + 1
+    monkeypatch.setattr(answering, "_model", lambda args: pytest.fail("all is answered already"))
+    assert answer_rows(args, few).read_bytes() == whole
+
+
+def test_a_control_can_be_added_later(args: AnswerArguments, rows: Dataset) -> None:
+    few, args.controls = rows.select(range(2)), ["audio"]
+    answer_rows(args, few)
+    args.controls = ["silence"]
+    assert list(read_predictions(answer_rows(args, few))) == ["audio", "silence"]
+
+
+def test_other_weights_under_the_same_path_are_another_model(
+    args: AnswerArguments, rows: Dataset, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(args.model, folder)
+    args.model, args.controls = str(folder), ["audio"]
+    answer_rows(args, rows.select(range(2)))
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: tensor * 1.5 for name, tensor in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"another run \(weights"):
+        answer_rows(args, rows.select(range(2)))
+
+
+def test_the_record_says_what_was_run(args: AnswerArguments, rows: Dataset) -> None:
+    args.name, args.controls = "base", ["audio"]
+    path = answer_rows(args, rows.select(range(2)))
+    record = json.loads(path.with_name("base.run.json").read_text())
+    assert record["controls"] == ["audio"]
+    assert {"model", "revision", "weights", "dataset", "prompt_version", "code_version", "dtype", "max_new_tokens",
+            "seed", "fingerprint"} <= record["settings"].keys()  # fmt: skip
+
+
+def test_an_unknown_control_is_named(args: AnswerArguments, rows: Dataset) -> None:
+    args.controls = ["sound"]
+    with pytest.raises(ValueError, match="control 'sound'"):
+        answer_rows(args, rows.select(range(1)))
+
+
+def test_parity_names_the_first_row_whose_answer_depends_on_its_batch(
+    args: AnswerArguments, rows: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args.check_parity = 3
+    parity = check_parity(args, rows)
+    assert (parity.rows, parity.equal, parity.first) == (3, 3, None)
+    ask = answering.answer_questions
+
+    def worse_in_batches(*given, batch_size: int, **options):
+        answers = ask(*given, batch_size=batch_size, **options)
+        if batch_size > 1:
+            object.__setattr__(answers[1], "completion", "something else")
+        return answers
+
+    monkeypatch.setattr(answering, "answer_questions", worse_in_batches)
+    parity = check_parity(args, rows)
+    assert (parity.equal, parity.first[0], parity.first[2]) == (2, row_key(rows[1]), "something else")
+    assert "2 of 3" in str(parity)
+
+
+def test_a_server_answers_in_place_of_a_model(args: AnswerArguments, rows: Dataset) -> None:
+    with serving(otherwise=say("<answer>high</answer>")) as server:
+        args.model = f"http://127.0.0.1:{server.server_address[1]}/v1#lab/listener"
+        path = answer_rows(args, rows.select(range(3)))
+        args.mode = "likelihood"
+        args.name = "likely"
+        with pytest.raises(ValueError, match="no likelihoods"):
+            answer_rows(args, rows.select(range(3)))
+    assert path.name == "listener.jsonl"
+    assert [line["choice"] for line in read_predictions(path)["silence"]] == [2, 2, 2]
+    with pytest.raises(ValueError, match="forms its own batches"):
+        check_parity(args, rows)
+
+
+def test_answers_by_likelihood_are_scored_as_chosen(args: AnswerArguments, rows: Dataset) -> None:
+    few, args.mode, args.controls = rows.select(range(4)), "likelihood", ["audio"]
+    lines = read_predictions(answer_rows(args, few))["audio"]
+    assert all(len(line["option_logps"]) == 4 for line in lines)
+    run = judge(questions_by_key(few.remove_columns(["audio"])), lines)
+    assert list(run.correct().values()) == [line["correct"] for line in lines]

@@ -1,0 +1,309 @@
+"""From rows and a model to results.json: silence, option orders, weak and strong, several models, and a run that is killed."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from audiomcq.construction.sources import build
+from audiomcq.contribution.votes import Voter, VoteWriter
+from audiomcq.datasets import load_rows
+from audiomcq.evaluation.answering import AnswerArguments, answer_rows
+from audiomcq.evaluation.benchmarks import MMSU
+from audiomcq.evaluation.questions import QuestionArguments, load_questions
+from audiomcq.evaluation.report import Estimate
+from audiomcq.evaluation.results import (
+    ScoreArguments,
+    export_folder,
+    official_of,
+    score_folder,
+    strong_by_label,
+    strong_by_votes,
+)
+from audiomcq.evaluation.scoring import questions_by_key
+from audiomcq.evaluation.statistics import wilson_interval
+from audiomcq.examples import CONTRIBUTION, row_key
+from audiomcq.generation import Answer
+from audiomcq.tiny.model import make_tiny_lalm
+from benchmark_files import write_benchmark
+
+ROOT = Path(__file__).parents[2]
+REAL = ROOT.parent / "shared" / "data" / "real_audio"
+NAMES = ("base", "sft", "w2s", "m2s", "m2m")
+
+
+def write_answers(file: Path, rows: Dataset, right: int, **columns: str) -> None:
+    """Predictions of which the first `right` are right, without a record, as another program may write them."""
+    lines = [
+        {"row_key": row_key(row), "completion": row["answer"] if index < right else "?", **columns}
+        for index, row in enumerate(rows)
+    ]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as stream:
+        stream.write("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, rows: Dataset) -> list[Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return [make_tiny_lalm(folder / name, rows, seed, width=64, layers=2) for seed, name in enumerate(NAMES)]
+
+
+@pytest.fixture(scope="module")
+def predictions(tmp_path_factory: pytest.TempPathFactory, models: list[Path], rows: Dataset) -> Path:
+    """Answers of five models with audio and on silence, in all orders."""
+    folder = tmp_path_factory.mktemp("predictions")
+    for model in models:
+        args = AnswerArguments(
+            model=str(model), orders=["cyclic"], dtype="float32", max_new_tokens=3, output_dir=str(folder)
+        )
+        answer_rows(args, rows)
+    return folder
+
+
+def test_five_models_are_scored_with_silence_orders_and_splits_and_compared(
+    predictions: Path, rows_folder: Path, tmp_path: Path
+) -> None:
+    args = ScoreArguments(dataset=str(rows_folder), dataset_split="train", predictions=str(predictions))
+    scored = score_folder(args)
+    scored.save(tmp_path / "one")
+    score_folder(args).save(tmp_path / "two")
+    assert (tmp_path / "one" / "results.json").read_bytes() == (tmp_path / "two" / "results.json").read_bytes()
+    results = json.loads((tmp_path / "one" / "results.json").read_text())
+    assert list(results["models"]) == sorted(NAMES)
+    assert len(results["comparisons"]) == 10
+    for name, model in results["models"].items():
+        assert (model["n_total"], model["n_strong"], model["order"]) == (16, 8, "cyclic-0")
+        assert {"accuracy", "strong", "weak", "silent", "audio_gain", "strong_audio_gain"} <= model.keys()
+        assert model["orders"]["audio"]["orders"].keys() == {f"cyclic-{k}" for k in range(4)}
+        assert set(model["orders"]) == {"audio", "silence"}
+        assert sum(cell["n"] for cell in model["gold_position"].values()) == 16
+        assert model["groups"]["question_type"]["sound"]["n"] == 16
+        assert model["run"]["model"].endswith(name)
+    assert results["baselines"]["random"] == 0.25
+    page = (tmp_path / "one" / "results.md").read_text()
+    for title in ("Pairs of models", "Option orders", "Places of the gold answer", "By question type"):
+        assert f"## {title}" in page
+    assert (tmp_path / "one" / "results.png").stat().st_size > 10_000
+
+
+def test_several_benchmarks_stand_in_one_table(rows: Dataset, rows_folder: Path, tmp_path: Path) -> None:
+    write_answers(tmp_path / "p" / "tuned.jsonl", rows, 12)
+    args = ScoreArguments(dataset=str(rows_folder), dataset_split="train", predictions=str(tmp_path / "p"))
+    score_folder(args).save(tmp_path / "other")
+    write_answers(tmp_path / "p" / "base.jsonl", rows, 4)
+    scored = score_folder(replace(args, beside=[f"tones again={tmp_path / 'other' / 'results.json'}"]))
+    table = scored.page.split("## Benchmarks")[1].splitlines()
+    assert "tones, accuracy" in table[2]
+    assert "tones again, strong" in table[2]
+    base, tuned = (next(line for line in table if line.startswith(f"| {name} ")) for name in ("base", "tuned"))
+    assert base.count("25.0 [") == 2
+    assert tuned.count("75.0 [") == 4
+    with pytest.raises(ValueError, match=r"gone\.json: no such results file"):
+        score_folder(replace(args, beside=[str(tmp_path / "gone.json")]))
+
+
+def test_weak_and_strong_come_from_votes_where_a_vote_table_is_given(rows: Dataset, tmp_path: Path) -> None:
+    texts = list(rows.remove_columns(["audio"]))
+    (tmp_path / "votes").mkdir()
+    for voter, right in (("a", 10), ("b", 6), ("c", 2)):
+        write_answers(tmp_path / f"{voter}.jsonl", rows, right, control="silence")
+        with VoteWriter(tmp_path / "votes", {}, Voter(voter), "silence", "generate") as writer:
+            writer.add([Answer(row_key(row), "silence", "given", "", None, i < right) for i, row in enumerate(texts)])
+    by_key = questions_by_key(texts)
+    expected = {row_key(row) for row in texts[6:]}
+    assert strong_by_votes(by_key, tmp_path / "votes") == strong_by_votes(by_key, tmp_path) == expected
+    with pytest.raises(ValueError, match="votes"):
+        strong_by_votes(by_key | {"new": {**texts[0], "id": "new"}}, tmp_path / "votes")
+    with pytest.raises(ValueError, match="no votes there"):
+        strong_by_votes(by_key, tmp_path / "nowhere")
+
+
+def test_rows_are_labelled_all_or_not_at_all(rows: Dataset) -> None:
+    texts = list(rows.remove_columns(["audio"]))
+    assert strong_by_label(texts) == {row_key(row) for row in texts[::2]}
+    bare = [{**row, CONTRIBUTION: None} for row in texts]
+    assert strong_by_label(bare) is None
+    with pytest.raises(ValueError, match="15 of 16 rows have no"):
+        strong_by_label([texts[0], *bare[1:]])
+
+
+def test_what_does_not_belong_to_the_rows_is_named_with_its_file(
+    rows: Dataset, rows_folder: Path, tmp_path: Path
+) -> None:
+    args = ScoreArguments(dataset=str(rows_folder), dataset_split="train", predictions=str(tmp_path))
+    file = tmp_path / "tuned.jsonl"
+    for lines, message in (
+        (rows.select(range(15)), "1 predictions are missing: sound_tones_15"),
+        ([*rows, rows[3]], "1 questions are answered twice: sound_tones_3"),
+        ([*rows, {**rows[0], "id": "99"}], "not there: sound_tones_99"),
+        ([], "the file is empty"),
+    ):
+        file.unlink(missing_ok=True)
+        write_answers(file, lines, 4)
+        with pytest.raises(ValueError, match=rf"tuned\.jsonl: .*{message}"):
+            score_folder(args)
+    file.unlink()
+    write_answers(file, rows.select(range(12)), 12)
+    scores = score_folder(replace(args, missing_as_wrong=True)).scores["tuned"]
+    assert (scores.n_total, scores.n_missing, scores.accuracy.value) == (16, 4, 0.75)
+
+
+def test_questions_that_changed_since_they_were_answered_are_not_scored(
+    rows: Dataset, rows_folder: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    args = AnswerArguments(
+        model=str(model_folder), controls=["audio"], dtype="float32", max_new_tokens=2, output_dir=str(tmp_path / "p")
+    )
+    answer_rows(args, rows)
+    shutil.copytree(rows_folder, tmp_path / "tones")
+    file = tmp_path / "tones" / "train.jsonl"
+    file.write_text(file.read_text().replace('"high", "highest"', '"highest", "high"'))
+    with pytest.raises(ValueError, match="other questions, choices or answers now"):
+        score_folder(ScoreArguments(dataset=str(file.parent), dataset_split="train", predictions=args.output_dir))
+
+
+def test_real_recordings_are_answered_and_scored(model_folder: Path, tmp_path: Path) -> None:
+    if not REAL.is_dir():
+        pytest.skip("no real recordings beside the repository")
+    build(REAL, tmp_path / "data")
+    rows = load_rows(tmp_path / "data", "test", check_audio=False)
+    rows.select(range(6)).save_to_disk(str(tmp_path / "few"))
+    args = AnswerArguments(
+        model=str(model_folder), orders=["given", "cyclic-1"], dtype="float32", max_audio_seconds=3.5,
+        max_new_tokens=3, output_dir=str(tmp_path / "p"),
+    )  # fmt: skip
+    answer_rows(args, rows.select(range(6)))
+    scored = score_folder(ScoreArguments(dataset=str(tmp_path / "few"), predictions=args.output_dir))
+    assert scored.scores["tiny"].n_total == 6
+    assert scored.results["models"]["tiny"]["orders"].keys() == {"audio", "silence"}
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_and_goes_on_in_two_processes_ends_with_the_same_results_bytes(
+    rows_folder: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    two = [Path(sys.executable).with_name("accelerate"), "launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+           "--dynamo_backend", "no"]  # fmt: skip
+    command = [
+        ROOT / "recipes/evaluate/answer.py", "--config", ROOT / "recipes/evaluate/tiny/answer.yaml",
+        "--model", model_folder, "--dataset", rows_folder, "--dataset_split", "train", "--orders", "cyclic",
+        "--batch_size", "2", "--max_new_tokens", "8",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+    def start(output: Path, stderr: Path, launcher: Sequence[str] = (sys.executable,)) -> subprocess.Popen:
+        words = [str(word) for word in (*launcher, *command, "--output_dir", output)]
+        return subprocess.Popen(words, stderr=stderr.open("w"), env=environment, cwd=ROOT)
+
+    def scored(folder: Path) -> bytes:
+        args = ScoreArguments(dataset=str(rows_folder), dataset_split="train", predictions=str(folder))
+        score_folder(args).save(folder / "scores")
+        return (folder / "scores" / "results.json").read_bytes()
+
+    whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
+    assert start(whole, log).wait() == 0, log.read_text()[-2000:]
+    process, part = start(killed, log), killed / "tiny.rank0.part"
+    while process.poll() is None and not (part.is_file() and part.read_bytes().count(b"\n") >= 20):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = part.read_bytes()
+    assert not (killed / "tiny.jsonl").exists()
+    assert 20 <= kept.count(b"\n") < 128
+    with pytest.raises(ValueError, match="tiny not finished"):
+        scored(killed)
+    assert start(killed, log, two).wait() == 0, log.read_text()[-2000:]
+    assert not list(killed.glob("*.part"))
+    assert (killed / "tiny.jsonl").read_bytes() == (whole / "tiny.jsonl").read_bytes()
+    assert scored(killed) == scored(whole)
+
+
+def test_a_benchmark_is_answered_scored_officially_and_handed_in_with_what_it_could_not_hear(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    file = write_benchmark(tmp_path / "mmau", "mmau-test-mini", without_clips=(4,))
+    args = AnswerArguments(
+        benchmark="mmau-test-mini", dataset=str(file), model=str(model_folder), dtype="float32",
+        controls=["audio", "silence"], max_new_tokens=2, output_dir=str(tmp_path / "p"),
+    )  # fmt: skip
+    rows, benchmark = load_questions(args)
+    path = answer_rows(args, rows, [row_key(row) for row in benchmark.missing_audio])
+    # A model that says the options of gold answers in another order, and else the gold answer in its tag
+    answers = {row_key(row): f"<answer>{row['answer']}</answer>" for row in rows}
+    answers["sound_mmau-test-mini_q9"] = "<answer>C#</answer>"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    said = [{**line, "completion": answers[line["row_key"]] if line["control"] == "audio" else ""} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in said))
+    options = ScoreArguments(benchmark="mmau-test-mini", dataset=str(file), predictions=str(tmp_path / "p"),
+                             output_dir=str(tmp_path / "out"))  # fmt: skip
+    shutil.rmtree(tmp_path / "mmau" / "test-mini-audios")  # scoring needs no clips
+    scored = score_folder(options)
+    scores, questions = scored.scores["tiny"], scored.results["questions"]
+    assert (scores.n_total, scores.accuracy.value, scores.silent.value) == (9, 8 / 9, 0.0)
+    assert scores.official.value == 1.0  # "C#" and "C" are one set of words
+    assert questions["benchmark"]["label"] == "MMAU v05.15.25 test-mini (9 of 1000 items)"
+    assert (questions["benchmark"]["n_missing_audio"], questions["benchmark"]["complete"]) == (1, False)
+    assert scored.page.startswith("# MMAU v05.15.25 test-mini (9 of 1000 items)\n")
+    assert "| official |" in scored.page
+    assert set(scored.results["models"]["tiny"]["groups"]) >= {"type", "category", "difficulty"}
+    submission, samples = export_folder(options)
+    handed_in = json.loads(submission.read_text())
+    assert len(handed_in) == 10
+    assert len(samples.read_text().splitlines()) == 9
+
+
+def test_runs_that_could_not_hear_different_items_are_not_compared(rows: Dataset, tmp_path: Path) -> None:
+    file = write_benchmark(tmp_path / "mmar", "mmar")
+    args = QuestionArguments(benchmark="mmar", dataset=str(file))
+    questions, _ = load_questions(args)
+    for name, left_out in (("a", []), ("b", [row_key(questions[0])])):
+        write_answers(tmp_path / "p" / f"{name}.jsonl", questions.select(range(len(left_out), 10)), 3)
+        record = {"settings": {"orders": ["given"]}, "controls": ["audio"], "left_out": left_out}
+        (tmp_path / "p" / f"{name}.run.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="1 items were left out for want of audio by some runs"):
+        score_folder(ScoreArguments(benchmark="mmar", dataset=str(file), predictions=str(tmp_path / "p")))
+
+
+def test_the_official_rule_keeps_its_own_denominator_and_averages_over_parts_where_it_says_so() -> None:
+    rows = [{"id": str(i), "source_dataset": "m", "question_type": "speech", "choices": list("wxyz"), "answer": "x",
+             "groups": {"subset": "ab"[i // 3]}} for i in range(4)]  # fmt: skip
+    said = ["B", "C", "", "B"]
+    lines = [
+        {"row_key": row_key(row), "choice": None, "completion": text} for row, text in zip(rows, said, strict=True)
+    ]
+    letters = replace(MMSU, submit=lambda choices, choice, text: text)
+    assert official_of(letters)(rows, lines) == (Estimate(2 / 4, wilson_interval(2, 4)), 4)
+    lines[1]["completion"] = "no letter"
+    assert official_of(letters)(rows, lines) == (Estimate(2 / 3, wilson_interval(2, 3)), 3)
+    estimate, counted = official_of(replace(letters, average_over="subset"))(rows, lines)
+    assert (estimate.value, counted) == ((1 / 2 + 1) / 2, 3)
+    half, whole = wilson_interval(1, 2), wilson_interval(1, 1)
+    low = math.hypot(0.5 - half.low, 1 - whole.low) / 2
+    assert estimate.interval.low == pytest.approx(0.75 - low)
+
+
+def test_gold_that_is_withheld_is_exported_and_not_scored(tmp_path: Path) -> None:
+    file = write_benchmark(tmp_path / "d", "dcase2026-task5-eval")
+    args = ScoreArguments(benchmark="dcase2026-task5-eval", dataset=str(file), predictions=str(tmp_path / "p"),
+                          output_dir=str(tmp_path / "out"))  # fmt: skip
+    rows, _ = load_questions(args)
+    lines = [{"row_key": row_key(row), "completion": row["choices"][0]} for row in rows]
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match=r"10 questions have no gold answer: .* export"):
+        score_folder(args)
+    (submission,) = export_folder(args)
+    assert submission.read_text().splitlines()[0] == "question,answer"
+    with pytest.raises(ValueError, match="name the benchmark"):
+        export_folder(replace(args, benchmark=None))
