@@ -1,5 +1,6 @@
 """Options of runs that last a few steps, and how tests look at what came out of them."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,3 +73,19 @@ def always_answering(lalm: LALM, text: str) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _estimate(value: float) -> dict:
+    return {"value": value, "interval": {"low": value - 0.0312, "high": value + 0.0287}}
+
+
+def write_results(folder: Path, name: str, **changes) -> Path:
+    """A results.json as recipes/evaluate/score.py writes it, with a key that nobody knows yet."""
+    numbers = {"accuracy": 0.61354, "strong": 0.51987, "weak": 0.71111, "silent": 0.402468, "audio_gain": 0.211072}
+    scores = {"n_total": 800, "n_strong": 369, "n_parsed": 797, "n_parsed_silent": 790, "new_key": 1}
+    scores |= {measure: _estimate(value) for measure, value in numbers.items()} | {"strong_audio_gain": None}
+    models = {name: scores, "another": {**scores, "accuracy": _estimate(0.99)}}
+    content = {"prompt_version": "audiomcq-1", "baselines": {"first_option": 0.2575, "random": 0.25}, "models": models}
+    path = folder / "results.json"
+    path.write_text(json.dumps(content | changes))
+    return path

@@ -24,6 +24,8 @@ from audiomcq.evaluation.forgetting import ForgettingArguments
 from audiomcq.evaluation.results import ScoreArguments
 from audiomcq.evaluation.selection import SelectArguments
 from audiomcq.publishing.dataset import PublishArguments
+from audiomcq.publishing.export import ExportArguments
+from audiomcq.publishing.model import PublishModelArguments
 
 ROOT = Path(__file__).parents[1]
 STAGES = sorted((ROOT / "recipes").glob("*/*.py"))
@@ -37,6 +39,8 @@ OPTIONS = {
     "report": (ReportArguments, Rule),
     "answer": (AnswerArguments,),
     "dataset": (PublishArguments,),
+    "model": (PublishModelArguments,),
+    "export": (ExportArguments,),
     "score": (ScoreArguments,),
     "select_checkpoint": (SelectArguments,),
     "audit_overlap": (AuditArguments,),
@@ -48,6 +52,8 @@ NOT_A_STAGE = {
     "contribution_filter/report.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "evaluate/answer.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "evaluate/score.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
+    "publish/model.py": "run in publishing/test_model.py",
+    "publish/export.py": "run in publishing/test_model_export.py",
     "evaluate/select_checkpoint.py": "run in test_further_evaluation_recipes_run_as_typed",
     "evaluate/audit_overlap.py": "run in test_further_evaluation_recipes_run_as_typed",
     "evaluate/forgetting.py": "run in test_further_evaluation_recipes_run_as_typed",

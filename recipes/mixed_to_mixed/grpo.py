@@ -7,6 +7,7 @@ accelerate launch recipes/mixed_to_mixed/grpo.py --config recipes/mixed_to_mixed
 from pathlib import Path
 
 from audiomcq.grpo import main
+from audiomcq.publishing.model import push_run
 
 if __name__ == "__main__":
-    main(Path(__file__).parent / "qwen2_5_omni_7b" / "grpo.yaml")
+    push_run(main(Path(__file__).parent / "qwen2_5_omni_7b" / "grpo.yaml"))

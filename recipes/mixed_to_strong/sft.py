@@ -6,7 +6,8 @@ accelerate launch recipes/mixed_to_strong/sft.py --config recipes/mixed_to_stron
 
 from pathlib import Path
 
+from audiomcq.publishing.model import push_run
 from audiomcq.sft import main
 
 if __name__ == "__main__":
-    main(Path(__file__).parent / "qwen2_5_omni_7b" / "sft.yaml")
+    push_run(main(Path(__file__).parent / "qwen2_5_omni_7b" / "sft.yaml"))

@@ -57,6 +57,21 @@ class AudioArguments:
             "clip; false: once each."
         },
     )
+    hub_strategy: str = field(default="end", metadata={"help": "Must stay end: a run is pushed once, with its card."})
+
+    def __post_init__(self) -> None:
+        if self.hub_strategy != "end":
+            raise ValueError(
+                f"hub_strategy {self.hub_strategy}: leave it out; a run is pushed once, at its end and with its card, and "
+                "recipes/publish/model.py pushes a checkpoint folder"
+            )
+        if self.push_to_hub and "/" not in (self.hub_model_id or ""):
+            raise ValueError(f"push_to_hub: say where to, with hub_model_id owner/name; it is {self.hub_model_id}")
+        if self.hub_token is not None:
+            raise ValueError(
+                "hub_token: a token in options ends up in files; leave it out, and log in with `hf auth login` or set HF_TOKEN"
+            )
+        super().__post_init__()
 
 
 @dataclass

@@ -230,7 +230,8 @@ def _image_token(config: Any) -> Iterator[None]:
         del config.image_token_id
 
 
-def main(default_config: Path, argv: list[str] | None = None) -> None:
-    """Entry point of every recipes/*/grpo.py."""
+def main(default_config: Path, argv: list[str] | None = None) -> AudioGRPOConfig:
+    """Entry point of every recipes/*/grpo.py; returns the options of the run."""
     data, args, model = parse((DataArguments, AudioGRPOConfig, ModelConfig), default_config, argv)
     train_stage("grpo", AudioGRPOTrainer, data, args, model, audit_training)
+    return args

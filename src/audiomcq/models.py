@@ -28,6 +28,7 @@ from transformers import (
 )
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
 from transformers.utils.peft_utils import find_adapter_config_file
 
 logger = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ FAMILIES: dict[str, Family] = {
 
 PARAMETER_GROUPS = ("audio_tower", "aligner", "llm", "unused")
 
-_PROCESSOR_FILES = (
+PROCESSOR_FILES = (
     "processor_config.json",
     "preprocessor_config.json",
     "video_preprocessor_config.json",
@@ -139,6 +140,7 @@ class LALM:
         placeholder_ids: token ids that stand for audio, image or video; never to be sampled.
         plain: whether `family.architecture` loads these weights from `source` alone; not so from a full Omni checkpoint, an
             adapter, or a revision.
+        commit: of the base model on the Hub; None for a local folder.
     """
 
     model: PreTrainedModel
@@ -147,6 +149,7 @@ class LALM:
     source: str
     placeholder_ids: list[int] = field(default_factory=list)
     plain: bool = True
+    commit: str | None = None
 
     @property
     def tokenizer(self) -> Any:
@@ -193,7 +196,10 @@ def load_lalm(
     if device is not None:
         model.to(device)
     plain = config.architectures == [family.architecture] and revision is None
-    return LALM(model, load_processor(source, revision), family, source, placeholder_ids(model.config), plain)
+    processor = load_processor(source, revision)
+    commit = extract_commit_hash(cached_file(source, "config.json", revision=revision), None)
+    commit = None if Path(source).is_dir() else commit
+    return LALM(model, processor, family, source, placeholder_ids(model.config), plain, commit)
 
 
 def _load_adapter(source: str, base: str, *load_options: Any) -> LALM:
@@ -255,7 +261,7 @@ def load_processor(source: str | Path, revision: str | None = None) -> Processor
     processor = audio_only.from_pretrained(source, revision=revision)
     found = (
         cached_file(str(source), name, revision=revision, _raise_exceptions_for_missing_entries=False)
-        for name in _PROCESSOR_FILES
+        for name in PROCESSOR_FILES
     )
     processor.source_files = [Path(file) for file in found if file]
     return processor

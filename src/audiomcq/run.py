@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -103,7 +104,8 @@ def train_stage(
     started = time.monotonic()
     with clear_errors_of_training():
         trainer.train(resume_from_checkpoint=resume)
-    trainer.save_model()
+    # As the trainer calls it itself: the call of a user would push, without our card.
+    trainer.save_model(_internal_call=True)
     trainer.save_state()
     if trainer.accelerator.is_main_process:
         lalm.processor.save_pretrained(output)
@@ -118,6 +120,8 @@ def train_stage(
             "parameter_groups": groups,
             "processes": trainer.accelerator.num_processes,
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+            "model_commit": lalm.commit,
+            "dataset_commit": hub_commit(rows),
         }
         update_record(output, record)
     trainer.accelerator.wait_for_everyone()  # else the others leave while the first still writes, and are reported as crashed
@@ -182,6 +186,14 @@ def resolved_settings(stage: str, *configs: Any) -> dict[str, Any]:
         merged.update(config.to_dict() if hasattr(config, "to_dict") else asdict(config))
     left_out = {"resume_from_checkpoint", "hub_token", "push_to_hub_token", "logging_dir", "local_rank", "run_name"}
     return {key: json.loads(json.dumps(value, default=str)) for key, value in merged.items() if key not in left_out}
+
+
+def hub_commit(rows: Dataset) -> str | None:
+    """The commit that rows were loaded from; None where they are not from the Hub."""
+    # datasets 5.2 keeps it nowhere but in the name of its cache: org___name/config/version/commit/.
+    files = " ".join(file["filename"] for file in rows.cache_files)
+    found = re.search(r"___[^/]+/[^/]+/[\d.]+/([0-9a-f]{40})/", files)
+    return found[1] if found else None
 
 
 def update_record(output: Path, values: dict[str, Any]) -> None:
@@ -269,6 +281,9 @@ class SafeTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         return check_finite(super().training_step(*args, **kwargs), self.state.global_step)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: TRL's has no licence and a text-only usage. `publishing.model` writes the card, from what the run recorded."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self.is_fsdp_enabled or not isinstance(self.model, PreTrainedModel):

@@ -120,7 +120,8 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
                 metrics[f"padding_share/{name}"].append(1 - mask.float().mean().item())
 
 
-def main(default_config: Path, argv: list[str] | None = None) -> None:
-    """Entry point of every recipes/*/sft.py."""
+def main(default_config: Path, argv: list[str] | None = None) -> AudioSFTConfig:
+    """Entry point of every recipes/*/sft.py; returns the options of the run."""
     data, args, model = parse((DataArguments, AudioSFTConfig, ModelConfig), default_config, argv)
     train_stage("sft", AudioSFTTrainer, data, args, model, audit_training)
+    return args

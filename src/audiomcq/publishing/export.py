@@ -1,0 +1,129 @@
+"""Other forms of a trained checkpoint: a LoRA adapter merged into plain weights, a thinker put back into its whole Omni model."""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tqdm.auto import tqdm
+
+from audiomcq.models import load_lalm
+from audiomcq.publishing.hub import CARD_FILE
+from audiomcq.run import ROWS_FILE, RUN_FILE
+
+INDEX = "model.safetensors.index.json"
+THINKER = "thinker."
+_RECORDS = (RUN_FILE, ROWS_FILE, "trainer_state.json")
+_LEFT_OUT = (CARD_FILE, ".*", "*.safetensors", INDEX, *_RECORDS)
+
+
+@dataclass
+class ExportArguments:
+    """Options of recipes/publish/export.py."""
+
+    folder: str = field(default="", metadata={"help": "Checkpoint folder of a training recipe."})
+    base: str | None = field(
+        default=None, metadata={"help": "Whole Omni model to put the thinker into: folder or id."}
+    )
+    base_revision: str | None = field(default=None, metadata={"help": "Its revision."})
+    dtype: str = field(default="bfloat16", metadata={"help": "Of merged weights: float32, bfloat16 or float16."})
+    output_dir: str = field(default="outputs/export", metadata={"help": "New folder for the checkpoint."})
+
+
+def merge_adapter(source: Path, output: Path, dtype: str = "bfloat16") -> None:
+    """Write a checkpoint with its LoRA adapter merged in, loadable without PEFT.
+
+    Raises:
+        ValueError: the source is no checkpoint, or the output folder is not empty.
+    """
+    _check_empty(output)
+    lalm = load_lalm(source, dtype=dtype)
+    lalm.model.save_pretrained(output)
+    lalm.processor.save_pretrained(output)
+    _copy_records(source, output)
+
+
+def export_full(thinker: Path, base: str, output: Path, revision: str | None = None) -> None:
+    """Write the whole Omni model with a trained thinker: every other file and tensor is the base model's.
+
+    One shard of the base model is in memory at a time. Trained tensors take the dtype that the base model stores.
+
+    Args:
+        thinker: checkpoint folder as full fine-tuning (or `merge_adapter`) saves it.
+        base: the whole model that the thinker came from, folder or Hub id.
+
+    Raises:
+        ValueError: names or shapes of the two do not match, or the output folder is not empty.
+    """
+    _check_empty(output)
+    folder = Path(base) if Path(base).is_dir() else Path(snapshot_download(base, revision=revision))
+    trained, place = _shards(thinker), _shards(folder)
+    ours = {THINKER + name for name in trained}
+    theirs = {name for name in place if name.startswith(THINKER)}
+    if ours != theirs:
+        raise ValueError(
+            f"{thinker} is not the thinker of {base}: {len(theirs - ours)} tensors are missing and {len(ours - theirs)} are "
+            f"foreign, e.g. {min(ours ^ theirs)}"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and not any(fnmatch(file.name, pattern) for pattern in _LEFT_OUT):
+            shutil.copyfile(file, output / file.name)
+    total = 0
+    for shard in tqdm(sorted(set(place.values())), desc="shards"):
+        tensors = _replaced(folder / shard, thinker, trained)
+        total += sum(tensor.nbytes for tensor in tensors.values())
+        save_file(tensors, output / shard, metadata={"format": "pt"})
+    if len(set(place.values())) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": place}
+        (output / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True))
+    _copy_records(thinker, output)
+
+
+def _replaced(shard: Path, thinker: Path, trained: dict[str, str]) -> dict[str, torch.Tensor]:
+    """The tensors of one shard of the base model, those of the thinker taken from the trained one."""
+    tensors = {}
+    with safe_open(shard, "pt") as file:
+        for name in file.keys():  # noqa: SIM118 - no dictionary
+            tensors[name] = file.get_tensor(name)
+    for name in [name for name in tensors if name.startswith(THINKER)]:
+        own = name.removeprefix(THINKER)
+        with safe_open(thinker / trained[own], "pt") as file:
+            tensor = file.get_tensor(own)
+        if tensor.shape != tensors[name].shape:
+            raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, the trained one {tuple(tensor.shape)}")
+        tensors[name] = tensor.to(tensors[name].dtype)
+    return tensors
+
+
+def _shards(folder: Path) -> dict[str, str]:
+    """File of each tensor of a checkpoint.
+
+    Raises:
+        ValueError: there are no weights.
+    """
+    if (folder / INDEX).is_file():
+        return json.loads((folder / INDEX).read_text())["weight_map"]
+    files = sorted(folder.glob("*.safetensors"))
+    if not files or (folder / "adapter_config.json").is_file():
+        raise ValueError(f"{folder}: no plain .safetensors weights there; merge an adapter first (without --base)")
+    with safe_open(files[0], "pt") as file:
+        return dict.fromkeys(file.keys(), files[0].name)
+
+
+def _check_empty(output: Path) -> None:
+    if output.is_dir() and any(output.iterdir()):
+        raise ValueError(f"output folder {output} is not empty; choose another --output_dir")
+
+
+def _copy_records(source: Path, output: Path) -> None:
+    """What a card and a next stage need to know about the training."""
+    for name in _RECORDS:
+        found = next((place / name for place in (source, source.parent) if (place / name).is_file()), None)
+        if found:
+            shutil.copyfile(found, output / name)

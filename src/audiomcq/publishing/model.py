@@ -1,0 +1,156 @@
+"""Publish a trained checkpoint: weights, processor files and card in one commit.
+
+One commit, because a card must never stand beside weights that it does not describe. A push that was interrupted is repeated
+as it is: files that are already there are not sent again.
+"""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from accelerate import PartialState
+from transformers import AutoConfig
+
+from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
+from audiomcq.models import PROCESSOR_FILES
+from audiomcq.publishing.hub import CARD_FILE, PlannedFile, push_folder
+from audiomcq.publishing.model_card import (
+    EVAL_FILE,
+    Base,
+    base_licence,
+    base_of,
+    eval_results_file,
+    model_card,
+    read_evaluation,
+    run_records,
+)
+from audiomcq.run import clear_errors
+
+logger = logging.getLogger(__name__)
+
+ADAPTER_FILE = "adapter_config.json"
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_PUBLISHED = (*WEIGHTS, "config.json", "generation_config.json", "spk_dict.pt", *PROCESSOR_FILES)
+_STALE = (*WEIGHTS, "*.bin", "*.pt", "*.pth", ADAPTER_FILE, EVAL_FILE)
+"""What an earlier push may have left, and would be loaded, or is a pickle."""
+
+
+@dataclass
+class PublishModelArguments:
+    """Options of recipes/publish/model.py."""
+
+    folder: str = field(default="", metadata={"help": "Output folder of a training recipe, or a checkpoint in it."})
+    repo_id: str = field(default="", metadata={"help": "Repository to publish to: owner/name."})
+    revision: str | None = field(default=None, metadata={"help": "Branch to publish to; main where left out."})
+    private: bool = field(default=False, metadata={"help": "Create the repository as a private one."})
+    base_model: str | None = field(
+        default=None, metadata={"help": "Hub id of the base model, where the run had a local copy of it."}
+    )
+    license: str | None = field(default=None, metadata={"help": "Licence; left out, that of the base model's card."})
+    results: str | None = field(default=None, metadata={"help": "results.json of recipes/evaluate/score.py."})
+    results_model: str | None = field(
+        default=None, metadata={"help": "The model's name in there; by default that of the folder."}
+    )
+    evaluated_on: str | None = field(default=None, metadata={"help": "Hub id of the data set that was answered."})
+    evaluated_config: str | None = field(default=None, metadata={"help": "Its config."})
+    evaluated_split: str = field(default="test", metadata={"help": "Its split."})
+    dry_run: bool = field(default=False, metadata={"help": "List what would be uploaded, and upload nothing."})
+
+
+def model_files(args: PublishModelArguments) -> dict[str, Path | bytes]:
+    """Everything that belongs into the repository, by its name there: files as they lie, card and results as written now.
+
+    Optimizer states, training arguments (a pickle) and the run's own records stay where they are.
+
+    Raises:
+        ValueError: there are no weights, no finished run, or an adapter's base is not on the Hub.
+    """
+    folder = Path(args.folder)
+    records = run_records(folder)
+    files: dict[str, Path | bytes] = {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _PUBLISHED)
+    }
+    if not any(fnmatch(name, WEIGHTS[0]) for name in files):
+        raise ValueError(f"{folder}: no .safetensors weights there")
+    base = base_of(records, args.base_model)
+    adapter = folder / ADAPTER_FILE
+    if adapter.is_file():
+        files[ADAPTER_FILE] = _adapter_config(adapter, base, len(records))
+    evaluation = None
+    if args.results:
+        evaluation = read_evaluation(
+            Path(args.results),
+            args.results_model or folder.resolve().name,
+            args.evaluated_on,
+            args.evaluated_config,
+            args.evaluated_split,
+        )
+        files[EVAL_FILE] = eval_results_file(evaluation).encode()
+    card = model_card(
+        args.repo_id,
+        records,
+        base,
+        AutoConfig.from_pretrained(base.source if adapter.is_file() else folder).model_type,
+        {"license": args.license} if args.license else base_licence(base),
+        adapter.is_file(),
+        args.revision,
+        evaluation,
+    )
+    files[CARD_FILE] = str(card).encode()
+    return files
+
+
+def publish_model(args: PublishModelArguments) -> list[PlannedFile]:
+    """Publish a checkpoint with its card in one commit, or say what would be.
+
+    Raises:
+        ValueError: see `model_files` and `push_folder`.
+    """
+    with TemporaryDirectory() as name:
+        for path, file in model_files(args).items():
+            target = Path(name) / path
+            target.parent.mkdir(exist_ok=True)
+            if isinstance(file, bytes):
+                target.write_bytes(file)
+            else:
+                target.symlink_to(file.resolve())
+        return push_folder(
+            name,
+            args.repo_id,
+            "model",
+            args.private,
+            args.revision,
+            message="Publish model and card",
+            delete_patterns=_STALE,
+            dry_run=args.dry_run,
+        )
+
+
+def push_run(args: AudioSFTConfig | AudioGRPOConfig) -> None:
+    """What a training recipe ends with: where its options say `push_to_hub`, publish what it saved."""
+    if not (args.push_to_hub and PartialState().is_main_process):
+        return
+    repo_id = args.hub_model_id or Path(args.output_dir).resolve().name
+    logger.info("publishing to %s; if this stops: recipes/publish/model.py --folder %s", repo_id, args.output_dir)
+    with clear_errors():
+        publish_model(PublishModelArguments(args.output_dir, repo_id, args.hub_revision, bool(args.hub_private_repo)))
+
+
+def _adapter_config(path: Path, base: Base, stages: int) -> bytes:
+    """The adapter's config, naming its base as others can load it.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if stages > 1 or not base.on_hub:
+        raise ValueError(
+            f"{path.parent}: an adapter needs a base model on the Hub, this one has "
+            f"{'an earlier stage' if stages > 1 else base.name!r}; merge it with recipes/publish/export.py and publish that"
+            + ("" if stages > 1 else ", or name its place with --base_model")
+        )
+    return json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": base.name}, indent=2).encode()

@@ -1,0 +1,360 @@
+"""A model's card, filled from what its runs recorded (run.json) and what was measured (results.json). No number is typed."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from huggingface_hub.errors import EntryNotFoundError
+
+from audiomcq.models import FAMILIES
+from audiomcq.prompts import ANSWER_CLOSE, ANSWER_OPEN, PROMPT_VERSION, QUESTION_TEMPLATE, SYSTEM_PROMPT
+from audiomcq.publishing.hub import CARD_FILE
+from audiomcq.run import RUN_FILE
+
+TEMPLATE = Path(__file__).parents[3] / "model_cards" / "model_card.md"
+EVAL_FILE = ".eval_results/audiomcq.yaml"
+TASK = "audio-text-to-text"
+
+MEASURES = {
+    "accuracy": "accuracy",
+    "strong": "accuracy, strong rows",
+    "weak": "accuracy, weak rows",
+    "silent": "silent accuracy",
+    "audio_gain": "audio gain",
+    "strong_audio_gain": "audio gain, strong rows",
+}
+BENCHMARK_TASKS = {"accuracy": "all", "strong": "strong", "weak": "weak"}
+"""Measures that a leaderboard of the data set can list, by the name of its config."""
+
+_HYPER_PARAMETERS = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "optim",
+    "weight_decay",
+    "max_grad_norm",
+    "dtype",
+    "bf16",
+    "max_audio_seconds",
+    "shuffle_choices",
+    "cot",
+    "strong_weight",
+    "num_generations",
+    "max_completion_length",
+    "temperature",
+    "top_k",
+    "top_p",
+    "beta",
+    "loss_type",
+    "scale_rewards",
+    "rewards",
+    "reward_weights",
+    "seed",
+)
+_LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+_NAMES = {"sft": "supervised fine-tuning (SFT)", "grpo": "reinforcement (GRPO)"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model's entry of a results.json and the data set that it is about.
+
+    Attributes:
+        scores: the entry, as recipes/evaluate/score.py writes it.
+        baselines: accuracies without a model.
+        dataset, config, split: of the benchmark; the data set by its Hub id.
+    """
+
+    scores: dict[str, Any]
+    baselines: dict[str, float]
+    dataset: str
+    config: str | None = None
+    split: str = "test"
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a model was trained from.
+
+    Attributes:
+        name: Hub id, or the bare name of a local folder.
+        on_hub: whether others can load it by that name.
+        revision: commit on the Hub.
+        source: where its own card lies: Hub id or folder.
+    """
+
+    name: str
+    on_hub: bool
+    revision: str | None
+    source: str
+
+
+def run_records(folder: Path) -> list[dict[str, Any]]:
+    """The run.json of each stage behind a checkpoint, first stage first, with the steps that it took.
+
+    Raises:
+        ValueError: the folder holds no finished run, or one with other prompts than this package's.
+    """
+    run = next((place for place in (folder, folder.parent) if (place / RUN_FILE).is_file()), None)
+    if run is None:
+        raise ValueError(f"{folder}: no {RUN_FILE} there; give the output folder of a training recipe")
+    record = json.loads((run / RUN_FILE).read_text())
+    if not record["finished"]:
+        raise ValueError(f"{folder}: this run has not finished; resume it with --resume_from_checkpoint true")
+    if record["prompt_version"] != PROMPT_VERSION:
+        raise ValueError(
+            f"{folder} was trained with prompts {record['prompt_version']}, the card would say {PROMPT_VERSION}: publish it "
+            "with the version of audiomcq that trained it"
+        )
+    state = folder / "trainer_state.json"
+    record["steps"] = json.loads(state.read_text())["global_step"] if state.is_file() else None
+    source = Path(record["settings"]["model_name_or_path"])
+    earlier = run_records(source) if any((place / RUN_FILE).is_file() for place in (source, source.parent)) else []
+    return [*earlier, record]
+
+
+def base_of(records: list[dict[str, Any]], base_model: str | None = None) -> Base:
+    """The model that the first stage started from; `base_model` names it on the Hub where the run had a local copy."""
+    source = records[0]["settings"]["model_name_or_path"]
+    commit = records[0].get("model_commit")
+    name = base_model or (source if commit else Path(source).name)
+    return Base(name, bool(base_model or commit), commit, source)
+
+
+def base_licence(base: Base) -> dict[str, str]:
+    """`license`, and `license_name` and `license_link` where there are such, from the base model's card; else nothing."""
+    card = Path(base.source) / CARD_FILE
+    if card.parent.is_dir() and not card.is_file():
+        return {}
+    try:
+        data = ModelCard.load(card if card.is_file() else base.source, ignore_metadata_errors=True).data
+    except (OSError, EntryNotFoundError):
+        return {}
+    found = {name: data.get(name) for name in ("license", "license_name", "license_link")}
+    return {name: value for name, value in found.items() if value}
+
+
+def read_evaluation(
+    results: Path, model: str, dataset: str | None, config: str | None = None, split: str = "test"
+) -> Evaluation:
+    """One model's entry of a results.json.
+
+    Raises:
+        ValueError: the model is not in there, it was asked with other prompts, or no data set is named.
+    """
+    content = json.loads(results.read_text())
+    if model not in content["models"]:
+        raise ValueError(
+            f"{results} has no model {model!r}; it has {', '.join(content['models'])}: give --results_model"
+        )
+    if content["prompt_version"] != PROMPT_VERSION:
+        raise ValueError(
+            f"{results} was measured with prompts {content['prompt_version']}, not {PROMPT_VERSION}: answer and score again"
+        )
+    if not dataset:
+        raise ValueError(f"{results}: give --evaluated_on, the Hub id of the data set that was answered")
+    return Evaluation(content["models"][model], content["baselines"], dataset, config, split)
+
+
+def model_card(
+    repo_id: str,
+    records: list[dict[str, Any]],
+    base: Base,
+    model_type: str,
+    licence: dict[str, str],
+    adapter: bool = False,
+    revision: str | None = None,
+    evaluation: Evaluation | None = None,
+) -> ModelCard:
+    """The card of a checkpoint.
+
+    Args:
+        records: of `run_records`.
+        model_type: of the checkpoint's (or the adapter's base's) config.
+        licence: of `base_licence`, or the publisher's own.
+        revision: branch that is pushed to, which the usage then names.
+    """
+    family = FAMILIES[model_type]
+    omni = "Thinker" in family.architecture
+    whole = omni and not model_type.endswith("thinker") and not adapter
+    stages = [_stage(each) for each in records]
+    return ModelCard.from_template(
+        _metadata(repo_id, records, base, licence, adapter, whole, evaluation),
+        template_path=str(TEMPLATE),
+        name=repo_id.split("/")[-1],
+        repo_id=repo_id,
+        revision_argument=f'revision="{revision}", ' if revision else "",
+        base=base,
+        stages=stages,
+        training=_training_table(records),
+        parameters=_parameter_table(records),
+        weights="LoRA adapter"
+        if adapter
+        else "whole model, the trained thinker in it"
+        if whole
+        else family.architecture,
+        licence=licence.get("license_name") or licence.get("license"),
+        adapter=adapter,
+        omni=omni,
+        whole=whole,
+        architecture=family.architecture,
+        prompt_version=PROMPT_VERSION,
+        system_prompt=SYSTEM_PROMPT,
+        question_template=QUESTION_TEMPLATE,
+        system_literal=json.dumps(SYSTEM_PROMPT),
+        question_literal=json.dumps(QUESTION_TEMPLATE),
+        answer_tags=(ANSWER_OPEN, ANSWER_CLOSE),
+        **(_results(evaluation) if evaluation else {}),
+    )
+
+
+def _metadata(
+    repo_id: str,
+    records: list[dict[str, Any]],
+    base: Base,
+    licence: dict[str, str],
+    adapter: bool,
+    whole: bool,
+    evaluation: Evaluation | None,
+) -> ModelCardData:
+    relation = "adapter" if adapter else "finetune"
+    return ModelCardData(
+        **licence,
+        language="en",
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="any-to-any" if whole else TASK,
+        base_model=base.name if base.on_hub else None,
+        base_model_relation=relation if base.on_hub else None,
+        datasets=sorted({each["settings"]["dataset"] for each in records if each.get("dataset_commit")}) or None,
+        tags=["audio", "audio-question-answering", "audiomcq", *(each["stage"] for each in records), "trl"],
+        metrics=["accuracy"] if evaluation else None,
+        model_name=repo_id.split("/")[-1] if evaluation else None,
+        eval_results=_model_index(evaluation) if evaluation else None,
+    )
+
+
+def _results(evaluation: Evaluation) -> dict[str, Any]:
+    """What the results section shows, in percent."""
+    config = f", config `{evaluation.config}`" if evaluation.config else ""
+    return {
+        "results": evaluation.scores,
+        "evaluated_on": f"`{evaluation.dataset}`{config}, split `{evaluation.split}`",
+        "measures": [
+            {"label": label, "value": _percent(estimate["value"]), "interval": f"[{_interval(estimate)}]"}
+            for name, label in MEASURES.items()
+            if (estimate := evaluation.scores.get(name))
+        ],
+        "baselines": [(name.replace("_", " "), _percent(value)) for name, value in evaluation.baselines.items()],
+    }
+
+
+def eval_results_file(evaluation: Evaluation) -> str:
+    """`.eval_results/audiomcq.yaml`: the accuracies that a leaderboard can list, as fractions."""
+    scores = evaluation.scores
+    entries = [
+        EvalResultEntry(
+            dataset_id=evaluation.dataset,
+            task_id=task,
+            value=scores[measure]["value"],
+            notes=f"{MEASURES[measure]}, 95 % interval [{_interval(scores[measure])}] %, prompts {PROMPT_VERSION}",
+        )
+        for measure, task in BENCHMARK_TASKS.items()
+        if scores[measure]
+    ]
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+
+
+def _model_index(evaluation: Evaluation) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type=TASK,
+            task_name="Multiple-choice questions about audio",
+            dataset_type=evaluation.dataset,
+            dataset_name=evaluation.dataset.split("/")[-1],
+            dataset_config=evaluation.config,
+            dataset_split=evaluation.split,
+            metric_type="audio_gain" if "gain" in measure else "accuracy",
+            metric_name=label,
+            metric_value=evaluation.scores[measure]["value"],
+        )
+        for measure, label in MEASURES.items()
+        if evaluation.scores.get(measure)
+    ]
+
+
+def _interval(estimate: dict[str, Any]) -> str:
+    return f"{_percent(estimate['interval']['low'])}, {_percent(estimate['interval']['high'])}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"
+
+
+def _stage(record: dict[str, Any]) -> dict[str, Any]:
+    settings = record["settings"]
+    adapted = " with LoRA" if settings["use_peft"] else ""
+    trained = [name for name, count in record["parameter_groups"].items() if count["trainable"]]
+    return {
+        **record,
+        "title": _NAMES[record["stage"]] + adapted,
+        "paradigm": settings["paradigm"],
+        "trained": [name + adapted for name in trained],
+    }
+
+
+def _training_table(records: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Labels and one cell per stage: data, steps, hyper-parameters, hardware, time."""
+    table = [
+        ("data", [_data(each) for each in records]),
+        ("rows", [_rows(each) for each in records]),
+        ("steps", [_cell(each["steps"]) for each in records]),
+    ]
+    for name in (*_HYPER_PARAMETERS, *(_LORA if any(each["settings"]["use_peft"] for each in records) else ())):
+        cells = [_cell(each["settings"].get(name)) for each in records]
+        if set(cells) != {"–"}:
+            table.append((f"`{name}`", cells))
+    table.append(("hardware", [f"{each['processes']} x {each['device']}" for each in records]))
+    table.append(("time", [f"{each['seconds']} s" for each in records]))
+    return table
+
+
+def _parameter_table(records: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    return [
+        (
+            group,
+            [
+                "{trainable:,} of {parameters:,}".format(**each["parameter_groups"][group]).replace(",", " ")
+                for each in records
+            ],
+        )
+        for group in records[-1]["parameter_groups"]
+    ]
+
+
+def _data(record: dict[str, Any]) -> str:
+    settings = record["settings"]
+    commit = record.get("dataset_commit")
+    # Folders of the machine that trained are nobody's business, and nobody else can load them.
+    name = f"{settings['dataset']} at `{commit}`" if commit else f"{Path(settings['dataset']).name} (local)"
+    config = f", config `{settings['dataset_config']}`" if settings["dataset_config"] else ""
+    return f"{name}{config}, split `{settings['dataset_split']}`"
+
+
+def _rows(record: dict[str, Any]) -> str:
+    parts = ", ".join(f"{count} {label}" for label, count in record["rows_by_contribution"].items())
+    return f"{record['rows']} ({parts.replace('None', 'unlabelled')})"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, int | float):
+        return str(value)
+    # As code: the stars of a pattern are none of Markdown's, and its bars end no cell.
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "`{}`".format(text.replace("|", "\\|"))

@@ -1,0 +1,240 @@
+"""A card says what run.json and results.json say, leaves nothing open, and its metadata reads back to the same numbers."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
+
+from audiomcq import grpo, sft
+from audiomcq.configs import AudioSFTConfig
+from audiomcq.prompts import QUESTION_TEMPLATE, SYSTEM_PROMPT
+from audiomcq.publishing.model import PublishModelArguments, model_files, push_run
+from audiomcq.publishing.model_card import MEASURES, base_of, model_card, run_records
+from hub.cards import card_problems
+from small_runs import write_results
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "weak_to_strong"
+SMALL = {
+    "max_steps": 2,
+    "per_device_train_batch_size": 4,
+    "use_cpu": "true",
+    "disable_tqdm": "true",
+    "warmup_steps": 0,
+}
+MIXED = {"paradigm": "mixed_to_strong", "mixed_seed": 1}
+LORA = {"use_peft": "true", "lora_r": 4, "lora_target_modules": r".*language_model.*\.(q_proj|v_proj)"}
+
+
+def train(stage: str, **options) -> None:
+    words = [str(word) for key, value in {**SMALL, **options}.items() for word in (f"--{key}", value)]
+    main = {"sft": sft, "grpo": grpo}[stage].main
+    main(Path("unused.yaml"), ["--config", str(RECIPE / "tiny" / f"{stage}.yaml"), *words])
+
+
+@pytest.fixture(scope="module")
+def two_stages(rows_folder: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GRPO stage on top of an SFT stage that trained one parameter group."""
+    folder = tmp_path_factory.mktemp("stages")
+    common = {"dataset": rows_folder, **MIXED}
+    train("sft", model_name_or_path=model_folder, output_dir=folder / "sft", train_modules="llm", **common)
+    short = {"num_generations": 2, "max_completion_length": 4, "max_steps": 1}
+    train("grpo", model_name_or_path=folder / "sft", output_dir=folder / "grpo", **common, **short)
+    return folder / "grpo"
+
+
+def options(folder: Path, **changes) -> PublishModelArguments:
+    return PublishModelArguments(**{"folder": str(folder), "repo_id": "org/model", "license": "mit", **changes})
+
+
+def card_of(arguments: PublishModelArguments) -> ModelCard:
+    return ModelCard(model_files(arguments)["README.md"].decode())
+
+
+@pytest.fixture(scope="module")
+def measured(two_stages: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path | bytes], dict]:
+    """Everything that is published with results, and the results.json."""
+    results = write_results(tmp_path_factory.mktemp("scores"), "grpo")
+    arguments = options(two_stages, base_model="org/base", results=str(results), evaluated_on="org/tones")
+    return model_files(arguments), json.loads(results.read_text())
+
+
+def table(card: str, heading: str) -> dict[str, list[str]]:
+    """The first table below a heading: first cell -> the others."""
+    section = card.split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [re.split(r"(?<!\\)\|", line.strip("| ")) for line in section.splitlines() if line.startswith("| ")]
+    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
+
+
+def test_every_number_of_the_results_section_is_that_of_results_json(measured) -> None:
+    files, results = measured
+    scores = results["models"]["grpo"]
+    section = files["README.md"].decode().split("## Results\n")[1].split("\n## ")[0]
+    rows = table(files["README.md"].decode(), "Results")
+    shown = {name: label for name, label in MEASURES.items() if scores[name]}
+    assert set(rows) == {"measure", *shown.values()}
+    expected = {str(scores["n_total"]), str(scores["n_strong"]), str(scores["n_parsed"]), "95"}
+    for name, label in shown.items():
+        bounds = [scores[name]["interval"][side] for side in ("low", "high")]
+        assert rows[label] == [f"{100 * scores[name]['value']:.1f}", f"[{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"]
+        expected |= {f"{100 * value:.1f}" for value in (scores[name]["value"], *bounds)}
+    expected |= {f"{100 * value:.1f}" for value in results["baselines"].values()}
+    assert set(re.findall(r"\d+(?:\.\d+)?", section)) == expected
+
+
+def test_model_index_and_eval_results_read_back_to_the_same_numbers(measured) -> None:
+    files, results = measured
+    scores = results["models"]["grpo"]
+    index = ModelCard(files["README.md"].decode()).data.eval_results
+    assert {entry.metric_name: entry.metric_value for entry in index} == {
+        label: scores[name]["value"] for name, label in MEASURES.items() if scores[name]
+    }
+    assert {(entry.dataset_type, entry.dataset_split) for entry in index} == {("org/tones", "test")}
+    entries = parse_eval_result_entries(yaml.safe_load(files[".eval_results/audiomcq.yaml"]))
+    assert {entry.task_id: entry.value for entry in entries} == {
+        task: scores[name]["value"] for task, name in (("all", "accuracy"), ("strong", "strong"), ("weak", "weak"))
+    }
+    assert {entry.dataset_id for entry in entries} == {"org/tones"}
+
+
+def test_the_training_section_says_what_both_runs_recorded(measured, two_stages: Path) -> None:
+    rows = table(measured[0]["README.md"].decode(), "Training")
+    for column, stage in enumerate(("sft", "grpo")):
+        record = json.loads((two_stages.parent / stage / "run.json").read_text())
+        settings = record["settings"]
+        assert rows["time"][column] == f"{record['seconds']} s"
+        assert rows["hardware"][column] == f"{record['processes']} x {record['device']}"
+        assert rows["rows"][column].startswith(f"{record['rows']} (")
+        assert rows["`learning_rate`"][column] == str(settings["learning_rate"])
+        assert rows["`seed`"][column] == str(settings["seed"])
+        assert rows["steps"][column] == str(settings["max_steps"])
+        for group, count in record["parameter_groups"].items():
+            numbers = [int(number.replace(" ", "")) for number in rows[group][column].split(" of ")]
+            assert numbers == [count["trainable"], count["parameters"]]
+    assert rows["`num_generations`"] == ["–", "2"]
+    assert rows["audio_tower"][0].startswith("0 of")
+    assert not rows["audio_tower"][1].startswith("0 of")
+
+
+def test_the_card_passes_the_hubs_rules_and_leaves_nothing_open(measured) -> None:
+    card = measured[0]["README.md"].decode()
+    assert card_problems("model", card) == ([], [])
+    open_ends = (r"\{\{|\{%|\}\}", "(?i)more information", "TODO", "(?i)undefined", r"\bNone\b", "licence: license")
+    assert not [pattern for pattern in open_ends if re.search(pattern, card)]
+    assert SYSTEM_PROMPT in card
+    assert f"```text\n{QUESTION_TEMPLATE}\n```" in card
+    data = ModelCard(card).data
+    assert (data.library_name, data.pipeline_tag, data.license) == ("transformers", "audio-text-to-text", "mit")
+    assert (data.base_model, data.base_model_relation) == ("org/base", "finetune")
+
+
+def test_no_file_names_a_folder_of_this_machine(measured, two_stages: Path, model_folder: Path) -> None:
+    for name, file in measured[0].items():
+        content = file if isinstance(file, bytes) else file.read_bytes()
+        assert str(two_stages.parent).encode() not in content, name
+        assert str(model_folder.parent).encode() not in content, name
+
+
+def test_what_is_not_known_is_said_and_never_made_up(two_stages: Path) -> None:
+    card = card_of(options(two_stages, license=None))
+    assert "not measured" in card.text
+    assert "not stated by the base model" in card.text
+    assert card.data.license is card.data.base_model is card.data.eval_results is card.data.datasets is None
+    assert card_problems("model", str(card))[0] == []
+
+
+def test_the_licence_is_that_of_the_base_models_card(two_stages: Path, model_folder: Path) -> None:
+    readme = model_folder / "README.md"
+    readme.write_text("---\nlicense: other\nlicense_name: tiny-1\nlicense_link: LICENSE\n---\n")
+    try:
+        data = card_of(options(two_stages, license=None)).data
+    finally:
+        readme.unlink()
+    assert (data.license, data.license_name, data.license_link) == ("other", "tiny-1", "LICENSE")
+
+
+def test_the_card_of_a_whole_model_says_that_its_talker_is_the_base_models(two_stages: Path) -> None:
+    records = run_records(two_stages)
+    card = model_card("org/whole", records, base_of(records, "org/base"), "qwen2_5_omni", {"license": "mit"})
+    assert card.data.pipeline_tag == "any-to-any"
+    assert "Talker and vocoder are those of the base model, byte for byte; speech output" in card.text
+    assert card_problems("model", str(card)) == ([], [])
+
+
+def test_scores_without_silence_and_labels_say_so(two_stages: Path, tmp_path: Path) -> None:
+    results = write_results(tmp_path, "grpo")
+    content = json.loads(results.read_text())
+    content["models"]["grpo"] |= dict.fromkeys(("n_strong", "strong", "weak", "silent", "audio_gain"))
+    results.write_text(json.dumps(content))
+    card = card_of(options(two_stages, results=str(results), evaluated_on="org/tones"))
+    assert set(table(card.text, "Results")) == {"measure", "accuracy"}
+    assert "Silent accuracy and audio gain: not measured." in card.text
+    assert "None" not in card.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"results_model": "missing"}, "has no model 'missing'; it has grpo, another"),
+        ({"evaluated_on": None}, "give --evaluated_on"),
+    ],
+)
+def test_results_that_do_not_belong_to_the_model_are_refused(
+    two_stages: Path, tmp_path: Path, changes: dict, says: str
+) -> None:
+    arguments = {"results": str(write_results(tmp_path, "grpo")), "evaluated_on": "org/tones", **changes}
+    with pytest.raises(ValueError, match=re.escape(says)):
+        model_files(options(two_stages, **arguments))
+
+
+def test_results_and_runs_with_other_prompts_are_refused(two_stages: Path, tmp_path: Path) -> None:
+    results = write_results(tmp_path, "grpo", prompt_version="audiomcq-0")
+    with pytest.raises(ValueError, match="measured with prompts audiomcq-0"):
+        model_files(options(two_stages, results=str(results), evaluated_on="org/tones"))
+    record = json.loads((two_stages / "run.json").read_text())
+    for change, says in (
+        ({"prompt_version": "audiomcq-0"}, "was trained with prompts"),
+        ({"finished": False}, "resume"),
+    ):
+        (tmp_path / "run.json").write_text(json.dumps(record | change))
+        with pytest.raises(ValueError, match=says):
+            model_files(options(tmp_path))
+    with pytest.raises(ValueError, match=r"no run\.json there"):
+        model_files(options(tmp_path / "no" / "where"))
+
+
+def test_an_adapter_names_a_base_that_others_can_load_or_is_refused(
+    rows_folder: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    train("sft", dataset=rows_folder, model_name_or_path=model_folder, output_dir=tmp_path / "lora", **LORA)
+    with pytest.raises(ValueError, match=r"needs a base model on the Hub.*--base_model"):
+        model_files(options(tmp_path / "lora"))
+    files = model_files(options(tmp_path / "lora", base_model="org/base"))
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "org/base"
+    card = ModelCard(files["README.md"].decode())
+    assert (card.data.library_name, card.data.base_model_relation) == ("peft", "adapter")
+    assert "llm with LoRA" in card.text
+    assert r"`.*language_model.*\.(q_proj\|v_proj)`" in card.text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"hub_token": "hf_secret"}, "hf auth login"),
+        ({"hub_strategy": "checkpoint"}, "a run is pushed once"),
+        ({"push_to_hub": True, "hub_model_id": "name"}, "with hub_model_id owner/name; it is name"),
+    ],
+)
+def test_a_token_in_options_a_push_of_checkpoints_and_a_push_to_nowhere_are_refused(
+    tmp_path: Path, wrong: dict, says: str
+) -> None:
+    with pytest.raises(ValueError, match=says) as error:
+        AudioSFTConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **wrong)
+    assert "hf_secret" not in str(error.value)
+
+
+def test_a_run_that_does_not_ask_for_it_is_not_pushed_and_has_no_card(two_stages: Path) -> None:
+    push_run(AudioSFTConfig(output_dir=str(two_stages), use_cpu=True, bf16=False))  # would need the network
+    assert not (two_stages / "README.md").exists()

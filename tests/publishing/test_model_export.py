@@ -1,0 +1,208 @@
+"""A trained thinker goes back into its whole Omni model, and an adapter into plain weights; both load with stock classes."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from transformers import (
+    Qwen2_5OmniConfig,
+    Qwen2_5OmniForConditionalGeneration,
+    Qwen2_5OmniThinkerForConditionalGeneration,
+)
+
+from audiomcq.models import load_lalm
+from audiomcq.publishing.export import export_full
+from audiomcq.run import RUN_FILE
+from random_lalms import with_lora
+from small_runs import changed, weights
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "publish" / "export.py"
+
+TALKER = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "vocab_size": 64,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]},
+}
+TOKEN2WAV = {
+    "dit_config": {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "head_dim": 16,
+        "emb_dim": 16,
+        "num_embeds": 9,
+        "enc_emb_dim": 16,
+        "enc_dim": 16,
+        "enc_channels": [16, 16, 16, 16, 48],
+        "enc_attention_channels": 8,
+        "enc_se_channels": 8,
+        "look_ahead_layers": [0],
+        "look_backward_layers": [0],
+    },
+    "bigvgan_config": {"upsample_initial_channel": 64},
+}
+
+
+@pytest.fixture(scope="module")
+def whole(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Omni in several shards: thinker, talker, vocoder, voices, processor."""
+    folder = tmp_path_factory.mktemp("model") / "whole"
+    thinker = load_lalm(model_folder).model
+    width = thinker.config.text_config.hidden_size
+    config = Qwen2_5OmniConfig(
+        thinker_config=thinker.config.to_dict(),
+        talker_config={**TALKER, "embedding_size": width},
+        token2wav_config=TOKEN2WAV,
+    )
+    torch.manual_seed(1)
+    model = Qwen2_5OmniForConditionalGeneration(config)
+    model.thinker.load_state_dict(thinker.state_dict())
+    model.save_pretrained(folder, max_shard_size="1MB")
+    torch.save(
+        {"Chelsie": {"bos_token": 1, "cond": torch.ones(1, 4), "ref_mel": torch.ones(1, 3, 80)}},
+        folder / "spk_dict.pt",
+    )
+    for file in model_folder.iterdir():
+        if not (folder / file.name).exists() and file.suffix != ".safetensors":
+            shutil.copyfile(file, folder / file.name)
+    (folder / "README.md").write_text("the base model's own card")
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The thinker out of the whole model, every weight moved, in two shards."""
+    folder = tmp_path_factory.mktemp("model") / "thinker"
+    lalm = load_lalm(whole)
+    with torch.no_grad():
+        for parameter in lalm.model.parameters():
+            parameter.add_(0.25)
+    lalm.model.save_pretrained(folder, max_shard_size="1MB")
+    lalm.processor.save_pretrained(folder)
+    (folder / RUN_FILE).write_text("{}")
+    return folder
+
+
+def tensors(folder: Path) -> dict[str, str]:
+    """Shard and hash of every tensor on disk."""
+    found = {}
+    for shard in sorted(folder.glob("*.safetensors")):
+        with safe_open(shard, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                digest = hashlib.sha256(file.get_tensor(name).contiguous().numpy().tobytes()).hexdigest()
+                found[name] = f"{shard.name} {digest}"
+    return found
+
+
+def test_the_whole_model_has_the_trained_thinker_and_all_else_untouched(
+    whole: Path, trained: Path, tmp_path: Path
+) -> None:
+    export_full(trained, str(whole), tmp_path / "full")
+    before, after = tensors(whole), tensors(tmp_path / "full")
+    assert before.keys() == after.keys()
+    moved = {name for name in before if before[name] != after[name]}
+    assert moved == {name for name in before if name.startswith("thinker.")}
+    assert {name.split(".")[0] for name in before} == {"thinker", "talker", "token2wav"}
+    files = ("config.json", "spk_dict.pt", "preprocessor_config.json", "tokenizer.json")
+    assert all((tmp_path / "full" / name).read_bytes() == (whole / name).read_bytes() for name in files)
+    assert not (tmp_path / "full" / "README.md").exists()
+    index, base_index = (
+        json.loads((folder / "model.safetensors.index.json").read_text()) for folder in (tmp_path / "full", whole)
+    )
+    assert index["weight_map"] == base_index["weight_map"]
+    assert index["metadata"]["total_size"] == base_index["metadata"]["total_size"]
+
+
+def test_the_whole_model_loads_with_the_stock_classes_and_no_missing_key(
+    whole: Path, trained: Path, tmp_path: Path
+) -> None:
+    export_full(trained, str(whole), tmp_path / "full")
+    kind = Qwen2_5OmniThinkerForConditionalGeneration
+    thinker = kind.from_pretrained(trained)
+    alone, info = kind.from_pretrained(tmp_path / "full", output_loading_info=True)
+    assert not info["missing_keys"] and not info["mismatched_keys"], info
+    assert not changed(weights(thinker), weights(alone))
+    assert not changed(weights(thinker), weights(load_lalm(tmp_path / "full").model))
+    # The whole class takes no output_loading_info (transformers 5.23): a weight that is not loaded is random, so not the same.
+    before, after = (
+        Qwen2_5OmniForConditionalGeneration.from_pretrained(folder) for folder in (whole, tmp_path / "full")
+    )
+    assert not changed(weights(thinker), weights(after.thinker))
+    for part in ("talker", "token2wav"):
+        assert not changed(weights(getattr(before, part)), weights(getattr(after, part)))
+
+
+def test_a_thinker_of_another_model_and_a_full_folder_are_refused(
+    whole: Path, trained: Path, qwen2_audio_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="is not the thinker of"):
+        export_full(qwen2_audio_folder, str(whole), tmp_path / "full")
+    with pytest.raises(ValueError, match="is not empty"):
+        export_full(trained, str(whole), trained)
+
+
+def test_a_merged_adapter_is_a_plain_checkpoint_with_the_adapters_weights(model_folder: Path, tmp_path: Path) -> None:
+    base = load_lalm(model_folder)
+    with_lora(base.model).save_pretrained(tmp_path / "adapter")
+    for file in base.processor.source_files:
+        shutil.copyfile(file, tmp_path / "adapter" / file.name)
+    command = [RECIPE, "--folder", tmp_path / "adapter", "--dtype", "float32", "--output_dir", tmp_path / "merged"]
+    subprocess.run([sys.executable, *map(str, command)], check=True, capture_output=True)
+    model, info = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+        tmp_path / "merged", output_loading_info=True
+    )
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert not changed(weights(load_lalm(tmp_path / "adapter").model), weights(model))
+    moved = changed(weights(load_lalm(model_folder).model), weights(model))
+    assert moved
+    assert all("q_proj" in name or "v_proj" in name for name in moved)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs DeepSpeed: pip install 'audiomcq[deepspeed]'")
+def test_what_two_processes_save_under_zero_3_loads_with_no_missing_key(
+    whole: Path, rows_folder: Path, tmp_path: Path
+) -> None:
+    settings = yaml.safe_load((ROOT / "accelerate_configs" / "zero3.yaml").read_text())
+    changes = {"num_processes": 2, "use_cpu": True, "mixed_precision": "no"}
+    (tmp_path / "zero3.yaml").write_text(yaml.safe_dump(settings | changes))
+    recipe = ROOT / "recipes" / "weak_to_strong"
+    options = {
+        "dataset": rows_folder,
+        "model_name_or_path": whole,
+        "output_dir": tmp_path / "run",
+        "learning_rate": 0,
+        "max_steps": 1,
+        "per_device_train_batch_size": 2,
+        "use_cpu": "true",
+    }
+    command = [
+        Path(sys.executable).with_name("accelerate"),
+        *("launch", "--config_file", tmp_path / "zero3.yaml"),
+        *(recipe / "sft.py", "--config", recipe / "tiny" / "sft.yaml"),
+        *(word for name, value in options.items() for word in (f"--{name}", value)),
+    ]
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
+    subprocess.run([*map(str, command)], env=environment, check=True, capture_output=True)
+    kind = Qwen2_5OmniThinkerForConditionalGeneration
+    model, info = kind.from_pretrained(tmp_path / "run", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert not changed(weights(kind.from_pretrained(whole)), weights(model))
+    record = json.loads((tmp_path / "run" / RUN_FILE).read_text())
+    assert record["parameter_groups"]["llm"]["trainable"] > 0
