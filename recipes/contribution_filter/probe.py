@@ -5,7 +5,6 @@ accelerate launch recipes/contribution_filter/probe.py --config recipes/contribu
 
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 
 from audiomcq.contribution.controls import clips_needed
@@ -15,9 +14,8 @@ from audiomcq.run import clear_errors, parse, set_up_logging
 
 if __name__ == "__main__":
     (args,) = parse((ProbeArguments,), Path(__file__).parent / "paper" / "probe.yaml")
-    # Unless told, it takes every process on a machine without accelerators for the only one
-    state = PartialState(cpu=not torch.accelerator.is_available())
     set_up_logging()
+    state = PartialState()
     with clear_errors():
         check_audio = clips_needed(args.controls, args.silence_seconds)
         rows = load_rows(

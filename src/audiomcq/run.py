@@ -310,7 +310,9 @@ def clear_errors_of_training() -> Iterator[None]:
 def set_up_logging(level: int = logging.INFO) -> None:
     """Log lines of the package and of transformers to stderr; warnings only on other ranks."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("audiomcq").setLevel(level if PartialState().is_main_process else logging.WARNING)
+    # Unless told, PartialState takes every process on a machine without accelerators for the only one
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    logging.getLogger("audiomcq").setLevel(level if state.is_main_process else logging.WARNING)
     transformers.utils.logging.set_verbosity_warning()
 
 
