@@ -155,7 +155,9 @@ def test_what_does_not_belong_to_the_rows_is_named_with_its_file(
             score_folder(args)
     file.unlink()
     write_answers(file, rows.select(range(12)), 12)
-    scores = score_folder(replace(args, missing_as_wrong=True)).scores["tuned"]
+    scored = score_folder(replace(args, missing_as_wrong=True))
+    scores = scored.scores["tuned"]
+    assert "| 16 (8), 4 missing |" in scored.page
     assert (scores.n_total, scores.n_missing, scores.accuracy.value) == (16, 4, 0.75)
 
 

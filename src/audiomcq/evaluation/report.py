@@ -271,7 +271,8 @@ def _lines(scores: Mapping[str, Scores], baselines: Mapping[str, float]) -> list
     lines = [["model", "rows (strong)", "parsed", "parsed, silent", *columns.values()]]
     for model, result in scores.items():
         silent = str(result.n_parsed_silent) if result.silent else _MISSING
-        counts = [f"{result.n_total} ({result.n_strong})", str(result.n_parsed), silent]
+        missing = f", {result.n_missing} missing" if result.n_missing else ""
+        counts = [f"{result.n_total} ({result.n_strong}){missing}", str(result.n_parsed), silent]
         cells = {name: percent(getattr(result, name)) for name in columns}
         if result.n_official is not None and result.n_official < result.n_total:
             cells["official"] += f" of {result.n_official}"
