@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "audiomcq"
 FLOORS = {
     1: ("prompts", "answers", "audio"),
     2: ("examples", "datasets", "models", "collation"),
-    3: ("shared_prefix", "generation", "configs", "run"),
+    3: ("shared_prefix", "likelihood", "generation", "configs", "run"),
     4: ("sft", "grpo", "rewards", "contribution", "evaluation", "construction"),
     5: ("tiny",),
 }
