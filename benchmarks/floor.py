@@ -129,6 +129,33 @@ def step_floor(
     }
 
 
+def answer_floor(
+    config: Any, clip_seconds: float, clips: int, prefix: int, questions: int, suffix: int, answer: int, element: int
+) -> dict[str, list[Work]]:
+    """Least work of answering `questions` on `clips`: what is heard is encoded and read once, whatever is asked about it.
+
+    config: of the thinker. prefix: tokens before a question, audio included. suffix: tokens of a question and what follows.
+    answer: tokens written. element: bytes of a number. Weights are read once, and once more for every token of an answer, as
+    if all questions were one batch.
+    """
+    audio, text = config.audio_config, config.get_text_config()
+    frames = round(FRAMES_PER_SECOND * clip_seconds)
+    read = questions * (answer - 1)  # the last token is predicted and never read
+    decoder = text.num_hidden_layers * _layer_weights(text) + text.hidden_size * text.vocab_size
+    cache = 2 * text.num_hidden_layers * text.hidden_size // text.num_attention_heads * text.num_key_value_heads
+    kept = sum(clips * prefix + questions * (suffix + step) for step in range(1, answer))
+    heard = Work(clips * (encoder_flops(audio, frames) + decoder_flops(text, prefix, prefix * (prefix + 1) // 2)))
+    asked = decoder_flops(text, questions * suffix, questions * (suffix * prefix + suffix * (suffix + 1) // 2))
+    pairs = read * (prefix + suffix) + questions * answer * (answer - 1) // 2
+    written = decoder_flops(text, read, pairs) + head_flops(text, read)
+    return {
+        "mel": [Work(clips * mel_flops(clip_seconds, audio.num_mel_bins))],
+        "heard": [heard + Work(0, element * encoder_weights(audio))],
+        "asked": [Work(asked + head_flops(text, questions), element * decoder)],
+        "written": [Work(written, element * ((answer - 1) * decoder + cache * kept))],
+    }
+
+
 def encoder_weights(audio: Any) -> int:
     """Weights of the audio tower's matrices."""
     width = audio.d_model

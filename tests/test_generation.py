@@ -128,7 +128,7 @@ def test_what_is_done_is_not_asked_again_and_processes_share_the_questions(
     assert all(halves)
 
 
-THIRTY_SECONDS = Control("silence", lambda row: silence(1.0), heard=lambda row: None, seconds=lambda row: 1.0)
+ONE_SILENCE = Control("silence", lambda row: silence(1.0), heard=lambda row: None, seconds=lambda row: 1.0)
 
 
 def encoded_clips(lalm: LALM) -> list[int]:
@@ -148,13 +148,13 @@ def test_what_all_questions_hear_is_encoded_and_prefilled_once_per_run(
         lambda module, args, kwargs: prefilled.append(kwargs["inputs_embeds"].shape[:2]), with_kwargs=True
     )
     few = [rows[index] for index in range(9)]
-    answers = answer_questions(lalm, encoder, few, THIRTY_SECONDS, batch_size=4, max_new_tokens=2)
+    answers = answer_questions(lalm, encoder, few, ONE_SILENCE, batch_size=4, max_new_tokens=2)
     assert clips == [1]
     (first, *_), lengths = prefilled, [length for _, length in prefilled]
     assert first[0] == 1
     assert lengths.count(first[1]) == 1
     assert len(prefilled) == 1 + 3 * 2  # one prefill; of each of three batches its questions and one more token
-    apart = [answer_questions(lalm, encoder, [row], THIRTY_SECONDS, max_new_tokens=2)[0] for row in few]
+    apart = [answer_questions(lalm, encoder, [row], ONE_SILENCE, max_new_tokens=2)[0] for row in few]
     assert answers == apart  # what a batch writes behind the kept prefill does not reach the next one
 
 
@@ -169,9 +169,8 @@ def test_questions_on_one_clip_share_a_batch_and_its_encoding(
         "audio", lambda row: played.append(row["id"]) or control.play(row), control.heard, control.seconds
     )
     batches = list(answer_batches(lalm, encoder, few, counting, batch_size=3, max_new_tokens=2, mode=mode))
-    assert [[answer.row_key[-3] for answer in batch] for batch in batches] == [["1"] * 2, ["3"] * 2, ["2"] * 2] or (
-        sorted(len({answer.row_key[-3] for answer in batch}) for batch in batches) == [1, 1, 1]
-    )
+    assert [len(batch) for batch in batches] == [2, 2, 2]
+    assert all(len({answer.row_key.split("_")[-1][0] for answer in batch}) == 1 for batch in batches)
     assert clips == [1, 1, 1]
     assert len(played) == 3
     clips.clear()

@@ -136,6 +136,11 @@ def answer_batches(
             yield [answer for answer, wanted in zip(answers, missing, strict=True) if wanted]
 
 
+_LEFT_TO_READ = 2
+"""Tokens of a prompt, its last ones, that nothing is shared of: something has to predict the first token of the answer, and a
+step over more than one token is known to open an answer."""
+
+
 class _Question(NamedTuple):
     index: int
     row_key: str
@@ -169,7 +174,7 @@ class _Batch:
 
     Attributes:
         prompts: the N whole prompts.
-        beginnings: for each clip what all prompts on it begin with: everything before the question, its audio included.
+        beginnings: for each clip what all prompts on it begin with: its audio, and of the question what they have in common.
         of: for each prompt the index of its beginning.
         heard: what `Control.heard` says of each clip.
     """
@@ -190,15 +195,16 @@ def _encode(encoder: PromptEncoder, rows: Sequence[Row], orders: Sequence[str], 
         {**row, "choices": [row["choices"][i] for i in option_order(row, order)]}
         for row, order in zip(rows, orders, strict=True)
     ]
-    # A question without a word ends what any question can share, whichever others are in the batch
-    blank = [{**row, "question": "", "choices": []} for _, row in first.values()]
-    encoded = encoder([*shown, *blank], [*(played[clip] for clip in of), *played])
+    # Where one clip fills the batch, a question without a word keeps others from sharing more here than in the next batch
+    blank = [{**row, "question": "", "choices": []} for _, row in first.values() if len(first) == 1]
+    encoded = encoder([*shown, *blank], [*(played[clip] for clip in of), *played][: len(shown) + len(blank)])
     prompts, blanks = encoded[: len(rows)], encoded[len(rows) :]
     beginnings = []
-    for clip, begun in enumerate(blanks):
-        asked = [prompt.input_ids for prompt, its in zip(prompts, of, strict=True) if its == clip]
-        common = takewhile(lambda tokens: len(set(tokens)) == 1, zip(begun.input_ids, *asked, strict=False))
-        beginnings.append(replace(begun, input_ids=[tokens[0] for tokens in common]))
+    for clip in range(len(first)):
+        on_it = [prompt for prompt, its in zip(prompts, of, strict=True) if its == clip] + blanks
+        ids = [prompt.input_ids[:-_LEFT_TO_READ] for prompt in on_it]
+        common = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*ids, strict=False))
+        beginnings.append(replace(on_it[0], input_ids=[tokens[0] for tokens in common]))
     return _Batch(prompts, beginnings, of, list(first))
 
 

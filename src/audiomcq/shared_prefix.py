@@ -311,15 +311,18 @@ def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: 
     suffix_ids, suffix_mask = _left_padded(prompts.suffixes, causal_lm.device)
     mask = torch.cat([prefixes.attention_mask[rows], suffix_mask], dim=1)
     ids = torch.cat([prefixes.input_ids[rows], suffix_ids], dim=1).masked_fill(mask == 0, pad_token_id)
-    tokens = type(causal_lm).generate(
-        causal_lm,
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(-1) - 1).clamp(min=0),  # counts on across the padding between prefix and suffix
-        past_key_values=prefixes.cache(rows),
-        pad_token_id=pad_token_id,
-        **options,
-    )
+    with selected_hidden_states(
+        causal_lm, lambda hidden: hidden[:, -1:]
+    ):  # stock projects whole prompts onto the vocabulary
+        tokens = type(causal_lm).generate(
+            causal_lm,
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),  # counts on across the padding between prefix and suffix
+            past_key_values=prefixes.cache(rows),
+            pad_token_id=pad_token_id,
+            **options,
+        )
     return tokens[:, ids.size(1) :]
 
 
