@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from audiomcq.evaluation.benchmarks import BENCHMARKS
+
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path.parent for path in (ROOT / "recipes").glob("*/*.py"))
 PARTS = ("What it teaches", "Smoke run", "Reference run", "Result", "What this does not show")
@@ -50,3 +52,13 @@ def test_the_table_in_the_readme_is_the_one_that_the_demo_wrote() -> None:
     ]
     assert len(table) > 5
     assert "\n".join(table) in readme
+
+
+def test_what_the_readme_imports_is_there() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    parts = next(block for block in blocks if "parse_answer" in block)
+    names: dict = {}
+    exec(parts, names)
+    assert names["parse_answer"]("<answer>b</answer>", ["rain", "siren"]).choice == 1
+    for found in set(re.findall(r"load_benchmark  # (.*)$", parts, flags=re.MULTILINE)):
+        assert set(re.findall(r'"([^"]+)"', found)) <= set(BENCHMARKS)

@@ -91,10 +91,11 @@ def test_a_data_set_of_a_notebook_is_probed_without_a_folder_and_with_the_column
     assert votes["row_key"] == ["sound_None_0", "sound_None_1", "sound_None_2"]
 
 
+@pytest.mark.parametrize("readme", ["README.md", "recipes/contribution_filter/README.md"])
 def test_the_lines_for_a_notebook_run_as_they_are_printed(
-    rows_folder: Path, model_folder: Path, second_folder: Path
+    readme: str, rows_folder: Path, model_folder: Path, second_folder: Path
 ) -> None:
-    text = (ROOT / "recipes" / "contribution_filter" / "README.md").read_text()
+    text = (ROOT / readme).read_text()
     lines = text.split("```python\n")[1].split("```")[0]
     lines = lines.replace("my_questions.jsonl", str(rows_folder / "train.jsonl"))
     lines = re.sub(r"probe\(rows, \[.*?\]", f"probe(rows, {[str(model_folder), str(second_folder)]}", lines)
