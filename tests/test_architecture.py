@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "audiomcq"
 FLOORS = {
     1: ("prompts", "answers", "audio"),
     2: ("examples", "datasets", "models", "collation"),
-    3: ("shared_attention", "shared_prefix", "likelihood", "generation", "endpoints", "configs", "run"),
+    3: ("packing", "shared_attention", "shared_prefix", "likelihood", "generation", "endpoints", "configs", "run"),
     4: ("sft", "grpo", "rewards", "contribution", "evaluation", "construction"),
     5: ("tiny", "publishing"),
 }

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from audiomcq.shared_prefix import generate, pack, pack_rows, shared_generation, shared_logps
+from audiomcq.packing import pack, pack_rows
+from audiomcq.shared_prefix import generate, shared_generation, shared_logps
 from random_lalms import (
     AUDIO_TOKEN,
     COMPLETIONS,

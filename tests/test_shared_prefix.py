@@ -8,8 +8,9 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import pad_sequence
 
+from audiomcq.packing import pack, pack_rows, unpack
 from audiomcq.shared_attention import packed_layout
-from audiomcq.shared_prefix import pack, pack_rows, shared_logps, sharing_obstacle, unpack
+from audiomcq.shared_prefix import shared_logps, sharing_obstacle
 from random_lalms import (
     COMPLETIONS,
     FAMILIES,

@@ -27,10 +27,11 @@ from audiomcq.construction.decontamination import audit_training
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.examples import Row, row_key
 from audiomcq.models import LALM, loadable_by_name, set_trainable
+from audiomcq.packing import pack_rows
 from audiomcq.prompts import conversation
 from audiomcq.rewards import REWARDS
 from audiomcq.run import FollowEpoch, SafeTrainer, parse, train_stage
-from audiomcq.shared_prefix import pack_rows, shared_generation, shared_logps, sharing_obstacle
+from audiomcq.shared_prefix import shared_generation, shared_logps, sharing_obstacle
 
 logger = logging.getLogger(__name__)
 

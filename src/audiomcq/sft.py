@@ -23,16 +23,9 @@ from audiomcq.configs import AudioSFTConfig, DataArguments
 from audiomcq.construction.decontamination import audit_training
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.models import LALM, set_trainable
+from audiomcq.packing import PADDING, label_columns, pack_by_clip, unpack
 from audiomcq.run import FollowEpoch, SafeTrainer, parse, train_stage
-from audiomcq.shared_prefix import (
-    PADDING,
-    label_columns,
-    pack_by_clip,
-    packed_inputs,
-    selected_hidden_states,
-    sharing_obstacle,
-    unpack,
-)
+from audiomcq.shared_prefix import packed_inputs, selected_hidden_states, sharing_obstacle
 
 logger = logging.getLogger(__name__)
 

@@ -1,14 +1,7 @@
 """One prompt, many continuations: encode, prefill and score an audio prompt once for all its completions.
 
-Layout of a packed row, for a prompt `p0..p3` and the completions `a0 a1 a2` and `b0 b1`:
-
-    token     p0 p1 p2 | p3 a0 a1 | p3 b0
-    position   0  1  2 |  3  4  5 |  3  4
-    predicts           | a0 a1 a2 | b0 b1
-
-Every completion opens with the prompt's last token, sees the prompt and itself, and leaves out its own last token,
-which predicts nothing. Letters in shapes: B prompts, G completions of each, N = B x G completions, P / C / S the
-longest prompt / completion / packed row.
+Letters in shapes as in `audiomcq.packing`: B prompts, G completions of each, N = B x G completions, P / C / S the longest
+prompt / completion / packed row.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +9,6 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -25,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
+from audiomcq.packing import IGNORED, PackedBatch, pack, shared_attention_mask, unpack
 from audiomcq.shared_attention import SHARED_ATTENTION, packed_layout
 
 SHARING_FAMILIES = (
@@ -34,141 +27,6 @@ SHARING_FAMILIES = (
     "audioflamingo3",
     "musicflamingo",
 )
-PROMPT, PADDING, IGNORED = 0, -1, -100
-
-
-@dataclass
-class PackedBatch:
-    """One row per prompt, and where in it each completion token is predicted.
-
-    input_ids, position_ids, segment_ids: (B, S) int64, padded on the right. A segment is 0 in the prompt, 1..G in the
-        completions and -1 in the padding.
-    labels: (N, C) completion tokens, prompt by prompt, padded on the right with -100.
-    source: (N, C) index into the B x S packed positions of the one that predicts each label, 0 where there is none.
-    of_prompt: (N,) row of each completion.
-    """
-
-    input_ids: Tensor
-    position_ids: Tensor
-    segment_ids: Tensor
-    labels: Tensor
-    source: Tensor
-    of_prompt: Tensor
-
-
-def pack(
-    prompts: list[list[int]],
-    completions: list[list[list[int]]],
-    width: int | None = None,
-    device: torch.device | str | None = None,
-) -> PackedBatch:
-    """Lay each prompt and its completions out in one row.
-
-    prompts: B lists of token ids, audio placeholders expanded, no padding. completions: for each prompt its lists of
-    token ids; they may differ in length and be empty. width: C of the result (tokens), not below the longest
-    completion, which it is when not given.
-    Raises ValueError when a prompt is empty.
-    """
-    ids, positions, segments, labels, columns = [], [], [], [], []
-    for row, (prompt, answers) in enumerate(zip(prompts, completions, strict=True)):
-        if not prompt:
-            raise ValueError(f"prompt {row} of the batch has no tokens, so nothing can predict its completions")
-        start = len(prompt) - 1
-        ids.append(prompt[:-1])
-        positions.append(list(range(start)))
-        segments.append([PROMPT] * start)
-        for segment, answer in enumerate(answers, 1):
-            columns.append(torch.arange(len(ids[row]), len(ids[row]) + len(answer)))
-            labels.append(torch.tensor(answer, dtype=torch.long))
-            ids[row] = ids[row] + [prompt[-1], *answer][: len(answer)]
-            positions[row] += range(start, start + len(answer))
-            segments[row] += [segment] * len(answer)
-
-    def rows(values: list[list[int]], padding: int) -> Tensor:
-        return pad_sequence(
-            [torch.tensor(v, dtype=torch.long) for v in values], batch_first=True, padding_value=padding
-        )
-
-    input_ids = rows(ids, 0)
-    labels = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
-    source = pad_sequence(columns, batch_first=True)
-    of_prompt = torch.repeat_interleave(torch.tensor([len(answers) for answers in completions]))
-    source = (source + of_prompt[:, None] * input_ids.size(1)).masked_fill(labels == IGNORED, 0)
-    if width is not None:
-        missing = (0, width - labels.size(1))
-        labels, source = nn.functional.pad(labels, missing, value=IGNORED), nn.functional.pad(source, missing)
-    tensors = (input_ids, rows(positions, 0), rows(segments, PADDING), labels, source, of_prompt)
-    return PackedBatch(*(tensor.to(device) for tensor in tensors))
-
-
-def pack_rows(
-    prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor, group_size: int
-) -> PackedBatch:
-    """Pack TRL's rows: `prompt_ids` (N, P) padded on the left, `completion_ids` (N, C) on the right, with 0/1 masks.
-
-    Every `group_size` consecutive rows share one prompt; C stays as it is. Raises ValueError when they do not.
-    """
-    if len(prompt_ids) % group_size:
-        raise ValueError(f"{len(prompt_ids)} rows do not split into groups of {group_size}: keep the groups whole")
-    prompts, answers = _unpadded(prompt_ids, prompt_mask), _unpadded(completion_ids, completion_mask)
-    firsts = prompts[::group_size]
-    for row, prompt in enumerate(prompts):
-        if prompt != firsts[row // group_size]:
-            raise ValueError(
-                f"row {row} differs in its prompt from the group of {group_size}: shuffle groups, not rows"
-            )
-    groups = [answers[start : start + group_size] for start in range(0, len(answers), group_size)]
-    return pack(firsts, groups, width=completion_ids.size(1), device=prompt_ids.device)
-
-
-def pack_by_clip(
-    input_ids: Tensor, attention_mask: Tensor, labels: Tensor, clip: Tensor
-) -> tuple[PackedBatch, Tensor]:
-    """Pack a supervised batch: rows about one clip share what their prompts have in common.
-
-    input_ids, attention_mask, labels: (N, S) padded on the right, labels -100 but on what is to be learnt. clip: (N,) in
-    rising order, equal for rows about one clip. Returns the packed rows, whose completions are all that is not shared, and
-    the labels (N, C) of these.
-    """
-    rows, answers = _unpadded(input_ids, attention_mask), (labels != IGNORED).int().argmax(-1).tolist()
-    groups = [list(group) for _, group in groupby(range(len(rows)), key=clip.tolist().__getitem__)]
-    shared = [_alike([rows[row][: answers[row]] for row in group]) for group in groups]
-    prompts = [rows[group[0]][:length] for group, length in zip(groups, shared, strict=True)]
-    rests = [[rows[row][length:] for row in group] for group, length in zip(groups, shared, strict=True)]
-    targets = [
-        labels[row, length : len(rows[row])] for group, length in zip(groups, shared, strict=True) for row in group
-    ]
-    return (
-        pack(prompts, rests, device=input_ids.device),
-        pad_sequence(targets, batch_first=True, padding_value=IGNORED),
-    )
-
-
-def _alike(rows: list[list[int]]) -> int:
-    """How many tokens all rows begin with alike."""
-    differing = (place for place, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1)
-    return next(differing, min(map(len, rows)))
-
-
-def _unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
-    return [
-        [token for token, kept in zip(*row, strict=True) if kept]
-        for row in zip(ids.tolist(), mask.tolist(), strict=True)
-    ]
-
-
-def unpack(values: Tensor, packed: PackedBatch) -> Tensor:
-    """Take `values` (B, S, ...) to the completion tokens they predict: (N, C, ...), zero where there is none."""
-    taken = values.flatten(0, 1)[packed.source]
-    absent = (packed.labels == IGNORED).view(*packed.labels.shape, *[1] * (values.ndim - 2))
-    return taken.masked_fill(absent, 0)
-
-
-def shared_attention_mask(segment_ids: Tensor) -> Tensor:
-    """Who sees whom in packed rows: (B, S) segments to a boolean (B, 1, query, key)."""
-    query, key = segment_ids[:, :, None], segment_ids[:, None, :]
-    visible = ((key == PROMPT) | (key == query)).tril()  # padding sees itself: a row without any key would give NaN
-    return visible[:, None]
 
 
 def shared_logps(
@@ -400,19 +258,6 @@ def selected_hidden_states(model: nn.Module, select: Callable[[Tensor], Tensor])
         yield
     finally:
         handle.remove()
-
-
-def label_columns(targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a batch has targets, and which: so that the LM head need not score prompts (TRL's does, except with Triton).
-
-    targets: (N, S) what each position is to predict, -100 where nothing. Returns the columns (N, C) that predict something,
-    and what (N, C), padded on the right with column 0 and -100.
-    """
-    rows = [torch.nonzero(row != IGNORED)[:, 0] for row in targets]
-    columns = pad_sequence(rows, batch_first=True)
-    lengths = torch.tensor([[len(row)] for row in rows], device=targets.device)
-    kept = torch.arange(columns.size(1), device=targets.device) < lengths
-    return columns, targets.gather(1, columns).masked_fill(~kept, IGNORED)
 
 
 def _check_audio_rows(audio: dict[str, Tensor], prompts: int) -> None:
