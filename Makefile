@@ -23,6 +23,10 @@ style: $(VENV)/installed
 
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/grpo_step.py --preset cpu
+	$(BIN)/python benchmarks/silent_probe.py
+	$(BIN)/python benchmarks/answering.py
+	$(BIN)/python benchmarks/contribution_scale.py
+	$(BIN)/python benchmarks/overlap_audit.py
 
 $(VENV)/installed: setup.cfg constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
