@@ -45,13 +45,14 @@ def run(preset: Preset, folder: Path) -> dict[str, Any]:
             "batched": partial(ask, batch_size=preset.batch_size),
             "four orders": partial(ask, batch_size=4 * preset.batch_size, orders=["cyclic"]),
         }
-        seconds, answers = timed(ways, preset)
+        took, answers = timed(ways, preset)
+    seconds = took["seconds"]
     same = same_answers(answers["one at a time"], answers["batched"])
     return {
         "questions": preset.questions,
         "clips_per_batch": preset.batch_size,
         "new_tokens": preset.new_tokens,
-        "seconds": seconds,
+        **took,
         "ratio": seconds["one at a time"] / seconds["batched"],
         "ratio_at_true_length": seconds["one at a time, true length"] / seconds["batched"],
         "equal_answers": same == 1,

@@ -37,8 +37,9 @@ def run(preset: Preset, folder: Path) -> dict[str, Any]:
                 return ask(max_new_tokens=preset.new_tokens)
 
         ways = {"plain": plain, "shared": partial(ask, max_new_tokens=preset.new_tokens)}
-        seconds, answers = timed({**ways, "likelihood": partial(ask, mode="likelihood")}, preset)
+        took, answers = timed({**ways, "likelihood": partial(ask, mode="likelihood")}, preset)
         floor = floor_of_probe(preset, lalm, encoder, rows)
+    seconds, processor = took["seconds"], took["processor_seconds"]
     per_second = {way: preset.questions / took for way, took in seconds.items()}
     same = same_answers(answers["plain"], answers["shared"])
     return {
@@ -46,8 +47,9 @@ def run(preset: Preset, folder: Path) -> dict[str, Any]:
         "batch_size": preset.batch_size,
         "new_tokens": preset.new_tokens,
         "silence_seconds": PUBLISHED_SILENCE_SECONDS,
-        "seconds": seconds,
+        **took,
         "ratio": seconds["plain"] / seconds["shared"],
+        "processor_ratio": processor["plain"] / processor["shared"],
         "likelihood_ratio": seconds["shared"] / seconds["likelihood"],
         "equal_answers": same == 1,
         "same_answers": same,

@@ -155,3 +155,40 @@ def test_the_table_in_the_readme_is_a_part_of_it() -> None:
     shown = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(("| clip", "| 10 s"))]
     assert len(shown) == 4
     assert all(line in written for line in shown)
+
+
+@pytest.mark.parametrize("name", ["silent_probe", "answering"])
+def test_a_benchmark_of_answering_runs_and_its_ways_agree(name: str, tmp_path: Path) -> None:
+    output = tmp_path / "smoke.json"
+    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--preset", "smoke", "--output", output]
+    finished = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    )
+    assert finished.returncode == 0, finished.stderr
+    results = json.loads(output.read_text())
+    assert {"commit", "dirty", "machine", "versions", "command", "seconds", "ratio"} <= results.keys()
+    assert results["equal_answers"] is True
+    assert output.with_suffix(".md").read_text().count("\n") == 2 + len(results["seconds"])
+
+
+@pytest.mark.parametrize("name", ["silent_probe", "answering"])
+def test_the_document_shows_what_the_benchmark_of_answering_wrote(name: str) -> None:
+    written = ROOT / "benchmarks" / "results" / f"{name}_cpu.json"
+    results = json.loads(written.read_text())
+    assert written.with_suffix(".md").read_text().strip() in (ROOT / "docs" / "performance.md").read_text()
+    first = next(iter(results["seconds"].values()))
+    for way, seconds in results["seconds"].items():
+        row = f"| {way} | {seconds:.3g} | {results['questions'] / seconds:.3g} | {first / seconds:.3g} |"
+        assert row in written.with_suffix(".md").read_text()
+    assert results["equal_answers"] is True
+
+
+def test_the_floor_of_answering_counts_what_is_heard_once_for_any_number_of_questions(lalm: LALM) -> None:
+    text = lalm.model.config.text_config
+    work = [FLOOR["answer_floor"](lalm.model.config, 10.0, 1, 280, asked, 60, 12, element=4) for asked in (1, 2)]
+    assert work[0]["heard"] == work[1]["heard"]
+    assert work[0]["mel"] == work[1]["mel"]
+    one, two = (sum(part.flops for phase in ("asked", "written") for part in floor[phase]) for floor in work)
+    assert two == 2 * one
+    whole = FLOOR["decoder_flops"](text, 60 + 11, sum(range(281, 281 + 71))) + FLOOR["head_flops"](text, 12)
+    assert one == pytest.approx(whole)

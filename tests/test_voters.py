@@ -1,11 +1,15 @@
 """Every family that can vote answers from shared beginnings what it answers to each question asked alone."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from transformers import Qwen3OmniMoeConfig
 
 from audiomcq.audio import silence
 from audiomcq.collation import PromptEncoder, audio_batch
@@ -14,6 +18,7 @@ from audiomcq.examples import Row
 from audiomcq.generation import Control, answer_questions, audio_control
 from audiomcq.models import LALM, load_lalm, parameter_group
 from audiomcq.prompts import answer_target
+from small_runs import changed, weights
 from voters import VOTERS, write_voter
 
 ORDERS = ("given", "cyclic-1")
@@ -130,3 +135,19 @@ def test_the_mel_of_a_clip_does_not_depend_on_its_company(encoder: PromptEncoder
         assert torch.equal(prompt.features, own.features)
         frames = int(own.mask.sum())
         np.testing.assert_allclose(own.features[: frames - 2], heard_longer.features[: frames - 2], atol=1e-5)
+
+
+def test_qwen3_omni_s_thinker_comes_out_of_the_official_full_layout(rows: Dataset, tmp_path: Path) -> None:
+    architecture = "Qwen3OmniMoeThinkerForConditionalGeneration"
+    thinker = load_lalm(write_voter(tmp_path / "thinker", architecture, rows))
+    shutil.copytree(tmp_path / "thinker", tmp_path / "full")
+    inside = json.loads((tmp_path / "thinker" / "config.json").read_text())
+    config = {**Qwen3OmniMoeConfig().to_dict(), "thinker_config": inside}
+    config["architectures"] = ["Qwen3OmniMoeForConditionalGeneration"]
+    (tmp_path / "full" / "config.json").write_text(json.dumps(config))
+    tensors = load_file(tmp_path / "thinker" / "model.safetensors")
+    save_file({f"thinker.{name}": value for name, value in tensors.items()}, tmp_path / "full" / "model.safetensors",
+              metadata={"format": "pt"})  # fmt: skip
+    full = load_lalm(tmp_path / "full")
+    assert not changed(weights(thinker.model), weights(full.model))
+    assert (thinker.plain, full.plain) == (True, False)
