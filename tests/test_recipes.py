@@ -26,6 +26,7 @@ from audiomcq.evaluation.selection import SelectArguments
 from audiomcq.publishing.dataset import PublishArguments
 from audiomcq.publishing.export import ExportArguments
 from audiomcq.publishing.model import PublishModelArguments
+from audiomcq.publishing.space import AppArguments, SpaceArguments
 
 ROOT = Path(__file__).parents[1]
 STAGES = sorted((ROOT / "recipes").glob("*/*.py"))
@@ -41,6 +42,8 @@ OPTIONS = {
     "dataset": (PublishArguments,),
     "model": (PublishModelArguments,),
     "export": (ExportArguments,),
+    "space": (SpaceArguments,),
+    "app": (AppArguments,),
     "score": (ScoreArguments,),
     "select_checkpoint": (SelectArguments,),
     "audit_overlap": (AuditArguments,),
@@ -60,6 +63,7 @@ NOT_A_STAGE = {
     "demo/demo.py": "ten minutes; runs the recipes that are run here",
     "minimal/grpo_audio_loop.py": "run in test_minimal_loop.py",
     "publish/dataset.py": "run in publishing/test_dataset.py",
+    "publish/space.py": "run in publishing/test_space.py",
 }
 SMOKE = {
     "max_steps": 2,

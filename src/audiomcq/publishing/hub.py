@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import DatasetCard, HfApi, ModelCard
+from huggingface_hub import DatasetCard, HfApi, ModelCard, SpaceCard
 
 logger = logging.getLogger(__name__)
 
 CARD_FILE = "README.md"
-_CARDS = {"dataset": DatasetCard, "model": ModelCard}
+_CARDS = {"dataset": DatasetCard, "model": ModelCard, "space": SpaceCard}
 _PLACEHOLDER = re.compile(r"\$\{\w+\}|\{\{.*?\}\}|more information needed|\bTODO\b|\| None \|", re.IGNORECASE)
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{20,}\b")
 
@@ -72,7 +72,7 @@ def push_folder(
     """Upload a folder with its card. An interrupted push is repeated by calling it again; an unchanged one changes nothing.
 
     Args:
-        kind: "dataset" or "model".
+        kind: "dataset", "model" or "space" (whose card names its sdk).
         revision: branch; made where it is not there.
         delete_patterns: files of the repository that go when they are not in the folder.
         dry_run: only say what would be uploaded; the Hub is not asked anything.
@@ -91,7 +91,8 @@ def push_folder(
         return files
     api = HfApi()
     _CARDS[kind](text).validate(repo_type=kind)
-    api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True)
+    sdk = _CARDS[kind](text).data.get("sdk") if kind == "space" else None
+    api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk)
     if private and not api.repo_info(repo_id, repo_type=kind).private:
         raise ValueError(f"{repo_id} exists and is public: make it private on the Hub first, or set private: false")
     if revision:

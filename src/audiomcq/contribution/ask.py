@@ -1,0 +1,137 @@
+"""One question about one clip, heard three ways: what audio contribution feels like."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from audiomcq.audio import AudioSource, load_audio, wav_bytes
+from audiomcq.collation import PromptEncoder
+from audiomcq.contribution.controls import PUBLISHED_SILENCE_SECONDS, control_named
+from audiomcq.examples import Row, defect
+from audiomcq.generation import Control, answer_questions
+from audiomcq.models import LALM
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HEARD = {"audio": "the clip", "silence": "silence", "mismatched_audio": "another clip"}
+"""The controls that a question is asked under, and what they are called for people."""
+
+_COLOURS = {"audio": "tab:blue", "silence": "tab:orange", "mismatched_audio": "tab:grey"}
+_SINGLE_CONTRIBUTION = {
+    (True, False): "Right with the clip, wrong on silence: **audio contribution +1**. The model listened.",
+    (True, True): "Right with the clip and right on silence: **audio contribution 0**. The text gave the answer away.",
+    (False, False): "Wrong with the clip and wrong on silence: **audio contribution 0**. Hearing it did not help.",
+    (False, True): "Wrong with the clip, right on silence: **audio contribution -1**. Hearing it did harm.",
+}
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """What a model makes of a question under one control.
+
+    Attributes:
+        control: a key of `HEARD`.
+        completion: what the model writes, raw.
+        choice: index of the option that the completion chooses, or None where it chooses none.
+        probabilities: of each option: softmax over the log-probabilities per token, as in `Ballots.p_gold`.
+    """
+
+    control: str
+    completion: str
+    choice: int | None
+    probabilities: list[float]
+
+
+def ask(
+    lalm: LALM,
+    encoder: PromptEncoder,
+    clip: AudioSource,
+    question: str,
+    choices: Sequence[str],
+    other_clip: AudioSource,
+    silence_seconds: float | None = PUBLISHED_SILENCE_SECONDS,
+    max_new_tokens: int = 64,
+) -> list[Hearing]:
+    """Ask one question with its clip, with silence and with another clip in its place, in the order of `HEARD`.
+
+    Args:
+        clip, other_clip: whatever `load_audio` takes; longer than `encoder.max_audio_seconds` they are cut.
+        silence_seconds: length of the silence; None: as long as the clip.
+        max_new_tokens: tokens of a completion at most.
+
+    Raises:
+        ValueError: a clip cannot be used, the question or the options are unfit, or both clips sound the same.
+    """
+    row = _row("asked", clip, question, choices)
+    if reason := defect(row):
+        raise ValueError(reason)
+    rows = [row, _row("other", other_clip, question, choices)]
+    controls = [control_named(name, rows, silence_seconds) for name in HEARD]
+    return [_hear(lalm, encoder, row, control, max_new_tokens) for control in controls]
+
+
+def in_words(hearings: Sequence[Hearing], choices: Sequence[str], answer: str | None = None) -> str:
+    """One sentence (Markdown) on what the clip did to the answer; with the right one given, its audio contribution.
+
+    Raises:
+        ValueError: the right answer is not among the options.
+    """
+    if answer is not None and answer not in choices:
+        raise ValueError(f"the right answer {answer!r} is not among the options {', '.join(choices)}")
+    chosen = {hearing.control: hearing.choice for hearing in hearings}
+    if answer is not None:
+        gold = list(choices).index(answer)
+        return _SINGLE_CONTRIBUTION[chosen["audio"] == gold, chosen["silence"] == gold]
+    if chosen["audio"] is None:
+        return "With the clip the model names none of the options, so there is no answer to compare."
+    same = [HEARD[name] for name in chosen if name != "audio" and chosen[name] == chosen["audio"]]
+    if same:
+        return f"**The same answer** with {' and with '.join(same)}: the model need not have listened to give it."
+    return "**Another answer** with silence and with another clip: this one depends on what the model heard."
+
+
+def plot(hearings: Sequence[Hearing], choices: Sequence[str]) -> "Figure":
+    """A bar for every option and control, on options from top to bottom as they were given; guessing as a line."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 1.2 + 0.7 * len(choices)), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / len(hearings)
+    drawn: list[Any] = []
+    for number, hearing in enumerate(hearings):
+        places = np.arange(len(choices)) + (number - (len(hearings) - 1) / 2) * height
+        percent = [100 * p for p in hearing.probabilities]
+        bars = axes.barh(places, percent, 0.9 * height, label=HEARD[hearing.control], color=_COLOURS[hearing.control])
+        axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)
+        drawn.append(bars)
+    guessing = 100 / len(choices)
+    drawn.append(axes.axvline(guessing, color="black", linewidth=0.8, linestyle=":", zorder=0, label="guessing"))
+    axes.set_yticks(range(len(choices)), [textwrap.shorten(choice, 40, placeholder=" …") for choice in choices])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 105)
+    axes.set_xlabel("probability among the options, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(handles=drawn, frameon=False, loc="outside upper center", ncols=len(drawn))
+    return figure
+
+
+def _row(source: str, clip: AudioSource, question: str, choices: Sequence[str]) -> Row:
+    """A row on a clip whose right answer nobody knows: the first option stands in for it."""
+    audio = {"bytes": wav_bytes(load_audio(clip)), "path": None}
+    answer = choices[0] if choices else None
+    row = {"id": "0", "source_dataset": source, "question_type": "sound", "audio": audio}
+    return {**row, "question": question, "choices": list(choices), "answer": answer}
+
+
+def _hear(lalm: LALM, encoder: PromptEncoder, row: Row, control: Control, max_new_tokens: int) -> Hearing:
+    (scored,) = answer_questions(lalm, encoder, [row], control, mode="likelihood")
+    (written,) = answer_questions(lalm, encoder, [row], control, max_new_tokens=max_new_tokens)
+    best = max(scored.option_logps)
+    weights = [math.exp(logp - best) for logp in scored.option_logps]
+    probabilities = [weight / sum(weights) for weight in weights]
+    return Hearing(control.name, written.completion, written.choice, probabilities)

@@ -1,0 +1,157 @@
+"""An app and a few rows to try it on -> a folder that runs as a Space on the Hub."""
+
+import json
+import re
+import shutil
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib.metadata import requires
+from pathlib import Path
+
+from datasets import Dataset
+from huggingface_hub import SpaceCard
+
+import audiomcq
+from audiomcq.audio import audio_bytes, describe, load_audio
+from audiomcq.examples import CONTRIBUTION, samples_key
+from audiomcq.publishing import licences
+from audiomcq.publishing.hub import CARD_FILE, PlannedFile, push_folder
+
+APP_FILES = (CARD_FILE, "app.py")
+SETTINGS_FILE = "app.yaml"
+EXAMPLES = "examples"
+_WRITTEN = {*APP_FILES, SETTINGS_FILE, EXAMPLES, "requirements.txt", "audiomcq"}
+
+
+@dataclass
+class AppArguments:
+    """Options of recipes/publish/space/app.py."""
+
+    model: str = field(default="Qwen/Qwen2.5-Omni-3B", metadata={"help": "Path or Hub id of the model that is asked."})
+    model_revision: str | None = field(default=None, metadata={"help": "Revision of a model on the Hub."})
+    dtype: str = field(default="bfloat16", metadata={"help": "float32, bfloat16 or float16."})
+    dataset: str = field(default=EXAMPLES, metadata={"help": "Rows to try: folder, file or Hub id."})
+    dataset_split: str = field(default="train", metadata={"help": "Split of the rows."})
+    num_examples: int = field(default=8, metadata={"help": "Rows to try at most."})
+    silence_seconds: float = field(default=30.0, metadata={"help": "Length of the silence; the paper's by default."})
+    max_audio_seconds: float = field(default=30.0, metadata={"help": "Longer clips are cut to this many seconds."})
+    max_new_tokens: int = field(default=64, metadata={"help": "Tokens of an answer at most."})
+    port: int | None = field(default=None, metadata={"help": "Port of the page; null: the first free one from 7860."})
+
+
+@dataclass
+class SpaceArguments:
+    """Options of recipes/publish/space.py."""
+
+    repo_id: str = field(default="", metadata={"help": "Where to: org/name."})
+    model: str = field(default=AppArguments.model, metadata={"help": "Hub id of the model that is asked."})
+    dataset: str = field(default="outputs/labelled", metadata={"help": "Rows to try: folder, file or Hub id."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
+    dataset_split: str = field(default="train", metadata={"help": "Split of the rows."})
+    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
+    num_examples: int = field(default=8, metadata={"help": "Rows to try."})
+    sources: list[str] = field(
+        default_factory=list, metadata={"help": "CSV tables: source_dataset or file, license, attribution, url."}
+    )
+    title: str = field(default="What does the audio contribute?", metadata={"help": "Title of the Space."})
+    private: bool = field(default=False, metadata={"help": "Make the Space private."})
+    dry_run: bool = field(default=False, metadata={"help": "Write the folder, list what would be uploaded, stop."})
+    output_dir: str = field(default="outputs/publish/space", metadata={"help": "The folder that is uploaded."})
+
+
+def publish_space(args: SpaceArguments, rows: Dataset, app: Path) -> list[PlannedFile]:
+    """Write the folder (`args.output_dir`, replaced if it is one of ours) and push it as a Space.
+
+    Args:
+        rows: labelled or not; some of them go along as examples.
+        app: folder of app.py and of the Space's README.md.
+
+    Returns:
+        the files that were uploaded (or would be, with `args.dry_run`).
+
+    Raises:
+        ValueError: the model is no Hub id, an example's licence does not allow giving it on, or as `push_folder`.
+    """
+    for name in ("repo_id", "model"):
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", value := getattr(args, name)):
+            raise ValueError(f"{name} {value!r} is not of the form org/name")
+    write_space(args, rows, app)
+    return push_folder(
+        args.output_dir,
+        args.repo_id,
+        "space",
+        args.private,
+        message="Publish the app",
+        delete_patterns=["audiomcq/*", f"{EXAMPLES}/*"],
+        dry_run=args.dry_run,
+    )
+
+
+def write_space(args: SpaceArguments, rows: Dataset, app: Path) -> Path:
+    """Write what a Space runs: the app, its settings, this package as it is, what that needs, examples with their clips."""
+    folder = _empty_folder(Path(args.output_dir))
+    picked = pick_rows(rows, args.num_examples)
+    picked = licences.with_terms({"train": picked}, licences.read_sources(args.sources))["train"]
+    files = write_examples(picked, folder / EXAMPLES)
+    shutil.copytree(
+        Path(audiomcq.__file__).parent, folder / "audiomcq", ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
+    )
+    shutil.copyfile(app / "app.py", folder / "app.py")
+    (folder / SETTINGS_FILE).write_text(f"model: {args.model}\ndataset: {EXAMPLES}\n", encoding="utf-8")
+    # gradio is not among them: the Hub installs it itself, in the version that the card names
+    needed = [line for line in requires("audiomcq") or [] if "extra ==" not in line]
+    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in needed), encoding="utf-8")
+    card = SpaceCard((app / CARD_FILE).read_text(encoding="utf-8"))
+    card.data.title, card.data.models = args.title, [args.model]
+    lines = "".join(
+        f"- `{EXAMPLES}/{name}`: {row['source_dataset']}, {row['license']}, {row['attribution'] or 'no attribution asked'}\n"
+        for name, row in zip(files, picked, strict=True)
+    )
+    text = f"{str(card).rstrip()}\n\n## Clips\n\n{lines}"
+    (folder / CARD_FILE).write_text(text, encoding="utf-8")
+    return folder
+
+
+def pick_rows(rows: Dataset, count: int) -> Dataset:
+    """At most `count` rows on different clips, of all question types and contributions in turn."""
+    seen: set[object] = set()
+    groups: Counter[tuple[str, str | None]] = Counter()
+    ranked = []
+    for index, row in enumerate(rows):
+        if (clip := samples_key(row)) not in seen:
+            seen.add(clip)
+            groups[group := (row["question_type"], row[CONTRIBUTION])] += 1
+            ranked.append((groups[group], index))
+    return rows.select([index for _, index in sorted(ranked)[:count]])
+
+
+def write_examples(rows: Dataset, folder: Path) -> list[str]:
+    """Write rows as train.jsonl with their clips, byte for byte, beside it; returns the names of these.
+
+    Raises:
+        AudioError: a clip does not decode.
+    """
+    (folder / "audio").mkdir(parents=True)
+    lines, names = [], []
+    for index, row in enumerate(rows):
+        names.append(f"audio/{index}{Path(describe(row['audio'])).suffix or '.wav'}")
+        load_audio(row["audio"])
+        (folder / names[-1]).write_bytes(audio_bytes(row["audio"]))
+        plain = {key: value for key, value in row.items() if key != "audio"}
+        lines.append(json.dumps({**plain, "audio_path": names[-1]}, ensure_ascii=False) + "\n")
+    (folder / "train.jsonl").write_text("".join(lines), encoding="utf-8")
+    return names
+
+
+def _empty_folder(folder: Path) -> Path:
+    """A folder to write to. One that an earlier run wrote is replaced.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    if folder.is_dir():
+        if unknown := {path.name for path in folder.iterdir()} - _WRITTEN:
+            raise ValueError(f"{folder} holds other things ({min(unknown)}); choose another --output_dir")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
