@@ -128,7 +128,7 @@ def test_the_fine_tuning_notebook_runs_from_rows_to_a_merged_checkpoint(tmp_path
         assert {"value", "interval"} == set(model["accuracy"]) == set(model["silent"]) == set(model["audio_gain"])
     before, after = results["models"]["2 after SFT"], results["models"]["3 after GRPO"]
     assert after["strong"]["value"] - before["strong"]["value"] > 0.1, "the notebook says that a tiny run shows this"
-    assert abs(after["audio_gain"]["value"]) < 0.1, "and that it is not from listening"
+    assert abs(after["strong_audio_gain"]["value"]) < 0.1, "and that it is not from listening"
     (table,) = shown(notebook, "text/markdown", "scores")
     assert re.search(r"\| 3 after GRPO \|.*\d\.\d \[-?\d+\.\d, \d+\.\d\]", table)
     for cell in ("sft-loss", "grpo-reward", "grpo-format", "scores-plot"):
