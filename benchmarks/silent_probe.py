@@ -40,7 +40,8 @@ def run(preset: Preset, folder: Path) -> dict[str, Any]:
         took, answers = timed({**ways, "likelihood": partial(ask, mode="likelihood")}, preset)
         floor = floor_of_probe(preset, lalm, encoder, rows)
     seconds, processor = took["seconds"], took["processor_seconds"]
-    per_second = {way: preset.questions / took for way, took in seconds.items()}
+    per_second = {way: preset.questions / median for way, median in seconds.items()}
+    hours = {way: PUBLISHED_ROWS * PUBLISHED_VOTERS / rate / 3600 for way, rate in per_second.items()}
     same = same_answers(answers["plain"], answers["shared"])
     return {
         "questions": preset.questions,
@@ -54,10 +55,9 @@ def run(preset: Preset, folder: Path) -> dict[str, Any]:
         "equal_answers": same == 1,
         "same_answers": same,
         "rows_per_second": per_second,
-        "hours_for_the_published_probe": {
-            way: PUBLISHED_ROWS * PUBLISHED_VOTERS / rate / 3600 for way, rate in per_second.items()
-        },
         "floor": floor | {"achieved_over_floor": seconds["shared"] / floor["floor_seconds"]["step"]},
+        # A toy's hours would mean nothing
+        **({"hours_for_the_published_probe": hours} if preset.model is SEVEN_B else {}),
     }
 
 
