@@ -31,6 +31,17 @@ ROOT = Path(__file__).parents[2]
 APP = ROOT / "recipes" / "publish" / "space"
 SILENCE, TOKENS = 2.0, 8
 QUESTION, OPTIONS = "How high is this tone?", ["low", "middle", "high", "highest"]
+COLOURS = ((31, 119, 180), (255, 127, 14), (127, 127, 127))
+COUNT_PIXELS = """colour => {
+    const image = document.querySelector("#plot img"), canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
+    let count = 0;
+    for (let i = 0; i < pixels.length; i += 4) count += colour.every((value, k) => Math.abs(value - pixels[i + k]) < 16);
+    return count;
+}"""
 CHROMIUM = (
     "--no-sandbox",
     "--disable-gpu",
@@ -42,7 +53,7 @@ CHROMIUM = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sources") / "sources.csv"
     path.write_text("source_dataset,license,attribution,url\ntones,CC BY 4.0,Ann,https://example.org/tones\n")
@@ -60,7 +71,7 @@ def arguments(folder: Path, sources: Path, **changes: object) -> SpaceArguments:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory, rows: Dataset, sources: Path) -> Path:
     """The Space as it would be uploaded."""
     return write_space(arguments(tmp_path_factory.mktemp("space") / "space", sources), rows, APP)
@@ -137,7 +148,7 @@ def test_the_recipe_lists_first_and_then_pushes_what_it_listed(
         assert f"would upload {file}" in listed
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     pytest.importorskip("gradio", reason="the app needs gradio: pip install -e '.[space]'")
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[browser]'")
@@ -150,7 +161,7 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def url(browser: Any, space: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page, served from the Space's folder by a process that has no other audiomcq to import."""
     with socket.socket() as free:
@@ -228,6 +239,8 @@ def test_a_person_picks_an_example_asks_and_sees_what_the_package_says(
         assert line[1] == ("no option" if one.choice is None else OPTIONS[one.choice])
         best = max(one.probabilities)
         assert line[2] == f"{OPTIONS[one.probabilities.index(best)]} ({best:.0%})"
+    for colour in COLOURS:
+        assert page.evaluate(COUNT_PIXELS, colour) > 1_000
 
 
 def test_a_person_is_told_what_is_wrong_and_records_a_clip(page: Any, space: Path) -> None:
