@@ -16,6 +16,7 @@ from audiomcq.datasets import shuffle_choices
 from audiomcq.models import LALM, load_lalm, parameter_group
 from audiomcq.sft import AudioSFTTrainer
 from small_runs import changed, sft_config, weights
+from voters import VOTERS, write_voter
 
 LORA = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)")
 
@@ -77,22 +78,29 @@ def on_one_clip(rows: Dataset) -> list[dict]:
     return [first, other, about_first[0], another, about_first[1]]
 
 
-@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "LoRA"])
-@pytest.mark.parametrize("family", ["model_folder", "qwen2_audio_folder"])
+@pytest.mark.parametrize(("architecture", "lora"), [*((name, None) for name in VOTERS), (next(iter(VOTERS)), LORA)])
 def test_questions_on_one_clip_share_it_and_change_neither_loss_nor_gradients(
-    family: str, lora: LoraConfig | None, rows: Dataset, tmp_path: Path, request: pytest.FixtureRequest
+    architecture: str, lora: LoraConfig | None, rows: Dataset, tmp_path: Path
 ) -> None:
     batch, found = on_one_clip(rows), []
+    folder = write_voter(tmp_path / "model", architecture, rows)
     for shared in (True, False):
-        lalm = load_lalm(request.getfixturevalue(family))
+        lalm = load_lalm(folder)
         torch.manual_seed(0)
-        config = sft_config(tmp_path, shared_prefix=shared, strong_weight=2.0)
+        config = sft_config(tmp_path, shared_prefix=shared, strong_weight=2.0, router_aux_loss_coef=0.0)
         trainer = AudioSFTTrainer(lalm, config, rows, peft_config=lora)
         assert len(trainer.data_collator(batch)["input_features"]) == (3 if shared else 5)
         found.append(first_gradients(trainer, batch))
     (loss, gradients), (expected_loss, expected) = found
     assert loss == pytest.approx(expected_loss, rel=1e-6)
     assert_close(gradients, expected)
+
+
+def test_a_router_with_a_balancing_loss_has_every_clip_to_itself(rows: Dataset, tmp_path: Path) -> None:
+    folder = write_voter(tmp_path / "model", "Qwen3OmniMoeThinkerForConditionalGeneration", rows)
+    trainer = AudioSFTTrainer(load_lalm(folder), sft_config(tmp_path, max_steps=1), rows)
+    assert len(trainer.data_collator(on_one_clip(rows))["input_features"]) == 5
+    trainer.train()
 
 
 def test_the_padding_of_a_batch_is_logged_for_tokens_and_for_mel(lalm: LALM, rows: Dataset, tmp_path: Path) -> None:

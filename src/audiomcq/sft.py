@@ -49,9 +49,6 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         **kwargs: Any,
     ) -> None:
         self.encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, audio_root)
-        obstacle = sharing_obstacle(lalm.model) if args.shared_prefix else "shared_prefix is false"
-        self.shares_clips = obstacle is None
-        logger.info("clips are %s", "shared by their questions" if self.shares_clips else f"not shared: {obstacle}")
         self._audio = train_dataset.select_columns(["audio"])
         self._order = torch.Generator()
         shuffle = ShuffleByEpoch(args.seed)
@@ -60,7 +57,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         super().__init__(
             model=lalm.model,
             args=args,
-            data_collator=SFTCollator(self.encoder, args.cot, args.strong_weight, self.shares_clips),
+            data_collator=SFTCollator(self.encoder, args.cot, args.strong_weight),
             train_dataset=train_dataset.with_transform(shuffle) if args.shuffle_choices else train_dataset,
             eval_dataset=eval_dataset,
             processing_class=lalm.processor,
@@ -68,6 +65,11 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
             **kwargs,
         )
         self.add_callback(FollowEpoch(shuffle, self._order))
+        # After TRL has decided on a router's load-balancing loss
+        obstacle = sharing_obstacle(lalm.model) if args.shared_prefix else "shared_prefix is false"
+        self.shares_clips = obstacle is None
+        logger.info("clips are %s", "shared by their questions" if self.shares_clips else f"not shared: {obstacle}")
+        self.data_collator.share_clips = self.shares_clips
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """Batches of clips of like length, in seconds: what padding costs depends on the audio."""
