@@ -254,6 +254,8 @@ def _plot_shares(axes: Any, report: Numbers) -> None:
 def _plot_sensitivity(axes: Any, report: Numbers) -> None:
     changes = [change for change in reversed(report["sensitivity"]) if change["rows"]]
     names = [f"{change['what']}: {change['to']}" for change in changes]
+    for voter in {line["voter"] for line in report["voters"]}:  # a path would take half the figure
+        names = [name.replace(voter, Path(voter).name) for name in names]
     axes.barh(names, [-100 * c["to_strong"] / c["rows"] for c in changes], color="tab:blue", label="weak → strong")
     axes.barh(names, [100 * c["to_weak"] / c["rows"] for c in changes], color="tab:orange", label="strong → weak")
     axes.axvline(0, color="black", linewidth=0.8)
