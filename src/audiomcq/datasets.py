@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets, load_dataset, load_from_disk
 
 from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, row_key, sound_rows
 
 FILE_KINDS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+TERMS = {"license": Value("string"), "attribution": Value("string")}
+"""Columns on a row's own clip that stay where rows have them: what may be published hangs on them."""
 SAVED = ("dataset_dict.json", "state.json")
 """One of these lies in what `save_to_disk` wrote."""
 
@@ -83,6 +85,8 @@ def _split_of(loaded: Dataset | DatasetDict, name: str, path: Path) -> Dataset:
 def to_schema(rows: Dataset, audio_root: str | Path | None = None) -> Dataset:
     """Bring columns into the project's schema: `audio_path` + root becomes `audio`, absent optional columns become null.
 
+    `TERMS` stay where they are; any other column goes.
+
     Raises:
         ValueError: a column that every row needs is missing; it is named.
     """
@@ -100,7 +104,8 @@ def to_schema(rows: Dataset, audio_root: str | Path | None = None) -> Dataset:
     for name in FEATURES:
         if name not in rows.column_names:
             rows = rows.add_column(name, [None] * len(rows), feature=FEATURES[name])
-    return rows.select_columns(list(FEATURES)).cast(FEATURES)
+    kept = Features({**FEATURES, **{name: kind for name, kind in TERMS.items() if name in rows.column_names}})
+    return rows.select_columns(list(kept)).cast(kept)
 
 
 def split_by_clip(rows: Dataset, fractions: Mapping[str, float], seed: int) -> DatasetDict:

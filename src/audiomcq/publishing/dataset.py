@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from audiomcq.audio import audio_bytes, audio_seconds
 from audiomcq.contribution.split import SPLIT_FILE, Rule
 from audiomcq.contribution.votes import VOTE_FEATURES
-from audiomcq.datasets import split_by_clip
+from audiomcq.datasets import TERMS, split_by_clip
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
 from audiomcq.publishing import licences
 from audiomcq.publishing.dataset_card import CardText, render_card
@@ -28,7 +28,7 @@ from audiomcq.publishing.hub import CARD_FILE, PlannedFile, push_folder
 
 logger = logging.getLogger(__name__)
 
-PUBLISHED = Features({**FEATURES, "audio": Audio(), **licences.COLUMNS})
+PUBLISHED = Features({**FEATURES, "audio": Audio(), **TERMS})
 """What published rows hold. Here `audio` decodes by itself where torchcodec is installed, as everywhere on the Hub."""
 
 FOLDERS = ("weak", "strong", "unlabelled")

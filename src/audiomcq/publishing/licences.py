@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from datasets import Dataset, Value
+from datasets import Dataset
 
+from audiomcq.datasets import TERMS
 from audiomcq.examples import Row, row_key
 
 logger = logging.getLogger(__name__)
-
-COLUMNS = {"license": Value("string"), "attribution": Value("string")}
-"""The columns that published rows have beyond those of every row."""
 
 _OTHER = "other"
 _PLAIN = {
@@ -142,9 +140,9 @@ def with_terms(
     result: dict[str, Dataset] = {}
     refused: dict[str, list[str]] = {}
     for split, rows in splits.items():
-        own = {name: rows[name] if name in rows.column_names else [None] * len(rows) for name in COLUMNS}
+        own = {name: rows[name] if name in rows.column_names else [None] * len(rows) for name in TERMS}
         good: list[int] = []
-        columns: dict[str, list[str]] = {name: [] for name in COLUMNS}
+        columns: dict[str, list[str]] = {name: [] for name in TERMS}
         for index, row in enumerate(rows):
             terms = sources.of(row)
             licence = own["license"][index] or terms.license
@@ -154,9 +152,9 @@ def with_terms(
                 columns["attribution"].append(own["attribution"][index] or terms.attribution)
             else:
                 refused.setdefault(refusal(licence), []).append(row_key(row))
-        rows = rows.remove_columns([name for name in COLUMNS if name in rows.column_names]).select(good)
+        rows = rows.remove_columns([name for name in TERMS if name in rows.column_names]).select(good)
         for name, values in columns.items():
-            rows = rows.add_column(name, values, feature=COLUMNS[name])
+            rows = rows.add_column(name, values, feature=TERMS[name])
         result[split] = rows
     for reason, keys in refused.items():
         logger.warning("%d rows may not be published, %s: %s", len(keys), reason, ", ".join(keys[:10]))
