@@ -63,6 +63,12 @@ def test_unparsed_answers_stay_in_the_denominator():
     assert (result.accuracy.value, result.strong.value, result.silent.value) == (1 / 8, 1 / 2, 0.0)
 
 
+def test_without_labels_the_number_of_strong_rows_is_not_known_and_not_zero():
+    result = score(predictions("audio", HEARD), None, None)
+    assert (result.n_strong, result.strong, result.weak) == (None, None, None)
+    assert "| 5 (–) |" in markdown_table({"m": result}, {})
+
+
 def test_pairs_are_made_by_row_and_not_by_place(scores):
     backwards = score(reversed(predictions("audio", HEARD)), predictions("silence", UNHEARD), STRONG)
     assert backwards == scores

@@ -43,7 +43,8 @@ class Scores:
 
     Attributes:
         n_total: rows, the denominator of `accuracy` and `silent` whatever was parsed.
-        n_strong: rows with strong audio contribution, the denominator of `strong`; the others are `weak`.
+        n_strong: rows with strong audio contribution, the denominator of `strong`; the others are `weak`. None where rows
+            have no labels.
         n_parsed: completions with audio that chose an option.
         n_parsed_silent: the same with silence. Well below `n_parsed`, it inflates the gains: a model that answers in
             another form without audio looks as if it listened.
@@ -59,7 +60,7 @@ class Scores:
     """
 
     n_total: int
-    n_strong: int
+    n_strong: int | None
     n_parsed: int
     n_parsed_silent: int
     accuracy: Estimate
@@ -101,7 +102,7 @@ def score(
     gains = None if unheard is None else heard.astype(float) - unheard
     return Scores(
         n_total=len(keys),
-        n_strong=int(is_strong.sum()),
+        n_strong=None if strong is None else int(is_strong.sum()),
         n_parsed=_parsed(audio),
         n_parsed_silent=_parsed(silence or {}),
         accuracy=accuracy_of(heard),
@@ -272,7 +273,8 @@ def _lines(scores: Mapping[str, Scores], baselines: Mapping[str, float]) -> list
     for model, result in scores.items():
         silent = str(result.n_parsed_silent) if result.silent else _MISSING
         missing = f", {result.n_missing} missing" if result.n_missing else ""
-        counts = [f"{result.n_total} ({result.n_strong}){missing}", str(result.n_parsed), silent]
+        n_strong = _MISSING if result.n_strong is None else result.n_strong
+        counts = [f"{result.n_total} ({n_strong}){missing}", str(result.n_parsed), silent]
         cells = {name: percent(getattr(result, name)) for name in columns}
         if result.n_official is not None and result.n_official < result.n_total:
             cells["official"] += f" of {result.n_official}"
