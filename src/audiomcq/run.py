@@ -80,6 +80,7 @@ def train_stage(
         output = Path(args.output_dir)
         settings = resolved_settings(stage, data, args, model)
         resume = check_output(output, settings, args.resume_from_checkpoint)
+        check_push(args, model)
         rows = load_rows(
             data.dataset,
             data.dataset_split,
@@ -161,6 +162,20 @@ def check_output(output: Path, settings: dict[str, Any], resume: str | bool | No
             raise ValueError(f"the run in {output} has saved no checkpoint yet; delete that folder and start again")
     PartialState().wait_for_everyone()
     return resume
+
+
+def check_push(args: AudioSFTConfig | AudioGRPOConfig, model: ModelConfig) -> None:
+    """Refuse now, and not after training, to push an adapter whose base nobody else can load.
+
+    Raises:
+        ValueError: a LoRA run with `push_to_hub` starts from a local folder, such as that of an earlier stage.
+    """
+    base = model.model_name_or_path or ""
+    if args.push_to_hub and model.use_peft and Path(base).is_dir():
+        raise ValueError(
+            f"push_to_hub: a LoRA adapter needs a base model on the Hub, {base} is a folder; leave push_to_hub out, merge with "
+            "recipes/publish/export.py when the run has finished, then publish that with recipes/publish/model.py"
+        )
 
 
 def start_record(output: Path, stage: str, settings: dict[str, Any], rows: list[str]) -> None:
