@@ -174,6 +174,41 @@ def test_scores_without_silence_and_labels_say_so(two_stages: Path, tmp_path: Pa
     assert "None" not in card.text
 
 
+def test_a_part_of_a_benchmark_is_called_so_and_listed_on_no_leaderboard(two_stages: Path, tmp_path: Path) -> None:
+    coverage = {"label": "MMAR (800 of 1000 items)", "complete": False, "n_missing_audio": 200}
+    results = write_results(tmp_path, "grpo", questions={"benchmark": coverage})
+    files = model_files(options(two_stages, results=str(results), evaluated_on="org/tones"))
+    card = ModelCard(files["README.md"].decode())
+    assert ".eval_results/audiomcq.yaml" not in files
+    assert "MMAR (800 of 1000 items), the audio of 200 was missing" in card.text
+    assert {entry.dataset_name for entry in card.data.eval_results} == {coverage["label"]}
+    whole = write_results(tmp_path, "grpo", questions={"benchmark": {**coverage, "complete": True}})
+    files = model_files(options(two_stages, results=str(whole), evaluated_on="org/tones"))
+    assert ".eval_results/audiomcq.yaml" in files and b"Part of the benchmark" not in files["README.md"]
+
+
+def test_a_config_is_its_own_task_and_unanswered_questions_are_said(two_stages: Path, tmp_path: Path) -> None:
+    results = write_results(tmp_path, "grpo")
+    content = json.loads(results.read_text())
+    content["models"]["grpo"]["n_missing"] = 7
+    results.write_text(json.dumps(content))
+    scored = {"results": str(results), "evaluated_on": "org/tones", "evaluated_config": "hard"}
+    files = model_files(options(two_stages, **scored))
+    entries = parse_eval_result_entries(yaml.safe_load(files[".eval_results/audiomcq.yaml"]))
+    assert [entry.task_id for entry in entries] == ["hard"]
+    assert "7 questions without an answer count as wrong" in entries[0].notes
+    assert "7 were not answered and count as wrong" in files["README.md"].decode()
+
+
+def test_an_adapter_that_could_not_be_pushed_afterwards_is_not_trained(
+    two_stages: Path, rows_folder: Path, tmp_path: Path
+) -> None:
+    push = {"push_to_hub": "true", "hub_model_id": "org/model", "paradigm": "single_stage"}
+    with pytest.raises(SystemExit, match=r"a LoRA adapter needs a base model on the Hub.*export\.py"):
+        train("sft", dataset=rows_folder, model_name_or_path=two_stages, output_dir=tmp_path / "lora", **LORA, **push)
+    assert not (tmp_path / "lora").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -90,7 +90,10 @@ def model_files(args: PublishModelArguments) -> dict[str, Path | bytes]:
             args.evaluated_config,
             args.evaluated_split,
         )
-        files[EVAL_FILE] = eval_results_file(evaluation).encode()
+        if evaluation.complete:
+            files[EVAL_FILE] = eval_results_file(evaluation).encode()
+        else:
+            logger.warning("%s alone: no %s for a leaderboard", evaluation.coverage["label"], EVAL_FILE)
     card = model_card(
         args.repo_id,
         records,

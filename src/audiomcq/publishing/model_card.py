@@ -68,6 +68,7 @@ class Evaluation:
         scores: the entry, as recipes/evaluate/score.py writes it.
         baselines: accuracies without a model.
         dataset, config, split: of the benchmark; the data set by its Hub id.
+        coverage: how much of a benchmark the questions are (`questions.benchmark` there), None for rows of one's own.
     """
 
     scores: dict[str, Any]
@@ -75,6 +76,17 @@ class Evaluation:
     dataset: str
     config: str | None = None
     split: str = "test"
+    coverage: dict[str, Any] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the scores may be called those of the data set."""
+        return self.coverage is None or self.coverage["complete"]
+
+    @property
+    def missing(self) -> int:
+        """Questions without a prediction, counted as wrong."""
+        return self.scores.get("n_missing", 0)
 
 
 @dataclass(frozen=True)
@@ -158,7 +170,8 @@ def read_evaluation(
         )
     if not dataset:
         raise ValueError(f"{results}: give --evaluated_on, the Hub id of the data set that was answered")
-    return Evaluation(content["models"][model], content["baselines"], dataset, config, split)
+    coverage = content.get("questions", {}).get("benchmark")
+    return Evaluation(content["models"][model], content["baselines"], dataset, config, split, coverage)
 
 
 def model_card(
@@ -243,6 +256,8 @@ def _results(evaluation: Evaluation) -> dict[str, Any]:
     config = f", config `{evaluation.config}`" if evaluation.config else ""
     return {
         "results": evaluation.scores,
+        "missing": evaluation.missing,
+        "part": None if evaluation.complete else evaluation.coverage,
         "evaluated_on": f"`{evaluation.dataset}`{config}, split `{evaluation.split}`",
         "measures": [
             {"label": label, "value": _percent(estimate["value"]), "interval": f"[{_interval(estimate)}]"}
@@ -254,16 +269,21 @@ def _results(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def eval_results_file(evaluation: Evaluation) -> str:
-    """`.eval_results/audiomcq.yaml`: the accuracies that a leaderboard can list, as fractions."""
+    """`.eval_results/audiomcq.yaml`: the accuracies that a leaderboard can list, as fractions.
+
+    On one config of the data set that is its accuracy alone, under the name of the config.
+    """
     scores = evaluation.scores
+    tasks = BENCHMARK_TASKS if evaluation.config in (None, "all") else {"accuracy": evaluation.config}
+    missing = f", {evaluation.missing} questions without an answer count as wrong" if evaluation.missing else ""
     entries = [
         EvalResultEntry(
             dataset_id=evaluation.dataset,
             task_id=task,
             value=scores[measure]["value"],
-            notes=f"{MEASURES[measure]}, 95 % interval [{_interval(scores[measure])}] %, prompts {PROMPT_VERSION}",
+            notes=f"{MEASURES[measure]}, 95 % interval [{_interval(scores[measure])}] %, prompts {PROMPT_VERSION}{missing}",
         )
-        for measure, task in BENCHMARK_TASKS.items()
+        for measure, task in tasks.items()
         if scores[measure]
     ]
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
@@ -275,7 +295,7 @@ def _model_index(evaluation: Evaluation) -> list[EvalResult]:
             task_type=TASK,
             task_name="Multiple-choice questions about audio",
             dataset_type=evaluation.dataset,
-            dataset_name=evaluation.dataset.split("/")[-1],
+            dataset_name=evaluation.dataset.split("/")[-1] if evaluation.complete else evaluation.coverage["label"],
             dataset_config=evaluation.config,
             dataset_split=evaluation.split,
             metric_type="audio_gain" if "gain" in measure else "accuracy",
