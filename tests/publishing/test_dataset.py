@@ -18,7 +18,7 @@ from audiomcq.contribution.votes import VOTE_FEATURES
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
-from audiomcq.publishing.dataset import PublishArguments, publish_dataset, read_rule, write_folder
+from audiomcq.publishing.dataset import PublishArguments, public_name, publish_dataset, read_rule, write_folder
 from audiomcq.publishing.hub import check_card, check_no_token, planned_files
 from conftest import write_rows
 from hub.cards import card_problems, front_matter
@@ -420,7 +420,7 @@ def test_a_rows_own_licence_wins_over_the_table_of_sources(labelled: Path, tmp_p
     options = ["--dataset", str(tmp_path / "data"), "--sources", str(labelled / "sources.csv")]
     options += ["--dataset_split", "train", "--votes", str(labelled / "votes.parquet")]
     main = runpy.run_path(str(ROOT / "recipes" / "publish" / "dataset.py"))["main"]
-    with pytest.raises(SystemExit, match="1 rows may not be published.*'research only' forbids.*sound_tones_3"):
+    with pytest.raises(SystemExit, match=r"1 rows may not be published.*'research only' forbids.*sound_tones_3"):
         main(["--config", str(config), *options, "--output_dir", str(tmp_path / "out")])
 
 
@@ -460,6 +460,20 @@ def test_votes_that_do_not_fit_are_refused(labelled: Path, tmp_path: Path) -> No
     twins = [*votes, *({**vote, "voter": "/elsewhere/voter3"} for vote in votes)]
     with pytest.raises(ValueError, match="would have the same name"):
         write_folder(arguments(labelled, tmp_path / "b"), rows, twins)
+
+
+@pytest.mark.parametrize(
+    ("voter", "public"),
+    [
+        ("org/name", "org/name"),
+        ("org/name@a1b2c3", "org/name@a1b2c3"),
+        ("http://10.0.0.7:8000/v1#org/name", "org/name"),
+        ("https://host/v1#/models/of/mine/voter2", "voter2"),
+        ("/models/of/mine/voter2", "voter2"),
+    ],
+)
+def test_voters_keep_their_public_name_and_lose_the_place_they_lay_in(voter: str, public: str) -> None:
+    assert public_name(voter) == public
 
 
 def test_the_rule_is_read_from_beside_the_rows_and_labels_it_does_not_give_back_are_said(

@@ -257,7 +257,7 @@ def publishable_votes(votes: Iterable[Mapping[str, Any]], keys: set[str]) -> lis
     if not records:
         raise ValueError("none of the votes is on a published row: are these the votes of other data?")
     voters = sorted({record["voter"] for record in records})
-    public = {voter: voter if is_hub_id(voter) else Path(voter).name for voter in voters}
+    public = {voter: public_name(voter) for voter in voters}
     if len(set(public.values())) < len(public):
         raise ValueError(f"voters {', '.join(voters)} would have the same name; rename their folders")
     for record in records:
@@ -265,6 +265,12 @@ def publishable_votes(votes: Iterable[Mapping[str, Any]], keys: set[str]) -> lis
             voter=public[record["voter"]], order=record["order"] or "given", mode=record["mode"] or "generate"
         )
     return sorted(records, key=lambda r: (r["row_key"], r["voter"], r["control"], r["order"], r["mode"]))
+
+
+def public_name(voter: str) -> str:
+    """How a voter is called in public: a model id with its revision as it is, a folder and an endpoint without where they lie."""
+    name = voter.partition("#")[2] if "://" in voter else voter
+    return name if is_hub_id(name.partition("@")[0]) else Path(name).name
 
 
 def is_hub_id(voter: str) -> bool:
