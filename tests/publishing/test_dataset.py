@@ -7,16 +7,19 @@ import runpy
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import yaml
 from datasets import Dataset, DatasetDict, load_from_disk
 from pyarrow import parquet
 
+from audiomcq.contribution.report import chance_share
 from audiomcq.contribution.split import Rule, label_rows
 from audiomcq.contribution.votes import VOTE_FEATURES
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.baselines import trivial_baselines
+from audiomcq.evaluation.statistics import chance_weak_share
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
 from audiomcq.publishing.dataset import PublishArguments, public_name, publish_dataset, read_rule, write_folder
 from audiomcq.publishing.hub import check_card, check_no_token, planned_files
@@ -329,12 +332,14 @@ def test_the_numbers_of_the_card_are_those_of_the_data(folder: Path, labelled: P
     assert cells(text, "`weak`")[-1] == str(weak) and cells(text, "`strong`")[-1] == str(16 - weak)
     assert cells(text, "tones | sound") == ["sound", str(weak), str(16 - weak), "16"]
     assert "gives back 16 of 16 labels" in text
-    for k in (1, 2, 3):
-        share = [sum(votes) >= k for votes in right]
-        changed = sum(said != (sum(votes) >= 2) for said, votes in zip(share, right, strict=True))
-        assert cells(text, f"at least {k} of 3") == [str(sum(share)), f"{100 * sum(share) / 16:.1f}", str(changed)]
-    without = sum(votes[0] and votes[1] for votes in right)
-    assert cells(text, "at least 2 of 2, without `voter3`")[0] == str(without)
+    for rule, k in (("any", 1), ("all", 3)):
+        said = [(sum(votes) >= 2, sum(votes) >= k) for votes in right]
+        moved = [said.count((True, False)), said.count((False, True))]
+        share = f"{100 * sum(moved) / 16:.1f}"
+        assert cells(text, f"rule: {rule}") == ["16", *map(str, moved), share]
+    moved = sum(sum(votes) >= 2 and not (votes[0] and votes[1]) for votes in right)
+    assert cells(text, "voter: without voter3 (2 of 2)")[1] == str(moved)
+    assert f"{100 * fmean(chance_weak_share(len(row['choices'])) for row in rows):.1f} % of the labelled rows" in text
     assert cells(text, f"`{VOTERS[0]}`")[0] == "`abc123`" and cells(text, "`voter3`")[0] == "`not recorded`"
     assert cells(text, "`voter3`")[-3:] == [
         "16",
@@ -489,7 +494,7 @@ def test_the_rule_is_read_from_beside_the_rows_and_labels_it_does_not_give_back_
     assert "at least 3 of 3 voters choose the right option on `silence`." in text
     assert not re.search(r"gives back (\d+) of \1 labels", text)
     text = (write_folder(args, rows, votes, Rule("score", threshold=0.4)) / "README.md").read_text()
-    assert "is at most 0.4" in text and "at least 2 of 3 voters right gives back 10 of 10 labels" in text
+    assert "is at most 0.4" in text and "this rule gives back" in text and "Voters that guess" not in text
 
 
 def test_votes_under_other_controls_and_modes_are_shown_and_not_counted(labelled: Path, tmp_path: Path) -> None:
@@ -506,7 +511,11 @@ def test_a_voter_asked_in_several_orders_is_right_when_more_than_half_are(labell
     votes = votes_on(rows["train"])
     wrong = [{**vote, "order": order, "correct": False} for vote in votes for order in ("cyclic-1", "shuffle-3")]
     text = (write_folder(arguments(labelled, tmp_path / "a"), rows, [*votes, *wrong]) / "README.md").read_text()
-    assert cells(text, "at least 1 of 3")[0] == "0" and "in one order" not in text
+    weak = sum(row[CONTRIBUTION] == "weak" for row in rows["train"])
+    assert f"gives back {10 - weak} of 10 labels" in text and cells(text, "rule: any")[2] == "0"
+    assert "in one order" not in text
+    lucky = [chance_share(len(row["choices"]), Rule(), 3, 3) for row in rows["train"]]
+    assert f"{100 * fmean(lucky):.1f} % of the labelled rows" in text
 
 
 def test_a_folder_with_other_things_is_not_overwritten(labelled: Path, tmp_path: Path) -> None:

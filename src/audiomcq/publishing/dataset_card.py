@@ -5,16 +5,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import yaml
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
+from audiomcq.contribution.report import Numbers, contribution_report
 from audiomcq.contribution.split import SCORE_THRESHOLD, Rule
+from audiomcq.contribution.votes import VOTE_FEATURES
 from audiomcq.evaluation.baselines import trivial_baselines
-from audiomcq.evaluation.statistics import chance_weak_share
-from audiomcq.examples import CONTRIBUTION, QUESTION_TYPES, row_key
+from audiomcq.examples import CONTRIBUTION, QUESTION_TYPES
 from audiomcq.publishing.licences import Sources, hub_licence
 
 TEMPLATE = Path(__file__).parents[3] / "data_cards" / "dataset_card.md"
@@ -71,6 +71,7 @@ def render_card(
     """
     rows = {split: list(table.remove_columns(["audio"])) for split, table in splits.items()}
     everything = [row for part in rows.values() for row in part]
+    report = report_on(splits, votes, text.rule) if votes else {}
     seconds = {digest: length for groups in clips.values() for group in groups for digest, length in group.items()}
     config = configs["configs"][min(1, len(configs["configs"]) - 1)]
     snippet = SNIPPET.format(
@@ -84,13 +85,19 @@ def render_card(
         snippet=snippet,
         splits_table=splits_table(rows),
         sources_and_types_table=sources_and_types_table(everything),
-        filter_section=filter_section(text, everything, votes),
+        filter_section=filter_section(text, everything, votes, report),
         baselines_table=baselines_table(everything),
         licences_section=licences_section(everything, sources),
-        limits=limits(text, everything, votes),
+        limits=limits(everything, votes, report),
     )
     head = yaml.safe_dump(metadata(text, everything, configs), sort_keys=False, allow_unicode=True, width=1000)
     return f"---\n{head}---\n\n{body}"
+
+
+def report_on(splits: Mapping[str, Dataset], votes: Votes, rule: Rule) -> Numbers:
+    """The numbers of `contribution_report` on all published rows and votes."""
+    rows = concatenate_datasets([table.remove_columns(["audio"]) for table in splits.values()])
+    return contribution_report(rows, Dataset.from_list(list(votes), VOTE_FEATURES), rule)
 
 
 def metadata(text: CardText, rows: Sequence[Mapping[str, Any]], configs: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,29 +142,28 @@ def sources_and_types_table(rows: Iterable[Mapping[str, Any]]) -> str:
     )
 
 
-def filter_section(text: CardText, rows: Sequence[Mapping[str, Any]], votes: Votes) -> str:
-    """Voters, controls, orders and rule, and what other rules would have said."""
-    labels = {row_key(row): row[CONTRIBUTION] for row in rows if row[CONTRIBUTION]}
-    if not labels:
+def filter_section(text: CardText, rows: Sequence[Mapping[str, Any]], votes: Votes, report: Numbers) -> str:
+    """Voters, controls, orders and rule, and what other choices would have said."""
+    labelled = sum(row[CONTRIBUTION] is not None for row in rows)
+    if not labelled:
         return "The rows have no contribution labels."
     if not votes:
         origin = text.labels_from or "The labels came with the rows."
         return f"{origin} No votes are published with them, so how far they depend on the voters cannot be seen here."
-    right = right_votes(votes, text.rule)
-    voters = sorted({voter for by_voter in right.values() for voter in by_voter})
-    complete = {key: right[key] for key in labels if len(right.get(key, ())) == len(voters)}
-    needed = text.rule.needed(len(voters))
-    agree = sum(label_of(by_voter, needed) == labels[key] for key, by_voter in complete.items())
-    recount = "this rule" if text.rule.rule != "score" else f"at least {needed} of {len(voters)} voters right"
+    voters = len(
+        {vote["voter"] for vote in votes if (vote["control"], vote["mode"]) == (text.rule.control, text.rule.mode)}
+    )
+    recounted = next((change for change in report["sensitivity"] if change["what"] == "labels"), None)
+    agree = recounted["rows"] - changed(recounted) if recounted else 0
     return "\n\n".join(
         [
             "Voters answered the questions with something else in place of the clip (the control). The votes are the config `votes`: one "
             "record per row, voter, control, order of the options and mode, with the completion as it was written.",
             voters_table(votes),
-            f"Rule: {in_words(text.rule, len(voters))}. A completion that chooses no option counts as not right; of several option orders, "
-            f"more than half must be right. Recounted from the published votes, {recount} gives back {agree:,} of {len(labels):,} labels.",
-            "What other rules, or one voter less, would have called weak:",
-            sensitivity_table(complete, labels, needed),
+            f"Rule: {in_words(text.rule, voters)}. A completion that chooses no option counts as not right; of several option orders, "
+            f"more than half must be right. Recounted from the published votes, this rule gives back {agree:,} of {labelled:,} labels.",
+            "How many labels change when one choice is made otherwise:",
+            sensitivity_table(report["sensitivity"]),
         ]
     )
 
@@ -178,22 +184,6 @@ def in_words(rule: Rule, voters: int) -> str:
     )
 
 
-def right_votes(votes: Votes, rule: Rule) -> dict[str, dict[str, bool]]:
-    """Per row key and voter, whether more than half of its votes under the rule's control and mode are right."""
-    table: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for vote in votes:
-        if (vote["control"], vote["mode"]) == (rule.control, rule.mode):
-            table[vote["row_key"]][vote["voter"]].append(bool(vote["correct"]))
-    return {
-        key: {voter: sum(right) > len(right) / 2 for voter, right in by_voter.items()}
-        for key, by_voter in table.items()
-    }
-
-
-def label_of(by_voter: Mapping[str, bool], needed: int) -> str:
-    return "weak" if sum(by_voter.values()) >= needed else "strong"
-
-
 def voters_table(votes: Votes) -> str:
     """One line per voter, control, order and mode: how many answers, how many readable, how many right."""
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
@@ -208,23 +198,22 @@ def voters_table(votes: Votes) -> str:
     return table(["voter", "revision", "control", "order", "mode", "votes", "readable", "right (%)"], lines)
 
 
-def sensitivity_table(right: Mapping[str, Mapping[str, bool]], labels: Mapping[str, str], needed: int) -> str:
-    """Share of weak rows, and of labels that change, under every rule k of n and without each voter."""
-    voters = sorted({voter for by_voter in right.values() for voter in by_voter})
-    rules: list[tuple[str, Sequence[str], int]] = [
-        (f"at least {k} of {len(voters)}", voters, k) for k in range(1, len(voters) + 1)
+def sensitivity_table(changes: Iterable[Numbers]) -> str:
+    """One line per choice made otherwise; `rows` are those that can be compared."""
+    lines = [
+        [
+            f"{c['what']}: {c['to']}",
+            *(f"{c[name]:,}" for name in ("rows", "to_strong", "to_weak")),
+            percent(changed(c), c["rows"]),
+        ]
+        for c in changes
+        if c["what"] != "labels"
     ]
-    rest = len(voters) - 1
-    for left_out in voters if rest else ():
-        k = min(needed, rest)
-        rules.append((f"at least {k} of {rest}, without `{left_out}`", [v for v in voters if v != left_out], k))
-    lines = []
-    for name, chosen, k in rules:
-        said = {key: label_of({voter: by_voter[voter] for voter in chosen}, k) for key, by_voter in right.items()}
-        weak = sum(label == "weak" for label in said.values())
-        changed = sum(label != labels[key] for key, label in said.items())
-        lines.append([name, f"{weak:,}", percent(weak, len(said)), f"{changed:,}"])
-    return table(["rule", "weak rows", "weak (%)", "labels that change"], lines)
+    return table(["with another …", "rows", "weak → strong", "strong → weak", "labels that change (%)"], lines)
+
+
+def changed(change: Numbers) -> int:
+    return change["to_strong"] + change["to_weak"]
 
 
 def baselines_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -258,7 +247,7 @@ def licences_section(rows: Sequence[Mapping[str, Any]], sources: Sources) -> str
     return f"Each row carries the licence and attribution of its own clip; keep them when you pass rows on.{said}\n\n{text}"
 
 
-def limits(text: CardText, rows: Sequence[Mapping[str, Any]], votes: Votes) -> str:
+def limits(rows: Sequence[Mapping[str, Any]], votes: Votes, report: Numbers) -> str:
     """What the data does not show, with the counts that say so."""
     lines = [
         "Audio contribution is a property of a question *and of the voters*: other models answer other questions without listening.",
@@ -269,11 +258,11 @@ def limits(text: CardText, rows: Sequence[Mapping[str, Any]], votes: Votes) -> s
     if unlabelled:
         lines.append(f"{unlabelled:,} of {len(rows):,} rows have no label and are in `all` alone.")
     if votes:
-        voters = len({vote["voter"] for vote in votes if vote["control"] == text.rule.control})
-        luck = fmean(chance_weak_share(len(row["choices"]), voters, text.rule.needed(voters)) for row in rows)
-        lines.append(
-            f"{voters} uniform guessers would have called {100 * luck:.1f} % of these rows weak: some weak rows are luck."
-        )
+        # None for rule score, whose scores are corrected for guessing
+        if (luck := report["shares"]["all"]["chance"]) is not None:
+            lines.append(
+                f"Voters that guess would have made {100 * luck:.1f} % of the labelled rows weak: some weak rows are luck."
+            )
         lines.append(f"{unreadable:,} of {len(votes):,} votes choose no option and count as not right.")
         if {vote["order"] for vote in votes} == {"given"}:
             lines.append(
