@@ -275,7 +275,7 @@ def test_a_passing_fault_is_retried_after_a_wait(faults: list[Reply], least_seco
         (fail(404, "no such model"), 1, r"no model 'tiny' there .*no such model.*/v1/models"),
         (fail(500, "out of memory"), 2, "failed in 2 attempts .*out of memory.*server's log"),
         (truncated, 2, "no answer in 2 attempts .*half an answer"),
-        (hang, 2, r"no answer within 0.3 s in 2 attempts \(sound_tones_0 .*lower the concurrency"),
+        (hang, 2, r"no answer within 0.3 s in 2 attempts \(sound_tones_0 .*lower endpoint_concurrency"),
     ],
     ids=["400", "422", "401", "404", "500", "truncated", "hang"],
 )

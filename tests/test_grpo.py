@@ -20,6 +20,7 @@ from audiomcq.grpo import AudioGRPOTrainer
 from audiomcq.models import LALM, load_lalm, parameter_group
 from audiomcq.rewards import REWARDS
 from small_runs import changed, grpo_config, length_reward, weights
+from voters import write_voter
 
 LORA = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False)
 
@@ -354,3 +355,13 @@ def test_an_unknown_reward_is_named(lalm: LALM, rows: Dataset, tmp_path: Path) -
 def test_vllm_is_refused_because_it_hears_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="passes no audio on"):
         grpo_config(tmp_path, use_vllm=True)
+
+
+def test_a_router_with_a_balancing_loss_trains_with_every_rollout_on_its_own_prompt(
+    rows: Dataset, tmp_path: Path
+) -> None:
+    folder = write_voter(tmp_path / "model", "Qwen3OmniMoeThinkerForConditionalGeneration", rows)
+    trainer = AudioGRPOTrainer(load_lalm(folder), grpo_config(tmp_path / "run", max_steps=1), rows)
+    assert not trainer.shares_prefix
+    trainer.train()
+    assert "aux_loss" in trainer.state.log_history[0]

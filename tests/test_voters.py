@@ -14,7 +14,7 @@ from transformers import Qwen3OmniMoeConfig
 from audiomcq.audio import silence
 from audiomcq.collation import PromptEncoder, audio_batch
 from audiomcq.datasets import option_order
-from audiomcq.examples import Row
+from audiomcq.examples import Row, row_key
 from audiomcq.generation import Control, answer_questions, audio_control
 from audiomcq.models import LALM, load_lalm, parameter_group
 from audiomcq.prompts import answer_target
@@ -151,3 +151,22 @@ def test_qwen3_omni_s_thinker_comes_out_of_the_official_full_layout(rows: Datase
     full = load_lalm(tmp_path / "full")
     assert not changed(weights(thinker.model), weights(full.model))
     assert (thinker.plain, full.plain) == (True, False)
+
+
+@pytest.mark.parametrize("mode", ["generate", "likelihood"])
+@pytest.mark.parametrize("architecture", VOTERS)
+def test_a_voter_in_half_precision_answers(architecture: str, mode: str, rows: Dataset, tmp_path: Path) -> None:
+    lalm = load_lalm(write_voter(tmp_path / "voter", architecture, rows), dtype="bfloat16")
+    encoder = PromptEncoder(lalm.processor, lalm.family)
+    answers = answer_questions(lalm, encoder, [rows[0], rows[1]], max_new_tokens=3, mode=mode)
+    assert [answer.row_key for answer in answers] == [row_key(rows[0]), row_key(rows[1])]
+
+
+def test_where_the_gold_is_withheld_no_answer_is_called_right(rows: Dataset, tmp_path: Path) -> None:
+    lalm = load_lalm(write_voter(tmp_path / "voter", next(iter(VOTERS)), rows))
+    with torch.no_grad():
+        lalm.model.lm_head.weight.zero_()  # all options tie
+    encoder = PromptEncoder(lalm.processor, lalm.family)
+    few = [{**rows[0], "choices": ["low", "mid", "top"], "answer": None}]
+    (answer,) = answer_questions(lalm, encoder, few, mode="likelihood")
+    assert not answer.correct

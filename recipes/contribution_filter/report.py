@@ -7,7 +7,7 @@ from pathlib import Path
 
 from audiomcq.contribution.page import pick_examples, write_report
 from audiomcq.contribution.report import ReportArguments, contribution_report
-from audiomcq.contribution.split import Rule, load_votes, saved_votes
+from audiomcq.contribution.split import Rule, load_votes, saved_rule, saved_votes
 from audiomcq.datasets import load_rows
 from audiomcq.run import clear_errors, parse, set_up_logging
 
@@ -17,5 +17,8 @@ if __name__ == "__main__":
     with clear_errors():
         rows = load_rows(args.dataset, args.dataset_split, args.dataset_config, args.audio_root, check_audio=False)
         votes = load_votes(args.votes) if args.votes else saved_votes(args.dataset)
-        report = contribution_report(rows, votes, rule)
+        made_by = saved_rule(args.dataset) or rule
+        if rule not in (Rule(), made_by):
+            raise ValueError(f"{args.dataset} was labelled by {made_by}: split again to report on another rule")
+        report = contribution_report(rows, votes, made_by)
         write_report(report, pick_examples(rows, votes, report, args.examples), args.output_dir)

@@ -3,9 +3,9 @@
 python recipes/publish/dataset.py --config recipes/publish/tiny/dataset.yaml
 """
 
-from audiomcq.contribution.split import load_votes, saved_votes
+from audiomcq.contribution.split import load_votes, saved_rule, saved_votes
 from audiomcq.datasets import load_rows
-from audiomcq.publishing.dataset import PublishArguments, publish_dataset, read_rule
+from audiomcq.publishing.dataset import PublishArguments, publish_dataset
 from audiomcq.run import clear_errors, parse, set_up_logging
 
 
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
             for split in args.dataset_split.split("+")
         }
         votes = load_votes(args.votes) if args.votes else saved_votes(args.dataset)
-        publish_dataset(args, splits, votes, read_rule(args.dataset))
+        publish_dataset(args, splits, votes, saved_rule(args.dataset))
 
 
 if __name__ == "__main__":

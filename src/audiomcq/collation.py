@@ -180,6 +180,14 @@ def audio_batch(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
     }
 
 
+def to_model(batch: dict[str, torch.Tensor], model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Model inputs on the model's device, mel in its dtype: not every audio tower casts what it hears (Audio Flamingo)."""
+    return {
+        name: value.to(model.device, model.dtype if value.is_floating_point() else None)
+        for name, value in batch.items()
+    }
+
+
 def prompt_batch(prompts: Sequence[EncodedPrompt], pad_token_id: int) -> dict[str, torch.Tensor]:
     """Left-padded model inputs for generation: ids and mask of shape (rows, tokens), and the audio."""
     ids = [torch.tensor(prompt.input_ids) for prompt in prompts]

@@ -97,6 +97,11 @@ class AudioSFTConfig(AudioArguments, SFTConfig):
                 "max_length, packing and padding_free cut or mix token sequences and would break audio: leave them out and "
                 "set max_audio_seconds"
             )
+        if self.label_smoothing_factor or self.loss_type != "nll":
+            raise ValueError(
+                f"label_smoothing_factor {self.label_smoothing_factor:g}, loss_type {self.loss_type}: the weights of strong rows "
+                "are for the plain loss (nll) alone: leave them out"
+            )
         super().__post_init__()
 
 

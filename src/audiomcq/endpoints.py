@@ -67,7 +67,7 @@ class Endpoint:
             raise ValueError(f"endpoint {self.url!r}: not a URL such as http://127.0.0.1:8000/v1")
 
 
-def parse_voter(text: str) -> Endpoint | None:
+def parse_voter(text: str, concurrency: int = 16, timeout_seconds: float = 120.0) -> Endpoint | None:
     """The endpoint that a voter's name stands for, as `URL#model` (http://127.0.0.1:8000/v1#Qwen/Qwen2-Audio-7B-Instruct);
     None for every other text, which is a local path or a Hub id.
 
@@ -77,7 +77,7 @@ def parse_voter(text: str) -> Endpoint | None:
     if not text.startswith(("http://", "https://")):
         return None
     url, _, model = text.partition("#")
-    endpoint = Endpoint(url.rstrip("/"), model)
+    endpoint = Endpoint(url.rstrip("/"), model, concurrency, timeout_seconds)
     if not model:
         raise ValueError(f"voter {text}: say which model after a '#', e.g. {text}#Qwen/Qwen2-Audio-7B-Instruct")
     return endpoint
@@ -107,13 +107,17 @@ def endpoint_batches(
         ValueError: the server cannot be reached, knows no such model, refuses the key or a question (which is then named), or
             still fails after all retries. Whatever was answered until then has been yielded before.
     """
-    questions = [(row, order) for row in rows for order in row_orders(row, orders)]
-    heard = [control.heard(row) for row, _ in questions]
+    questions: list[tuple[int, str, str]] = []  # not the rows: these may hold their clips
+    heard: list[Hashable] = []
+    for index, row in enumerate(rows):
+        asked_in = row_orders(row, orders)
+        questions += [(index, row_key(row), order) for order in asked_in]
+        heard += [control.heard(row)] * len(asked_in)
     first = {clip: index for index, clip in reversed(list(enumerate(heard)))}
     by_clip = sorted(range(len(questions)), key=lambda i: first[heard[i]])
     starts = range(0, len(questions), batch_size)[part::parts]
     mine = [i for start in starts for i in by_clip[start : start + batch_size]]
-    missing = [i for i in mine if (row_key(questions[i][0]), questions[i][1]) not in done]
+    missing = [i for i in mine if questions[i][1:] not in done]
     if not missing:
         return
     with _client(endpoint) as client:
@@ -124,7 +128,7 @@ def endpoint_batches(
             return to_answer(row, control.name, order, text)
 
         asked = _conversations(
-            [questions[i] for i in missing], [heard[i] for i in missing], control, max_audio_seconds
+            rows, [questions[i] for i in missing], [heard[i] for i in missing], control, max_audio_seconds
         )
         batch: list[Answer] = []
         try:
@@ -142,11 +146,16 @@ def endpoint_batches(
 
 
 def _conversations(
-    questions: Sequence[tuple[Row, str]], heard: Sequence[Hashable], control: Control, max_audio_seconds: float
+    rows: Sequence[Row],
+    questions: Sequence[tuple[int, str, str]],
+    heard: Sequence[Hashable],
+    control: Control,
+    max_audio_seconds: float,
 ) -> Iterator[tuple[Row, str, list[dict[str, Any]]]]:
     """Each question with its messages; a clip is encoded when its first question comes and dropped after its last."""
     clip, uri = object(), None
-    for (row, order), hears in zip(questions, heard, strict=True):
+    for (index, _, order), hears in zip(questions, heard, strict=True):
+        row = rows[index]
         if hears != clip:
             clip, uri = hears, _data_uri(row, control, max_audio_seconds)
         choices = [row["choices"][i] for i in option_order(row, order)]
@@ -246,8 +255,8 @@ def _explain(error: "openai.APIError", endpoint: Endpoint, question: str) -> str
     server, attempts = f"endpoint {endpoint.url}", f"{endpoint.retries + 1} attempts"
     if isinstance(error, openai.APITimeoutError):
         return (
-            f"{server}: no answer within {endpoint.timeout_seconds:g} s in {attempts} ({question}); lower the concurrency "
-            f"({endpoint.concurrency}) or raise the time-out"
+            f"{server}: no answer within {endpoint.timeout_seconds:g} s in {attempts} ({question}); lower endpoint_concurrency "
+            f"({endpoint.concurrency}) or raise endpoint_timeout"
         )
     if not isinstance(error, openai.APIStatusError):
         return f"{server}: no answer in {attempts} ({error.__cause__ or error}); is the server up and the URL right?"

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from audiomcq.answers import is_correct, parse_answer
 from audiomcq.audio import audio_seconds, load_audio
-from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, prompt_batch
+from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, prompt_batch, to_model
 from audiomcq.datasets import option_order, row_orders
 from audiomcq.examples import Row, row_key, samples_key
 from audiomcq.likelihood import likeliest, option_logps
@@ -225,7 +225,7 @@ def _continuation(lalm: LALM, batch: _Batch, kept: dict[Hashable, Prefixes]) -> 
     key = (*batch.heard, *(tuple(begun.input_ids) for begun in batch.beginnings))
     if key not in kept:
         kept.clear()
-        audio = {name: value.to(lalm.model.device) for name, value in audio_batch(batch.beginnings).items()}
+        audio = to_model(audio_batch(batch.beginnings), lalm.model)
         kept[key] = prefill(lalm.model, [begun.input_ids for begun in batch.beginnings], audio)
     return Continuation(kept[key], batch.of, suffixes)
 
@@ -244,7 +244,8 @@ def _likeliest(row: Row, control: str, order: str, logps: list[float]) -> Answer
     choice = likeliest(row["choices"], logps)
     chosen = None if choice is None else row["choices"][choice]
     text = "" if chosen is None else answer_target(chosen)
-    return Answer(row_key(row), control, order, text, choice, chosen == row["answer"], logps)
+    correct = chosen is not None and chosen == row["answer"]  # gold may be withheld
+    return Answer(row_key(row), control, order, text, choice, correct, logps)
 
 
 def answer_questions(
@@ -284,7 +285,6 @@ def _complete(
     if continuation is not None:
         tokens = continued_generation(lalm.model, continuation, **options)
     else:
-        inputs = prompt_batch(prompts, lalm.tokenizer.pad_token_id)
-        inputs = {name: value.to(lalm.model.device) for name, value in inputs.items()}
+        inputs = to_model(prompt_batch(prompts, lalm.tokenizer.pad_token_id), lalm.model)
         tokens = lalm.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
     return lalm.tokenizer.batch_decode(tokens, skip_special_tokens=True)

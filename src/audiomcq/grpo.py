@@ -83,6 +83,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             )
         self.add_callback(FollowEpoch(shuffle, self._order))
         obstacle = sharing_obstacle(lalm.model) if args.shared_prefix else "shared_prefix is false"
+        if obstacle is None and self.aux_loss_enabled:
+            obstacle = "the router's load-balancing loss counts the prompt once per completion (router_aux_loss_coef)"
         self.shares_prefix = obstacle is None
         logger.info("prompts are %s", "shared by their rollouts" if self.shares_prefix else f"not shared: {obstacle}")
         # A sampled placeholder would ask for audio features that do not exist.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from audiomcq.collation import IGNORED, EncodedPrompt, audio_batch
+from audiomcq.collation import IGNORED, EncodedPrompt, audio_batch, to_model
 from audiomcq.models import LALM
 from audiomcq.prompts import answer_target
 from audiomcq.shared_prefix import Continuation, continued_logps, selected_hidden_states
@@ -48,7 +48,7 @@ def _unshared_logps(lalm: LALM, prompt: EncodedPrompt, completions: Sequence[Seq
         "attention_mask": torch.cat([torch.ones_like(completed), (labels != IGNORED).long()], dim=1),
         **audio_batch([prompt] * len(completions)),
     }
-    inputs = {name: value.to(lalm.model.device) for name, value in inputs.items()}
+    inputs = to_model(inputs, lalm.model)
     with torch.no_grad(), selected_hidden_states(lalm.model, lambda hidden: hidden[:, start - 1 : -1]):
         logits = lalm.model(**inputs, use_cache=False).logits
     losses = nn.functional.cross_entropy(

@@ -179,8 +179,11 @@ def load_lalm(
             f"model path {source}: neither a checkpoint folder nor a model on the Hub ({error})"
         ) from error
     if adapter:
-        base = json.loads(Path(adapter).read_text())["base_model_name_or_path"]
-        return _load_adapter(source, base, dtype, attn_implementation, device)
+        adapted = json.loads(Path(adapter).read_text())
+        base = load_lalm(
+            adapted["base_model_name_or_path"], adapted.get("revision"), dtype, attn_implementation, device
+        )
+        return _merge_adapter(base, source, revision)
     if config.model_type not in FAMILIES:
         raise ValueError(f"{source}: model type {config.model_type!r} is unknown; known: {', '.join(FAMILIES)}")
     family = FAMILIES[config.model_type]
@@ -191,6 +194,9 @@ def load_lalm(
         raise ValueError(
             f"{source}: {len(info['missing_keys'])} tensors are missing, e.g. {min(info['missing_keys'])}"
         )
+    if getattr(model.config.get_text_config(), "output_router_logits", False):
+        # Saved so by TRL's SFTTrainer, which sets it again; set, transformers 5.23 fails as soon as it generates
+        model.config.get_text_config().output_router_logits = False
     # Kept, the full checkpoint's renaming rules would be undone twice by a ZeRO-3 save, which then reloads as noise.
     model._weight_conversions = None
     if device is not None:
@@ -202,12 +208,11 @@ def load_lalm(
     return LALM(model, processor, family, source, placeholder_ids(model.config), plain, commit)
 
 
-def _load_adapter(source: str, base: str, *load_options: Any) -> LALM:
+def _merge_adapter(lalm: LALM, source: str, revision: str | None) -> LALM:
     """The base model with a LoRA adapter merged in, so that a next stage or an evaluation sees plain weights."""
     from peft import PeftModel
 
-    lalm = load_lalm(base, None, *load_options)
-    lalm.model = PeftModel.from_pretrained(lalm.model, source).merge_and_unload()
+    lalm.model = PeftModel.from_pretrained(lalm.model, source, revision=revision or "main").merge_and_unload()
     # The name that an adapter trained on top of this one keeps as that of its base.
     lalm.model.name_or_path = lalm.model.config._name_or_path = source
     lalm.source, lalm.plain = source, False

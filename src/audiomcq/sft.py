@@ -101,7 +101,8 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
 
         def weighted(**model_inputs: Any) -> Any:
             outputs = model(**model_inputs | packed_call)
-            outputs.log_probs = outputs.log_probs * weight.to(outputs.log_probs)[:, None]
+            if self.model.training:  # evaluation losses compare runs, whatever weights these train with
+                outputs.log_probs = outputs.log_probs * weight.to(outputs.log_probs)[:, None]
             return outputs
 
         with selected_hidden_states(model, select):

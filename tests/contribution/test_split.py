@@ -17,6 +17,7 @@ from audiomcq.contribution.split import (
     label_rows,
     load_votes,
     save_split,
+    saved_rule,
     saved_votes,
     trainability,
 )
@@ -211,7 +212,9 @@ def test_what_a_row_is_worth_to_rl_is_what_varies_with_audio(rows: Dataset) -> N
     assert kinds[:5].tolist() == ["solved", "learnable", "learnable", "unsolved", ""]
     # Of the strong rows only the learnable stay; weak rows stay whatever they are.
     votes = table([*heard, *votes_for(rows, {3: 3})])
-    assert label_rows(rows, votes, policy="policy")["id"] == ["1", "2", "3"]
+    assert label_rows(rows.select(range(4)), votes, policy="policy")["id"] == ["1", "2", "3"]
+    with pytest.raises(ValueError, match="less than twice with audio, first sound_tones_4"):
+        label_rows(rows, votes, policy="policy")
 
 
 @pytest.fixture
@@ -266,3 +269,26 @@ def test_the_votes_beside_the_rows_label_them_again(saved: Path, rows: Dataset, 
     assert saved_votes(tmp_path) is None
     with pytest.raises(ValueError, match=r"none\.parquet: no such file of votes"):
         load_votes(tmp_path / "none.parquet")
+
+
+def test_a_policy_that_was_asked_once_leaves_no_row_out_without_a_word(rows: Dataset) -> None:
+    few = rows.select(range(4))
+    votes = [*votes_for(few, {}), *votes_for(few, {}, voters=1, control="audio")]
+    with pytest.raises(ValueError, match="voter0 was asked 4 of 4 strong rows less than twice with audio"):
+        label_rows(few, table(votes), policy="voter0")
+
+
+def test_rows_without_the_optional_columns_are_labelled_too(rows: Dataset) -> None:
+    few = rows.select(range(4))
+    bare = few.remove_columns(["audio-contribution", "audio_contribution_score"])
+    labelled = label_rows(bare, table(votes_for(few, dict.fromkeys(range(4), 3))))
+    assert labelled["audio-contribution"] == ["weak"] * 4
+    assert labelled.column_names == [*bare.column_names, "audio-contribution", "audio_contribution_score"]
+
+
+def test_the_rule_of_labelled_rows_is_read_back(rows: Dataset, tmp_path: Path) -> None:
+    few = rows.select(range(4))
+    args = SplitArguments(output_dir=str(tmp_path / "labelled"))
+    save_split({"train": few}, table(votes_for(few, {0: 1})), Rule("any"), args)
+    assert saved_rule(tmp_path / "labelled") == Rule("any")
+    assert saved_rule(tmp_path) is None

@@ -139,3 +139,16 @@ def test_answers_by_likelihood_are_scored_as_chosen(args: AnswerArguments, rows:
     assert all(len(line["option_logps"]) == 4 for line in lines)
     run = judge(questions_by_key(few.remove_columns(["audio"])), lines)
     assert list(run.correct().values()) == [line["correct"] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"controls": ["audio", "silenc"]}, "silenc"), ({"orders": ["cyclic", "cyclic-0"]}, "give one or the other")],
+)
+def test_a_wrong_control_or_order_is_refused_before_anything_is_recorded(
+    options: dict, message: str, model_folder: Path, rows: Dataset, tmp_path: Path
+) -> None:
+    args = AnswerArguments(model=str(model_folder), dtype="float32", output_dir=str(tmp_path / "new"), **options)
+    with pytest.raises(ValueError, match=message):
+        answer_rows(args, list(rows.select(range(2))))
+    assert not (tmp_path / "new").exists()

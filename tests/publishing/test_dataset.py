@@ -15,13 +15,13 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from pyarrow import parquet
 
 from audiomcq.contribution.report import chance_share
-from audiomcq.contribution.split import Rule, label_rows
+from audiomcq.contribution.split import Rule, label_rows, saved_rule
 from audiomcq.contribution.votes import VOTE_FEATURES
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.statistics import chance_weak_share
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
-from audiomcq.publishing.dataset import PublishArguments, public_name, publish_dataset, read_rule, write_folder
+from audiomcq.publishing.dataset import PublishArguments, public_name, publish_dataset, write_folder
 from audiomcq.publishing.hub import check_card, check_no_token, planned_files
 from conftest import write_rows
 from hub.cards import card_problems, front_matter
@@ -487,8 +487,8 @@ def test_the_rule_is_read_from_beside_the_rows_and_labels_it_does_not_give_back_
     rows = {"train": load_from_disk(labelled / "data")["train"]}
     votes = votes_on(rows["train"])
     (tmp_path / "split.json").write_text(json.dumps({"rule": "all", "min_correct": None, "weak": 3}))
-    rule = read_rule(tmp_path)
-    assert (rule, read_rule(labelled)) == (Rule("all"), Rule())
+    rule = saved_rule(tmp_path)
+    assert (rule, saved_rule(labelled)) == (Rule("all"), None)
     args = arguments(labelled, tmp_path / "a")
     text = (write_folder(args, rows, votes, rule) / "README.md").read_text()
     assert "at least 3 of 3 voters choose the right option on `silence`." in text

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset
+from datasets import Dataset, Value
 
 from audiomcq.datasets import option_order
 
@@ -116,6 +116,8 @@ class Tally:
 
 def questions_of(rows: Dataset) -> Questions:
     """The columns of rows that are counted by. The audio column is not read."""
+    if "source_dataset" not in rows.column_names:
+        rows = rows.add_column("source_dataset", [None] * len(rows), feature=Value("string"))
     table = rows.select_columns(["id", "source_dataset", "question_type", "choices", "answer"]).with_format("arrow")[:]
     column = {name: table[name].combine_chunks() for name in table.column_names}
     choices, parent = column["choices"], pc.list_parent_indices(column["choices"])

@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from audiomcq.audio import MIN_SAMPLES, SAMPLE_RATE, audio_seconds, silence
+from audiomcq.datasets import option_order, row_orders
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Control, audio_control
 
@@ -18,6 +19,20 @@ NOISE_RMS = 0.1
 """Level of the noise, full scale = 1: -20 dB."""
 
 _DRAWS = 16
+
+
+def check_asked(controls: Sequence[str], orders: Sequence[str], row: Row) -> None:
+    """Raises: ValueError when a control or an option order is unknown, missing, or there twice. `row`: one that is asked."""
+    for name, values in (("controls", controls), ("orders", orders)):
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f"{name} {values}: give at least one, and each once")
+    if unknown := set(controls) - set(CONTROLS):
+        raise ValueError(f"control {min(unknown)!r}: known are {', '.join(CONTROLS)}")
+    asked = row_orders(row, orders)
+    if len(set(asked)) < len(asked):
+        raise ValueError(f"orders {orders}: cyclic stands for all of cyclic-0, cyclic-1, ...; give one or the other")
+    for order in asked:
+        option_order(row, order)
 
 
 def control_named(

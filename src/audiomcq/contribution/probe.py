@@ -21,6 +21,7 @@ from audiomcq.contribution.controls import (
     CONTROLS,
     NOISE_RMS,
     PUBLISHED_SILENCE_SECONDS,
+    check_asked,
     clips_needed,
     control_named,
 )
@@ -36,7 +37,7 @@ from audiomcq.contribution.votes import (
     read_votes,
     write_unparsed,
 )
-from audiomcq.datasets import option_order, row_orders, to_schema
+from audiomcq.datasets import row_orders, to_schema
 from audiomcq.endpoints import endpoint_batches, parse_voter
 from audiomcq.examples import row_key, sound_rows
 from audiomcq.generation import Answer, Asked, Control, answer_batches
@@ -77,6 +78,8 @@ class ProbeArguments:
     batch_size: int = field(default=32, metadata={"help": "Questions per forward."})
     max_new_tokens: int = field(default=64, metadata={"help": "Tokens of a completion at most."})
     flush_seconds: float = field(default=30.0, metadata={"help": "Seconds of work that a kill may cost."})
+    endpoint_concurrency: int = field(default=16, metadata={"help": "Questions under way at a server at once."})
+    endpoint_timeout: float = field(default=120.0, metadata={"help": "Seconds to wait for one answer of a server."})
     output_dir: str = field(default="outputs/votes", metadata={"help": "Folder of the votes; more are added to it."})
 
 
@@ -160,18 +163,9 @@ def run_probe(
 
 def check_options(args: ProbeArguments, rows: Dataset) -> None:
     """Raises: ValueError naming the option that is wrong and what it may be."""
-    for name, values in (("voters", args.voters), ("controls", args.controls), ("orders", args.orders)):
-        if not values or len(set(values)) < len(values):
-            raise ValueError(f"{name} {values}: give at least one, and each once")
-    if unknown := set(args.controls) - set(CONTROLS):
-        raise ValueError(f"control {min(unknown)!r}: known are {', '.join(CONTROLS)}")
-    orders = row_orders(rows[0], args.orders)
-    if len(set(orders)) < len(orders):
-        raise ValueError(
-            f"orders {args.orders}: cyclic stands for all of cyclic-0, cyclic-1, ...; give one or the other"
-        )
-    for order in orders:
-        option_order(rows[0], order)
+    if not args.voters or len(set(args.voters)) < len(args.voters):
+        raise ValueError(f"voters {args.voters}: give at least one, and each once")
+    check_asked(args.controls, args.orders, rows[0])
     if args.mode not in ("generate", "likelihood"):
         raise ValueError(f"mode {args.mode!r}: known are generate and likelihood")
     if "silence" in args.controls and (args.silence_seconds or 0) > args.max_audio_seconds:
@@ -215,7 +209,7 @@ def _load_voter(
         "part": part,
         "parts": parts,
     }
-    if endpoint := parse_voter(name):
+    if endpoint := parse_voter(name, args.endpoint_concurrency, args.endpoint_timeout):
         if args.mode != "generate":
             raise ValueError(f"voter {name}: an endpoint can be asked with mode generate only, not {args.mode}")
         return Voter(name), partial(endpoint_batches, endpoint, max_audio_seconds=args.max_audio_seconds, **common)

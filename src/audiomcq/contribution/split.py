@@ -8,7 +8,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from datasets import Dataset, concatenate_datasets
 
 from audiomcq.contribution.ballots import Ballots, Questions, Tally, ballots_of, questions_of, tally
 from audiomcq.contribution.votes import read_votes
-from audiomcq.examples import CONTRIBUTION, BrokenRow, report_broken
+from audiomcq.examples import CONTRIBUTION, FEATURES, BrokenRow, report_broken
 
 logger = logging.getLogger(__name__)
 
@@ -267,25 +267,31 @@ def _decide(
     if unparsed == "leave_out":
         keep &= ~silent
     if policy is not None:
-        keep &= verdict.weak | _learnable(ballots, policy, len(questions))
+        keep &= verdict.weak | _learnable(ballots, policy, rule.mode, questions, keep & ~verdict.weak)
     logger.info("%d weak and %d strong rows", (keep & verdict.weak).sum(), (keep & ~verdict.weak).sum())
     return verdict, keep
 
 
-def _learnable(ballots: Ballots, policy: str, rows: int) -> np.ndarray:
-    heard = ballots.only(control="audio", voter=policy)
+def _learnable(ballots: Ballots, policy: str, mode: str, questions: Questions, strong: np.ndarray) -> np.ndarray:
+    heard = ballots.only(control="audio", voter=policy, mode=mode)
     if not len(heard):
         raise ValueError(f"policy {policy} has no votes with control audio; probe it with audio, in several orders")
-    kinds = trainability(heard, rows)
+    asked = tally(heard, len(questions)).asked.sum(axis=1)
+    if (seldom := strong & (asked < 2)).any():
+        raise ValueError(
+            f"policy {policy} was asked {int(seldom.sum())} of {int(strong.sum())} strong rows less than twice with audio, first "
+            f"{questions.key[int(seldom.argmax())]}: whether it can learn them is seen over several orders; probe it in more"
+        )
+    kinds = trainability(heard, len(questions))
     logger.info("with audio, %s finds: %s", policy, dict(Counter(kinds[kinds != ""].tolist())))
     return kinds == "learnable"
 
 
 def _labelled(rows: Dataset, weak: np.ndarray, score: np.ndarray, keep: np.ndarray) -> Dataset:
-    features = rows.features
+    names = rows.column_names
     for name, values in ((CONTRIBUTION, np.where(weak, "weak", "strong")), (SCORE, score)):
-        rows = rows.remove_columns([name]).add_column(name, values, feature=features[name])
-    rows = rows.select_columns(list(features))
+        rows = rows.remove_columns([name] if name in names else []).add_column(name, values, feature=FEATURES[name])
+    rows = rows.select_columns([*names, *(name for name in (CONTRIBUTION, SCORE) if name not in names)])
     return rows if keep.all() else rows.select(np.flatnonzero(keep))
 
 
@@ -306,6 +312,15 @@ def saved_votes(folder: str | Path) -> Dataset | None:
     """The votes that `save_split` left in a folder, or None where there are none."""
     files = sorted(Path(folder).glob("votes-*.parquet"))
     return load_votes(files[0]) if files else None
+
+
+def saved_rule(folder: str | Path) -> Rule | None:
+    """The rule that `save_split` labelled the rows of a folder by, or None where it did not."""
+    path = Path(folder) / SPLIT_FILE
+    if not path.is_file():
+        return None
+    said = json.loads(path.read_text())
+    return Rule(**{option.name: said[option.name] for option in fields(Rule) if option.name in said})
 
 
 def _write(rows: Dataset, folder: Path, name: str) -> str:

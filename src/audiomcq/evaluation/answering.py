@@ -14,7 +14,7 @@ from transformers.utils import cached_file, extract_commit_hash
 
 from audiomcq import __version__
 from audiomcq.collation import PromptEncoder
-from audiomcq.contribution.controls import control_named
+from audiomcq.contribution.controls import check_asked, control_named
 from audiomcq.datasets import row_orders
 from audiomcq.endpoints import endpoint_batches, parse_voter
 from audiomcq.evaluation.predictions import PartWriter, fingerprint, finish_run, read_done, start_run
@@ -65,6 +65,8 @@ class AnswerArguments(QuestionArguments):
     dtype: str = field(default="bfloat16", metadata={"help": "float32, bfloat16 or float16."})
     batch_size: int = field(default=32, metadata={"help": "Questions per forward."})
     max_new_tokens: int = field(default=64, metadata={"help": "Tokens of a completion at most."})
+    endpoint_concurrency: int = field(default=16, metadata={"help": "Questions under way at a server at once."})
+    endpoint_timeout: float = field(default=120.0, metadata={"help": "Seconds to wait for one answer of a server."})
     check_parity: int = field(
         default=0,
         metadata={"help": "Only answer this many rows one by one and in batches, and say where they differ."},
@@ -109,6 +111,7 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[s
     Raises:
         ValueError: the file holds another run, or an option is unknown.
     """
+    check_asked(args.controls, args.orders, rows[0])
     state, path = PartialState(), args.path
     start_run(path, run_settings(args, rows), args.controls, left_out, state.is_main_process)
     state.wait_for_everyone()
@@ -204,7 +207,7 @@ def _batches(args: AnswerArguments, rows: Sequence[Row]) -> Batches:
     """This process's share of the batches, from the model loaded here or from a server."""
     state = PartialState()
     share = {"part": state.process_index, "parts": state.num_processes}
-    if endpoint := parse_voter(args.model):
+    if endpoint := parse_voter(args.model, args.endpoint_concurrency, args.endpoint_timeout):
         if args.mode != "generate":
             raise ValueError(f"{args.model}: a server tells no likelihoods; leave out mode {args.mode}")
         if prompt_style(args.benchmark, args.official_prompt) is not AUDIOMCQ_STYLE:

@@ -1,13 +1,12 @@
 """Labelled rows -> a folder that is a data set on the Hub: parquet with the audio inside, votes, eval.yaml, card."""
 
 import hashlib
-import json
 import logging
 import math
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from pyarrow import parquet
 from tqdm.auto import tqdm
 
 from audiomcq.audio import audio_bytes, audio_seconds
-from audiomcq.contribution.split import SPLIT_FILE, Rule
+from audiomcq.contribution.split import Rule
 from audiomcq.contribution.votes import VOTE_FEATURES
 from audiomcq.datasets import TERMS, split_by_clip
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
@@ -157,13 +156,6 @@ def write_folder(
     (folder / CARD_FILE).write_text(render_card(texts, splits, clips, records, sources, configs), encoding="utf-8")
     (folder / "eval.yaml").write_text(eval_yaml(args, parts), encoding="utf-8")
     return folder
-
-
-def read_rule(folder: str | Path) -> Rule:
-    """The rule that labelled rows were made by, from the split.json beside them; the published one where there is none."""
-    path = Path(folder) / SPLIT_FILE
-    said = json.loads(path.read_text()) if path.is_file() else {}
-    return Rule(**{key.name: said[key.name] for key in fields(Rule) if key.name in said})
 
 
 def cut_splits(splits: Mapping[str, Dataset], validation: float, test: float, seed: int) -> dict[str, Dataset]:
