@@ -275,7 +275,7 @@ def test_a_private_repository_gives_the_clients_own_error_and_stays_private(hub:
     script = f"""
 import os
 from datasets import load_dataset
-from audiomcq.datasets import load_rows
+from audiomcq.datasets import TERMS, load_rows
 from audiomcq.examples import FEATURES
 for token in (None, "hf_loopback_bob", "{hub.token}"):
     try:
@@ -283,7 +283,7 @@ for token in (None, "hf_loopback_bob", "{hub.token}"):
     except Exception as error:
         print(type(error).__name__, error)
 os.environ["HF_TOKEN"] = "{hub.token}"
-print(load_rows({REPO!r}, config="strong").features == FEATURES)
+print(load_rows({REPO!r}, config="strong").features == {{**FEATURES, **TERMS}})
 """
     clear = f"DatasetNotFoundError Dataset '{REPO}' doesn't exist on the Hub or cannot be accessed."
     lines = hub.run(script).stdout.splitlines()
