@@ -1,7 +1,9 @@
 """Load rows from anywhere, split them by clip, shuffle their options."""
 
+import hashlib
+import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,17 @@ def to_schema(rows: Dataset, audio_root: str | Path | None = None) -> Dataset:
             rows = rows.add_column(name, [None] * len(rows), feature=FEATURES[name])
     kept = Features({**FEATURES, **{name: kind for name, kind in TERMS.items() if name in rows.column_names}})
     return rows.select_columns(list(kept)).cast(kept)
+
+
+def texts_of(rows: Iterable[Row]) -> Iterable[Row]:
+    """The rows without their clips, which may be many bytes."""
+    return rows.remove_columns(["audio"]) if isinstance(rows, Dataset) and "audio" in rows.column_names else rows
+
+
+def fingerprint(rows: Iterable[Row]) -> str:
+    """A hash of keys, questions, choices and answers, the same in any order of the rows."""
+    lines = (json.dumps([row_key(row), row["question"], row["choices"], row["answer"]]) for row in texts_of(rows))
+    return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
 
 
 def split_by_clip(rows: Dataset, fractions: Mapping[str, float], seed: int) -> DatasetDict:

@@ -271,6 +271,13 @@ def answer_questions(
     return [answers[question] for question in asked]
 
 
+def _ends(lalm: LALM) -> list[int]:
+    """What ends an answer: the tokenizer's end, and what the checkpoint itself stops at (Qwen2-Audio names two)."""
+    own = lalm.model.generation_config.eos_token_id
+    own = own if isinstance(own, list) else [own]
+    return sorted({token for token in (lalm.tokenizer.eos_token_id, *own) if token is not None})
+
+
 def _complete(
     lalm: LALM, prompts: Sequence[EncodedPrompt], max_new_tokens: int, continuation: Continuation | None
 ) -> list[str]:
@@ -278,7 +285,7 @@ def _complete(
     options = {
         "do_sample": False,
         "max_new_tokens": max_new_tokens,
-        "eos_token_id": lalm.tokenizer.eos_token_id,
+        "eos_token_id": _ends(lalm),
         "pad_token_id": lalm.tokenizer.pad_token_id,
         "suppress_tokens": lalm.placeholder_ids,
     }

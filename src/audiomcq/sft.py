@@ -97,7 +97,9 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         else:
             columns, shift_labels = label_columns(labels[:, 1:])
             select = partial(torch.take_along_dim, indices=columns[..., None], dim=1)
-        self._report_padding(tokens=mask, mel=audio.get("feature_attention_mask"))
+        self._report_padding(
+            tokens=mask, mel=next((value for name, value in audio.items() if name.endswith("mask")), None)
+        )
 
         def weighted(**model_inputs: Any) -> Any:
             outputs = model(**model_inputs | packed_call)

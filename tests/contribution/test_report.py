@@ -20,7 +20,6 @@ from audiomcq.contribution.page import headline, pick_examples, write_report
 from audiomcq.contribution.report import chance_share, contribution_report
 from audiomcq.contribution.split import Rule, label_rows
 from audiomcq.datasets import load_rows, option_order
-from audiomcq.evaluation.statistics import chance_weak_share
 from made_up_votes import table, vote, votes_for
 
 RIGHT = {0: 3, 1: 2, 2: 1, 3: 0}
@@ -38,7 +37,7 @@ def changes(report: dict) -> dict[str, tuple[int, int, int]]:
 
 
 def test_guessing_makes_as_many_rows_weak_as_the_odds_say() -> None:
-    assert chance_share(4, Rule(), 3, 1) == chance_weak_share(4) == pytest.approx(10 / 64)
+    assert chance_share(4, Rule(), 3, 1) == pytest.approx(10 / 64)
     assert chance_share(4, Rule("all"), 3, 1) == pytest.approx(1 / 64)
     assert chance_share(4, Rule("any"), 3, 1) == pytest.approx(37 / 64)
     # In all four turns: a guesser is right in three or four of them with 13/256, and two of three such voters are needed.

@@ -5,16 +5,15 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
+from audiomcq.datasets import fingerprint
 from audiomcq.evaluation.predictions import (
     PartWriter,
-    fingerprint,
     finish_run,
     prediction_files,
     read_done,
     read_predictions,
     read_run,
     start_run,
-    write_predictions,
 )
 from audiomcq.examples import row_key
 from audiomcq.generation import Answer
@@ -31,10 +30,13 @@ def test_what_is_written_is_read_back_by_control(tmp_path: Path) -> None:
         Answer("sound_x_1", "audio", "given", "<answer>größer\n\u2028</answer>", 1, True),
         Answer("sound_x_1", "silence", "given", "half a pair: \ud83d", None, False),
     ]
-    write_predictions(tmp_path / "new" / "model.jsonl", answers)
-    read = read_predictions(tmp_path / "new" / "model.jsonl")
-    assert read == {"audio": [answers[0].to_dict()], "silence": [answers[1].to_dict()]}
-    assert [file.name for file in (tmp_path / "new").iterdir()] == ["model.jsonl"]
+    path = tmp_path / "new" / "model.jsonl"
+    row = {"id": "1", "question_type": "sound", "source_dataset": "x", "choices": ["klein", "größer"]}
+    start_run(path, SETTINGS, ["audio", "silence"])
+    PartWriter(path, 0).append(answers)
+    finish_run(path, [row], ["given"])
+    assert read_predictions(path) == {"audio": [answers[0].to_dict()], "silence": [answers[1].to_dict()]}
+    assert sorted(file.name for file in path.parent.iterdir()) == ["model.jsonl", "model.run.json"]
 
 
 def test_models_whose_names_hold_a_dot_do_not_overwrite_each_other(tmp_path: Path) -> None:

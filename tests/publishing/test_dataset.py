@@ -19,7 +19,6 @@ from audiomcq.contribution.split import Rule, label_rows, saved_rule
 from audiomcq.contribution.votes import VOTE_FEATURES
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.baselines import trivial_baselines
-from audiomcq.evaluation.statistics import chance_weak_share
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
 from audiomcq.publishing.dataset import PublishArguments, public_name, publish_dataset, write_folder
 from audiomcq.publishing.hub import check_card, check_no_token, planned_files
@@ -339,7 +338,10 @@ def test_the_numbers_of_the_card_are_those_of_the_data(folder: Path, labelled: P
         assert cells(text, f"rule: {rule}") == ["16", *map(str, moved), share]
     moved = sum(sum(votes) >= 2 and not (votes[0] and votes[1]) for votes in right)
     assert cells(text, "voter: without voter3 (2 of 2)")[1] == str(moved)
-    assert f"{100 * fmean(chance_weak_share(len(row['choices'])) for row in rows):.1f} % of the labelled rows" in text
+    assert (
+        f"{100 * fmean(chance_share(len(row['choices']), Rule(), 3, 1) for row in rows):.1f} % of the labelled rows"
+        in text
+    )
     assert cells(text, f"`{VOTERS[0]}`")[0] == "`abc123`" and cells(text, "`voter3`")[0] == "`not recorded`"
     assert cells(text, "`voter3`")[-3:] == [
         "16",

@@ -1,8 +1,6 @@
 """Ask voters every question under controls: the measurement behind the audio-contribution filter (arXiv 2509.21060, section 3)."""
 
 import gc
-import hashlib
-import json
 import logging
 import tempfile
 import time
@@ -37,7 +35,7 @@ from audiomcq.contribution.votes import (
     read_votes,
     write_unparsed,
 )
-from audiomcq.datasets import row_orders, to_schema
+from audiomcq.datasets import fingerprint, row_orders, texts_of, to_schema
 from audiomcq.endpoints import endpoint_batches, parse_voter
 from audiomcq.examples import row_key, sound_rows
 from audiomcq.generation import Answer, Asked, Control, answer_batches
@@ -142,7 +140,7 @@ def run_probe(
     controls = [
         control_named(name, rows, args.silence_seconds, args.control_seed, args.audio_root) for name in args.controls
     ]
-    asked = {(row_key(row), order) for row in _texts(rows) for order in row_orders(row, args.orders)}
+    asked = {(row_key(row), order) for row in texts_of(rows) for order in row_orders(row, args.orders)}
     with _Progress(folder, args, asked, part) as progress:
         for name in args.voters:
             if progress.finished(name):
@@ -176,13 +174,9 @@ def check_options(args: ProbeArguments, rows: Dataset) -> None:
 
 def run_settings(args: ProbeArguments, rows: Dataset) -> dict[str, Any]:
     """All that votes of one run have in common: the questions, and what voters are shown and played."""
-    digest = hashlib.blake2b(digest_size=16)
-    for row in _texts(rows):
-        content = [row_key(row), row["question"], row["choices"], row["answer"]]
-        digest.update(json.dumps(content).encode())
     return {
         "rows": len(rows),
-        "rows_digest": digest.hexdigest(),
+        "rows_digest": fingerprint(rows),
         "prompt_version": PROMPT_VERSION,
         "silence_seconds": args.silence_seconds,
         "control_seed": args.control_seed,
@@ -190,11 +184,6 @@ def run_settings(args: ProbeArguments, rows: Dataset) -> dict[str, Any]:
         "max_audio_seconds": args.max_audio_seconds,
         "max_new_tokens": args.max_new_tokens,
     }
-
-
-def _texts(rows: Dataset) -> Dataset:
-    """Rows without their clips, for reading them all."""
-    return rows.remove_columns(["audio"]) if "audio" in rows.column_names else rows
 
 
 def _load_voter(
@@ -216,8 +205,7 @@ def _load_voter(
     source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
     lalm = load_lalm(source, revision or None, args.dtype, device=device)
     encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, args.audio_root)
-    commit = getattr(lalm.model.config, "_commit_hash", None)
-    return Voter(name, commit, args.dtype), partial(answer_batches, lalm, encoder, mode=args.mode, **common)
+    return Voter(name, lalm.commit, args.dtype), partial(answer_batches, lalm, encoder, mode=args.mode, **common)
 
 
 def _ask(ask: Ask, control: Control, done: Collection[Asked], writer: VoteWriter, progress: "_Progress") -> None:

@@ -15,10 +15,10 @@ from transformers.utils import cached_file, extract_commit_hash
 from audiomcq import __version__
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.controls import check_asked, control_named
-from audiomcq.datasets import row_orders
+from audiomcq.datasets import fingerprint, row_orders, texts_of
 from audiomcq.endpoints import endpoint_batches, parse_voter
-from audiomcq.evaluation.predictions import PartWriter, fingerprint, finish_run, read_done, start_run
-from audiomcq.evaluation.questions import QuestionArguments, prompt_style, texts_of
+from audiomcq.evaluation.predictions import PartWriter, finish_run, read_done, start_run
+from audiomcq.evaluation.questions import QuestionArguments, prompt_style
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer, Asked, Control, Mode, answer_batches, answer_questions
 from audiomcq.models import load_lalm
@@ -111,6 +111,8 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[s
     Raises:
         ValueError: the file holds another run, or an option is unknown.
     """
+    if not len(rows):
+        raise ValueError("there are no rows to answer")
     check_asked(args.controls, args.orders, rows[0])
     state, path = PartialState(), args.path
     start_run(path, run_settings(args, rows), args.controls, left_out, state.is_main_process)

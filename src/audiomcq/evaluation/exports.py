@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from audiomcq.answers import parse_answer
+from audiomcq.datasets import texts_of
 from audiomcq.evaluation.items import BenchmarkRows
 from audiomcq.examples import Row, row_key
 from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
@@ -39,7 +40,7 @@ def submitted_texts(loaded: BenchmarkRows, predictions: Iterable[Prediction]) ->
         ValueError: a prediction for a row that is not of the benchmark, two for one row, or none for a row; some are named.
     """
     predictions = list(predictions)
-    rows = {row_key(row): row["choices"] for row in _texts(loaded)}
+    rows = {row_key(row): row["choices"] for row in texts_of(loaded.rows)}
     counts = Counter(prediction["row_key"] for prediction in predictions)
     for what, keys in (
         ("predictions for rows that are not of it", counts.keys() - rows.keys()),
@@ -66,7 +67,7 @@ def write_submission(path: str | Path, loaded: BenchmarkRows, predictions: Itera
         raise ValueError(f"{loaded.benchmark.title} has no submission format; {', '.join(FORMATS)} have one")
     submission, texts = FORMATS[name], submitted_texts(loaded, predictions)
     left_out = [*loaded.missing_audio, *loaded.without_gold]
-    records = [submission.record(row, texts[row_key(row)]) for row in _texts(loaded)]
+    records = [submission.record(row, texts[row_key(row)]) for row in texts_of(loaded.rows)]
     records += [submission.record(row, "") for row in left_out]
     path = Path(path).with_suffix(submission.suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +100,7 @@ def write_samples(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
-        for doc_id, doc in enumerate(_texts(loaded)):
+        for doc_id, doc in enumerate(texts_of(loaded.rows)):
             sample = _sample(doc_id, doc, by_key[row_key(doc)], style)
             file.write(json.dumps(sample, ensure_ascii=False) + "\n")
 
@@ -119,11 +120,6 @@ def _sample(doc_id: int, doc: Row, prediction: Prediction, style: PromptStyle) -
         "parsed": chosen is not None,
         "exact_match": float(chosen is not None and choices[chosen] == doc["answer"]),
     }
-
-
-def _texts(loaded: BenchmarkRows) -> Iterable[Row]:
-    """The rows without their clips, which nothing here reads."""
-    return loaded.rows.remove_columns("audio")
 
 
 def _gold(row: Row, column: str = "answer") -> dict[str, str]:

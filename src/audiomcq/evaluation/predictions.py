@@ -4,15 +4,13 @@ While a run goes on, every process appends to a part of its own, batch by batch;
 piece and in the order of the rows. So a file is a finished run, and a run that was killed and started again leaves the same bytes.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiomcq.datasets import row_orders
-from audiomcq.evaluation.questions import texts_of
+from audiomcq.datasets import row_orders, texts_of
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer
 
@@ -26,12 +24,6 @@ _LONE = "backslashreplace"
 
 Key = tuple[str, str, str]
 """Row key, control and option order: one prediction of a run."""
-
-
-def fingerprint(rows: Sequence[Row]) -> str:
-    """A hash of keys, questions, choices and answers, the same in any order of the rows."""
-    lines = (json.dumps([row_key(row), row["question"], row["choices"], row["answer"]]) for row in texts_of(rows))
-    return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
 
 
 def start_run(
@@ -125,12 +117,6 @@ def finish_run(path: Path, rows: Sequence[Row], orders: Sequence[str]) -> None:
     _replace(path, "".join(_line(done[key]) for key in wanted))
     for part in _parts(path):
         part.unlink()
-
-
-def write_predictions(path: Path, answers: Sequence[Answer]) -> None:
-    """Write a prediction file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, "".join(_line(answer.to_dict()) for answer in answers))
 
 
 def read_predictions(path: Path) -> dict[str, list[dict[str, Any]]]:

@@ -1,14 +1,14 @@
 """Which questions are answered and scored: a benchmark by name, or rows of one's own."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from datasets import Dataset
 
-from audiomcq.datasets import load_rows
+from audiomcq.datasets import load_rows, texts_of
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, find_benchmark
 from audiomcq.evaluation.items import BenchmarkRows, load_benchmark
-from audiomcq.examples import Row, row_key
+from audiomcq.examples import row_key
 from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
 
 
@@ -65,8 +65,3 @@ def without(loaded: BenchmarkRows, keys: Collection[str]) -> BenchmarkRows:
     kept = [index for index, row in enumerate(texts) if row_key(row) not in keys]
     silent = [row for row in texts if row_key(row) in keys]
     return replace(loaded, rows=loaded.rows.select(kept), missing_audio=[*loaded.missing_audio, *silent])
-
-
-def texts_of(rows: Iterable[Row]) -> Iterable[Row]:
-    """The rows without their clips, which may be many bytes."""
-    return rows.remove_columns(["audio"]) if isinstance(rows, Dataset) and "audio" in rows.column_names else rows

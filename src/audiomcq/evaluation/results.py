@@ -11,13 +11,14 @@ from datasets import Dataset, Features
 
 from audiomcq.contribution.split import label_rows
 from audiomcq.contribution.votes import VOTE_FEATURES, read_votes
+from audiomcq.datasets import fingerprint, texts_of
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.benchmarks import Benchmark, find_benchmark
 from audiomcq.evaluation.exports import FORMATS, write_samples, write_submission
 from audiomcq.evaluation.items import BenchmarkRows
 from audiomcq.evaluation.official import official_score
-from audiomcq.evaluation.predictions import fingerprint, prediction_files, read_predictions, read_run
-from audiomcq.evaluation.questions import QuestionArguments, load_questions, prompt_style, texts_of, without
+from audiomcq.evaluation.predictions import prediction_files, read_predictions, read_run
+from audiomcq.evaluation.questions import QuestionArguments, load_questions, prompt_style, without
 from audiomcq.evaluation.report import Estimate, Prediction, Scores, markdown_table, named, plot_scores
 from audiomcq.evaluation.scoring import Official, Rows, Run, compare, judge, questions_by_key, score_run
 from audiomcq.evaluation.statistics import Interval, wilson_interval
@@ -26,7 +27,6 @@ from audiomcq.examples import CONTRIBUTION, FEATURES, Row, row_key
 from audiomcq.prompts import PROMPT_VERSION, PromptStyle
 
 RESULTS_FILE = "results.json"
-SCORE = "audio_contribution_score"
 
 
 @dataclass
@@ -192,9 +192,8 @@ def strong_by_votes(rows: Rows, folder: str | Path) -> frozenset[str]:
         ValueError: there are no votes, or rows have none.
     """
     votes = _votes_of_predictions(rows, Path(folder)) if any(Path(folder).glob("*.jsonl")) else read_votes(folder)
-    columns = ("id", "source_dataset", "question_type", "audio", "choices", "answer", CONTRIBUTION, SCORE)
-    unlabelled = [{**dict.fromkeys(columns), **{name: row[name] for name in columns[:3]},
-                   "choices": row["choices"], "answer": row["answer"]} for row in rows.values()]  # fmt: skip
+    columns = ("id", "source_dataset", "question_type", "choices", "answer")
+    unlabelled = [{name: row[name] for name in columns} for row in rows.values()]
     table = Dataset.from_list(unlabelled, Features({name: FEATURES[name] for name in columns}))
     labels = dict(zip(rows, label_rows(table, votes)[CONTRIBUTION], strict=False))
     if len(labels) < len(rows):

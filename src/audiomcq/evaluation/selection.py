@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from audiomcq.datasets import texts_of
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows
 from audiomcq.evaluation.predictions import read_predictions
-from audiomcq.evaluation.questions import texts_of
 from audiomcq.evaluation.report import Estimate, gain_of, markdown, percent
 from audiomcq.evaluation.scoring import Rows, Run, judge, questions_by_key, robustness
 from audiomcq.examples import Row

@@ -76,17 +76,6 @@ def mcnemar(a_correct: Sequence[bool], b_correct: Sequence[bool]) -> float:
     return min(1.0, 2 * _binomial_tail(min(only_a, only_b), only_a + only_b))
 
 
-def chance_weak_share(num_choices: int, voters: int = 3, min_correct: int = 2) -> float:
-    """Share of rows that `voters` uniform guessers would label weak: 15.6 % at four options, 50 % at two.
-
-    Raises:
-        ValueError: there are no choices.
-    """
-    if num_choices < 1:
-        raise ValueError(f"num_choices is {num_choices}: a question has at least one option")
-    return binomial_at_least(min_correct, voters, 1 / num_choices)
-
-
 def binomial_at_least(k: int, n: int, p: float) -> float:
     """P(X >= k) for n draws that succeed with probability p. For a few draws: the coefficients overflow beyond a thousand."""
     return math.fsum(math.comb(n, right) * p**right * (1 - p) ** (n - right) for right in range(k, n + 1))

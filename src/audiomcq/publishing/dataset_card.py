@@ -14,6 +14,7 @@ from audiomcq.contribution.report import Numbers, contribution_report
 from audiomcq.contribution.split import SCORE_THRESHOLD, Rule
 from audiomcq.contribution.votes import VOTE_FEATURES
 from audiomcq.evaluation.baselines import trivial_baselines
+from audiomcq.evaluation.report import markdown
 from audiomcq.examples import CONTRIBUTION, QUESTION_TYPES
 from audiomcq.publishing.licences import Sources, hub_licence
 
@@ -279,6 +280,4 @@ def percent(part: int, whole: int) -> str:
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; bars inside cells are escaped."""
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return markdown([header, *lines]).rstrip()
