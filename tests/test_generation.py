@@ -192,6 +192,7 @@ def test_a_model_that_cannot_share_answers_the_same_and_says_so_once(
     )
     shared = answer_questions(lalm, encoder, few, **asked)
     monkeypatch.setattr("audiomcq.shared_prefix.SHARING_FAMILIES", ("none",))
+    caplog.clear()
     with caplog.at_level(logging.WARNING, logger="audiomcq"):
         plain = answer_questions(lalm, encoder, few, **asked)
     assert [answer.completion for answer in plain] == [answer.completion for answer in shared]

@@ -1,15 +1,17 @@
-"""Attention over packed rows without a mask over all pairs: the prompt attends once, every completion to the prompt and itself.
+"""Attention that reads a prompt once for all its completions: over packed rows, and from a cache that keeps prompts once.
 
 A dense mask over a packed row of S tokens costs S x S pairs, most of which it hides; here P x P / 2 + N x C x (P + C) are
-computed. It is a function of transformers' attention interface, in which every kind of attention is `sdpa` but that of packed
-rows, so that a model that has it generates and trains as before. Letters as in `audiomcq.shared_prefix`.
+computed. A cache that repeats a prompt for each of its continuations is copied whole for every token that they grow by; here
+the continuations alone grow. It is a function of transformers' attention interface, in which every other kind of attention is
+`sdpa`, so that a model that has it generates and trains as before. Letters as in `audiomcq.shared_prefix`.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, Cache
+from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -48,20 +50,60 @@ def packed_layout(segment_ids: Tensor, source: Tensor, present: Tensor, of_promp
     return PackedLayout(prompt, of_prompt, source, visible[:, None], inverse)
 
 
+@dataclass
+class SharedStates:
+    """Keys, or values, of B prompts, once each, and of the N continuations, those of one prompt side by side.
+
+    prompts: (B, heads, P, width). own: (N, heads, T, width), what each continuation has after its prompt.
+    """
+
+    prompts: Tensor
+    own: Tensor
+
+
+class SharedPromptLayer(DynamicLayer):
+    """A layer of a cache that keeps prompts once and grows by what continues them.
+
+    keys, values: (B, heads, P, width), of the prompts, padded on the left; never written to.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.prompt_keys, self.prompt_values = keys, values
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[SharedStates, SharedStates]:
+        """What `shared_prefix_attention` takes, and no other attention."""
+        keys, values = super().update(key_states, value_states, *args, **kwargs)
+        return SharedStates(self.prompt_keys, keys), SharedStates(self.prompt_values, values)
+
+    def get_seq_length(self) -> int:
+        """Tokens of a prompt and of what it has been continued by."""
+        return self.prompt_keys.shape[-2] + super().get_seq_length()
+
+
+def shared_prompt_cache(prompts: Cache) -> Cache:
+    """A cache to continue every prompt of `prompts` in any number of ways, the same for all; its rows stand prompt by prompt."""
+    return Cache([SharedPromptLayer(layer.keys, layer.values) for layer in prompts.layers])
+
+
 def shared_prefix_attention(
     module: nn.Module,
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    key: Tensor | SharedStates,
+    value: Tensor | SharedStates,
     attention_mask: Tensor | None,
     layout: PackedLayout | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """`sdpa`, and on packed rows the same numbers for less work.
+    """`sdpa`, and on packed rows or shared prompts the same numbers for less work.
 
-    query: (B, heads, S, width), key and value the same with their own heads. layout: of packed rows; it then stands in for
-    `attention_mask`. Returns (B, S, heads, width).
+    query: (B, heads, S, width), key and value the same with their own heads; with shared prompts N rows of it. layout: of packed
+    rows; it then stands in for `attention_mask`. Returns (B, S, heads, width).
     """
+    if isinstance(key, SharedStates):
+        return _of_continuations(query, key, value, attention_mask, kwargs["scaling"]), None
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     kwargs = kwargs | {"is_causal": True}
@@ -77,6 +119,26 @@ def shared_prefix_attention(
     )
     found = torch.cat([of_prompts.flatten(0, 1), of_completions.flatten(0, 1)])
     return found.index_select(0, layout.inverse).unflatten(0, (len(query), -1)), None
+
+
+def _of_continuations(
+    query: Tensor, key: SharedStates, value: SharedStates, visible: Tensor | None, scaling: float
+) -> Tensor:
+    """One softmax over the prompt and what follows it. query: (N, heads, T, width). visible: (N, 1, T, P + T of the cache)."""
+    (prompts, heads, length, _), (rows, _, tokens, width) = key.prompts.shape, query.shape
+    # Heads that share keys, and tokens, are rows of one product; with the prompt so are all its continuations
+    folded = query.reshape(rows, heads, -1, width)
+    of_prompt = folded.unflatten(0, (prompts, -1)).transpose(1, 2).flatten(2, 3)
+    over_prompt = (of_prompt @ key.prompts.transpose(2, 3)).unflatten(2, (-1, folded.size(2))).transpose(1, 2)
+    scores = torch.cat([over_prompt.flatten(0, 1), folded @ key.own.transpose(2, 3)], dim=-1) * scaling
+    if visible is not None:
+        every_head = scores.view(rows, -1, tokens, scores.size(-1))
+        scores = every_head.masked_fill(~visible, torch.finfo(scores.dtype).min).view_as(scores)
+    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    over_prompt = weights[..., :length].unflatten(0, (prompts, -1)).transpose(1, 2).flatten(2, 3)
+    of_prompt = (over_prompt @ value.prompts).unflatten(2, (-1, folded.size(2))).transpose(1, 2).flatten(0, 1)
+    found = of_prompt + weights[..., length:] @ value.own
+    return found.reshape(rows, -1, tokens, width).transpose(1, 2)
 
 
 def _of_completions(states: Tensor, source: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import Cache, DynamicCache, GenerationConfig, PreTrainedModel
 
 from audiomcq.packing import IGNORED, PackedBatch, pack, shared_attention_mask, unpack
-from audiomcq.shared_attention import SHARED_ATTENTION, packed_layout
+from audiomcq.shared_attention import SHARED_ATTENTION, packed_layout, shared_prompt_cache
 
 SHARING_FAMILIES = (
     "qwen2_5_omni_thinker",
@@ -58,7 +58,7 @@ def packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, Tensor
     Raises ValueError when the audio does not come once per packed row.
     """
     _check_audio_rows(audio, len(packed.input_ids))
-    _causal_lm(model).config.get_text_config()._attn_implementation = SHARED_ATTENTION
+    _sharing_lm(model)
     return {
         "input_ids": packed.input_ids,
         "position_ids": packed.position_ids,
@@ -93,11 +93,10 @@ def generate(
     Raises ValueError when the prefill cannot be kept (gradient checkpointing while training).
     """
     _check_audio_rows(audio, len(input_ids))
-    causal_lm = _causal_lm(model)
+    causal_lm = _sharing_lm(model)
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     prompt = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
-    cache = _prefill(causal_lm, {name: value[:, :-1] for name, value in prompt.items()}, audio)
-    cache.batch_repeat_interleave(num_generations)
+    cache = shared_prompt_cache(_prefill(causal_lm, {name: value[:, :-1] for name, value in prompt.items()}, audio))
     prompt = {name: value.repeat_interleave(num_generations, dim=0) for name, value in prompt.items()}
     # The class's method, because `shared_generation` replaces the instance's
     return type(causal_lm).generate(causal_lm, **prompt, past_key_values=cache, generation_config=generation_config)
@@ -125,16 +124,17 @@ class Prefixes:
     attention_mask: Tensor
     kept: DynamicCache
 
-    def cache(self, rows: Tensor) -> DynamicCache:
-        """A new cache whose row i is that of prefix `rows[i]`; what is written to it does not reach the kept one."""
+    def cache(self, rows: Tensor) -> Cache:
+        """A new cache whose row i is that of prefix `rows[i]`; what is written to it does not reach the kept one.
+
+        Read with SHARED_ATTENTION, which it needs where every prefix has as many rows, side by side.
+        """
+        in_groups = torch.arange(len(self.input_ids), device=rows.device)
+        if torch.equal(rows, in_groups.repeat_interleave(len(rows) // len(in_groups))):
+            return shared_prompt_cache(self.kept)
         cache = copy(self.kept)
         cache.layers = [copy(layer) for layer in self.kept.layers]
-        for layer in cache.layers:
-            layer.keys, layer.values = (
-                # Growing makes a new tensor, so that a view of a prefix that stands alone will do
-                kept.expand(len(rows), -1, -1, -1) if len(kept) == 1 else kept.index_select(0, rows)
-                for kept in (layer.keys, layer.values)
-            )
+        cache.batch_select_indices(rows)
         return cache
 
 
@@ -164,7 +164,7 @@ class Continuation:
 
 def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: int, **options: object) -> Tensor:
     """The model's own `generate` (with its `options`) from prefixes that are prefilled: the new tokens, (N, new tokens)."""
-    causal_lm, prefixes = _causal_lm(model), prompts.prefixes
+    causal_lm, prefixes = _sharing_lm(model), prompts.prefixes
     rows = torch.tensor(prompts.rows, device=causal_lm.device)
     suffix_ids, suffix_mask = _left_padded(prompts.suffixes, causal_lm.device)
     mask = torch.cat([prefixes.attention_mask[rows], suffix_mask], dim=1)
@@ -191,12 +191,11 @@ def continued_logps(
 
     A completion sees its prompt and itself, as in `shared_logps`. Returns one tensor of its length per completion.
     """
-    causal_lm, prefixes = _causal_lm(model), prompts.prefixes
+    causal_lm, prefixes = _sharing_lm(model), prompts.prefixes
     rows = torch.tensor(prompts.rows, device=causal_lm.device)
     packed = pack([list(suffix) for suffix in prompts.suffixes], completions, device=causal_lm.device)
     seen, within = prefixes.attention_mask[rows], shared_attention_mask(packed.segment_ids)
     before = seen.bool()[:, None, None].expand(-1, -1, within.size(2), -1)
-    causal_lm.config.get_text_config()._attn_implementation = SHARED_ATTENTION  # takes this mask, whatever was there
     with torch.no_grad(), selected_hidden_states(causal_lm, partial(unpack, packed=packed)):
         logits = causal_lm(
             input_ids=packed.input_ids,
@@ -243,6 +242,13 @@ def sharing_obstacle(model: nn.Module) -> str | None:
 def _causal_lm(model: nn.Module) -> PreTrainedModel:
     model = extract_model_from_parallel(model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT
+
+
+def _sharing_lm(model: nn.Module) -> PreTrainedModel:
+    """The model inside, which from here on has the attention that packed rows and shared prompts need."""
+    causal_lm = _causal_lm(model)
+    causal_lm.config.get_text_config()._attn_implementation = SHARED_ATTENTION
+    return causal_lm
 
 
 @contextmanager
