@@ -64,6 +64,11 @@ def test_a_run_without_checkpoints_is_named(tmp_path: Path) -> None:
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-200", "checkpoint-1000"]
 
 
+def test_a_checkpoint_is_not_picked_by_silence(rows: Dataset) -> None:
+    with pytest.raises(ValueError, match=r"controls \['silence'\]: .* add audio"):
+        select_checkpoint(SelectArguments(run="r", controls=["silence"]), rows)
+
+
 def test_every_checkpoint_answers_in_every_order_once_and_the_warning_is_written(
     model_folder: Path, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import ast
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,8 @@ CLIP = {"bytes": Value("binary"), "path": Value("string")}
 ARCHIVES = ("*.tar.gz", "*.tgz", "*.zip")
 TEXT_FEATURES = {
     name: FEATURES[name] for name in ("id", "source_dataset", "question_type", "question", "choices", "answer")
-} | {"benchmark": Value("string"), "base_key": Value("string")}
-"""Columns beside `audio` and `groups` (a struct of strings). `answer` is null where it is withheld; `base_key` is the published
-item's row key, which `every_gold_position` keeps."""
+} | {"benchmark": Value("string")}
+"""Columns beside `audio` and `groups` (a struct of strings). `answer` is null where it is withheld."""
 
 
 @dataclass(frozen=True)
@@ -121,29 +120,6 @@ def load_benchmark(
     return loaded
 
 
-def every_gold_position(rows: Iterable[Row]) -> list[Row]:
-    """Each item once per option, the gold answer in each position in turn, the other options in their order.
-
-    Raises:
-        ValueError: an item has no gold answer.
-
-    This makes MMAU-test-mini-4k of MMAU test-mini (arXiv 2509.21060: 3,974 prompts with the v05.15.25 file): what a checkpoint is
-    picked on. An `id` gets the suffix "@gold0", "@gold1", ...; `base_key` stays the published item's, to group scores by.
-    """
-    variants = []
-    for row in rows:
-        if row["answer"] not in row["choices"]:
-            raise ValueError(
-                f"{row_key(row)}: the gold answer {row['answer']!r} is none of the options {row['choices']}"
-            )
-        others = list(row["choices"])
-        others.remove(row["answer"])
-        for position in range(len(row["choices"])):
-            choices = [*others[:position], row["answer"], *others[position:]]
-            variants.append({**row, "id": f"{row['id']}@gold{position}", "choices": choices})
-    return variants
-
-
 def _from_files(
     benchmark: Benchmark, files: Sequence[Path], roots: Sequence[Path], check_audio: bool, where: str | None = None
 ) -> BenchmarkRows:
@@ -216,7 +192,7 @@ def _row(benchmark: Benchmark, raw: dict[str, Any], where: str) -> tuple[Row, st
         "question_type": item["type"],
     }
     row |= {"question": item["question"], "choices": choices, "answer": answer, "benchmark": benchmark.name}
-    return row | {"base_key": row_key(row), "groups": groups}, item.get("audio")
+    return row | {"groups": groups}, item.get("audio")
 
 
 def _as_printed(answer: str | None, choices: Sequence[str]) -> str | None:
@@ -243,7 +219,9 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     text = file.read_text(encoding="utf-8")
     try:
         content = (
-            json.loads(text) if file.suffix == ".json" else [json.loads(line) for line in text.splitlines() if line]
+            json.loads(text)
+            if file.suffix == ".json"
+            else [json.loads(line) for line in text.split("\n") if line.strip()]
         )
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}: neither JSON nor JSON lines ({error})") from error

@@ -28,8 +28,8 @@ class SelectArguments(AnswerArguments):
 
     Parameters:
         controls: as for answering, but the clip alone unless told otherwise: picking needs no silence.
-        orders: as for answering, but all turns unless told otherwise, so that the gold answer stands in every place: with MMAU
-            test-mini this is MMAU-test-mini-4k.
+        orders: as for answering, but all turns unless told otherwise, so that the gold answer stands in every place once: with MMAU
+            test-mini this is MMAU-test-mini-4k (arXiv 2509.21060), 3,974 prompts with the v05.15.25 file.
     """
 
     run: str = field(default="", metadata={"help": "Folder of a training run, with its checkpoint-* folders."})
@@ -73,7 +73,12 @@ def select_checkpoint(args: SelectArguments, rows: Sequence[Row]) -> list[Candid
     """Answer the selection set with every checkpoint; returns them best first. What is answered already is not asked again.
 
     Of checkpoints that are equally good the earliest comes first.
+
+    Raises:
+        ValueError: there are no checkpoints, or they are not to hear the clips.
     """
+    if "audio" not in args.controls:
+        raise ValueError(f"controls {args.controls}: a checkpoint is picked by its answers with audio; add audio")
     questions = questions_by_key(texts_of(rows))
     answered = {}
     for folder in checkpoints(Path(args.run)):
