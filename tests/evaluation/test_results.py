@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,8 @@ from benchmark_files import write_benchmark
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "real_audio"
+LIMIT = 300
+"""Seconds that a process may take, many times what it needs."""
 NAMES = ("base", "sft", "w2s", "m2s", "m2m")
 
 
@@ -206,7 +209,14 @@ def test_a_run_that_is_killed_and_goes_on_in_two_processes_ends_with_the_same_re
 
     def start(output: Path, stderr: Path, launcher: Sequence[str] = (sys.executable,)) -> subprocess.Popen:
         words = [str(word) for word in (*launcher, *command, "--output_dir", output)]
-        return subprocess.Popen(words, stderr=stderr.open("w"), env=environment, cwd=ROOT)
+        return subprocess.Popen(words, stderr=stderr.open("w"), env=environment, cwd=ROOT, start_new_session=True)
+
+    def ended(process: subprocess.Popen) -> int:
+        try:
+            return process.wait(LIMIT)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with what it started, should it hang
 
     def scored(folder: Path) -> bytes:
         args = ScoreArguments(dataset=str(rows_folder), dataset_split="train", predictions=str(folder))
@@ -214,18 +224,21 @@ def test_a_run_that_is_killed_and_goes_on_in_two_processes_ends_with_the_same_re
         return (folder / "scores" / "results.json").read_bytes()
 
     whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
-    assert start(whole, log).wait() == 0, log.read_text()[-2000:]
+    assert ended(start(whole, log)) == 0, log.read_text()[-2000:]
     process, part = start(killed, log), killed / "tiny.rank0.part"
-    while process.poll() is None and not (part.is_file() and part.read_bytes().count(b"\n") >= 20):
+    deadline = time.monotonic() + LIMIT
+    while process.poll() is None and time.monotonic() < deadline:
+        if part.is_file() and part.read_bytes().count(b"\n") >= 20:
+            break
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    ended(process)
     kept = part.read_bytes()
     assert not (killed / "tiny.jsonl").exists()
     assert 20 <= kept.count(b"\n") < 128
     with pytest.raises(ValueError, match="tiny not finished"):
         scored(killed)
-    assert start(killed, log, two).wait() == 0, log.read_text()[-2000:]
+    assert ended(start(killed, log, two)) == 0, log.read_text()[-2000:]
     assert not list(killed.glob("*.part"))
     assert (killed / "tiny.jsonl").read_bytes() == (whole / "tiny.jsonl").read_bytes()
     assert scored(killed) == scored(whole)
