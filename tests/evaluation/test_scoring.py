@@ -4,7 +4,8 @@ import pytest
 
 from audiomcq.evaluation.report import accuracy_of, gain_of
 from audiomcq.evaluation.scoring import Run, compare, judge, questions_by_key, robustness, score_run
-from audiomcq.evaluation.statistics import mcnemar, wilson_interval
+from audiomcq.evaluation.statistics import holm, mcnemar, wilson_interval
+from audiomcq.evaluation.tables import comparisons_table
 from audiomcq.examples import row_key
 
 
@@ -201,6 +202,11 @@ def test_every_pair_of_models_is_compared_row_by_row() -> None:
     assert first.p_value == mcnemar([1, 1] + [0] * 5, [0, 0] + [1] * 5) == pytest.approx(0.453125)
     assert first.strong_difference.value == -1 / 4
     assert first.strong_p_value == 1.0
+    assert [pair.p_holm for pair in pairs] == holm([pair.p_value for pair in pairs])
+    assert [pair.strong_p_holm for pair in pairs] == holm([pair.strong_p_value for pair in pairs])
+    assert (pairs[1].p_value, pairs[1].p_holm) == pytest.approx((2 / 2**7, 3 * 2 / 2**7))
+    assert f"| {pairs[1].p_holm:.2g} |" in comparisons_table(pairs)
+    assert "corrected for the 3 pairs by Holm" in comparisons_table(pairs)
     assert compare(runs, None)[0].strong_difference is None
 
 

@@ -13,14 +13,17 @@ Results = Mapping[str, Any]
 
 def comparisons_table(comparisons: Sequence[Comparison]) -> str:
     """Pairs of models: difference in points with its paired-bootstrap interval, rows only one of them has right, McNemar's p."""
-    lines = [["a → b", "b - a", "only a", "only b", "p (McNemar)", "b - a, strong", "p, strong"]]
+    lines = [["a → b", "b - a", "only a", "only b", "p (Holm)", "b - a, strong", "p (Holm), strong"]]
     for pair in comparisons:
-        p_strong = "–" if pair.strong_p_value is None else f"{pair.strong_p_value:.2g}"
-        counts = [str(pair.only_a), str(pair.only_b), f"{pair.p_value:.2g}"]
+        p_strong = "–" if pair.strong_p_holm is None else f"{pair.strong_p_holm:.2g}"
+        counts = [str(pair.only_a), str(pair.only_b), f"{pair.p_holm:.2g}"]
         lines.append(
             [f"{pair.a} → {pair.b}", percent(pair.difference), *counts, percent(pair.strong_difference), p_strong]
         )
-    return markdown(lines)
+    return markdown(lines) + (
+        f"\nStrict accuracy. p: McNemar's exact test, corrected for the {len(comparisons)} pairs by Holm's method, each column by "
+        "itself. Intervals are those of each pair alone; uncorrected p-values stand in results.json.\n"
+    )
 
 
 def orders_table(models: Results) -> str:
