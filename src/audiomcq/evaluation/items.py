@@ -52,16 +52,18 @@ class BenchmarkRows:
 
     @property
     def complete(self) -> bool:
-        """Whether every published item is there: else no score may be called the benchmark's."""
-        n_items = self.benchmark.n_items or len(self.rows)
+        """Whether every published item is there: else no score may be called the benchmark's. Not so where their number is unknown."""
+        n_items = self.benchmark.n_items or (None if self.benchmark.hub_id else len(self.rows))
         return not self.missing_audio and not self.without_gold and len(self.rows) == n_items
 
     @property
     def label(self) -> str:
         """How a score on these rows is to be called."""
         n_found = len(self.rows) + len(self.missing_audio) + len(self.without_gold)
-        of = f" ({len(self.rows)} of {self.benchmark.n_items or n_found} items)"
-        return self.benchmark.title + ("" if self.complete else of)
+        whole = f"{self.benchmark.n_items or n_found} items"
+        if not self.benchmark.n_items and self.benchmark.hub_id:
+            whole += " found, the whole number is not known"
+        return self.benchmark.title + ("" if self.complete else f" ({len(self.rows)} of {whole})")
 
     def coverage(self) -> dict[str, Any]:
         """What results carry: how much of the benchmark a score covers."""
