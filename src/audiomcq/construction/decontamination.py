@@ -84,6 +84,7 @@ class Audit:
         items: number of items by benchmark.
         sources: by benchmark, how many items come from a source that training rows come from too.
         unheard: training rows whose clip's bytes were not at hand, so that they could not be compared.
+        silent: by benchmark, how many items have no clip at hand; none of them could be compared by content.
     """
 
     rows: int
@@ -91,6 +92,7 @@ class Audit:
     overlaps: list[Overlap]
     sources: dict[str, dict[str, int]]
     unheard: int
+    silent: dict[str, int]
 
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
         """By benchmark and kind: how many training rows and how many items are concerned."""

@@ -166,7 +166,10 @@ def plot_scores(scores: Mapping[str, Scores], path: str | Path, title: str | Non
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.add_subplot()
     width = 0.8 / len(scores)
-    columns = _columns(scores)
+    # A measure that no model has would look like a row of zeros
+    columns = {
+        name: label for name, label in _columns(scores).items() if any(getattr(each, name) for each in scores.values())
+    }
     for index, (model, result) in enumerate(scores.items()):
         estimates = [(place, estimate) for place, name in enumerate(columns) if (estimate := getattr(result, name))]
         axes.bar(
