@@ -12,7 +12,7 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ class BenchmarkRows:
 
     Attributes:
         rows: the items that can be asked and scored.
-        missing_audio: items whose clip is not there. Not scored; submissions carry them with an empty answer.
+        missing_audio: items whose clip is not there, `audio` naming it where the question file does. Not scored; submissions carry
+            them with an empty answer.
         without_gold: items whose gold answer is none of their options. Not scored; submissions carry them the same way.
     """
 
@@ -132,7 +133,10 @@ def _from_files(
     rows = [row for row, _ in pairs]
     cells = [None if clip is None else {"bytes": None, "path": clip} for clip in (find(path) for _, path in pairs)]
     clips = Dataset.from_dict({"audio": cells}, Features({"audio": CLIP})).cast_column("audio", Audio(decode=False))
-    return _sorted_out(benchmark, rows, clips, check_audio)
+    loaded = _sorted_out(benchmark, rows, clips, check_audio)
+    named = {row_key(row): {"bytes": None, "path": path} for row, path in pairs}
+    silent = [row | {"audio": named[row_key(row)]} for row in loaded.missing_audio]
+    return replace(loaded, missing_audio=silent)
 
 
 def _from_table(
