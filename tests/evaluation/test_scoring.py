@@ -181,6 +181,12 @@ def test_no_answer_in_any_order_is_no_agreement_and_no_majority() -> None:
     assert (robust.mean.value, robust.same_choice.value, robust.majority.value) == (0.0, 0.0, 0.0)
 
 
+def test_an_order_that_some_rows_have_too_few_options_for_is_no_headline_over_fewer_rows() -> None:
+    run = judge(ROWS, said(["rain", "horn"], order="cyclic-3", keys=[KEYS[0], KEYS[2]]))
+    with pytest.raises(ValueError, match=r"1 rows have too few options for the order cyclic-3: sound_x_2"):
+        score_run(ROWS, run, None)
+
+
 def test_two_shuffles_without_the_given_order_have_no_headline() -> None:
     run = judge(ROWS, said(["a", "b", "c"], order="shuffle-1") + said(["a", "b", "c"], order="shuffle-2"))
     with pytest.raises(ValueError, match="2 option orders"):

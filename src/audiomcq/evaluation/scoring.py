@@ -181,9 +181,13 @@ def score_run(
     """The figures of one model, and their break-down as plain data.
 
     Raises:
-        ValueError: the rows were not answered with audio.
+        ValueError: the rows were not answered with audio, or not all of them in any one order.
     """
     audio, silence = (run.answers.get((control, run.order)) for control in ("audio", "silence"))
+    if fewer := rows.keys() - audio.keys():
+        raise ValueError(
+            f"{len(fewer)} rows have too few options for the order {run.order}: {named(fewer)}; ask the given one too"
+        )
     scores = score(audio.values(), silence.values() if silence else None, strong)
     scores = replace(scores, n_missing=len(run.missing))
     if official:
@@ -263,10 +267,8 @@ def _place(order: str) -> tuple[bool, str, int]:
 
 
 def _has_order(row: Row, order: str) -> bool:
-    """A row has as many turns as options: a further one would ask the same thing again."""
-    kind, _, number = order.partition("-")
     option_order(row, order)
-    return kind != "cyclic" or int(number) < len(row["choices"])
+    return order in row_orders(row, [order])
 
 
 def _read_again(row: Row, prediction: Prediction) -> Prediction:
