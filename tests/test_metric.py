@@ -41,6 +41,7 @@ results["batched"] = metric.compute()
 for name, kwargs in {
     "stranger": {"predictions": ["x"], "references": ["z"], "choices": [["x", "y"]]},
     "groups": {"predictions": ["x"], "references": ["x"], "choices": [["x", "y"]], "groups": []},
+    "empty": {"predictions": [], "references": [], "choices": []},
 }.items():
     try:
         metric.compute(**kwargs)
@@ -89,6 +90,7 @@ def test_groups_have_their_own_denominators(results: dict) -> None:
 
 def test_bad_input_is_named(results: dict) -> None:
     assert results["stranger"] == "the reference 'z' is none of the choices ['x', 'y']"
+    assert results["empty"] == "there are no predictions: an accuracy needs at least one"
     assert results["groups"] == "0 groups for 1 predictions: give one per prediction"
 
 

@@ -12,6 +12,7 @@ from audiomcq.evaluation.answering import AnswerArguments, answer_rows
 from audiomcq.evaluation.predictions import read_predictions
 from audiomcq.evaluation.report import Estimate, gain_of, markdown, percent
 from audiomcq.evaluation.scoring import Rows, Run, judge, questions_by_key, robustness
+from audiomcq.evaluation.tables import PARSED
 from audiomcq.examples import Row
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,10 @@ def save_selection(candidates: Sequence[Candidate], rows: int, folder: Path) -> 
     best, warning = candidates[0], WARNING.format(n=rows)
     near = [each.name for each in candidates[1:] if each.behind_best.interval.high >= 0]
     logger.warning("best: %s, %s. %s", best.name, percent(best.accuracy), warning)
+    if best.parsed < PARSED:
+        logger.warning(
+            "%.1f %% of its answers choose an option: raise max_new_tokens, or train longer", 100 * best.parsed
+        )
     if near:
         logger.warning("no worse within 95 %%: %s", ", ".join(near))
     result = {"best": best.name, "not_distinguishable": near, "questions": rows, "warning": warning,
