@@ -325,6 +325,7 @@ def test_a_benchmark_is_answered_scored_officially_and_handed_in_with_what_it_co
         in scored.page
     )
     assert "Official: the benchmark's own rule" in scored.page
+    assert "Percent of 9 rows with 95 % intervals, options in the order given, prompt audiomcq-1." in scored.page
     assert "| tiny, strict | tiny, official |" in scored.page
     assert "2 items print an option twice, strictly either copy of the gold answer is right: " in scored.page
     assert "the official rule accepts 3 wrong options on 3 items: " in scored.page

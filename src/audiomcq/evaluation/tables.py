@@ -124,9 +124,9 @@ def legend(results: Results) -> list[str]:
     models, n_total = results["models"], results["questions"]["n_total"]
     orders = ", ".join(sorted({model["order"] for model in models.values()}))
     lines = [
-        f"Percent of {n_total} rows with 95 % intervals, options in the order {orders}. Strict: the answer is one option's text, its "
-        "letter or both; what is not parsed is wrong and stays in the denominator. strong, weak and silent are strict too; silent: on "
-        "silence; audio gain: strict - silent."
+        f"Percent of {n_total} rows with 95 % intervals, options in the order {orders}, prompt {results['prompt_version']}. Strict: "
+        "the answer is one option's text, its letter or both; what is not parsed is wrong and stays in the denominator. strong, weak "
+        "and silent are strict too; silent: on silence; audio gain: strict - silent."
     ]
     if _have_official(models):
         lines.append(
