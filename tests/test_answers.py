@@ -150,6 +150,33 @@ def test_options_that_are_letters_are_never_read_as_places(answer, expected):
     assert choice(answer, ["C", "A", "G", "B"]) == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "choices"),
+    [
+        ("A", ["Speaker B", "Speaker A", "Both"]),
+        ("B", ["Plan A", "Plan C", "Plan B"]),
+        ("(b)", ["The louder one is speaker B, at the end", "Speaker A"]),
+        ("C", ["Key of A", "Key of C", "Key of D"]),
+        ("A", ["Option B", "Option A"]),
+        ("C", ["Vitamin C", "Iron"]),
+        ("C", ["Amaj7", "Cmaj7", "Dmaj7", "Gmaj7"]),
+        ("C", ["Adim", "Cdim", "Ddim", "Gdim"]),
+        ("A", ["Bsus4", "Asus4"]),
+        ("B", ["Bbm7b5", "Gaug"]),
+        ("D", ["A:min/P5", "E:maj/P1", "D:maj/M3", "G:maj/P1"]),
+        ("D", ["E:min7/1", "A:7/1", "D:maj7(11)/4", "G:maj7/1"]),
+    ],
+)
+def test_a_bare_letter_that_another_option_may_be_called_by_chooses_none(answer, choices):
+    assert choice(answer, choices) is None
+
+
+def test_a_letter_is_read_where_the_option_that_spells_it_stands_at_its_place_or_spells_an_article():
+    assert choice("B", ["Speaker A", "Speaker B"]) == 1
+    assert choice("A", ["Rain on a roof", "A dog", "Thunder, then a door"]) == 0
+    assert choice("D", ["Washington D.C.", "It's late", "Admin", "Dimmed"]) == 3
+
+
 def test_a_tone_with_its_letter_is_read_because_both_agree():
     assert choice("B. C#", ["C", "C#"]) == 1
     assert choice("B. C", ["C", "C#"]) is None

@@ -213,6 +213,7 @@ def test_option_orders_are_permutations_told_by_their_names() -> None:
     assert len(set(map(tuple, shuffles.values()))) > 3
     assert option_order(row, "shuffle-7") == shuffles[7]
     assert row_orders(row, ["given", "cyclic"]) == ["given", "cyclic-0", "cyclic-1", "cyclic-2"]
+    assert row_orders(row, ["given", "cyclic-2", "cyclic-3", "shuffle-4"]) == ["given", "cyclic-2", "shuffle-4"]
     for unknown in ("random", "shuffle", "cyclic--1", "shuffle-x", ""):
         with pytest.raises(ValueError, match="known are given"):
             option_order(row, unknown)

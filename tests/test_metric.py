@@ -41,6 +41,7 @@ results["batched"] = metric.compute()
 for name, kwargs in {
     "stranger": {"predictions": ["x"], "references": ["z"], "choices": [["x", "y"]]},
     "groups": {"predictions": ["x"], "references": ["x"], "choices": [["x", "y"]], "groups": []},
+    "empty": {"predictions": [], "references": [], "choices": []},
 }.items():
     try:
         metric.compute(**kwargs)
@@ -54,7 +55,7 @@ def without_network() -> list[str]:
     """A prefix that takes the network away from a program, where the system lets us."""
     prefix = ["unshare", "--user", "--map-root-user", "--net"]
     try:
-        return prefix if subprocess.run([*prefix, "true"], capture_output=True).returncode == 0 else []
+        return prefix if subprocess.run([*prefix, "true"], capture_output=True, timeout=60).returncode == 0 else []
     except FileNotFoundError:
         return []
 
@@ -63,7 +64,9 @@ def without_network() -> list[str]:
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
     environment = os.environ | {"HF_HOME": str(tmp_path_factory.mktemp("hf")), "HF_EVALUATE_OFFLINE": "1"}
     command = [*without_network(), sys.executable, "-c", PROGRAM, str(FOLDER)]
-    run = subprocess.run(command, input=json.dumps(QUESTIONS), capture_output=True, text=True, env=environment)
+    run = subprocess.run(
+        command, input=json.dumps(QUESTIONS), capture_output=True, text=True, env=environment, timeout=300
+    )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])
 
@@ -87,6 +90,7 @@ def test_groups_have_their_own_denominators(results: dict) -> None:
 
 def test_bad_input_is_named(results: dict) -> None:
     assert results["stranger"] == "the reference 'z' is none of the choices ['x', 'y']"
+    assert results["empty"] == "there are no predictions: an accuracy needs at least one"
     assert results["groups"] == "0 groups for 1 predictions: give one per prediction"
 
 

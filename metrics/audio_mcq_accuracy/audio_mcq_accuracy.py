@@ -37,7 +37,8 @@ Language Models}, year={2025}, eprint={2509.21060}, archivePrefix={arXiv}}
 
 
 class AudioMCQAccuracy(evaluate.Metric):
-    """The metric. Errors: ValueError when a reference is none of its question's choices, or groups are not one per question."""
+    """The metric. Errors: ValueError when there are no predictions, a reference is none of its question's choices, or groups are not
+    one per question."""
 
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
@@ -56,6 +57,8 @@ class AudioMCQAccuracy(evaluate.Metric):
         choices: Sequence[Sequence[str]],
         groups: Sequence[str] | None = None,
     ) -> dict[str, Any]:
+        if not predictions:
+            raise ValueError("there are no predictions: an accuracy needs at least one")
         if groups is not None and len(groups) != len(predictions):
             raise ValueError(f"{len(groups)} groups for {len(predictions)} predictions: give one per prediction")
         outcomes = [_outcome(*question) for question in zip(predictions, references, choices, strict=True)]

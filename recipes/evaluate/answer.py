@@ -8,8 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_parity
-from audiomcq.evaluation.questions import load_questions
-from audiomcq.examples import row_key
+from audiomcq.evaluation.questions import load_questions, unheard
 from audiomcq.run import clear_errors, parse, set_up_logging
 
 if __name__ == "__main__":
@@ -17,8 +16,7 @@ if __name__ == "__main__":
     set_up_logging()
     with clear_errors():
         rows, benchmark = load_questions(args)
-        left_out = [row_key(row) for row in benchmark.missing_audio] if benchmark else []
         if args.check_parity:
             Console().print(str(check_parity(args, rows)), markup=False, soft_wrap=True)
         else:
-            answer_rows(args, rows, left_out)
+            answer_rows(args, rows, unheard(args, rows, benchmark))

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from audiomcq.evaluation.report import console_table
 from audiomcq.evaluation.results import ScoreArguments, export_folder, score_folder
+from audiomcq.evaluation.tables import caveats, legend
 from audiomcq.run import clear_errors, parse, set_up_logging
 
 if __name__ == "__main__":
@@ -21,4 +22,8 @@ if __name__ == "__main__":
         else:
             scored = score_folder(args)
             scored.save(Path(args.output_dir))
-            Console().print(console_table(scored.scores, scored.baselines))
+            Console().print(console_table(scored.scores, scored.baselines, scored.title))
+            for caveat in caveats(scored.results):
+                Console().print(caveat, style="bold red", markup=False, soft_wrap=True)
+            for line in legend(scored.results):
+                Console().print(line, markup=False, soft_wrap=True)

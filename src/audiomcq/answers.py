@@ -17,7 +17,9 @@ _TAGGED = re.compile(rf"{ANSWER_OPEN}((?:(?!{ANSWER_OPEN}).)*?){ANSWER_CLOSE}", 
 _LETTER = re.compile(r"(?:\(([a-z])\)|([a-z])\)?)")
 _LETTERED = re.compile(r"(?:\(([a-z])\)|([a-z])[.:)])\s+(\S.*)")
 # Options that open like a note, a key or a chord: there "C" may mean the tone as well as the third option.
-_TONE = re.compile(r"[a-z]$|[a-g](?:m?\d?$|[#♯♭']|b\b|[- ](?:flat|sharp|major|minor)\b)|[b-g]\s")
+_CHORD = r"b?(?:maj|min|m|dim|aug|sus|add|[#♯♭b]?\d+)+(?![a-z])"
+_TONE = re.compile(rf"[a-z]$|[a-g](?:{_CHORD}|[#♯♭':/]|b\b|[- ](?:flat|sharp|natural|major|minor)\b)|[b-g]\s")
+_BETWEEN_WORDS = re.compile(r"[\s,;:()]+")
 _QUOTES = "\"'`*“”‘’"
 
 
@@ -57,7 +59,8 @@ def parse_answer(completion: str, choices: Sequence[str]) -> ParsedAnswer:
     The text of the last closed answer tag counts (the whole completion where there is none). It chooses an option when
     it equals the option's text, the option's letter ("B", "b.", "(B)") or both ("B. rain"), up to quotes around it and
     closing punctuation. Letters are positions, or the letters that all options print themselves ("A. rain"); a bare
-    letter is not read where options are tones ("C#", "E minor"). Equally good matches choose nothing, unless they are
+    letter is not read where options are tones ("C#", "E minor", "D:maj7"), nor where an option that stands elsewhere spells
+    it as a word ("Speaker B"). Equally good matches choose nothing, unless they are
     the same text twice: then the first.
     """
     tags = _TAGGED.findall(completion)
@@ -89,6 +92,8 @@ def _choose_by_letter(answer: str, choices: list[str]) -> int | None:
         named = [i for i, pair in enumerate(zip(letters, texts, strict=False)) if pair == (_letter(both), both[3])]
     elif (letter := _LETTER.fullmatch(answer)) and not any(_TONE.match(text) for text in texts):
         named = [i for i, own in enumerate(letters) if own == _letter(letter)]
+        if any(_spells(text, _letter(letter)) for i, text in enumerate(texts) if i not in named):
+            named = []
     else:
         named = [i for i, own in enumerate(texts) if own == answer]
     return named[0] if len(named) == 1 else None
@@ -96,6 +101,12 @@ def _choose_by_letter(answer: str, choices: list[str]) -> int | None:
 
 def _letter(match: re.Match[str]) -> str:
     return match[1] or match[2]
+
+
+def _spells(text: str, letter: str) -> bool:
+    """Whether a word of the text is that letter. "a" is an article unless it comes last."""
+    words = _BETWEEN_WORDS.split(text)
+    return letter in (words[-1:] if letter == "a" else words)
 
 
 def _bare(text: str) -> str:

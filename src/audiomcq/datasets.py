@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -173,12 +174,11 @@ def option_order(row: Row, order: str) -> list[int]:
 
 
 def row_orders(row: Row, orders: Sequence[str]) -> list[str]:
-    """The orders in which a row is asked: `cyclic` stands for all turns of its own choices, "cyclic-0" onwards."""
-    return [
-        name
-        for order in orders
-        for name in ([f"cyclic-{k}" for k in range(len(row["choices"]))] if order == "cyclic" else [order])
-    ]
+    """The orders in which a row is asked: `cyclic` stands for all turns of its own choices, "cyclic-0" onwards. A row has as many
+    turns as options: a further one would ask the same thing again, and is left out."""
+    turns = [f"cyclic-{k}" for k in range(len(row["choices"]))]
+    named = [name for order in orders for name in (turns if order == "cyclic" else [order])]
+    return [name for name in named if name in turns or not re.fullmatch(r"cyclic-\d+", name)]
 
 
 class ShuffleByEpoch:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from audiomcq.construction.decontamination import QuestionIndex, audit, clip_names, origins, shingles
+from audiomcq.construction.decontamination import QuestionIndex, audit, clip_names, named_benchmarks, origins, shingles
 from audiomcq.examples import row_key
+from benchmark_files import dcase2025_item, write_items
 
 
 def item(id: str = "1", path: str = "clip.wav", source: str = "x", **columns) -> dict:
@@ -119,7 +120,20 @@ def test_rows_and_items_are_counted_once_each_and_told_in_a_line(rows: Dataset) 
     assert "16 training rows against 2 items of mini" in first
     assert "same clip content: 2 rows, 2 items" in first
     assert "sources in common: tones (2 items)" in first
+    assert first.endswith("tones (2 items)")
     assert "no clip and no question in common; sources in common: none" in second
+    assert second.endswith("; bytes of clips compared for 0 of 1 items and 16 of 16 rows alone")
+    (unheard,) = audit(texts[:3], {"none": [item("z", "nowhere.wav")]}).lines()
+    assert unheard.endswith("compared for 0 of 1 items and 0 of 3 rows alone")
+    (deaf,) = audit(texts[:3], {"mini": texts[:2]}, content=False).lines()
+    assert deaf.endswith("compared for 0 of 2 items and 0 of 3 rows alone")
+
+
+def test_a_clip_that_is_not_at_hand_is_still_found_by_the_name_that_the_question_file_gives(tmp_path: Path) -> None:
+    clip = "3x-Ab_9kLmQ.wav"
+    write_items(tmp_path / "dev.json", [dcase2025_item(0) | {"audio_url": f"clips/{clip}"}])
+    items = named_benchmarks([f"dcase2025-task5={tmp_path / 'dev.json'}"])
+    assert [overlap.kind for overlap in audit([item("1", f"a/{clip}", **OTHER)], items).overlaps] == ["clip_name"]
 
 
 def test_shingles_of_a_question_of_two_words_are_not_empty() -> None:

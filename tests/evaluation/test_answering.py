@@ -99,6 +99,16 @@ def test_an_unknown_control_is_named(args: AnswerArguments, rows: Dataset) -> No
         answer_rows(args, rows.select(range(1)))
 
 
+def test_a_turn_beyond_the_options_is_not_asked_and_never_alone(args: AnswerArguments, rows: Dataset) -> None:
+    few, args.controls = rows.select(range(2)), ["audio"]
+    args.orders = ["given", "cyclic-9"]
+    orders = {line["order"] for line in read_predictions(answer_rows(args, few))["audio"]}
+    assert orders == {"given"}
+    args.orders, args.name = ["cyclic-9"], "other"
+    with pytest.raises(ValueError, match="no row has that many options"):
+        answer_rows(args, few)
+
+
 def test_parity_names_the_first_row_whose_answer_depends_on_its_batch(
     args: AnswerArguments, rows: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

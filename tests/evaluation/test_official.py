@@ -348,6 +348,12 @@ def test_a_submitted_letter_is_always_scored_and_an_unparsed_answer_is_wrong_not
     choices = ["a dog", "Australia", "Cough", "rain"]
     assert [submit_letter(choices, choice, "whatever") for choice in range(4)] == list("ABCD")
     assert letter_rule(submit_letter(choices, None, "Australia"), choices, "a dog") is False
+    tones = ["C major", "A major", "B major", "D major"]
+    assert [submit_letter(tones, None, text) for text in ("B", "<answer>D</answer>", "b", "AB", "E", "")] == [
+        "B",
+        "D",
+        *[""] * 4,
+    ]
     rows = [
         item([option.strip(".") + "?" for option in options[:4]], answer.strip(".") + "?")
         for options, answer, _ in ODD[:5]

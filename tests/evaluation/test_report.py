@@ -148,6 +148,15 @@ def test_the_score_figure_is_written_where_it_was_asked_for(scores, tmp_path):
         plot_scores({}, tmp_path / "none.png")
 
 
+def test_the_score_figure_says_what_was_scored_and_has_no_place_for_what_was_not_measured(tmp_path):
+    plot_scores(
+        {"m": score(predictions("audio", HEARD), None, None)}, tmp_path / "scores.svg", "MMAR (8 of 1000 items)"
+    )
+    text = (tmp_path / "scores.svg").read_text()
+    assert "<!-- MMAR (8 of 1000 items) -->" in text and "<!-- accuracy -->" in text
+    assert "<!-- weak -->" not in text and "<!-- silent -->" not in text
+
+
 def test_the_reward_figure_takes_runs_of_any_length(tmp_path):
     plot_rewards({"long": list(np.linspace(0, 1, 300)), "short": [0.5]}, tmp_path / "rewards.svg")
     text = (tmp_path / "rewards.svg").read_text()
@@ -172,4 +181,4 @@ def test_smoothing_averages_its_neighbours_and_not_the_edge_of_the_paper():
 
 def test_scoring_needs_no_plotting_library():
     code = "import sys, audiomcq.evaluation.report; sys.exit('matplotlib' in sys.modules or 'rich' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from audiomcq.contribution.votes import Voter, VoteWriter
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows
 from audiomcq.evaluation.benchmarks import MMSU
-from audiomcq.evaluation.questions import QuestionArguments, load_questions
+from audiomcq.evaluation.questions import QuestionArguments, load_questions, unheard
 from audiomcq.evaluation.report import Estimate
 from audiomcq.evaluation.results import (
     ScoreArguments,
@@ -32,6 +34,7 @@ from audiomcq.evaluation.results import (
 )
 from audiomcq.evaluation.scoring import questions_by_key
 from audiomcq.evaluation.statistics import wilson_interval
+from audiomcq.evaluation.tables import caveats
 from audiomcq.examples import CONTRIBUTION, row_key
 from audiomcq.generation import Answer
 from audiomcq.tiny.model import make_tiny_lalm
@@ -39,6 +42,8 @@ from benchmark_files import write_benchmark
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "real_audio"
+LIMIT = 300
+"""Seconds that a process may take, many times what it needs."""
 NAMES = ("base", "sft", "w2s", "m2s", "m2m")
 
 
@@ -104,7 +109,7 @@ def test_several_benchmarks_stand_in_one_table(rows: Dataset, rows_folder: Path,
     write_answers(tmp_path / "p" / "base.jsonl", rows, 4)
     scored = score_folder(replace(args, beside=[f"tones again={tmp_path / 'other' / 'results.json'}"]))
     table = scored.page.split("## Benchmarks")[1].splitlines()
-    assert "tones, accuracy" in table[2]
+    assert "tones, strict" in table[2]
     assert "tones again, strong" in table[2]
     base, tuned = (next(line for line in table if line.startswith(f"| {name} ")) for name in ("base", "tuned"))
     assert base.count("25.0 [") == 2
@@ -161,6 +166,53 @@ def test_what_does_not_belong_to_the_rows_is_named_with_its_file(
     assert (scores.n_total, scores.n_missing, scores.accuracy.value) == (16, 4, 0.75)
 
 
+def test_what_is_not_in_the_figures_stands_above_the_table_and_in_the_results(
+    rows: Dataset, rows_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "p"
+    args = ScoreArguments(dataset=str(rows_folder), dataset_split="train", predictions=str(folder))
+    write_answers(folder / "tuned.jsonl", rows, 15)
+    assert caveats(score_folder(args).results) == []
+    write_answers(folder / "tuned.jsonl", rows, 13, control="silence")
+    assert caveats(score_folder(args).results) == [
+        "tuned: 2 more answers choose no option on silence than with audio: up to 12.5 points of its audio gain may be form."
+    ]
+    (folder / "tuned.jsonl").unlink()
+    write_answers(folder / "half.rank0.part", rows.select(range(3)), 3)
+    (folder / "begun.run.json").write_text('{"settings": {}, "controls": ["audio"], "left_out": []}')
+    write_answers(folder / "lazy.jsonl", rows.select(range(12)), 12)
+    scored = score_folder(replace(args, missing_as_wrong=True))
+    expected = [
+        "lazy: 4 of 16 rows have no prediction and count as wrong.",
+        "Not scored, since not finished: begun, half.",
+    ]
+    assert caveats(scored.results) == expected
+    assert [line for line in scored.page.splitlines() if line.startswith(">")] == [
+        f"> **{each}**" for each in expected
+    ]
+    assert scored.results["unfinished"] == ["begun", "half"]
+
+
+def test_rows_of_ones_own_that_could_not_be_heard_are_left_out_by_name_and_the_title_says_so(
+    model_folder: Path, rows_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(rows_folder, tmp_path / "tones")
+    (tmp_path / "tones" / "audio" / "3.flac").write_bytes(b"no clip")
+    args = AnswerArguments(
+        dataset=str(tmp_path / "tones"), dataset_split="train", model=str(model_folder), dtype="float32", max_new_tokens=2,
+        controls=["audio"], output_dir=str(tmp_path / "p"),
+    )  # fmt: skip
+    monkeypatch.setattr("audiomcq.evaluation.questions.load_rows", partial(load_rows, max_bad_fraction=0.5))
+    rows, benchmark = load_questions(args)
+    silent = unheard(args, rows, benchmark)
+    answer_rows(args, rows, silent)
+    scored = score_folder(ScoreArguments(dataset=args.dataset, dataset_split="train", predictions=args.output_dir))
+    assert silent == ["sound_tones_3"] and len(rows) == 15
+    assert scored.title == f"tones ({len(rows)} of 16 rows)" == scored.page.splitlines()[0].removeprefix("# ")
+    assert scored.results["questions"]["left_out"] == sorted(silent)
+    assert "1 rows could not be heard and are left out of every figure." in caveats(scored.results)
+
+
 def test_questions_that_changed_since_they_were_answered_are_not_scored(
     rows: Dataset, rows_folder: Path, model_folder: Path, tmp_path: Path
 ) -> None:
@@ -206,7 +258,14 @@ def test_a_run_that_is_killed_and_goes_on_in_two_processes_ends_with_the_same_re
 
     def start(output: Path, stderr: Path, launcher: Sequence[str] = (sys.executable,)) -> subprocess.Popen:
         words = [str(word) for word in (*launcher, *command, "--output_dir", output)]
-        return subprocess.Popen(words, stderr=stderr.open("w"), env=environment, cwd=ROOT)
+        return subprocess.Popen(words, stderr=stderr.open("w"), env=environment, cwd=ROOT, start_new_session=True)
+
+    def ended(process: subprocess.Popen) -> int:
+        try:
+            return process.wait(LIMIT)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with what it started, should it hang
 
     def scored(folder: Path) -> bytes:
         args = ScoreArguments(dataset=str(rows_folder), dataset_split="train", predictions=str(folder))
@@ -214,18 +273,21 @@ def test_a_run_that_is_killed_and_goes_on_in_two_processes_ends_with_the_same_re
         return (folder / "scores" / "results.json").read_bytes()
 
     whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
-    assert start(whole, log).wait() == 0, log.read_text()[-2000:]
+    assert ended(start(whole, log)) == 0, log.read_text()[-2000:]
     process, part = start(killed, log), killed / "tiny.rank0.part"
-    while process.poll() is None and not (part.is_file() and part.read_bytes().count(b"\n") >= 20):
+    deadline = time.monotonic() + LIMIT
+    while process.poll() is None and time.monotonic() < deadline:
+        if part.is_file() and part.read_bytes().count(b"\n") >= 20:
+            break
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    ended(process)
     kept = part.read_bytes()
     assert not (killed / "tiny.jsonl").exists()
     assert 20 <= kept.count(b"\n") < 128
     with pytest.raises(ValueError, match="tiny not finished"):
         scored(killed)
-    assert start(killed, log, two).wait() == 0, log.read_text()[-2000:]
+    assert ended(start(killed, log, two)) == 0, log.read_text()[-2000:]
     assert not list(killed.glob("*.part"))
     assert (killed / "tiny.jsonl").read_bytes() == (whole / "tiny.jsonl").read_bytes()
     assert scored(killed) == scored(whole)
@@ -257,7 +319,16 @@ def test_a_benchmark_is_answered_scored_officially_and_handed_in_with_what_it_co
     assert questions["benchmark"]["label"] == "MMAU v05.15.25 test-mini (9 of 1000 items)"
     assert (questions["benchmark"]["n_missing_audio"], questions["benchmark"]["complete"]) == (1, False)
     assert scored.page.startswith("# MMAU v05.15.25 test-mini (9 of 1000 items)\n")
-    assert "| official |" in scored.page
+    assert "| strict accuracy | official accuracy |" in scored.page
+    assert (
+        "> **Not a score of the whole benchmark: MMAU v05.15.25 test-mini (9 of 1000 items); 1 items without audio"
+        in scored.page
+    )
+    assert "Official: the benchmark's own rule" in scored.page
+    assert "Percent of 9 rows with 95 % intervals, options in the order given, prompt audiomcq-1." in scored.page
+    assert "| tiny, strict | tiny, official |" in scored.page
+    assert "2 items print an option twice, strictly either copy of the gold answer is right: " in scored.page
+    assert "the official rule accepts 3 wrong options on 3 items: " in scored.page
     assert set(scored.results["models"]["tiny"]["groups"]) >= {"type", "category", "difficulty"}
     submission, samples = export_folder(options)
     handed_in = json.loads(submission.read_text())

@@ -4,7 +4,8 @@ import pytest
 
 from audiomcq.evaluation.report import accuracy_of, gain_of
 from audiomcq.evaluation.scoring import Run, compare, judge, questions_by_key, robustness, score_run
-from audiomcq.evaluation.statistics import mcnemar, wilson_interval
+from audiomcq.evaluation.statistics import holm, mcnemar, wilson_interval
+from audiomcq.evaluation.tables import comparisons_table
 from audiomcq.examples import row_key
 
 
@@ -180,6 +181,12 @@ def test_no_answer_in_any_order_is_no_agreement_and_no_majority() -> None:
     assert (robust.mean.value, robust.same_choice.value, robust.majority.value) == (0.0, 0.0, 0.0)
 
 
+def test_an_order_that_some_rows_have_too_few_options_for_is_no_headline_over_fewer_rows() -> None:
+    run = judge(ROWS, said(["rain", "horn"], order="cyclic-3", keys=[KEYS[0], KEYS[2]]))
+    with pytest.raises(ValueError, match=r"1 rows have too few options for the order cyclic-3: sound_x_2"):
+        score_run(ROWS, run, None)
+
+
 def test_two_shuffles_without_the_given_order_have_no_headline() -> None:
     run = judge(ROWS, said(["a", "b", "c"], order="shuffle-1") + said(["a", "b", "c"], order="shuffle-2"))
     with pytest.raises(ValueError, match="2 option orders"):
@@ -201,6 +208,11 @@ def test_every_pair_of_models_is_compared_row_by_row() -> None:
     assert first.p_value == mcnemar([1, 1] + [0] * 5, [0, 0] + [1] * 5) == pytest.approx(0.453125)
     assert first.strong_difference.value == -1 / 4
     assert first.strong_p_value == 1.0
+    assert [pair.p_holm for pair in pairs] == holm([pair.p_value for pair in pairs])
+    assert [pair.strong_p_holm for pair in pairs] == holm([pair.strong_p_value for pair in pairs])
+    assert (pairs[1].p_value, pairs[1].p_holm) == pytest.approx((2 / 2**7, 3 * 2 / 2**7))
+    assert f"| {pairs[1].p_holm:.2g} |" in comparisons_table(pairs)
+    assert "corrected for the 3 pairs by Holm" in comparisons_table(pairs)
     assert compare(runs, None)[0].strong_difference is None
 
 

@@ -64,8 +64,17 @@ def test_a_run_without_checkpoints_is_named(tmp_path: Path) -> None:
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-200", "checkpoint-1000"]
 
 
+def test_a_checkpoint_is_not_picked_by_silence(rows: Dataset) -> None:
+    with pytest.raises(ValueError, match=r"controls \['silence'\]: .* add audio"):
+        select_checkpoint(SelectArguments(run="r", controls=["silence"]), rows)
+
+
 def test_every_checkpoint_answers_in_every_order_once_and_the_warning_is_written(
-    model_folder: Path, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_folder: Path,
+    rows: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     for step in (1, 2):
         shutil.copytree(model_folder, tmp_path / "run" / f"checkpoint-{step}")
@@ -78,6 +87,7 @@ def test_every_checkpoint_answers_in_every_order_once_and_the_warning_is_written
     monkeypatch.setattr("audiomcq.evaluation.answering._model", lambda args: pytest.fail("all is answered already"))
     assert select_checkpoint(args, few) == ranked
     result = save_selection(ranked, 3, tmp_path / "out")
+    assert "0.0 % of its answers choose an option" in caplog.text
     assert (result["best"], result["not_distinguishable"]) == ("checkpoint-1", ["checkpoint-2"])
     assert "no longer test results" in json.loads((tmp_path / "out" / "selection.json").read_text())["warning"]
     assert "no longer test results" in (tmp_path / "out" / "selection.md").read_text()

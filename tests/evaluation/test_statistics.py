@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audiomcq.evaluation.statistics import binomial_at_least, mcnemar, paired_bootstrap, wilson_interval
+from audiomcq.evaluation.statistics import binomial_at_least, holm, mcnemar, paired_bootstrap, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,13 @@ def test_mcnemar_is_exact_and_looks_only_at_the_rows_that_differ(only_a, only_b,
 def test_mcnemar_refuses_unpaired_answers():
     with pytest.raises(ValueError, match="zip"):
         mcnemar([True, False], [True])
+
+
+def test_p_values_are_corrected_for_their_number_in_their_own_order():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,8 @@ class Audit:
     Attributes:
         items: number of items by benchmark.
         sources: by benchmark, how many items come from a source that training rows come from too.
-        unheard: training rows whose clip's bytes were not at hand, so that they could not be compared.
+        unheard: training rows whose clips were not compared by content: their bytes, or all of the benchmarks', were not at hand.
+        silent: by benchmark, how many items were not compared by content, for the same reasons.
     """
 
     rows: int
@@ -91,6 +92,7 @@ class Audit:
     overlaps: list[Overlap]
     sources: dict[str, dict[str, int]]
     unheard: int
+    silent: dict[str, int]
 
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
         """By benchmark and kind: how many training rows and how many items are concerned."""
@@ -111,6 +113,7 @@ class Audit:
     def to_dict(self) -> dict[str, Any]:
         """The figures without the pairs."""
         figures = {"rows": self.rows, "rows_without_audio": self.unheard, "benchmarks": self.items}
+        figures["items_without_audio"] = self.silent
         return {**figures, "overlaps": self.counts(), "same_source": self.sources}
 
     def save(self, folder: Path) -> None:
@@ -131,7 +134,16 @@ class Audit:
             yield (
                 f"{self.rows} training rows against {self.items[name]} items of {name}: "
                 f"{'; '.join(shared) or 'no clip and no question in common'}; sources in common: {sources or 'none'}"
+                f"{self._not_compared(name)}"
             )
+
+    def _not_compared(self, name: str) -> str:
+        if not self.silent[name] and not self.unheard:
+            return ""
+        items, rows = self.items[name] - self.silent[name], self.rows - self.unheard
+        return (
+            f"; bytes of clips compared for {items} of {self.items[name]} items and {rows} of {self.rows} rows alone"
+        )
 
 
 def audit(
@@ -160,6 +172,7 @@ def audit(
             by_name[name].add(index)
         if content and (size := stored_size(item.get("audio") or "")):
             by_size[size].append(index)
+    with_clip = Counter(items[index][0] for same_size in by_size.values() for index in same_size)
     digests: dict[int, str] = {}
     sources: set[str] = set()
     overlaps: list[Overlap] = []
@@ -170,7 +183,7 @@ def audit(
         found = [("question", f"{value:.2f}", index) for index, value in questions.near(shingles(row))]
         found += [("clip_name", name, index) for name in clip_names(row) for index in by_name.get(name, ())]
         size = stored_size(row.get("audio") or "", audio_root) if by_size else None
-        unheard += bool(by_size) and size is None
+        unheard += size is None
         if same_size := by_size.get(size, ()):
             for index in same_size:
                 digests.setdefault(index, stored_digest(items[index][1]["audio"]))
@@ -183,7 +196,8 @@ def audit(
         for name, each in benchmarks.items()
     }
     sizes = {name: len(each) for name, each in benchmarks.items()}
-    return Audit(n_rows, sizes, overlaps, shared_sources, unheard)
+    silent = {name: size - with_clip[name] for name, size in sizes.items()}
+    return Audit(n_rows, sizes, overlaps, shared_sources, unheard, silent)
 
 
 def audit_training(

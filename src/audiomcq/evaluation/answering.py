@@ -119,6 +119,8 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[s
     state.wait_for_everyone()
     done = read_done(path)
     asked = [(row_key(row), order) for row in texts_of(rows) for order in row_orders(row, args.orders)]
+    if not asked:
+        raise ValueError(f"orders {args.orders}: no row has that many options; ask given too")
     missing = {
         name: len(asked) - sum((key, name, order) in done for key, order in asked)
         for name in dict.fromkeys(args.controls)

@@ -142,8 +142,7 @@ MMAU_TEST_MINI = Benchmark(
     citation="Sakshi et al., MMAU: A Massive Multi-Task Audio Understanding and Reasoning Benchmark, arXiv 2410.19168",
     n_items=1000,
     defects=(
-        "gold positions are skewed: always the first option scores 39.8, always the longest 39.6, chance is 26.4",
-        "27 items print an option twice, 16 of them the gold answer",
+        "gold positions are skewed and gold answers long: see always first and longest beside random",
         "17 revisions exist; scores on the file of 2024 are not comparable with v05.15.25",
     ),
 )

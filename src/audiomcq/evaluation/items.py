@@ -11,8 +11,8 @@ import ast
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,8 @@ CLIP = {"bytes": Value("binary"), "path": Value("string")}
 ARCHIVES = ("*.tar.gz", "*.tgz", "*.zip")
 TEXT_FEATURES = {
     name: FEATURES[name] for name in ("id", "source_dataset", "question_type", "question", "choices", "answer")
-} | {"benchmark": Value("string"), "base_key": Value("string")}
-"""Columns beside `audio` and `groups` (a struct of strings). `answer` is null where it is withheld; `base_key` is the published
-item's row key, which `every_gold_position` keeps."""
+} | {"benchmark": Value("string")}
+"""Columns beside `audio` and `groups` (a struct of strings). `answer` is null where it is withheld."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,8 @@ class BenchmarkRows:
 
     Attributes:
         rows: the items that can be asked and scored.
-        missing_audio: items whose clip is not there. Not scored; submissions carry them with an empty answer.
+        missing_audio: items whose clip is not there, `audio` naming it where the question file does. Not scored; submissions carry
+            them with an empty answer.
         without_gold: items whose gold answer is none of their options. Not scored; submissions carry them the same way.
     """
 
@@ -53,16 +53,18 @@ class BenchmarkRows:
 
     @property
     def complete(self) -> bool:
-        """Whether every published item is there: else no score may be called the benchmark's."""
-        n_items = self.benchmark.n_items or len(self.rows)
+        """Whether every published item is there: else no score may be called the benchmark's. Not so where their number is unknown."""
+        n_items = self.benchmark.n_items or (None if self.benchmark.hub_id else len(self.rows))
         return not self.missing_audio and not self.without_gold and len(self.rows) == n_items
 
     @property
     def label(self) -> str:
         """How a score on these rows is to be called."""
         n_found = len(self.rows) + len(self.missing_audio) + len(self.without_gold)
-        of = f" ({len(self.rows)} of {self.benchmark.n_items or n_found} items)"
-        return self.benchmark.title + ("" if self.complete else of)
+        whole = f"{self.benchmark.n_items or n_found} items"
+        if not self.benchmark.n_items and self.benchmark.hub_id:
+            whole += " found, the whole number is not known"
+        return self.benchmark.title + ("" if self.complete else f" ({len(self.rows)} of {whole})")
 
     def coverage(self) -> dict[str, Any]:
         """What results carry: how much of the benchmark a score covers."""
@@ -121,29 +123,6 @@ def load_benchmark(
     return loaded
 
 
-def every_gold_position(rows: Iterable[Row]) -> list[Row]:
-    """Each item once per option, the gold answer in each position in turn, the other options in their order.
-
-    Raises:
-        ValueError: an item has no gold answer.
-
-    This makes MMAU-test-mini-4k of MMAU test-mini (arXiv 2509.21060: 3,974 prompts with the v05.15.25 file): what a checkpoint is
-    picked on. An `id` gets the suffix "@gold0", "@gold1", ...; `base_key` stays the published item's, to group scores by.
-    """
-    variants = []
-    for row in rows:
-        if row["answer"] not in row["choices"]:
-            raise ValueError(
-                f"{row_key(row)}: the gold answer {row['answer']!r} is none of the options {row['choices']}"
-            )
-        others = list(row["choices"])
-        others.remove(row["answer"])
-        for position in range(len(row["choices"])):
-            choices = [*others[:position], row["answer"], *others[position:]]
-            variants.append({**row, "id": f"{row['id']}@gold{position}", "choices": choices})
-    return variants
-
-
 def _from_files(
     benchmark: Benchmark, files: Sequence[Path], roots: Sequence[Path], check_audio: bool, where: str | None = None
 ) -> BenchmarkRows:
@@ -154,7 +133,10 @@ def _from_files(
     rows = [row for row, _ in pairs]
     cells = [None if clip is None else {"bytes": None, "path": clip} for clip in (find(path) for _, path in pairs)]
     clips = Dataset.from_dict({"audio": cells}, Features({"audio": CLIP})).cast_column("audio", Audio(decode=False))
-    return _sorted_out(benchmark, rows, clips, check_audio)
+    loaded = _sorted_out(benchmark, rows, clips, check_audio)
+    named = {row_key(row): {"bytes": None, "path": path} for row, path in pairs}
+    silent = [row | {"audio": named[row_key(row)]} for row in loaded.missing_audio]
+    return replace(loaded, missing_audio=silent)
 
 
 def _from_table(
@@ -216,7 +198,7 @@ def _row(benchmark: Benchmark, raw: dict[str, Any], where: str) -> tuple[Row, st
         "question_type": item["type"],
     }
     row |= {"question": item["question"], "choices": choices, "answer": answer, "benchmark": benchmark.name}
-    return row | {"base_key": row_key(row), "groups": groups}, item.get("audio")
+    return row | {"groups": groups}, item.get("audio")
 
 
 def _as_printed(answer: str | None, choices: Sequence[str]) -> str | None:
@@ -243,7 +225,9 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     text = file.read_text(encoding="utf-8")
     try:
         content = (
-            json.loads(text) if file.suffix == ".json" else [json.loads(line) for line in text.splitlines() if line]
+            json.loads(text)
+            if file.suffix == ".json"
+            else [json.loads(line) for line in text.split("\n") if line.strip()]
         )
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}: neither JSON nor JSON lines ({error})") from error

@@ -98,9 +98,13 @@ def submit_option(choices: Sequence[str], choice: int | None, completion: str) -
 
 
 def submit_letter(choices: Sequence[str], choice: int | None, completion: str) -> str:
-    """The chosen option's letter, else nothing: the letter rule counts an empty answer as wrong and would drop, or read a
-    letter out of, any other."""
-    return ascii_uppercase[choice] if choice is not None else ""
+    """The chosen option's letter, or the bare letter that was said where no option is read out of it, since their prompt asks for
+    one (the strict rule reads none where options are tones). Else nothing: the letter rule counts an empty answer as wrong and
+    would drop, or read a letter out of, any other."""
+    if choice is not None:
+        return ascii_uppercase[choice]
+    said = parse_answer(completion, choices).text
+    return said if said in list(ascii_uppercase[: len(choices)]) else ""
 
 
 @dataclass(frozen=True)

@@ -140,24 +140,30 @@ def read_predictions(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def prediction_files(folder: Path) -> list[Path]:
-    """The finished runs of a folder. Unfinished ones are named in the log and left out.
+    """The finished runs of a folder. `unfinished_runs` are named in the log and left out.
 
     Raises:
         ValueError: no run is finished.
     """
-    begun = {part.name.rpartition(".rank")[0] for part in folder.glob("*.rank*.part")}
+    begun = unfinished_runs(folder)
     files = [file for file in sorted(folder.glob("*.jsonl")) if file.stem not in begun]
-    unfinished = ", ".join(sorted(begun))
     if not files:
         what = (
-            f"{unfinished} not finished; start answer.py again"
+            f"{', '.join(begun)} not finished; start answer.py again"
             if begun
             else "no prediction files; run answer.py first"
         )
         raise ValueError(f"{folder}: {what}")
     if begun:
-        logger.warning("%s: not finished and left out: %s", folder, unfinished)
+        logger.warning("%s: not finished and left out: %s", folder, ", ".join(begun))
     return files
+
+
+def unfinished_runs(folder: Path) -> list[str]:
+    """Names of the runs of a folder that have not answered all of their questions, or none yet."""
+    begun = {part.name.rpartition(".rank")[0] for part in folder.glob("*.rank*.part")}
+    recorded = {record.name.removesuffix(RUN_SUFFIX) for record in folder.glob(f"*{RUN_SUFFIX}")}
+    return sorted(begun | {name for name in recorded if not (folder / f"{name}.jsonl").is_file()})
 
 
 def _lines(path: Path, torn_end: bool = False) -> Iterator[dict[str, Any]]:

@@ -46,6 +46,15 @@ def load_questions(args: QuestionArguments, check_audio: bool = True) -> tuple[D
     return loaded.rows, loaded
 
 
+def unheard(args: QuestionArguments, rows: Dataset, benchmark: BenchmarkRows | None) -> list[str]:
+    """Keys of the questions that `load_questions` left out of `rows` because their clips are not there or broken."""
+    if benchmark:
+        return [row_key(row) for row in benchmark.missing_audio]
+    every, _ = load_questions(args, check_audio=False)
+    heard = {row_key(row) for row in texts_of(rows)}
+    return [key for key in map(row_key, texts_of(every)) if key not in heard]
+
+
 def prompt_style(benchmark: str | None, official: bool) -> PromptStyle:
     """How the questions are put: in our words, or in the benchmark's own.
 

@@ -17,7 +17,7 @@ Prediction = Mapping[str, Any]
 
 _COLUMNS = {
     "accuracy": "accuracy",
-    "official": "official",
+    "official": "official accuracy",
     "strong": "strong",
     "weak": "weak",
     "silent": "silent",
@@ -137,13 +137,13 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body)) + "\n"
 
 
-def console_table(scores: Mapping[str, Scores], baselines: Mapping[str, float]) -> "Table":
+def console_table(scores: Mapping[str, Scores], baselines: Mapping[str, float], title: str | None = None) -> "Table":
     """The same table for `rich.console.Console().print`."""
     from rich.table import Table
     from rich.text import Text
 
     (first, *others), *body = _lines(scores, baselines)
-    table = Table()
+    table = Table(title=title and Text(title))
     table.add_column(first, no_wrap=True)
     for name in others:
         table.add_column(name, justify="right")
@@ -153,7 +153,7 @@ def console_table(scores: Mapping[str, Scores], baselines: Mapping[str, float]) 
     return table
 
 
-def plot_scores(scores: Mapping[str, Scores], path: str | Path) -> None:
+def plot_scores(scores: Mapping[str, Scores], path: str | Path, title: str | None = None) -> None:
     """Save grouped bars with 95 % intervals, one colour per model. The format is the suffix of `path`.
 
     Raises:
@@ -166,7 +166,10 @@ def plot_scores(scores: Mapping[str, Scores], path: str | Path) -> None:
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.add_subplot()
     width = 0.8 / len(scores)
-    columns = _columns(scores)
+    # A measure that no model has would look like a row of zeros
+    columns = {
+        name: label for name, label in _columns(scores).items() if any(getattr(each, name) for each in scores.values())
+    }
     for index, (model, result) in enumerate(scores.items()):
         estimates = [(place, estimate) for place, name in enumerate(columns) if (estimate := getattr(result, name))]
         axes.bar(
@@ -178,7 +181,8 @@ def plot_scores(scores: Mapping[str, Scores], path: str | Path) -> None:
             label=model,
         )
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(columns)), [label.replace(" audio", "\naudio") for label in columns.values()])
+    axes.set_xticks(range(len(columns)), [label.replace(" a", "\na") for label in columns.values()])
+    axes.set_title(title or "")
     axes.set_xlabel("measure (gain: with audio - with silence)")
     axes.set_ylabel("percent of rows, 95 % interval")
     _finish(figure, axes, path)
@@ -258,12 +262,13 @@ def _parsed(predictions: Mapping[str, Prediction]) -> int:
 
 
 def _columns(scores: Mapping[str, Scores]) -> dict[str, str]:
-    """The measures of a table or a figure: the optional ones where some model has them."""
-    return {
+    """The measures of a table or a figure: the optional ones where some model has them, and ours by its name beside them."""
+    columns = {
         name: title
         for name, title in _COLUMNS.items()
         if name not in _OPTIONAL or any(getattr(result, name) is not None for result in scores.values())
     }
+    return columns | ({"accuracy": "strict accuracy"} if "official" in columns else {})
 
 
 def _lines(scores: Mapping[str, Scores], baselines: Mapping[str, float]) -> list[list[str]]:

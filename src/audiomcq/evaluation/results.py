@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.benchmarks import Benchmark, find_benchmark
 from audiomcq.evaluation.exports import FORMATS, write_samples, write_submission
 from audiomcq.evaluation.items import BenchmarkRows
-from audiomcq.evaluation.official import official_score
-from audiomcq.evaluation.predictions import prediction_files, read_predictions, read_run
+from audiomcq.evaluation.official import ambiguous_items, items_with_repeated_options, official_score
+from audiomcq.evaluation.predictions import prediction_files, read_predictions, read_run, unfinished_runs
 from audiomcq.evaluation.questions import QuestionArguments, load_questions, prompt_style, without
 from audiomcq.evaluation.report import Estimate, Prediction, Scores, markdown_table, named, plot_scores
 from audiomcq.evaluation.scoring import Official, Rows, Run, compare, judge, questions_by_key, score_run
@@ -58,10 +59,12 @@ class Scored:
     """All that was found out about a folder of predictions.
 
     Attributes:
+        title: what was scored; where that is not all of a benchmark, it says so.
         results: plain data, as it stands in results.json.
         page: the same for reading.
     """
 
+    title: str
     scores: dict[str, Scores]
     baselines: dict[str, float]
     results: dict[str, Any]
@@ -72,7 +75,7 @@ class Scored:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RESULTS_FILE).write_text(json.dumps(self.results, indent=2))
         (folder / "results.md").write_text(self.page)
-        plot_scores(self.scores, folder / "results.png")
+        plot_scores(self.scores, folder / "results.png", self.title)
 
 
 def score_folder(args: ScoreArguments) -> Scored:
@@ -83,7 +86,8 @@ def score_folder(args: ScoreArguments) -> Scored:
     """
     files = prediction_files(Path(args.predictions))
     records = {file: read_run(file) or {} for file in files}
-    loaded, benchmark = _questions(args, [set(record.get("left_out", ())) for record in records.values()])
+    left_out = [frozenset(record.get("left_out", ())) for record in records.values()]
+    loaded, benchmark = _questions(args, left_out)
     rows, prints = questions_by_key(loaded), fingerprint(loaded)
     strong = strong_by_votes(rows, args.votes) if args.votes else strong_by_label(loaded)
     runs = {file.stem: _run(file, records[file], rows, prints, args.missing_as_wrong) for file in files}
@@ -103,16 +107,20 @@ def score_folder(args: ScoreArguments) -> Scored:
             "n_total": len(rows),
             "fingerprint": prints,
             "labels": None if strong is None else "votes" if args.votes else "rows",
+            "left_out": sorted(left_out[0]),
             "benchmark": benchmark.coverage() if benchmark else None,
-            "defects": list(benchmark.benchmark.defects) if benchmark else [],
+            "defects": _defects(benchmark.benchmark, rows) if benchmark else [],
         },
+        "unfinished": unfinished_runs(Path(args.predictions)),
         "comparisons": [asdict(pair) for pair in comparisons],
     }
     title = benchmark.label if benchmark else Path(args.dataset).name
+    if left_out[0] and not benchmark:
+        title += f" ({len(rows)} of {len(rows) + len(left_out[0])} rows)"
     page = results_page(title, results, markdown_table(scores, baselines), comparisons)
     if args.beside:
         page += "\n## Benchmarks\n\n" + benchmarks_table({title: results, **_beside(args.beside)})
-    return Scored(scores, baselines, results, page)
+    return Scored(title, scores, baselines, results, page)
 
 
 def export_folder(args: ScoreArguments) -> list[Path]:
@@ -227,22 +235,39 @@ def _run(file: Path, record: dict[str, Any], rows: Rows, prints: str, missing_as
     return run
 
 
-def _questions(args: ScoreArguments, left_out: Sequence[set[str]]) -> tuple[list[Row], BenchmarkRows | None]:
-    """The questions without their clips. Items of a benchmark that no run could hear are left out, and its label says so.
+def _questions(args: ScoreArguments, left_out: Sequence[AbstractSet[str]]) -> tuple[list[Row], BenchmarkRows | None]:
+    """The questions without their clips. Those that no run could hear are left out, and what is written says so.
 
     Raises:
-        ValueError: one run left out other items than another: their accuracies would not be over the same questions.
+        ValueError: one run left out other questions than another: their accuracies would not be over the same ones.
     """
     rows, benchmark = load_questions(args, check_audio=False)
+    some = frozenset.union(*left_out) - frozenset.intersection(*left_out)
+    if some:
+        raise ValueError(
+            f"{len(some)} items were left out for want of audio by some runs and answered by others: {named(some)}"
+        )
     if benchmark:
-        some = set.union(*left_out) - set.intersection(*left_out)
-        if some:
-            raise ValueError(
-                f"{len(some)} items were left out for want of audio by some runs and answered by others: {named(some)}"
-            )
         benchmark = without(benchmark, left_out[0])
         rows = benchmark.rows
-    return list(texts_of(rows)), benchmark
+    return [row for row in texts_of(rows) if row_key(row) not in left_out[0]], benchmark
+
+
+def _defects(benchmark: Benchmark, rows: Rows) -> list[str]:
+    """What a reader of the scores should know: what is known of the benchmark, and what these items show of its rule."""
+    found = list(benchmark.defects)
+    if repeated := items_with_repeated_options(rows.values()):
+        found.append(
+            f"{len(repeated)} items print an option twice, strictly either copy of the gold answer is right: "
+            + named(repeated)
+        )
+    if ambiguous := ambiguous_items(rows.values(), benchmark.rule, benchmark.submit):
+        wrong = sum(len(item.accepted) for item in ambiguous)
+        found.append(
+            f"the official rule accepts {wrong} wrong options on {len(ambiguous)} items: "
+            + named([item.row_key for item in ambiguous])
+        )
+    return found
 
 
 def _prompt_version(settings: Iterable[dict[str, Any] | None]) -> str:

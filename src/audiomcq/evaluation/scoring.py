@@ -11,7 +11,7 @@ import numpy as np
 
 from audiomcq.datasets import option_order, row_orders
 from audiomcq.evaluation.report import Estimate, Prediction, Scores, accuracy_of, gain_of, named, score
-from audiomcq.evaluation.statistics import mcnemar
+from audiomcq.evaluation.statistics import holm, mcnemar
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import to_answer
 
@@ -88,8 +88,12 @@ class Robustness:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same rows: b - a with its paired-bootstrap interval, and McNemar's exact p-value (not corrected for the
-    number of comparisons)."""
+    """Two models on the same rows: b - a with its paired-bootstrap interval, and McNemar's exact p-value.
+
+    Attributes:
+        p_value, strong_p_value: of this pair alone.
+        p_holm, strong_p_holm: corrected for the number of pairs that are compared, by Holm's method.
+    """
 
     a: str
     b: str
@@ -99,6 +103,8 @@ class Comparison:
     only_b: int
     strong_difference: Estimate | None
     strong_p_value: float | None
+    p_holm: float = 1.0
+    strong_p_holm: float | None = None
 
 
 def questions_by_key(rows: Iterable[Row]) -> Rows:
@@ -175,9 +181,13 @@ def score_run(
     """The figures of one model, and their break-down as plain data.
 
     Raises:
-        ValueError: the rows were not answered with audio.
+        ValueError: the rows were not answered with audio, or not all of them in any one order.
     """
     audio, silence = (run.answers.get((control, run.order)) for control in ("audio", "silence"))
+    if fewer := rows.keys() - audio.keys():
+        raise ValueError(
+            f"{len(fewer)} rows have too few options for the order {run.order}: {named(fewer)}; ask the given one too"
+        )
     scores = score(audio.values(), silence.values() if silence else None, strong)
     scores = replace(scores, n_missing=len(run.missing))
     if official:
@@ -225,8 +235,14 @@ def compare(runs: Mapping[str, Run], strong: AbstractSet[str] | None) -> list[Co
     """Every pair of models, in the order given."""
     correct = {name: run.correct() for name, run in runs.items()}
     names = list(runs)
-    return [
+    pairs = [
         _compare(a, b, correct[a], correct[b], strong) for index, a in enumerate(names) for b in names[index + 1 :]
+    ]
+    over_all = holm([pair.p_value for pair in pairs])
+    over_strong = holm([pair.strong_p_value for pair in pairs]) if strong else [None] * len(pairs)
+    return [
+        replace(pair, p_holm=p, strong_p_holm=p_strong)
+        for pair, p, p_strong in zip(pairs, over_all, over_strong, strict=True)
     ]
 
 
@@ -251,10 +267,8 @@ def _place(order: str) -> tuple[bool, str, int]:
 
 
 def _has_order(row: Row, order: str) -> bool:
-    """A row has as many turns as options: a further one would ask the same thing again."""
-    kind, _, number = order.partition("-")
     option_order(row, order)
-    return kind != "cyclic" or int(number) < len(row["choices"])
+    return order in row_orders(row, [order])
 
 
 def _read_again(row: Row, prediction: Prediction) -> Prediction:

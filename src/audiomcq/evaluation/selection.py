@@ -12,6 +12,7 @@ from audiomcq.evaluation.answering import AnswerArguments, answer_rows
 from audiomcq.evaluation.predictions import read_predictions
 from audiomcq.evaluation.report import Estimate, gain_of, markdown, percent
 from audiomcq.evaluation.scoring import Rows, Run, judge, questions_by_key, robustness
+from audiomcq.evaluation.tables import PARSED
 from audiomcq.examples import Row
 
 logger = logging.getLogger(__name__)
@@ -28,8 +29,8 @@ class SelectArguments(AnswerArguments):
 
     Parameters:
         controls: as for answering, but the clip alone unless told otherwise: picking needs no silence.
-        orders: as for answering, but all turns unless told otherwise, so that the gold answer stands in every place: with MMAU
-            test-mini this is MMAU-test-mini-4k.
+        orders: as for answering, but all turns unless told otherwise, so that the gold answer stands in every place once: with MMAU
+            test-mini this is MMAU-test-mini-4k (arXiv 2509.21060), 3,974 prompts with the v05.15.25 file.
     """
 
     run: str = field(default="", metadata={"help": "Folder of a training run, with its checkpoint-* folders."})
@@ -73,7 +74,12 @@ def select_checkpoint(args: SelectArguments, rows: Sequence[Row]) -> list[Candid
     """Answer the selection set with every checkpoint; returns them best first. What is answered already is not asked again.
 
     Of checkpoints that are equally good the earliest comes first.
+
+    Raises:
+        ValueError: there are no checkpoints, or they are not to hear the clips.
     """
+    if "audio" not in args.controls:
+        raise ValueError(f"controls {args.controls}: a checkpoint is picked by its answers with audio; add audio")
     questions = questions_by_key(texts_of(rows))
     answered = {}
     for folder in checkpoints(Path(args.run)):
@@ -106,6 +112,10 @@ def save_selection(candidates: Sequence[Candidate], rows: int, folder: Path) -> 
     best, warning = candidates[0], WARNING.format(n=rows)
     near = [each.name for each in candidates[1:] if each.behind_best.interval.high >= 0]
     logger.warning("best: %s, %s. %s", best.name, percent(best.accuracy), warning)
+    if best.parsed < PARSED:
+        logger.warning(
+            "%.1f %% of its answers choose an option: raise max_new_tokens, or train longer", 100 * best.parsed
+        )
     if near:
         logger.warning("no worse within 95 %%: %s", ", ".join(near))
     result = {"best": best.name, "not_distinguishable": near, "questions": rows, "warning": warning,

@@ -76,6 +76,19 @@ def mcnemar(a_correct: Sequence[bool], b_correct: Sequence[bool]) -> float:
     return min(1.0, 2 * _binomial_tail(min(only_a, only_b), only_a + only_b))
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number, in the order given: below 0.05 for all that may be called significant together.
+
+    Source: Holm 1979, Scandinavian Journal of Statistics 6(2).
+    """
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
 def binomial_at_least(k: int, n: int, p: float) -> float:
     """P(X >= k) for n draws that succeed with probability p. For a few draws: the coefficients overflow beyond a thousand."""
     return math.fsum(math.comb(n, right) * p**right * (1 - p) ** (n - right) for right in range(k, n + 1))

@@ -9,18 +9,23 @@ from audiomcq.evaluation.statistics import Interval
 
 Results = Mapping[str, Any]
 """A results file, or one model of it, as plain data."""
+PARSED = 0.9
+"""Share of answers that choose an option, below which a reader is warned; half of what is missing to 1 warns on silence."""
 
 
 def comparisons_table(comparisons: Sequence[Comparison]) -> str:
     """Pairs of models: difference in points with its paired-bootstrap interval, rows only one of them has right, McNemar's p."""
-    lines = [["a → b", "b - a", "only a", "only b", "p (McNemar)", "b - a, strong", "p, strong"]]
+    lines = [["a → b", "b - a", "only a", "only b", "p (Holm)", "b - a, strong", "p (Holm), strong"]]
     for pair in comparisons:
-        p_strong = "–" if pair.strong_p_value is None else f"{pair.strong_p_value:.2g}"
-        counts = [str(pair.only_a), str(pair.only_b), f"{pair.p_value:.2g}"]
+        p_strong = "–" if pair.strong_p_holm is None else f"{pair.strong_p_holm:.2g}"
+        counts = [str(pair.only_a), str(pair.only_b), f"{pair.p_holm:.2g}"]
         lines.append(
             [f"{pair.a} → {pair.b}", percent(pair.difference), *counts, percent(pair.strong_difference), p_strong]
         )
-    return markdown(lines)
+    return markdown(lines) + (
+        f"\nStrict accuracy. p: McNemar's exact test, corrected for the {len(comparisons)} pairs by Holm's method, each column by "
+        "itself. Intervals are those of each pair alone; uncorrected p-values stand in results.json.\n"
+    )
 
 
 def orders_table(models: Results) -> str:
@@ -36,11 +41,16 @@ def orders_table(models: Results) -> str:
 
 
 def group_table(models: Results, column: str) -> str:
-    """Accuracy of all models by one group: a line per value."""
+    """Accuracy of all models by one group, strict and, where there is one, official: a line per value."""
     values = {value: cell["n"] for model in models.values() for value, cell in model["groups"].get(column, {}).items()}
-    lines = [[column.replace("_", " "), "rows", *models]]
+    measures = {"strict": "accuracy"} | ({"official": "official"} if _have_official(models) else {})
+    lines = [[column.replace("_", " "), "rows", *(f"{model}, {title}" for model in models for title in measures)]]
     for value, n in sorted(values.items()):
-        cells = [percent(estimate(model["groups"][column][value]["accuracy"])) for model in models.values()]
+        cells = [
+            percent(estimate(model["groups"][column][value][name]))
+            for model in models.values()
+            for name in measures.values()
+        ]
         lines.append([value, str(n), *cells])
     return markdown(lines)
 
@@ -63,23 +73,79 @@ def positions_table(models: Results) -> str:
 def benchmarks_table(results: Mapping[str, Results]) -> str:
     """Several benchmarks in one table: a line per model; strict, official and strong accuracy of each (the paper's Table 5)."""
     models = list(dict.fromkeys(name for each in results.values() for name in each["models"]))
-    measures = ("accuracy", "official", "strong")
-    lines = [["model", *(f"{benchmark}, {measure}" for benchmark in results for measure in measures)]]
+    measures = {"strict": "accuracy", "official": "official", "strong": "strong"}
+    lines = [["model", *(f"{benchmark}, {title}" for benchmark in results for title in measures)]]
     for name in models:
         cells = [
             percent(estimate(each["models"].get(name, {}).get(measure)))
             for each in results.values()
-            for measure in measures
+            for measure in measures.values()
         ]
         lines.append([name, *cells])
     return markdown(lines)
+
+
+def caveats(results: Results) -> list[str]:
+    """What keeps the figures of a results file from being those of all questions, of all models, or of listening alone."""
+    questions, found = results["questions"], []
+    benchmark = questions["benchmark"]
+    if benchmark and not benchmark["complete"]:
+        known = "Not" if benchmark["n_published"] else "Not known to be"
+        found.append(
+            f"{known} a score of the whole benchmark: {benchmark['label']}; {benchmark['n_missing_audio']} items without audio and "
+            f"{benchmark['n_without_gold']} without their gold answer among the options were left out."
+        )
+    elif questions["left_out"]:
+        found.append(f"{len(questions['left_out'])} rows could not be heard and are left out of every figure.")
+    found += [
+        f"{name}: {model['n_missing']} of {model['n_total']} rows have no prediction and count as wrong."
+        for name, model in results["models"].items()
+        if model["n_missing"]
+    ]
+    for name, model in results["models"].items():
+        n, parsed, silent = model["n_total"], model["n_parsed"], model["n_parsed_silent"]
+        unparsed = n - parsed - model["n_missing"]
+        if unparsed > (1 - PARSED) * n:
+            found.append(
+                f"{name}: {unparsed} of {n} answers choose no option: its strict figures say as much about form as about listening."
+            )
+        if model["silent"] and parsed - silent > (1 - PARSED) / 2 * n:
+            found.append(
+                f"{name}: {parsed - silent} more answers choose no option on silence than with audio: up to "
+                f"{100 * (parsed - silent) / n:.1f} points of its audio gain may be form."
+            )
+    if results["unfinished"]:
+        found.append(f"Not scored, since not finished: {', '.join(results['unfinished'])}.")
+    return found
+
+
+def legend(results: Results) -> list[str]:
+    """How the first table is to be read."""
+    models, n_total = results["models"], results["questions"]["n_total"]
+    orders = ", ".join(sorted({model["order"] for model in models.values()}))
+    lines = [
+        f"Percent of {n_total} rows with 95 % intervals, options in the order {orders}, prompt {results['prompt_version']}. Strict: "
+        "the answer is one option's text, its letter or both; what is not parsed is wrong and stays in the denominator. strong, weak "
+        "and silent are strict too; silent: on silence; audio gain: strict - silent."
+    ]
+    if _have_official(models):
+        lines.append(
+            'Official: the benchmark\'s own rule, defects included, on what would be handed in; "of n": that rule left the other '
+            "items out of its denominator. The trivial baselines are strict."
+        )
+    return lines
+
+
+def _have_official(models: Results) -> bool:
+    return any(model["official"] for model in models.values())
 
 
 def results_page(title: str, results: Results, first: str, comparisons: Sequence[Comparison]) -> str:
     """The whole results file for reading. `first` is the table of scores and baselines."""
     models = results["models"]
     columns = dict.fromkeys(column for model in models.values() for column in model["groups"])
-    parts = [(None, first)]
+    before = "".join(f"> **{caveat}**\n\n" for caveat in caveats(results))
+    parts = [(None, before + first + "".join(f"\n{line}\n" for line in legend(results)))]
     if comparisons:
         parts.append(("Pairs of models", comparisons_table(comparisons)))
     if any(model["orders"] for model in models.values()):
