@@ -125,7 +125,16 @@ def train_stage(
             "dataset_commit": hub_commit(rows),
         }
         update_record(output, record)
-    trainer.accelerator.wait_for_everyone()  # else the others leave while the first still writes, and are reported as crashed
+    leave_together(trainer)
+
+
+def leave_together(trainer: Trainer) -> None:
+    """End the processes of a run: none before the first has written everything, and none that hangs while it leaves."""
+    # The wrapper's reducer must not be the last to hold the process group. Its destructor keeps the interpreter's lock while gloo
+    # (torch 2.13) joins its threads, one of which may be waiting for that lock.
+    trainer.model_wrapped = trainer.model
+    trainer.accelerator.free_memory()
+    trainer.accelerator.wait_for_everyone()  # else the first is left alone, and the others are reported as crashed
     trainer.accelerator.end_training()
 
 
