@@ -334,3 +334,23 @@ def test_a_dry_run_names_every_file_and_asks_the_hub_for_nothing(store: Hub, run
     assert "README.md" in sizes
     assert "training_args.bin" not in sizes
     assert len(store.requests) == before
+
+
+def test_an_adapter_on_top_of_a_published_adapter_is_refused_before_it_is_trained(
+    store: Hub, adapter: Path, rows_folder: Path, tmp_path: Path
+) -> None:
+    options = {"dataset": rows_folder, "model_name_or_path": "org/adapter", "output_dir": tmp_path / "second"}
+    push = {"push_to_hub": "true", "hub_model_id": "org/second", "paradigm": "single_stage"}
+    done = store.run(sft_command(**options, **LORA, **push), token=store.token, check=False)
+    assert "org/adapter is an adapter itself" in done.stderr
+    assert "export.py" in done.stderr
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_stage_on_top_of_a_published_adapter_names_the_adapters_own_commit(
+    store: Hub, adapter: Path, rows_folder: Path, tmp_path: Path
+) -> None:
+    options = {"dataset": rows_folder, "model_name_or_path": "org/adapter", "output_dir": tmp_path / "second"}
+    store.run(sft_command(**options, paradigm="single_stage"), token=store.token)
+    record = json.loads((tmp_path / "second" / "run.json").read_text())
+    assert record["model_commit"] == store.repo("model", "org/adapter").branches["main"]

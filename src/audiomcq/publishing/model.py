@@ -15,7 +15,7 @@ from accelerate import PartialState
 from transformers import AutoConfig
 
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
-from audiomcq.models import PROCESSOR_FILES
+from audiomcq.models import PROCESSOR_FILES, is_adapter
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, push_folder
 from audiomcq.publishing.model_card import (
     EVAL_FILE,
@@ -150,10 +150,17 @@ def _adapter_config(path: Path, base: Base, stages: int) -> bytes:
     Raises:
         ValueError: they cannot.
     """
-    if stages > 1 or not base.on_hub:
+    if stages > 1 or not base.on_hub or is_adapter(base.source, base.revision):
+        wrong = (
+            "an earlier stage"
+            if stages > 1
+            else f"an adapter itself, {base.name},"
+            if base.on_hub
+            else repr(base.name)
+        )
         raise ValueError(
-            f"{path.parent}: an adapter needs a base model on the Hub, this one has "
-            f"{'an earlier stage' if stages > 1 else base.name!r}; merge it with recipes/publish/export.py and publish that"
-            + ("" if stages > 1 else ", or name its place with --base_model")
+            f"{path.parent}: an adapter needs a base model on the Hub, this one has {wrong}; merge it with "
+            f"`python recipes/publish/export.py --folder {path.parent} --output_dir NEW_FOLDER` and publish that folder"
+            + (", or name its place with --base_model" if stages == 1 and not base.on_hub else "")
         )
     return json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": base.name}, indent=2).encode()
