@@ -309,7 +309,9 @@ def test_the_card_is_valid_and_filled_in_and_its_files_are_there(folder: Path) -
             sizes = {split["name"]: split["num_examples"] for split in infos[config["config_name"]]["splits"]}
             assert sizes[part["split"]] == counted
     assert head["license"] == ["cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0"]
-    tasks = yaml.safe_load((folder / "eval.yaml").read_text())["tasks"]
+    described = yaml.safe_load((folder / "eval.yaml").read_text())
+    assert "evaluation_framework" not in described, "the Hub knows none that asks questions about audio"
+    tasks = described["tasks"]
     tested = [c["config_name"] for c in head["configs"] if any(part["split"] == "test" for part in c["data_files"])]
     assert [(task["config"], task["split"]) for task in tasks] == [(name, "test") for name in tested]
 
@@ -395,7 +397,15 @@ def test_rows_without_votes_or_labels_are_published_too(labelled: Path, tmp_path
     ]
     head, _ = front_matter((out / "README.md").read_text())
     assert [config["config_name"] for config in head["configs"]] == ["all"]
-    assert "have no contribution labels" in (out / "README.md").read_text()
+    text = (out / "README.md").read_text()
+    assert "have no contribution labels" in text
+    assert (out / "eval.yaml").is_file()
+    # Votes alone label nothing, and are not what the snippet loads
+    voted = write_folder(arguments(labelled, tmp_path / "c"), {"train": bare}, votes_on(rows))
+    text = (voted / "README.md").read_text()
+    assert "config_name: votes" in text
+    assert 'load_dataset("org/listening", "all", split="train")' in text
+    assert not (voted / "eval.yaml").exists(), "what was trained on is no benchmark"
 
 
 def test_rows_whose_licence_forbids_it_are_refused_by_name_or_left_out(labelled: Path, tmp_path: Path) -> None:
@@ -429,6 +439,15 @@ def test_a_rows_own_licence_wins_over_the_table_of_sources(labelled: Path, tmp_p
     main = runpy.run_path(str(ROOT / "recipes" / "publish" / "dataset.py"))["main"]
     with pytest.raises(SystemExit, match=r"1 rows may not be published.*'research only' forbids.*sound_tones_3"):
         main(["--config", str(config), *options, "--output_dir", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize("who", ["None", "Todo Sonido S.L.", "A | B", "A\nB"])
+def test_people_may_be_called_as_they_like(labelled: Path, tmp_path: Path, who: str) -> None:
+    (tmp_path / "sources.csv").write_text(f'source_dataset,license,attribution,url\ntones,CC0,"{who}",\n')
+    args = arguments(labelled, tmp_path / "a", sources=[str(tmp_path / "sources.csv")], dry_run=True)
+    publish_dataset(args, load_from_disk(labelled / "data"), None)
+    (line,) = [line for line in (tmp_path / "a" / "README.md").read_text().splitlines() if "| CC0 |" in line]
+    assert re.split(r"(?<!\\)\|", line)[-2].strip().replace("\\|", "|") == " ".join(who.split())
 
 
 def test_rows_of_unknown_licence_are_refused(labelled: Path, tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ def render_card(
     everything = [row for part in rows.values() for row in part]
     report = report_on(splits, votes, text.rule) if votes else {}
     seconds = {digest: length for groups in clips.values() for group in groups for digest, length in group.items()}
-    config = configs["configs"][min(1, len(configs["configs"]) - 1)]
+    # The first after "all" that holds rows
+    config = next((c for c in configs["configs"] if c["config_name"] in ("strong", "weak")), configs["configs"][0])
     snippet = SNIPPET.format(
         repo_id=text.repo_id, config=config["config_name"], split=config["data_files"][0]["split"]
     )
@@ -280,4 +281,4 @@ def percent(part: int, whole: int) -> str:
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    return markdown([header, *lines]).rstrip()
+    return markdown([header, *([" ".join(cell.split()) for cell in line] for line in lines)]).rstrip()

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 CARD_FILE = "README.md"
 _CARDS = {"dataset": DatasetCard, "model": ModelCard, "space": SpaceCard}
-_PLACEHOLDER = re.compile(r"\$\{\w+\}|\{\{.*?\}\}|more information needed|\bTODO\b|\| None \|", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"\$\{\w+\}|\{\{.*?\}\}|(?i:more information needed)")
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{20,}\b")
 
 
