@@ -114,7 +114,7 @@ def test_clips_without_a_licence_and_models_of_this_machine_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="no licence is stated"):
         publish_space(SpaceArguments("org/app", output_dir=str(tmp_path / "a")), rows, APP)
-    with pytest.raises(ValueError, match="model '/my/model' is not of the form org/name"):
+    with pytest.raises(ValueError, match="model '/my/model' is not of the form owner/name"):
         publish_space(SpaceArguments("org/app", "/my/model", output_dir=str(tmp_path / "b")), rows, APP)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "thesis.txt").write_text("mine")

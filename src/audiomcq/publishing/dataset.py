@@ -24,7 +24,7 @@ from audiomcq.datasets import TERMS, split_by_clip
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
 from audiomcq.publishing import licences
 from audiomcq.publishing.dataset_card import CardText, render_card
-from audiomcq.publishing.hub import CARD_FILE, PlannedFile, push_folder
+from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +103,7 @@ def publish_dataset(
     Raises:
         ValueError: rows that must not be published, a clip in two splits, a row twice, votes on no row, or as `push_folder`.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", args.repo_id):
-        raise ValueError(f"repo_id {args.repo_id!r} is not of the form org/name")
+    check_repo_id(args.repo_id)
     write_folder(args, splits, votes, rule)
     patterns = [CARD_FILE, "eval.yaml", *(f"{name}/*" for name in (*FOLDERS, "votes"))]
     return push_folder(

@@ -35,6 +35,16 @@ def planned_files(folder: str | Path) -> list[PlannedFile]:
     return [PlannedFile(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)) for path in files]
 
 
+def check_repo_id(value: str, option: str = "repo_id") -> None:
+    """Refuse, before anything is written, what is no place on the Hub.
+
+    Raises:
+        ValueError: the value, under the option's name, is not owner/name.
+    """
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", value):
+        raise ValueError(f"{option} {value!r} is not of the form owner/name")
+
+
 def check_card(text: str, kind: str) -> None:
     """Refuse a card that the Hub would not read, or that is not filled in.
 

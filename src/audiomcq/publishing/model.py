@@ -16,12 +16,13 @@ from transformers import AutoConfig
 
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
 from audiomcq.models import PROCESSOR_FILES, is_adapter
-from audiomcq.publishing.hub import CARD_FILE, PlannedFile, push_folder
+from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
 from audiomcq.publishing.model_card import (
     EVAL_FILE,
     Base,
     base_licence,
     base_of,
+    data_languages,
     eval_results_file,
     model_card,
     read_evaluation,
@@ -50,6 +51,9 @@ class PublishModelArguments:
         default=None, metadata={"help": "Hub id of the base model, where the run had a local copy of it."}
     )
     license: str | None = field(default=None, metadata={"help": "Licence; left out, that of the base model's card."})
+    languages: list[str] = field(
+        default_factory=list, metadata={"help": "ISO 639 codes; left out, those that the cards of the data state."}
+    )
     results: str | None = field(default=None, metadata={"help": "results.json of recipes/evaluate/score.py."})
     results_model: str | None = field(
         default=None, metadata={"help": "The model's name in there; by default that of the folder."}
@@ -66,8 +70,9 @@ def model_files(args: PublishModelArguments) -> dict[str, Path | bytes]:
     Optimizer states, training arguments (a pickle) and the run's own records stay where they are.
 
     Raises:
-        ValueError: there are no weights, no finished run, or an adapter's base is not on the Hub.
+        ValueError: no owner/name to publish to, no weights, no finished run, or an adapter's base is not on the Hub.
     """
+    check_repo_id(args.repo_id)
     folder = Path(args.folder)
     records = run_records(folder)
     files: dict[str, Path | bytes] = {
@@ -100,6 +105,7 @@ def model_files(args: PublishModelArguments) -> dict[str, Path | bytes]:
         base,
         AutoConfig.from_pretrained(base.source if adapter.is_file() else folder).model_type,
         {"license": args.license} if args.license else base_licence(base),
+        args.languages or data_languages(records),
         adapter.is_file(),
         args.revision,
         evaluation,

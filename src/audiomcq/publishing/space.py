@@ -1,7 +1,6 @@
 """An app and a few rows to try it on -> a folder that runs as a Space on the Hub."""
 
 import json
-import re
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import audiomcq
 from audiomcq.audio import audio_bytes, describe, load_audio
 from audiomcq.examples import CONTRIBUTION, samples_key
 from audiomcq.publishing import licences
-from audiomcq.publishing.hub import CARD_FILE, PlannedFile, push_folder
+from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
 
 APP_FILES = (CARD_FILE, "app.py")
 SETTINGS_FILE = "app.yaml"
@@ -72,9 +71,8 @@ def publish_space(args: SpaceArguments, rows: Dataset, app: Path) -> list[Planne
     Raises:
         ValueError: the model is no Hub id, an example's licence does not allow giving it on, or as `push_folder`.
     """
-    for name in ("repo_id", "model"):
-        if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", value := getattr(args, name)):
-            raise ValueError(f"{name} {value!r} is not of the form org/name")
+    check_repo_id(args.repo_id)
+    check_repo_id(args.model, "model")
     write_space(args, rows, app)
     return push_folder(
         args.output_dir,
