@@ -512,7 +512,7 @@ def test_the_rule_is_read_from_beside_the_rows_and_labels_it_does_not_give_back_
     assert (rule, saved_rule(labelled)) == (Rule("all"), None)
     args = arguments(labelled, tmp_path / "a")
     text = (write_folder(args, rows, votes, rule) / "README.md").read_text()
-    assert "at least 3 of 3 voters choose the right option on `silence`." in text
+    assert "at least 3 of 3 voters choose the right option on `silence` (mode `generate`)." in text
     assert not re.search(r"gives back (\d+) of \1 labels", text)
     text = (write_folder(args, rows, votes, Rule("score", threshold=0.4)) / "README.md").read_text()
     assert "is at most 0.4" in text and "this rule gives back" in text and "Voters that guess" not in text
@@ -525,6 +525,19 @@ def test_votes_under_other_controls_and_modes_are_shown_and_not_counted(labelled
     text = (write_folder(arguments(labelled, tmp_path / "a"), rows, [*votes, *others]) / "README.md").read_text()
     assert "this rule gives back 10 of 10 labels" in text
     assert text.count("| `voter3` |") == 1 + len(OTHERS)
+
+
+def test_labels_by_another_rule_than_the_published_need_it_beside_the_rows(labelled: Path, tmp_path: Path) -> None:
+    rows = {"train": load_from_disk(labelled / "data")["train"]}
+    votes = [{**vote, "mode": "likelihood"} for vote in votes_on(rows["train"])]
+    with pytest.raises(
+        ValueError, match=r"no split\.json.*silence.*generate.*contribution_filter/split\.py.*labels_from"
+    ):
+        write_folder(arguments(labelled, tmp_path / "a"), rows, votes)
+    text = (
+        write_folder(arguments(labelled, tmp_path / "b"), rows, votes, Rule(mode="likelihood")) / "README.md"
+    ).read_text()
+    assert "on `silence` (mode `likelihood`)" in text
 
 
 def test_a_voter_asked_in_several_orders_is_right_when_more_than_half_are(labelled: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pyarrow import parquet
 from tqdm.auto import tqdm
 
 from audiomcq.audio import audio_bytes, audio_seconds
-from audiomcq.contribution.split import Rule
+from audiomcq.contribution.split import SPLIT_FILE, Rule
 from audiomcq.contribution.votes import VOTE_FEATURES
 from audiomcq.datasets import TERMS, split_by_clip
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
@@ -139,6 +139,9 @@ def write_folder(
     if len(set(keys)) < len(keys):
         twice = Counter(keys).most_common(1)[0][0]
         raise ValueError(f"the row {twice} is there twice; keys must be unique over all splits")
+    records = publishable_votes(votes, set(keys)) if votes is not None else []
+    if records and rule is None:
+        _check_published_rule(args.dataset, records)
     names: dict[str, str] = {}
     parts = [
         write_part(folder, label or "unlabelled", split, chosen, names, args.max_shard_bytes)
@@ -147,7 +150,6 @@ def write_folder(
         if len(chosen := _with_label(rows, label))
     ]
     check_clips(parts)
-    records = publishable_votes(votes, set(keys)) if votes is not None else []
     if records:
         _write_parquet(folder / "votes" / "train-00000-of-00001.parquet", [records], VOTE_FEATURES)
     configs = make_configs(folder, parts, records)
@@ -258,6 +260,21 @@ def publishable_votes(votes: Iterable[Mapping[str, Any]], keys: set[str]) -> lis
             voter=public[record["voter"]], order=record["order"] or "given", mode=record["mode"] or "generate"
         )
     return sorted(records, key=lambda r: (r["row_key"], r["voter"], r["control"], r["order"], r["mode"]))
+
+
+def _check_published_rule(dataset: str, votes: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse votes that the labels cannot be from, where nothing says by which rule they are.
+
+    Raises:
+        ValueError: no vote is of the published rule's control and mode.
+    """
+    rule = Rule()
+    if not any((vote["control"], vote["mode"]) == (rule.control, rule.mode) for vote in votes):
+        raise ValueError(
+            f"{dataset} has no {SPLIT_FILE}, which says how votes became labels, and no vote is on {rule.control} in mode "
+            f"{rule.mode}, as the published rule has it: label the rows with recipes/contribution_filter/split.py and publish its "
+            "output, or leave the votes out (votes: null) and say in labels_from how the labels came about"
+        )
 
 
 def public_name(voter: str) -> str:

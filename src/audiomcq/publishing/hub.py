@@ -83,6 +83,7 @@ def push_folder(
 
     Args:
         kind: "dataset", "model" or "space" (whose card names its sdk).
+        private: of a new repository; False leaves it to the owner's settings.
         revision: branch; made where it is not there.
         delete_patterns: files of the repository that go when they are not in the folder.
         dry_run: only say what would be uploaded; the Hub is not asked anything.
@@ -102,7 +103,8 @@ def push_folder(
     api = HfApi()
     _CARDS[kind](text).validate(repo_type=kind)
     sdk = _CARDS[kind](text).data.get("sdk") if kind == "space" else None
-    api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk)
+    # None: an organisation may have new repositories private
+    api.create_repo(repo_id, repo_type=kind, private=private or None, exist_ok=True, space_sdk=sdk)
     if private and not api.repo_info(repo_id, repo_type=kind).private:
         raise ValueError(f"{repo_id} exists and is public: make it private on the Hub first, or set private: false")
     if revision:

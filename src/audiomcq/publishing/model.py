@@ -6,6 +6,7 @@ as it is: files that are already there are not sent again.
 
 import json
 import logging
+import shlex
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -144,10 +145,12 @@ def push_run(args: AudioSFTConfig | AudioGRPOConfig) -> None:
     """What a training recipe ends with: where its options say `push_to_hub`, publish what it saved."""
     if not (args.push_to_hub and PartialState().is_main_process):
         return
-    repo_id = args.hub_model_id or Path(args.output_dir).resolve().name
-    logger.info("publishing to %s; if this stops: recipes/publish/model.py --folder %s", repo_id, args.output_dir)
+    push = PublishModelArguments(args.output_dir, args.hub_model_id, args.hub_revision, bool(args.hub_private_repo))
+    options = {"folder": push.folder, "repo_id": push.repo_id, "revision": push.revision, "private": push.private}
+    again = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value)
+    logger.info("publishing to %s; if this stops: python recipes/publish/model.py %s", push.repo_id, again)
     with clear_errors():
-        publish_model(PublishModelArguments(args.output_dir, repo_id, args.hub_revision, bool(args.hub_private_repo)))
+        publish_model(push)
 
 
 def _adapter_config(path: Path, base: Base, stages: int) -> bytes:
