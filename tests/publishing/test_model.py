@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -316,6 +317,23 @@ def test_an_interrupted_push_is_repeated_and_a_finished_one_changes_nothing(stor
     assert ".eval_results/audiomcq.yaml" in files
     assert 'revision="sft"' in files["README.md"].decode()
     assert set(store.files("model", "org/again")) == {".gitattributes"}
+
+
+def test_a_run_whose_push_fails_ends_with_the_line_that_publishes_it(
+    store: Hub, run: Path, rows_folder: Path, tmp_path: Path
+) -> None:
+    options = {"dataset": rows_folder, "model_name_or_path": "org/base", "output_dir": tmp_path / "my run"}
+    push = {"push_to_hub": "true", "hub_model_id": "org/stopped", "hub_revision": "sft", "hub_private_repo": "true"}
+    store.fail("POST /api/models/org/stopped/commit/sft", status=403)
+    stopped = store.run(sft_command(**options, **push), token=store.token, check=False)
+    assert stopped.returncode == 1 and "Traceback" not in stopped.stderr
+    message, line = stopped.stderr.splitlines()[-2:]
+    assert "Make sure your token has the correct permissions" in message
+    assert set(store.files("model", "org/stopped", "sft")) == {".gitattributes"}
+    script, *words = shlex.split(line.partition("python ")[2])
+    store.run([str(ROOT / script), *words], token=store.token)
+    assert set(store.files("model", "org/stopped", "sft")) == set(store.files("model", "org/w2s-sft"))
+    assert store.repo("model", "org/stopped").private
 
 
 def test_a_new_push_removes_the_weights_and_pickles_of_an_earlier_one_and_nothing_else(

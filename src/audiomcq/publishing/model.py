@@ -29,7 +29,6 @@ from audiomcq.publishing.model_card import (
     read_evaluation,
     run_records,
 )
-from audiomcq.run import clear_errors
 
 logger = logging.getLogger(__name__)
 
@@ -142,15 +141,24 @@ def publish_model(args: PublishModelArguments) -> list[PlannedFile]:
 
 
 def push_run(args: AudioSFTConfig | AudioGRPOConfig) -> None:
-    """What a training recipe ends with: where its options say `push_to_hub`, publish what it saved."""
+    """What a training recipe ends with: where its options say `push_to_hub`, publish what it saved.
+
+    Raises:
+        SystemExit: it was not published; with the line that does it.
+    """
     if not (args.push_to_hub and PartialState().is_main_process):
         return
     push = PublishModelArguments(args.output_dir, args.hub_model_id, args.hub_revision, bool(args.hub_private_repo))
     options = {"folder": push.folder, "repo_id": push.repo_id, "revision": push.revision, "private": push.private}
     again = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value)
-    logger.info("publishing to %s; if this stops: python recipes/publish/model.py %s", push.repo_id, again)
-    with clear_errors():
+    try:
         publish_model(push)
+    except Exception as error:  # whatever the Hub, the network or the card had against it: training is not lost
+        logger.debug("traceback", exc_info=True)
+        raise SystemExit(
+            f"error: {push.folder} is trained and saved, but not published: {error}\n"
+            f"Publish it with: python recipes/publish/model.py {again}"
+        ) from None
 
 
 def _adapter_config(path: Path, base: Base, stages: int) -> bytes:
