@@ -84,6 +84,7 @@ def test_the_folder_holds_all_that_a_space_needs(space: Path, rows: Dataset) -> 
     needed = (space / "requirements.txt").read_text().splitlines()
     assert {"torch>=2.13", "transformers<5.24,>=5.23"} <= set(needed)
     assert not [line for line in needed if "extra" in line or "gradio" in line]
+    assert [line for line in needed if line.startswith("peft>=")], "the model may be an adapter"
     source = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")}
     assert {path.relative_to(space).as_posix() for path in (space / "audiomcq").rglob("*.*")} == source
     examples = load_rows(space / "examples")

@@ -97,7 +97,10 @@ def write_space(args: SpaceArguments, rows: Dataset, app: Path) -> Path:
     shutil.copyfile(app / "app.py", folder / "app.py")
     (folder / SETTINGS_FILE).write_text(f"model: {args.model}\ndataset: {EXAMPLES}\n", encoding="utf-8")
     # gradio is not among them: the Hub installs it itself, in the version that the card names
-    needed = [line for line in requires("audiomcq") or [] if "extra ==" not in line]
+    wanted = [
+        line for line in requires("audiomcq") or [] if "extra ==" not in line or line.endswith('extra == "peft"')
+    ]
+    needed = [line.partition(";")[0].strip() for line in wanted]  # peft: the model may be an adapter
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in needed), encoding="utf-8")
     card = SpaceCard((app / CARD_FILE).read_text(encoding="utf-8"))
     card.data.title, card.data.models = args.title, [args.model]
