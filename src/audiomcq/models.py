@@ -140,7 +140,7 @@ class LALM:
         placeholder_ids: token ids that stand for audio, image or video; never to be sampled.
         plain: whether `family.architecture` loads these weights from `source` alone; not so from a full Omni checkpoint, an
             adapter, or a revision.
-        commit: of the base model on the Hub; None for a local folder.
+        commit: of `source` on the Hub; None for a local folder.
     """
 
     model: PreTrainedModel
@@ -183,7 +183,7 @@ def load_lalm(
         base = load_lalm(
             adapted["base_model_name_or_path"], adapted.get("revision"), dtype, attn_implementation, device
         )
-        return _merge_adapter(base, source, revision)
+        return _merge_adapter(base, source, revision, _commit(source, adapter))
     if config.model_type not in FAMILIES:
         raise ValueError(f"{source}: model type {config.model_type!r} is unknown; known: {', '.join(FAMILIES)}")
     family = FAMILIES[config.model_type]
@@ -203,19 +203,31 @@ def load_lalm(
         model.to(device)
     plain = config.architectures == [family.architecture] and revision is None
     processor = load_processor(source, revision)
-    commit = extract_commit_hash(cached_file(source, "config.json", revision=revision), None)
-    commit = None if Path(source).is_dir() else commit
+    commit = _commit(source, cached_file(source, "config.json", revision=revision))
     return LALM(model, processor, family, source, placeholder_ids(model.config), plain, commit)
 
 
-def _merge_adapter(lalm: LALM, source: str, revision: str | None) -> LALM:
+def is_adapter(source: str | Path, revision: str | None = None) -> bool:
+    """Whether a folder or Hub id holds a LoRA adapter and no weights of its own; False where nothing is there."""
+    try:
+        return find_adapter_config_file(str(source), revision=revision) is not None
+    except (OSError, ValueError):
+        return False
+
+
+def _commit(source: str, file: str) -> str | None:
+    """The commit on the Hub that a file of a checkpoint was read from; None for a folder."""
+    return None if Path(source).is_dir() else extract_commit_hash(file, None)
+
+
+def _merge_adapter(lalm: LALM, source: str, revision: str | None, commit: str | None) -> LALM:
     """The base model with a LoRA adapter merged in, so that a next stage or an evaluation sees plain weights."""
     from peft import PeftModel
 
     lalm.model = PeftModel.from_pretrained(lalm.model, source, revision=revision or "main").merge_and_unload()
     # The name that an adapter trained on top of this one keeps as that of its base.
     lalm.model.name_or_path = lalm.model.config._name_or_path = source
-    lalm.source, lalm.plain = source, False
+    lalm.source, lalm.plain, lalm.commit = source, False, commit
     return lalm
 
 

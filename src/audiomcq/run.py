@@ -27,7 +27,7 @@ from audiomcq.answers import is_correct, parse_answer
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
 from audiomcq.datasets import ShuffleByEpoch, load_rows, stage_rows
 from audiomcq.examples import CONTRIBUTION, row_key
-from audiomcq.models import count_trainable, load_lalm, restore_weights
+from audiomcq.models import count_trainable, is_adapter, load_lalm, restore_weights
 from audiomcq.prompts import PROMPT_VERSION, answer_target
 
 logger = logging.getLogger(__name__)
@@ -177,13 +177,19 @@ def check_push(args: AudioSFTConfig | AudioGRPOConfig, model: ModelConfig) -> No
     """Refuse now, and not after training, to push an adapter whose base nobody else can load.
 
     Raises:
-        ValueError: a LoRA run with `push_to_hub` starts from a local folder, such as that of an earlier stage.
+        ValueError: a LoRA run with `push_to_hub` starts from a local folder, such as that of an earlier stage, or from an adapter.
     """
+    if not (args.push_to_hub and model.use_peft):
+        return
     base = model.model_name_or_path or ""
-    if args.push_to_hub and model.use_peft and Path(base).is_dir():
+    wrong = (
+        "a folder" if Path(base).is_dir() else "an adapter itself" if is_adapter(base, model.model_revision) else ""
+    )
+    if wrong:
         raise ValueError(
-            f"push_to_hub: a LoRA adapter needs a base model on the Hub, {base} is a folder; leave push_to_hub out, merge with "
-            "recipes/publish/export.py when the run has finished, then publish that with recipes/publish/model.py"
+            f"push_to_hub: a LoRA adapter needs a base model on the Hub, {base} is {wrong}; leave push_to_hub out and, when the run "
+            f"has finished, merge it with `python recipes/publish/export.py --folder {args.output_dir} --output_dir NEW_FOLDER` and "
+            "publish it with `python recipes/publish/model.py --folder NEW_FOLDER --repo_id OWNER/NAME`"
         )
 
 

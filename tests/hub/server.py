@@ -9,7 +9,7 @@ HF_HOME are read when huggingface_hub is imported):
         hub.flip_byte("model", "org/model", "model.safetensors", 1000)
         hub.requests                                        # ["POST /api/repos/create", ...]
         hub.fail("POST .*/commit/.*", status=503)           # the next such request fails
-        hub.environment(token=None, xet=False, home=path)   # what a client process needs, for subprocess.run(env=...)
+        hub.environment(token=None, xet=False, home=path)   # what a client process needs, for processes.run(env=...)
 
 In the pytest process itself no environment is needed where an endpoint can be given: `HfApi(endpoint=hub.url, token=hub.token)`.
 
@@ -37,6 +37,7 @@ from urllib.parse import parse_qs, urlsplit
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import processes
 from hub.api import Call, answer
 from hub.store import HubError, Repo, Store, User
 from hub.xet import XetStore
@@ -118,12 +119,11 @@ class Hub(ThreadingHTTPServer):
         """Run Python code, or [script, argument, ...], as a client in a fresh process with an empty home.
 
         Raises:
-            AssertionError: it failed; with its output. Not with `check` off.
+            AssertionError: it failed, with its output (not with `check` off), or it did not end.
         """
         home = home or self.root / f"home{len(list(self.root.glob('home*')))}"
         command = [sys.executable, *(["-c", script] if isinstance(script, str) else script)]
-        environment = self.environment(token, home, xet)
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = processes.run(command, env=self.environment(token, home, xet))
         assert not check or done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

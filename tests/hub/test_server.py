@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow
 import pytest
 
+import processes
 from hub.cards import card_problems
 from hub.server import Hub
 from hub.xet import GROUPED_LZ4, LZ4, expand
@@ -35,7 +36,7 @@ def ask(
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read()
@@ -205,11 +206,8 @@ def test_stock_clients_upload_and_download(hub: Hub, tmp_path: Path, xet: bool) 
 
 def test_the_server_runs_as_a_process(tmp_path: Path) -> None:
     script = Path(__file__).parent / "server.py"
-    command = [sys.executable, str(script), "--root", str(tmp_path), "--user", "eve:hf_eve:lab"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            url = process.stdout.readline().strip()
-            request = urllib.request.Request(f"{url}/api/whoami-v2", headers={"Authorization": "Bearer hf_eve"})
-            assert json.load(urllib.request.urlopen(request))["orgs"][0]["name"] == "lab"
-        finally:
-            process.terminate()
+    command = [sys.executable, script, "--root", tmp_path, "--user", "eve:hf_eve:lab"]
+    with processes.killed_after(60, ()), processes.running(command, stdout=subprocess.PIPE) as process:
+        url = process.stdout.readline().strip()
+        request = urllib.request.Request(f"{url}/api/whoami-v2", headers={"Authorization": "Bearer hf_eve"})
+        assert json.load(urllib.request.urlopen(request, timeout=60))["orgs"][0]["name"] == "lab"

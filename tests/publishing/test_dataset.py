@@ -309,7 +309,9 @@ def test_the_card_is_valid_and_filled_in_and_its_files_are_there(folder: Path) -
             sizes = {split["name"]: split["num_examples"] for split in infos[config["config_name"]]["splits"]}
             assert sizes[part["split"]] == counted
     assert head["license"] == ["cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0"]
-    tasks = yaml.safe_load((folder / "eval.yaml").read_text())["tasks"]
+    described = yaml.safe_load((folder / "eval.yaml").read_text())
+    assert "evaluation_framework" not in described, "the Hub knows none that asks questions about audio"
+    tasks = described["tasks"]
     tested = [c["config_name"] for c in head["configs"] if any(part["split"] == "test" for part in c["data_files"])]
     assert [(task["config"], task["split"]) for task in tasks] == [(name, "test") for name in tested]
 
@@ -395,7 +397,15 @@ def test_rows_without_votes_or_labels_are_published_too(labelled: Path, tmp_path
     ]
     head, _ = front_matter((out / "README.md").read_text())
     assert [config["config_name"] for config in head["configs"]] == ["all"]
-    assert "have no contribution labels" in (out / "README.md").read_text()
+    text = (out / "README.md").read_text()
+    assert "have no contribution labels" in text
+    assert (out / "eval.yaml").is_file()
+    # Votes alone label nothing, and are not what the snippet loads
+    voted = write_folder(arguments(labelled, tmp_path / "c"), {"train": bare}, votes_on(rows))
+    text = (voted / "README.md").read_text()
+    assert "config_name: votes" in text
+    assert 'load_dataset("org/listening", "all", split="train")' in text
+    assert not (voted / "eval.yaml").exists(), "what was trained on is no benchmark"
 
 
 def test_rows_whose_licence_forbids_it_are_refused_by_name_or_left_out(labelled: Path, tmp_path: Path) -> None:
@@ -429,6 +439,15 @@ def test_a_rows_own_licence_wins_over_the_table_of_sources(labelled: Path, tmp_p
     main = runpy.run_path(str(ROOT / "recipes" / "publish" / "dataset.py"))["main"]
     with pytest.raises(SystemExit, match=r"1 rows may not be published.*'research only' forbids.*sound_tones_3"):
         main(["--config", str(config), *options, "--output_dir", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize("who", ["None", "Todo Sonido S.L.", "A | B", "A\nB"])
+def test_people_may_be_called_as_they_like(labelled: Path, tmp_path: Path, who: str) -> None:
+    (tmp_path / "sources.csv").write_text(f'source_dataset,license,attribution,url\ntones,CC0,"{who}",\n')
+    args = arguments(labelled, tmp_path / "a", sources=[str(tmp_path / "sources.csv")], dry_run=True)
+    publish_dataset(args, load_from_disk(labelled / "data"), None)
+    (line,) = [line for line in (tmp_path / "a" / "README.md").read_text().splitlines() if "| CC0 |" in line]
+    assert re.split(r"(?<!\\)\|", line)[-2].strip().replace("\\|", "|") == " ".join(who.split())
 
 
 def test_rows_of_unknown_licence_are_refused(labelled: Path, tmp_path: Path) -> None:
@@ -493,7 +512,7 @@ def test_the_rule_is_read_from_beside_the_rows_and_labels_it_does_not_give_back_
     assert (rule, saved_rule(labelled)) == (Rule("all"), None)
     args = arguments(labelled, tmp_path / "a")
     text = (write_folder(args, rows, votes, rule) / "README.md").read_text()
-    assert "at least 3 of 3 voters choose the right option on `silence`." in text
+    assert "at least 3 of 3 voters choose the right option on `silence` (mode `generate`)." in text
     assert not re.search(r"gives back (\d+) of \1 labels", text)
     text = (write_folder(args, rows, votes, Rule("score", threshold=0.4)) / "README.md").read_text()
     assert "is at most 0.4" in text and "this rule gives back" in text and "Voters that guess" not in text
@@ -506,6 +525,19 @@ def test_votes_under_other_controls_and_modes_are_shown_and_not_counted(labelled
     text = (write_folder(arguments(labelled, tmp_path / "a"), rows, [*votes, *others]) / "README.md").read_text()
     assert "this rule gives back 10 of 10 labels" in text
     assert text.count("| `voter3` |") == 1 + len(OTHERS)
+
+
+def test_labels_by_another_rule_than_the_published_need_it_beside_the_rows(labelled: Path, tmp_path: Path) -> None:
+    rows = {"train": load_from_disk(labelled / "data")["train"]}
+    votes = [{**vote, "mode": "likelihood"} for vote in votes_on(rows["train"])]
+    with pytest.raises(
+        ValueError, match=r"no split\.json.*silence.*generate.*contribution_filter/split\.py.*labels_from"
+    ):
+        write_folder(arguments(labelled, tmp_path / "a"), rows, votes)
+    text = (
+        write_folder(arguments(labelled, tmp_path / "b"), rows, votes, Rule(mode="likelihood")) / "README.md"
+    ).read_text()
+    assert "on `silence` (mode `likelihood`)" in text
 
 
 def test_a_voter_asked_in_several_orders_is_right_when_more_than_half_are(labelled: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -318,6 +319,23 @@ def test_an_interrupted_push_is_repeated_and_a_finished_one_changes_nothing(stor
     assert set(store.files("model", "org/again")) == {".gitattributes"}
 
 
+def test_a_run_whose_push_fails_ends_with_the_line_that_publishes_it(
+    store: Hub, run: Path, rows_folder: Path, tmp_path: Path
+) -> None:
+    options = {"dataset": rows_folder, "model_name_or_path": "org/base", "output_dir": tmp_path / "my run"}
+    push = {"push_to_hub": "true", "hub_model_id": "org/stopped", "hub_revision": "sft", "hub_private_repo": "true"}
+    store.fail("POST /api/models/org/stopped/commit/sft", status=403)
+    stopped = store.run(sft_command(**options, **push), token=store.token, check=False)
+    assert stopped.returncode == 1 and "Traceback" not in stopped.stderr
+    message, line = stopped.stderr.splitlines()[-2:]
+    assert "Make sure your token has the correct permissions" in message
+    assert set(store.files("model", "org/stopped", "sft")) == {".gitattributes"}
+    script, *words = shlex.split(line.partition("python ")[2])
+    store.run([str(ROOT / script), *words], token=store.token)
+    assert set(store.files("model", "org/stopped", "sft")) == set(store.files("model", "org/w2s-sft"))
+    assert store.repo("model", "org/stopped").private
+
+
 def test_a_new_push_removes_the_weights_and_pickles_of_an_earlier_one_and_nothing_else(
     store: Hub, more: list[str]
 ) -> None:
@@ -334,3 +352,23 @@ def test_a_dry_run_names_every_file_and_asks_the_hub_for_nothing(store: Hub, run
     assert "README.md" in sizes
     assert "training_args.bin" not in sizes
     assert len(store.requests) == before
+
+
+def test_an_adapter_on_top_of_a_published_adapter_is_refused_before_it_is_trained(
+    store: Hub, adapter: Path, rows_folder: Path, tmp_path: Path
+) -> None:
+    options = {"dataset": rows_folder, "model_name_or_path": "org/adapter", "output_dir": tmp_path / "second"}
+    push = {"push_to_hub": "true", "hub_model_id": "org/second", "paradigm": "single_stage"}
+    done = store.run(sft_command(**options, **LORA, **push), token=store.token, check=False)
+    assert "org/adapter is an adapter itself" in done.stderr
+    assert "export.py" in done.stderr
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_stage_on_top_of_a_published_adapter_names_the_adapters_own_commit(
+    store: Hub, adapter: Path, rows_folder: Path, tmp_path: Path
+) -> None:
+    options = {"dataset": rows_folder, "model_name_or_path": "org/adapter", "output_dir": tmp_path / "second"}
+    store.run(sft_command(**options, paradigm="single_stage"), token=store.token)
+    record = json.loads((tmp_path / "second" / "run.json").read_text())
+    assert record["model_commit"] == store.repo("model", "org/adapter").branches["main"]

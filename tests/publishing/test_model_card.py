@@ -124,6 +124,8 @@ def test_the_card_passes_the_hubs_rules_and_leaves_nothing_open(measured) -> Non
     open_ends = (r"\{\{|\{%|\}\}", "(?i)more information", "TODO", "(?i)undefined", r"\bNone\b", "licence: license")
     assert not [pattern for pattern in open_ends if re.search(pattern, card)]
     assert SYSTEM_PROMPT in card
+    for link in ("https://arxiv.org/abs/2509.21060", "https://huggingface.co/inclusionAI/AudioMCQ-Weak-To-Strong"):
+        assert f"({link})" in card
     assert f"```text\n{QUESTION_TEMPLATE}\n```" in card
     data = ModelCard(card).data
     assert (data.library_name, data.pipeline_tag, data.license) == ("transformers", "audio-text-to-text", "mit")
@@ -155,9 +157,22 @@ def test_the_licence_is_that_of_the_base_models_card(two_stages: Path, model_fol
     assert (data.license, data.license_name, data.license_link) == ("other", "tiny-1", "LICENSE")
 
 
+def test_the_languages_are_those_of_the_datas_card_or_the_publishers_own(two_stages: Path, rows_folder: Path) -> None:
+    readme = rows_folder / "README.md"
+    readme.write_text("---\nlanguage: [pt, de]\n---\n")
+    try:
+        stated = card_of(options(two_stages))
+        own = card_of(options(two_stages, languages=["fr"]))
+    finally:
+        readme.unlink()
+    assert [stated.data.language, own.data.language] == [["de", "pt"], ["fr"]]
+    assert card_of(options(two_stages)).data.language is None
+    assert card_problems("model", str(stated)) == ([], [])
+
+
 def test_the_card_of_a_whole_model_says_that_its_talker_is_the_base_models(two_stages: Path) -> None:
     records = run_records(two_stages)
-    card = model_card("org/whole", records, base_of(records, "org/base"), "qwen2_5_omni", {"license": "mit"})
+    card = model_card("org/whole", records, base_of(records, "org/base"), "qwen2_5_omni", {"license": "mit"}, [])
     assert card.data.pipeline_tag == "any-to-any"
     assert "Talker and vocoder are those of the base model, byte for byte; speech output" in card.text
     assert card_problems("model", str(card)) == ([], [])
@@ -214,9 +229,10 @@ def test_an_adapter_that_could_not_be_pushed_afterwards_is_not_trained(
     [
         ({"results_model": "missing"}, "has no model 'missing'; it has grpo, another"),
         ({"evaluated_on": None}, "give --evaluated_on"),
+        ({"repo_id": "model"}, "repo_id 'model' is not of the form owner/name"),
     ],
 )
-def test_results_that_do_not_belong_to_the_model_are_refused(
+def test_results_that_do_not_belong_to_the_model_and_a_place_that_is_none_are_refused(
     two_stages: Path, tmp_path: Path, changes: dict, says: str
 ) -> None:
     arguments = {"results": str(write_results(tmp_path, "grpo")), "evaluated_on": "org/tones", **changes}

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
+import processes
 from audiomcq.models import load_lalm
 from audiomcq.publishing.export import export_full
 from audiomcq.run import RUN_FILE
@@ -163,7 +163,8 @@ def test_a_merged_adapter_is_a_plain_checkpoint_with_the_adapters_weights(model_
     for file in base.processor.source_files:
         shutil.copyfile(file, tmp_path / "adapter" / file.name)
     command = [RECIPE, "--folder", tmp_path / "adapter", "--dtype", "float32", "--output_dir", tmp_path / "merged"]
-    subprocess.run([sys.executable, *map(str, command)], check=True, capture_output=True)
+    done = processes.run([sys.executable, *command])
+    assert done.returncode == 0, done.stderr
     model, info = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
         tmp_path / "merged", output_loading_info=True
     )
@@ -198,8 +199,8 @@ def test_what_two_processes_save_under_zero_3_loads_with_no_missing_key(
         *(recipe / "sft.py", "--config", recipe / "tiny" / "sft.yaml"),
         *(word for name, value in options.items() for word in (f"--{name}", value)),
     ]
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
-    subprocess.run([*map(str, command)], env=environment, check=True, capture_output=True)
+    done = processes.run(command, env={**os.environ, "DS_ACCELERATOR": "cpu"})
+    assert done.returncode == 0, done.stderr
     kind = Qwen2_5OmniThinkerForConditionalGeneration
     model, info = kind.from_pretrained(tmp_path / "run", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]

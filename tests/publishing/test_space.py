@@ -4,7 +4,6 @@ import os
 import runpy
 import shutil
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
@@ -12,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from datasets import Dataset
 from huggingface_hub import SpaceCard
 
+import processes
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.ask import HEARD, ask, in_words
 from audiomcq.datasets import load_rows
@@ -83,6 +84,7 @@ def test_the_folder_holds_all_that_a_space_needs(space: Path, rows: Dataset) -> 
     needed = (space / "requirements.txt").read_text().splitlines()
     assert {"torch>=2.13", "transformers<5.24,>=5.23"} <= set(needed)
     assert not [line for line in needed if "extra" in line or "gradio" in line]
+    assert [line for line in needed if line.startswith("peft>=")], "the model may be an adapter"
     source = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")}
     assert {path.relative_to(space).as_posix() for path in (space / "audiomcq").rglob("*.*")} == source
     examples = load_rows(space / "examples")
@@ -113,7 +115,7 @@ def test_clips_without_a_licence_and_models_of_this_machine_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="no licence is stated"):
         publish_space(SpaceArguments("org/app", output_dir=str(tmp_path / "a")), rows, APP)
-    with pytest.raises(ValueError, match="model '/my/model' is not of the form org/name"):
+    with pytest.raises(ValueError, match="model '/my/model' is not of the form owner/name"):
         publish_space(SpaceArguments("org/app", "/my/model", output_dir=str(tmp_path / "b")), rows, APP)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "thesis.txt").write_text("mine")
@@ -155,10 +157,15 @@ def browser() -> Iterator[Any]:
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
+    spared = psutil.Process().children()
+    with processes.killed_after(120, spared):
+        driver = playwright.sync_playwright().start()
         running = driver.chromium.launch(executable_path=found, args=CHROMIUM)
-        yield running
+    yield running
+    # Neither has a time-out of its own
+    with processes.killed_after(60, spared):
         running.close()
+        driver.stop()
 
 
 @pytest.fixture(scope="module")
@@ -170,19 +177,18 @@ def url(browser: Any, space: Path, model_folder: Path, tmp_path_factory: pytest.
     said = tmp_path_factory.mktemp("app") / "stderr"
     options = {"model": model_folder, "dtype": "float32", "port": port}
     options |= {"silence_seconds": SILENCE, "max_new_tokens": TOKENS}
-    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    command = [sys.executable, "app.py", *words]
+    command = [sys.executable, "app.py", *(word for name, value in options.items() for word in (f"--{name}", value))]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-    with said.open("w") as log, subprocess.Popen(command, cwd=space, env=environment, stdout=log, stderr=log) as app:
-        try:
-            deadline = time.monotonic() + 300
-            while not answers(f"http://127.0.0.1:{port}/"):
-                assert app.poll() is None and time.monotonic() < deadline, said.read_text()
-                time.sleep(0.5)
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            app.terminate()
+    with (
+        said.open("w") as log,
+        processes.running(command, cwd=space, env=environment, stdout=log, stderr=log) as app,
+    ):
+        deadline = time.monotonic() + 300
+        while not answers(f"http://127.0.0.1:{port}/"):
+            assert app.poll() is None and time.monotonic() < deadline, said.read_text()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/"
 
 
 def answers(url: str) -> bool:
@@ -194,13 +200,15 @@ def answers(url: str) -> bool:
 
 @pytest.fixture
 def page(browser: Any, url: str, tmp_path: Path) -> Iterator[Any]:
-    opened = browser.new_page(viewport={"width": 1280, "height": 1500})
-    opened.set_default_timeout(120_000)
-    opened.goto(url)
-    yield opened
-    # Where the test leaves its folder (pytest --basetemp), a person can look at what it saw
-    opened.screenshot(path=tmp_path / "page.png", full_page=True)
-    opened.close()
+    # What has no time-out of its own, as `evaluate`, ends with the browser
+    with processes.killed_after(600, ()):
+        opened = browser.new_page(viewport={"width": 1280, "height": 1500})
+        opened.set_default_timeout(120_000)
+        opened.goto(url)
+        yield opened
+        # Where the test leaves its folder (pytest --basetemp), a person can look at what it saw
+        opened.screenshot(path=tmp_path / "page.png", full_page=True)
+        opened.close()
 
 
 def pick_example(page: Any, row: Row) -> None:

@@ -5,6 +5,7 @@ import logging
 import math
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,13 @@ from pyarrow import parquet
 from tqdm.auto import tqdm
 
 from audiomcq.audio import audio_bytes, audio_seconds
-from audiomcq.contribution.split import Rule
+from audiomcq.contribution.split import SPLIT_FILE, Rule
 from audiomcq.contribution.votes import VOTE_FEATURES
 from audiomcq.datasets import TERMS, split_by_clip
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
 from audiomcq.publishing import licences
 from audiomcq.publishing.dataset_card import CardText, render_card
-from audiomcq.publishing.hub import CARD_FILE, PlannedFile, push_folder
+from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +103,7 @@ def publish_dataset(
     Raises:
         ValueError: rows that must not be published, a clip in two splits, a row twice, votes on no row, or as `push_folder`.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", args.repo_id):
-        raise ValueError(f"repo_id {args.repo_id!r} is not of the form org/name")
+    check_repo_id(args.repo_id)
     write_folder(args, splits, votes, rule)
     patterns = [CARD_FILE, "eval.yaml", *(f"{name}/*" for name in (*FOLDERS, "votes"))]
     return push_folder(
@@ -137,8 +137,11 @@ def write_folder(
     if not keys:
         raise ValueError("no row is left to publish")
     if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = Counter(keys).most_common(1)[0][0]
         raise ValueError(f"the row {twice} is there twice; keys must be unique over all splits")
+    records = publishable_votes(votes, set(keys)) if votes is not None else []
+    if records and rule is None:
+        _check_published_rule(args.dataset, records)
     names: dict[str, str] = {}
     parts = [
         write_part(folder, label or "unlabelled", split, chosen, names, args.max_shard_bytes)
@@ -147,14 +150,14 @@ def write_folder(
         if len(chosen := _with_label(rows, label))
     ]
     check_clips(parts)
-    records = publishable_votes(votes, set(keys)) if votes is not None else []
     if records:
         _write_parquet(folder / "votes" / "train-00000-of-00001.parquet", [records], VOTE_FEATURES)
     configs = make_configs(folder, parts, records)
     texts = CardText(args.repo_id, args.pretty_name, args.languages, args.labels_from, rule or Rule())
     clips = {split: [part.clips for part in parts if part.split == split] for split in splits}
     (folder / CARD_FILE).write_text(render_card(texts, splits, clips, records, sources, configs), encoding="utf-8")
-    (folder / "eval.yaml").write_text(eval_yaml(args, parts), encoding="utf-8")
+    if "test" in splits:
+        (folder / "eval.yaml").write_text(eval_yaml(args, parts), encoding="utf-8")
     return folder
 
 
@@ -259,6 +262,21 @@ def publishable_votes(votes: Iterable[Mapping[str, Any]], keys: set[str]) -> lis
     return sorted(records, key=lambda r: (r["row_key"], r["voter"], r["control"], r["order"], r["mode"]))
 
 
+def _check_published_rule(dataset: str, votes: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse votes that the labels cannot be from, where nothing says by which rule they are.
+
+    Raises:
+        ValueError: no vote is of the published rule's control and mode.
+    """
+    rule = Rule()
+    if not any((vote["control"], vote["mode"]) == (rule.control, rule.mode) for vote in votes):
+        raise ValueError(
+            f"{dataset} has no {SPLIT_FILE}, which says how votes became labels, and no vote is on {rule.control} in mode "
+            f"{rule.mode}, as the published rule has it: label the rows with recipes/contribution_filter/split.py and publish its "
+            "output, or leave the votes out (votes: null) and say in labels_from how the labels came about"
+        )
+
+
 def public_name(voter: str) -> str:
     """How a voter is called in public: a model id with its revision as it is, a folder and an endpoint without where they lie."""
     name = voter.partition("#")[2] if "://" in voter else voter
@@ -313,11 +331,13 @@ def _info(
 
 
 def eval_yaml(args: PublishArguments, parts: Sequence[Part]) -> str:
-    """The Hub's description of a benchmark: one task per config that has a test split (a validation split, a train split)."""
-    split = next(name for name in reversed(SPLITS) if any(part.split == name for part in parts))
+    """The Hub's description of a benchmark: one task per config that has a test split.
+
+    It names no `evaluation_framework`: those that the Hub knows ask no questions about audio, and this package is none of them.
+    """
     configs = [
         "all",
-        *(name for name in ("strong", "weak") if any((p.folder, p.split) == (name, split) for p in parts)),
+        *(name for name in ("strong", "weak") if any((p.folder, p.split) == (name, "test") for p in parts)),
     ]
     description = (
         "Multiple-choice questions about audio, by audio contribution: whether they can be answered without listening. Score: "
@@ -327,8 +347,7 @@ def eval_yaml(args: PublishArguments, parts: Sequence[Part]) -> str:
         {
             "name": args.pretty_name or args.repo_id,
             "description": description,
-            "evaluation_framework": "audiomcq",
-            "tasks": [{"id": name, "config": name, "split": split} for name in configs],
+            "tasks": [{"id": name, "config": name, "split": "test"} for name in configs],
         },
         sort_keys=False,
     )

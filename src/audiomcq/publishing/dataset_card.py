@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from datasets import Dataset, concatenate_datasets
 
+from audiomcq import __version__
 from audiomcq.contribution.report import Numbers, contribution_report
 from audiomcq.contribution.split import SCORE_THRESHOLD, Rule
 from audiomcq.contribution.votes import VOTE_FEATURES
@@ -74,12 +75,14 @@ def render_card(
     everything = [row for part in rows.values() for row in part]
     report = report_on(splits, votes, text.rule) if votes else {}
     seconds = {digest: length for groups in clips.values() for group in groups for digest, length in group.items()}
-    config = configs["configs"][min(1, len(configs["configs"]) - 1)]
+    # The first after "all" that holds rows
+    config = next((c for c in configs["configs"] if c["config_name"] in ("strong", "weak")), configs["configs"][0])
     snippet = SNIPPET.format(
         repo_id=text.repo_id, config=config["config_name"], split=config["data_files"][0]["split"]
     )
     body = string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         pretty_name=text.pretty_name or text.repo_id,
+        version=__version__,
         rows=f"{len(everything):,}",
         clips=f"{len(seconds):,}",
         hours=f"{sum(seconds.values()) / 3600:.2f}",
@@ -158,8 +161,8 @@ def filter_section(text: CardText, rows: Sequence[Mapping[str, Any]], votes: Vot
     agree = recounted["rows"] - changed(recounted) if recounted else 0
     return "\n\n".join(
         [
-            "Voters answered the questions with something else in place of the clip (the control). The votes are the config `votes`: one "
-            "record per row, voter, control, order of the options and mode, with the completion as it was written.",
+            "Voters answered the questions with something else in place of the clip (the control; `audio` is the clip itself). The votes are "
+            "the config `votes`: one record per row, voter, control, order of the options and mode, with the completion as it was written.",
             voters_table(votes),
             f"Rule: {in_words(text.rule, voters)}. A completion that chooses no option counts as not right; of several option orders, "
             f"more than half must be right. Recounted from the published votes, this rule gives back {agree:,} of {labelled:,} labels.",
@@ -180,7 +183,8 @@ def in_words(rule: Rule, voters: int) -> str:
         return f"a row is *weak* when its `audio_contribution_score` is {limit}"
     published = (rule.needed(voters), voters, rule.control, rule.mode) == (2, 3, "silence", "generate")
     return (
-        f"a row is *weak* when at least {rule.needed(voters)} of {voters} voters choose the right option on `{rule.control}`"
+        f"a row is *weak* when at least {rule.needed(voters)} of {voters} voters choose the right option on `{rule.control}` "
+        f"(mode `{rule.mode}`)"
         f"{', as in the paper' if published else ''}"
     )
 
@@ -280,4 +284,4 @@ def percent(part: int, whole: int) -> str:
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    return markdown([header, *lines]).rstrip()
+    return markdown([header, *([" ".join(cell.split()) for cell in line] for line in lines)]).rstrip()

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 CARD_FILE = "README.md"
 _CARDS = {"dataset": DatasetCard, "model": ModelCard, "space": SpaceCard}
-_PLACEHOLDER = re.compile(r"\$\{\w+\}|\{\{.*?\}\}|more information needed|\bTODO\b|\| None \|", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"\$\{\w+\}|\{\{.*?\}\}|(?i:more information needed)")
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{20,}\b")
 
 
@@ -33,6 +33,16 @@ def planned_files(folder: str | Path) -> list[PlannedFile]:
     """Every file below a folder, as it would be uploaded."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     return [PlannedFile(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)) for path in files]
+
+
+def check_repo_id(value: str, option: str = "repo_id") -> None:
+    """Refuse, before anything is written, what is no place on the Hub.
+
+    Raises:
+        ValueError: the value, under the option's name, is not owner/name.
+    """
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", value):
+        raise ValueError(f"{option} {value!r} is not of the form owner/name")
 
 
 def check_card(text: str, kind: str) -> None:
@@ -73,6 +83,7 @@ def push_folder(
 
     Args:
         kind: "dataset", "model" or "space" (whose card names its sdk).
+        private: of a new repository; False leaves it to the owner's settings.
         revision: branch; made where it is not there.
         delete_patterns: files of the repository that go when they are not in the folder.
         dry_run: only say what would be uploaded; the Hub is not asked anything.
@@ -92,7 +103,8 @@ def push_folder(
     api = HfApi()
     _CARDS[kind](text).validate(repo_type=kind)
     sdk = _CARDS[kind](text).data.get("sdk") if kind == "space" else None
-    api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk)
+    # None: an organisation may have new repositories private
+    api.create_repo(repo_id, repo_type=kind, private=private or None, exist_ok=True, space_sdk=sdk)
     if private and not api.repo_info(repo_id, repo_type=kind).private:
         raise ValueError(f"{repo_id} exists and is public: make it private on the Hub first, or set private: false")
     if revision:

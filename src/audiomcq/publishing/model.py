@@ -6,6 +6,7 @@ as it is: files that are already there are not sent again.
 
 import json
 import logging
+import shlex
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,19 +16,19 @@ from accelerate import PartialState
 from transformers import AutoConfig
 
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
-from audiomcq.models import PROCESSOR_FILES
-from audiomcq.publishing.hub import CARD_FILE, PlannedFile, push_folder
+from audiomcq.models import PROCESSOR_FILES, is_adapter
+from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
 from audiomcq.publishing.model_card import (
     EVAL_FILE,
     Base,
     base_licence,
     base_of,
+    data_languages,
     eval_results_file,
     model_card,
     read_evaluation,
     run_records,
 )
-from audiomcq.run import clear_errors
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,9 @@ class PublishModelArguments:
         default=None, metadata={"help": "Hub id of the base model, where the run had a local copy of it."}
     )
     license: str | None = field(default=None, metadata={"help": "Licence; left out, that of the base model's card."})
+    languages: list[str] = field(
+        default_factory=list, metadata={"help": "ISO 639 codes; left out, those that the cards of the data state."}
+    )
     results: str | None = field(default=None, metadata={"help": "results.json of recipes/evaluate/score.py."})
     results_model: str | None = field(
         default=None, metadata={"help": "The model's name in there; by default that of the folder."}
@@ -66,8 +70,9 @@ def model_files(args: PublishModelArguments) -> dict[str, Path | bytes]:
     Optimizer states, training arguments (a pickle) and the run's own records stay where they are.
 
     Raises:
-        ValueError: there are no weights, no finished run, or an adapter's base is not on the Hub.
+        ValueError: no owner/name to publish to, no weights, no finished run, or an adapter's base is not on the Hub.
     """
+    check_repo_id(args.repo_id)
     folder = Path(args.folder)
     records = run_records(folder)
     files: dict[str, Path | bytes] = {
@@ -100,6 +105,7 @@ def model_files(args: PublishModelArguments) -> dict[str, Path | bytes]:
         base,
         AutoConfig.from_pretrained(base.source if adapter.is_file() else folder).model_type,
         {"license": args.license} if args.license else base_licence(base),
+        args.languages or data_languages(records),
         adapter.is_file(),
         args.revision,
         evaluation,
@@ -135,13 +141,24 @@ def publish_model(args: PublishModelArguments) -> list[PlannedFile]:
 
 
 def push_run(args: AudioSFTConfig | AudioGRPOConfig) -> None:
-    """What a training recipe ends with: where its options say `push_to_hub`, publish what it saved."""
+    """What a training recipe ends with: where its options say `push_to_hub`, publish what it saved.
+
+    Raises:
+        SystemExit: it was not published; with the line that does it.
+    """
     if not (args.push_to_hub and PartialState().is_main_process):
         return
-    repo_id = args.hub_model_id or Path(args.output_dir).resolve().name
-    logger.info("publishing to %s; if this stops: recipes/publish/model.py --folder %s", repo_id, args.output_dir)
-    with clear_errors():
-        publish_model(PublishModelArguments(args.output_dir, repo_id, args.hub_revision, bool(args.hub_private_repo)))
+    push = PublishModelArguments(args.output_dir, args.hub_model_id, args.hub_revision, bool(args.hub_private_repo))
+    options = {"folder": push.folder, "repo_id": push.repo_id, "revision": push.revision, "private": push.private}
+    again = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value)
+    try:
+        publish_model(push)
+    except Exception as error:  # whatever the Hub, the network or the card had against it: training is not lost
+        logger.debug("traceback", exc_info=True)
+        raise SystemExit(
+            f"error: {push.folder} is trained and saved, but not published: {error}\n"
+            f"Publish it with: python recipes/publish/model.py {again}"
+        ) from None
 
 
 def _adapter_config(path: Path, base: Base, stages: int) -> bytes:
@@ -150,10 +167,17 @@ def _adapter_config(path: Path, base: Base, stages: int) -> bytes:
     Raises:
         ValueError: they cannot.
     """
-    if stages > 1 or not base.on_hub:
+    if stages > 1 or not base.on_hub or is_adapter(base.source, base.revision):
+        wrong = (
+            "an earlier stage"
+            if stages > 1
+            else f"an adapter itself, {base.name},"
+            if base.on_hub
+            else repr(base.name)
+        )
         raise ValueError(
-            f"{path.parent}: an adapter needs a base model on the Hub, this one has "
-            f"{'an earlier stage' if stages > 1 else base.name!r}; merge it with recipes/publish/export.py and publish that"
-            + ("" if stages > 1 else ", or name its place with --base_model")
+            f"{path.parent}: an adapter needs a base model on the Hub, this one has {wrong}; merge it with "
+            f"`python recipes/publish/export.py --folder {path.parent} --output_dir NEW_FOLDER` and publish that folder"
+            + (", or name its place with --base_model" if stages == 1 and not base.on_hub else "")
         )
     return json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": base.name}, indent=2).encode()

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from huggingface_hub import (
+    DatasetCard,
+    EvalResult,
+    EvalResultEntry,
+    ModelCard,
+    ModelCardData,
+    eval_result_entries_to_yaml,
+)
 from huggingface_hub.errors import EntryNotFoundError
 
 from audiomcq.models import FAMILIES
@@ -140,15 +147,31 @@ def base_of(records: list[dict[str, Any]], base_model: str | None = None) -> Bas
 
 def base_licence(base: Base) -> dict[str, str]:
     """`license`, and `license_name` and `license_link` where there are such, from the base model's card; else nothing."""
-    card = Path(base.source) / CARD_FILE
+    stated = _card_metadata(base.source, ModelCard)
+    found = {name: stated.get(name) for name in ("license", "license_name", "license_link")}
+    return {name: value for name, value in found.items() if value}
+
+
+def data_languages(records: list[dict[str, Any]]) -> list[str]:
+    """The languages that the cards of all stages' data state; none where none does."""
+    found: set[str] = set()
+    for record in records:
+        dataset = record["settings"]["dataset"]
+        if record.get("dataset_commit") or Path(dataset).is_dir():
+            stated = _card_metadata(dataset, DatasetCard).get("language") or []
+            found |= {stated} if isinstance(stated, str) else set(stated)
+    return sorted(found)
+
+
+def _card_metadata(source: str, kind: type[ModelCard] | type[DatasetCard]) -> dict[str, Any]:
+    """The metadata of a card in a folder or on the Hub; nothing where there is no card."""
+    card = Path(source) / CARD_FILE
     if card.parent.is_dir() and not card.is_file():
         return {}
     try:
-        data = ModelCard.load(card if card.is_file() else base.source, ignore_metadata_errors=True).data
+        return kind.load(card if card.is_file() else source, ignore_metadata_errors=True).data.to_dict()
     except (OSError, EntryNotFoundError):
         return {}
-    found = {name: data.get(name) for name in ("license", "license_name", "license_link")}
-    return {name: value for name, value in found.items() if value}
 
 
 def read_evaluation(
@@ -180,6 +203,7 @@ def model_card(
     base: Base,
     model_type: str,
     licence: dict[str, str],
+    languages: list[str],
     adapter: bool = False,
     revision: str | None = None,
     evaluation: Evaluation | None = None,
@@ -190,6 +214,7 @@ def model_card(
         records: of `run_records`.
         model_type: of the checkpoint's (or the adapter's base's) config.
         licence: of `base_licence`, or the publisher's own.
+        languages: of `data_languages`, or the publisher's own.
         revision: branch that is pushed to, which the usage then names.
     """
     family = FAMILIES[model_type]
@@ -197,7 +222,7 @@ def model_card(
     whole = omni and not model_type.endswith("thinker") and not adapter
     stages = [_stage(each) for each in records]
     return ModelCard.from_template(
-        _metadata(repo_id, records, base, licence, adapter, whole, evaluation),
+        _metadata(repo_id, records, base, licence, languages, adapter, whole, evaluation),
         template_path=str(TEMPLATE),
         name=repo_id.split("/")[-1],
         repo_id=repo_id,
@@ -231,6 +256,7 @@ def _metadata(
     records: list[dict[str, Any]],
     base: Base,
     licence: dict[str, str],
+    languages: list[str],
     adapter: bool,
     whole: bool,
     evaluation: Evaluation | None,
@@ -238,13 +264,20 @@ def _metadata(
     relation = "adapter" if adapter else "finetune"
     return ModelCardData(
         **licence,
-        language="en",
+        language=languages or None,
         library_name="peft" if adapter else "transformers",
         pipeline_tag="any-to-any" if whole else TASK,
         base_model=base.name if base.on_hub else None,
         base_model_relation=relation if base.on_hub else None,
         datasets=sorted({each["settings"]["dataset"] for each in records if each.get("dataset_commit")}) or None,
-        tags=["audio", "audio-question-answering", "audiomcq", *(each["stage"] for each in records), "trl"],
+        tags=[
+            "audio",
+            "audio-question-answering",
+            "audiomcq",
+            *(each["stage"] for each in records),
+            "trl",
+            "arxiv:2509.21060",
+        ],
         metrics=["accuracy"] if evaluation else None,
         model_name=repo_id.split("/")[-1] if evaluation else None,
         eval_results=_model_index(evaluation) if evaluation else None,

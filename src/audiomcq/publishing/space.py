@@ -1,7 +1,6 @@
 """An app and a few rows to try it on -> a folder that runs as a Space on the Hub."""
 
 import json
-import re
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import audiomcq
 from audiomcq.audio import audio_bytes, describe, load_audio
 from audiomcq.examples import CONTRIBUTION, samples_key
 from audiomcq.publishing import licences
-from audiomcq.publishing.hub import CARD_FILE, PlannedFile, push_folder
+from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
 
 APP_FILES = (CARD_FILE, "app.py")
 SETTINGS_FILE = "app.yaml"
@@ -72,9 +71,8 @@ def publish_space(args: SpaceArguments, rows: Dataset, app: Path) -> list[Planne
     Raises:
         ValueError: the model is no Hub id, an example's licence does not allow giving it on, or as `push_folder`.
     """
-    for name in ("repo_id", "model"):
-        if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", value := getattr(args, name)):
-            raise ValueError(f"{name} {value!r} is not of the form org/name")
+    check_repo_id(args.repo_id)
+    check_repo_id(args.model, "model")
     write_space(args, rows, app)
     return push_folder(
         args.output_dir,
@@ -99,7 +97,10 @@ def write_space(args: SpaceArguments, rows: Dataset, app: Path) -> Path:
     shutil.copyfile(app / "app.py", folder / "app.py")
     (folder / SETTINGS_FILE).write_text(f"model: {args.model}\ndataset: {EXAMPLES}\n", encoding="utf-8")
     # gradio is not among them: the Hub installs it itself, in the version that the card names
-    needed = [line for line in requires("audiomcq") or [] if "extra ==" not in line]
+    wanted = [
+        line for line in requires("audiomcq") or [] if "extra ==" not in line or line.endswith('extra == "peft"')
+    ]
+    needed = [line.partition(";")[0].strip() for line in wanted]  # peft: the model may be an adapter
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in needed), encoding="utf-8")
     card = SpaceCard((app / CARD_FILE).read_text(encoding="utf-8"))
     card.data.title, card.data.models = args.title, [args.model]
