@@ -10,19 +10,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from datasets import Dataset
+from datasets import Audio, Dataset
 
 import probe_process
-from audiomcq.contribution import probe, read_votes, unparsed_rows
+from audiomcq.contribution import label_rows, probe, read_votes, unparsed_rows
 from audiomcq.contribution.probe import ProbeArguments, _Progress, run_probe
 from audiomcq.contribution.votes import RUN_FILE, UNPARSED_FILE, Voter, VoteWriter, as_voter, list_shards, open_run
-from audiomcq.examples import row_key
+from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer
 from audiomcq.models import LALM
 from audiomcq.tiny.model import make_tiny_lalm
@@ -73,22 +73,79 @@ def test_a_probe_never_hears_the_clip(model_folder: Path, rows: Dataset) -> None
     assert before.to_list() == after.to_list()
 
 
-def test_a_data_set_of_a_notebook_is_probed_without_a_folder_and_with_the_columns_it_has(model_folder: Path) -> None:
-    rows = Dataset.from_list(
-        [
-            {
-                "id": str(index),
-                "question_type": "sound",
-                "audio": {"path": "clip.wav", "bytes": None},
-                "question": f"How high is tone {index}?",
-                "choices": ["low", "high"],
-                "answer": "low",
-            }
-            for index in range(3)
-        ]
-    )
-    votes = probe(rows, [str(model_folder)], **QUICK)
-    assert votes["row_key"] == ["sound_None_0", "sound_None_1", "sound_None_2"]
+def plain(rows: Dataset, **columns: Callable[[int, Row], object]) -> Dataset:
+    """Four rows as people build them, without the optional columns; `columns` are computed from index and row."""
+    made = [
+        {name: row[name] for name in ("id", "question_type", "question", "choices", "answer")}
+        | {"audio": row["audio"]["path"]}
+        | {name: value(index, row) for name, value in columns.items()}
+        for index, row in enumerate(rows.select(range(4)))
+    ]
+    return Dataset.from_list(made)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: plain(rows),
+        lambda rows: plain(rows).cast_column("audio", Audio()),
+        lambda rows: plain(rows).cast_column("audio", Audio(decode=False)),
+        lambda rows: plain(rows, id=lambda index, row: index),
+        lambda rows: plain(rows, choices=lambda index, row: [2, 3, 5, 7], answer=lambda index, row: 7),
+        lambda rows: plain(rows).class_encode_column("answer").class_encode_column("question_type"),
+        lambda rows: plain(rows).with_format("numpy"),
+        lambda rows: plain(rows, split=lambda index, row: "mine"),
+    ],
+    ids=[
+        "paths",
+        "Audio",
+        "undecoded",
+        "numbers as ids",
+        "numbers as options",
+        "class labels",
+        "numpy",
+        "more columns",
+    ],
+)
+def test_a_data_set_of_a_notebook_is_probed_and_labelled_with_the_columns_it_has(
+    change: Callable[[Dataset], Dataset], rows: Dataset, model_folder: Path
+) -> None:
+    own = change(rows)
+    votes = probe(own, str(model_folder), controls=["silence", "audio"], **QUICK)
+    assert votes["row_key"] == [f"sound_None_{index}" for index in range(4)] * 2
+    labelled = label_rows(own, votes)
+    assert {name: kind for name, kind in labelled.features.items() if name in own.features} == own.features
+    assert set(labelled["audio-contribution"]) <= {"weak", "strong"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"choices": lambda index, row: " | ".join(row["choices"])},
+            r"^rows cannot be read: column choices is .*'string'.*, expected List",
+        ),
+        (
+            {"audio": lambda index, row: {"array": [0.0] * 480, "sampling_rate": 16_000}},
+            "column audio is .*array.*expected Audio",
+        ),
+        (
+            {"answer": lambda index, row: row["choices"].index(row["answer"])},
+            "the answer '0' is not among the choices",
+        ),
+        (
+            {"audio": lambda index, row: f"nowhere{index}.wav"},
+            "4 of 4 rows are broken.* nowhere0.wav: no such audio file",
+        ),
+    ],
+    ids=["options in one text", "arrays", "index of the answer", "no clips"],
+)
+def test_a_data_set_that_cannot_be_probed_is_refused_with_its_column_before_a_voter_is_loaded(
+    columns: dict, message: str, rows: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MODULE, "load_lalm", lambda *_, **__: pytest.fail("a voter was loaded"))
+    with pytest.raises(ValueError, match=message):
+        probe(plain(rows, **columns), ["voter"], controls=["silence", "audio"], **QUICK)
 
 
 @pytest.mark.parametrize("readme", ["README.md", "recipes/contribution_filter/README.md"])

@@ -5,9 +5,10 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Value
+from datasets import Dataset, Features, Value
 
-from audiomcq.datasets import option_order
+from audiomcq.datasets import cast_columns, option_order
+from audiomcq.examples import FEATURES
 
 _COLUMNS = ("row_key", "voter", "control", "order", "mode", "choice", "correct", "option_logps")
 _NAMED = ("voter", "control", "order", "mode")
@@ -115,10 +116,11 @@ class Tally:
 
 
 def questions_of(rows: Dataset) -> Questions:
-    """The columns of rows that are counted by. The audio column is not read."""
+    """The columns of rows that are counted by, as `to_schema` reads them. The audio column is not read."""
     if "source_dataset" not in rows.column_names:
         rows = rows.add_column("source_dataset", [None] * len(rows), feature=Value("string"))
-    table = rows.select_columns(["id", "source_dataset", "question_type", "choices", "answer"]).with_format("arrow")[:]
+    kinds = Features({name: FEATURES[name] for name in ("id", "source_dataset", "question_type", "choices", "answer")})
+    table = cast_columns(rows.select_columns(list(kinds)), kinds).with_format("arrow")[:]
     column = {name: table[name].combine_chunks() for name in table.column_names}
     choices, parent = column["choices"], pc.list_parent_indices(column["choices"])
     lengths = pc.list_value_length(choices).to_numpy()

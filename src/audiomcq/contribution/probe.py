@@ -87,16 +87,18 @@ Ask = Callable[..., Iterator[list[Answer]]]
 
 def probe(
     rows: Dataset,
-    voters: Sequence[str],
+    voters: str | Sequence[str],
     folder: str | Path | None = None,
     device: str | torch.device | None = None,
     **options: Any,
 ) -> Dataset:
     """Ask voters every row of a data set in memory; returns the vote table (`audiomcq.contribution.votes.VOTE_FEATURES`).
 
+    Broken rows are named, counted and left out; clips that will be heard are decoded once before the first voter is loaded.
+
     Args:
         rows: columns of the project's schema (`audiomcq.examples.FEATURES`); optional ones may be absent.
-        voters: paths or Hub ids of LALMs that `audiomcq.models` knows, or endpoints.
+        voters: paths or Hub ids of LALMs that `audiomcq.models` knows, or endpoints; a single one may stand alone.
         folder: where votes are kept, so that a stopped probe goes on; by default nowhere.
         options: of `ProbeArguments`, e.g. `controls=["silence", "no_audio"]`.
 
@@ -106,9 +108,13 @@ def probe(
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="audiomcq_votes_") as temporary:
             return probe(rows, voters, temporary, device, **options)
-    args = ProbeArguments(voters=list(voters), **options)
+    args = ProbeArguments(voters=[voters] if isinstance(voters, str) else list(voters), **options)
     rows = to_schema(rows, args.audio_root)
-    rows = rows.select(sound_rows(rows.remove_columns(["audio"]))[0])
+    if clips_needed(args.controls, args.silence_seconds):
+        good, _ = sound_rows(rows, check_audio=True, audio_root=args.audio_root)
+    else:
+        good, _ = sound_rows(rows.remove_columns(["audio"]))
+    rows = rows.select(good)
     run_probe(args, rows, Path(folder), device=device)
     return read_votes(folder)
 
