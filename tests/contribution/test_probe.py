@@ -209,6 +209,7 @@ def test_the_record_holds_what_answers_depend_on(model_folder: Path, rows: Datas
         ({"controls": ["quiet"]}, "'quiet': known are audio, silence"),
         ({"orders": ["reversed"]}, "order 'reversed': known are"),
         ({"orders": ["cyclic", "cyclic-1"]}, "cyclic stands for all"),
+        ({"orders": ["given", "cyclic"]}, "given is cyclic-0"),
         ({"mode": "guess"}, "mode 'guess': known are"),
         ({"silence_seconds": 60.0}, "silence_seconds 60 is more than max_audio_seconds 30"),
     ],

@@ -200,6 +200,25 @@ def test_a_voter_that_is_right_in_half_of_two_orders_does_not_know(rows: Dataset
     assert labelled[SCORE] == pytest.approx([1, 1])
 
 
+def test_a_prompt_that_was_asked_under_two_names_counts_once(rows: Dataset) -> None:
+    """A folder probed as given and later in all turns holds the given order twice; counted twice, "A" would be right in two of three."""
+    pair = rows.select([0, 1])
+    pair = pair.remove_columns("choices").add_column(
+        "choices", [["low", "middle"]] * 2, feature=rows.features["choices"]
+    )
+    by_position = {"given": 0, "cyclic-0": 0, "cyclic-1": 1, "cyclic-2": 0}
+    votes = [
+        vote(row, index == right, order=order)
+        for index, row in enumerate(pair)
+        for order, right in by_position.items()
+    ]
+    votes += votes_for(pair, {}, control="audio", order="given")
+    assert label_rows(pair, table(votes))[CONTRIBUTION] == ["strong", "strong"]
+    ballots = ballots_of(table(votes), questions_of(pair))
+    assert len(ballots.only(control="silence")) == 4
+    assert len(ballots.only(control="audio")) == 6
+
+
 def test_what_a_row_is_worth_to_rl_is_what_varies_with_audio(rows: Dataset) -> None:
     right = {0: 3, 1: 2, 2: 1}
     heard = [

@@ -138,7 +138,7 @@ def _keys(column: dict[str, pa.Array]) -> pa.Array:
 
 
 def ballots_of(votes: Dataset, questions: Questions) -> Ballots:
-    """The votes on these questions; votes on other rows are left out.
+    """The votes on these questions; votes on other rows are left out, and so are repeats of one and the same prompt.
 
     Raises:
         ValueError: a voter voted twice on a row, control, order and mode; or its options are not those of the row.
@@ -161,7 +161,7 @@ def ballots_of(votes: Dataset, questions: Questions) -> Ballots:
         names=names,
     )
     _check_once(ballots, questions)
-    return ballots
+    return _without_repeats(ballots, questions)
 
 
 def tally(ballots: Ballots, rows: int) -> Tally:
@@ -222,6 +222,30 @@ def _p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions
     if (lost := ~np.isfinite(p)).any():
         raise ValueError(f"row {questions.key[row[lost.argmax()]]} has a vote whose log-probs are not finite numbers")
     return p
+
+
+def _without_repeats(ballots: Ballots, questions: Questions) -> Ballots:
+    """Of a voter's votes on the same prompt under several names, the first: given is cyclic-0, and n options turn n times.
+
+    Counted twice, the place of the answer in the given order would weigh double, and a voter that answers by position would be right
+    in most orders of two options.
+    """
+    turn = np.full(len(ballots), -1)
+    for code, order in enumerate(ballots.names["order"]):
+        kind, _, number = order.partition("-")
+        if kind in ("given", "cyclic"):
+            asked = ballots.order == code
+            turn[asked] = int(number or 0) % questions.num_choices[ballots.row[asked]]
+    prompt = ballots.row.astype(np.int64)
+    for name in ("voter", "control", "mode"):
+        prompt = prompt * len(ballots.names[name]) + getattr(ballots, name)
+    turned = np.flatnonzero(turn >= 0)
+    _, first = np.unique(prompt[turned] * (1 + turn.max(initial=0)) + turn[turned], return_index=True)
+    if len(first) == len(turned):
+        return ballots
+    keep = turn < 0
+    keep[turned[first]] = True
+    return ballots.where(keep)
 
 
 def _check_once(ballots: Ballots, questions: Questions) -> None:
