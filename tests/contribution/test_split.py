@@ -152,6 +152,20 @@ def test_log_probs_of_other_options_than_the_rows_are_refused(rows: Dataset) -> 
         label_rows(rows, table(votes), Rule(mode="likelihood"))
 
 
+def test_a_vote_whose_log_probs_are_no_numbers_is_an_unparsed_one(rows: Dataset) -> None:
+    """As half precision gives them when it overflows: the vote is in the folder for good, and must not stop all other rows."""
+    lost = [float("nan")] * 4
+    votes = [
+        vote(row, True, mode="likelihood", option_logps=[-9.0 + 9 * (c == row["answer"]) for c in row["choices"]])
+        for row in rows
+    ]
+    votes[3] |= {"option_logps": lost, "choice": None, "correct": False}
+    labelled = label_rows(rows, table(votes), Rule(mode="likelihood"))
+    assert labelled[CONTRIBUTION] == ["strong" if index == 3 else "weak" for index in range(16)]
+    assert labelled[SCORE][2:4] == pytest.approx([0, 4 / 3], abs=1e-3)
+    assert len(label_rows(rows, table(votes), Rule(mode="likelihood"), unparsed="leave_out")) == 15
+
+
 def test_rows_most_voters_gave_no_readable_answer_to_are_counted_and_left_out_on_request(
     rows: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -203,7 +203,8 @@ def _shuffled_position(questions: Questions, index: int, order: str) -> int:
 
 
 def _p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions: Questions) -> np.ndarray:
-    """Softmax over a vote's options at the answer; 0 or 1 for votes without log-probs."""
+    """Softmax over a vote's options at the answer; 0 or 1 for votes without log-probs, 0 where these are no numbers: such a vote has
+    chosen nothing (`audiomcq.likelihood.likeliest`)."""
     p = correct.astype(np.float64)
     scored = logps.is_valid().to_numpy(zero_copy_only=False)
     if not scored.any():
@@ -217,10 +218,9 @@ def _p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions
             f"{lengths[wrong.argmax()]}: the votes are of other rows; probe again"
         )
     starts = np.cumsum(lengths) - lengths
-    weights = np.exp(values - np.repeat(np.maximum.reduceat(values, starts), lengths))
-    p[scored] = weights[starts + questions.gold[on]] / np.add.reduceat(weights, starts)
-    if (lost := ~np.isfinite(p)).any():
-        raise ValueError(f"row {questions.key[row[lost.argmax()]]} has a vote whose log-probs are not finite numbers")
+    with np.errstate(invalid="ignore"):
+        weights = np.exp(values - np.repeat(np.maximum.reduceat(values, starts), lengths))
+        p[scored] = np.nan_to_num(weights[starts + questions.gold[on]] / np.add.reduceat(weights, starts))
     return p
 
 
