@@ -288,7 +288,7 @@ sys.modules["scale"] = scale
 spec.loader.exec_module(scale)
 folder, seconds = Path(sys.argv[2]), {}
 for count in map(int, sys.argv[3:]):
-    data, votes = folder / f"{count}.parquet", folder / f"votes{count}.parquet"
+    data, votes = folder / f"{count}.parquet", folder / f"votes{count}"
     rng = np.random.default_rng(0)
     scale.write_votes(votes, scale.write_rows(data, count, rng), rng)
     rows, votes = to_schema(Dataset.from_parquet(str(data))), load_votes(votes)
@@ -308,6 +308,7 @@ def test_labels_and_report_of_many_rows_stay_in_memory_and_cost_no_more_per_row(
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
         env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")},
     )
     assert done.returncode == 0, done.stderr[-2000:]
