@@ -361,7 +361,11 @@ def transformers_serve(model: Path, log: Path) -> Iterator[Endpoint]:
         yield Endpoint(f"http://127.0.0.1:{port}/v1", str(model), concurrency=2)
     finally:
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(20)
 
 
 @pytest.fixture
