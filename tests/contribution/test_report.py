@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,17 @@ def test_guessing_makes_as_many_rows_weak_as_the_odds_say() -> None:
     p = 13 / 256
     assert chance_share(4, Rule(), 3, 4) == pytest.approx(3 * p**2 * (1 - p) + p**3)
     assert chance_share(4, Rule("score"), 3, 1) is None
+
+
+@pytest.mark.parametrize(("options", "orders"), [(2, 1), (3, 1), (4, 1), (5, 1), (2, 2), (2, 3), (3, 3), (5, 2)])
+@pytest.mark.parametrize(("rule", "voters", "needed"), [(Rule(), 3, 2), (Rule(), 2, 2), (Rule("any"), 2, 1)], ids=str)
+def test_guessing_is_what_counting_all_guesses_gives(
+    options: int, orders: int, rule: Rule, voters: int, needed: int
+) -> None:
+    """Option 0 is right; of all ways in which the voters can guess in all orders, the share that makes the row weak."""
+    knows = [2 * guesses.count(0) > orders for guesses in product(range(options), repeat=orders)]
+    weak = [sum(row) >= needed for row in product(knows, repeat=voters)]
+    assert chance_share(options, rule, voters, orders) == pytest.approx(np.mean(weak))
 
 
 def test_shares_stand_beside_guessing_and_corrected_for_it(four: Dataset) -> None:
@@ -199,8 +211,9 @@ def test_the_page_stands_alone_and_shows_what_the_json_says(four: Dataset, tmp_p
 
 
 def test_examples_play_their_clip(four: Dataset, tmp_path: Path) -> None:
-    """One weak, one strong and one harmed row, each with the sound of its own clip."""
-    votes = table([*votes_for(four, RIGHT), *votes_for(four, {3: 3}, control="audio")])
+    """One weak, one strong and one harmed row, each with the sound of its own clip and what voters made of it."""
+    heard = votes_for(four, {3: 3}, control="audio", completion="<answer>heard</answer>")
+    votes = table([*votes_for(four, RIGHT, completion="guessed"), *heard])
     report = contribution_report(four, votes)
     examples = pick_examples(four, votes, report, 1)
     assert [(example.kind, example.row["id"]) for example in examples] == [
@@ -208,10 +221,13 @@ def test_examples_play_their_clip(four: Dataset, tmp_path: Path) -> None:
         ("strong", "2"),
         ("harmed by its audio", "0"),
     ]
-    assert [voter for voter, _ in examples[0].completions] == ["voter0", "voter1", "voter2"]
+    written = {"silence": "guessed", "audio": "<answer>heard</answer>"}
+    assert examples[2].completions == {f"voter{voter}": written for voter in range(3)}
     write_report(report, examples, tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "voter2: silence <code>guessed</code>, audio <code>&lt;answer&gt;heard&lt;/answer&gt;</code>" in text
     page = Page()
-    page.feed((tmp_path / "report.html").read_text())
+    page.feed(text)
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(page.players[1].partition(",")[2])))
     assert rate == SAMPLE_RATE
     spectrum = np.abs(np.fft.rfft(samples))
