@@ -41,6 +41,28 @@ def test_the_score_is_0_where_voters_know_1_where_they_guess_and_more_where_they
     assert label_rows(rows, right)[SCORE][:3] == pytest.approx([0, 1, 4 / 3])
 
 
+@pytest.mark.parametrize("options", [2, 3, 4, 5])
+def test_the_score_means_the_same_for_any_number_of_options(rows: Dataset, options: int) -> None:
+    """In all turns: two that know; one that knows beside one that says "A"; two that say "A"; two that are never right."""
+    cells = [["low", "middle", "high", "highest", "none"][:options]] * 4
+    own = (
+        rows.select([0] * 4)
+        .remove_columns(["choices", "id"])
+        .add_column("choices", cells)
+        .add_column("id", list("0123"))
+    )
+    right = [(options, options), (options, 1), (1, 1), (0, 0)]
+    votes = [
+        vote(row, turn < turns, voter=f"voter{voter}", order=f"cyclic-{turn}")
+        for row, by_voter in zip(own, right, strict=True)
+        for voter, turns in enumerate(by_voter)
+        for turn in range(options)
+    ]
+    labelled = label_rows(own, table(votes))
+    assert labelled[SCORE] == pytest.approx([0, 0.5, 1, options / (options - 1)])
+    assert labelled[CONTRIBUTION] == ["weak", "strong", "strong", "strong"]
+
+
 def test_the_score_of_votes_by_likelihood_is_the_softmax_at_the_answer(rows: Dataset) -> None:
     """Log-probs that give the answer 0.7, 0.25 (chance) and 0.1 of the options' mass."""
     votes = []
