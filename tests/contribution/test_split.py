@@ -102,11 +102,12 @@ def test_each_rule_draws_its_own_line(rows: Dataset, rule: Rule, weak: list[int]
         {"min_correct": 0},
         {"threshold": 0.5},
         {"rule": "score", "threshold": 0.5, "quantile": 0.5},
+        {"rule": "score", "quantile": 30},
     ],
     ids=str,
 )
 def test_a_rule_that_contradicts_itself_is_refused(options: dict) -> None:
-    with pytest.raises(ValueError, match=r"rule|threshold|min_correct"):
+    with pytest.raises(ValueError, match=r"rule|threshold|min_correct|quantile"):
         Rule(**options)
 
 
@@ -302,6 +303,14 @@ def test_a_quantile_is_taken_over_all_splits_together(rows: Dataset, tmp_path: P
     args = SplitArguments(output_dir=str(tmp_path / "labelled"))
     save_split(splits, votes, Rule("score", quantile=3 / 16), args)
     assert load_rows(tmp_path / "labelled", "train+test", "weak")["id"] == ["12", "13", "14"]
+
+
+def test_a_quantile_that_equal_scores_overrun_is_said(rows: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    votes = table(votes_for(rows, dict.fromkeys(range(8), 3)))
+    assert label_rows(rows, votes, Rule("score", quantile=0.5))[CONTRIBUTION].count("weak") == 8
+    assert not caplog.records
+    assert label_rows(rows, votes, Rule("score", quantile=0.25))[CONTRIBUTION].count("weak") == 8
+    assert "quantile 0.25 made 50.0 % of the rows weak: as many have equally low scores" in caplog.text
 
 
 def test_a_folder_that_exists_is_never_written_to(saved: Path, rows: Dataset) -> None:

@@ -27,6 +27,8 @@ RULES = ("majority", "all", "any", "score")
 SCORE = "audio_contribution_score"
 SCORE_THRESHOLD = 0.5
 SPLIT_FILE = "split.json"
+_TIED_SHARE = 0.01
+"""By how much of the rows a quantile may be exceeded, without a line in the log, because scores are equal."""
 _ROWS_AT_ONCE = 500
 """Rows of a Parquet row group. Where clips are inline, so many are in memory at once."""
 
@@ -81,6 +83,8 @@ class Rule:
             raise ValueError(f"threshold and quantile are for rule score, not for {self.rule}")
         if self.threshold is not None and self.quantile is not None:
             raise ValueError("rule score takes a threshold or a quantile, not both")
+        if self.quantile is not None and not 0 < self.quantile < 1:
+            raise ValueError(f"quantile {self.quantile:g} is no share of the rows: give one between 0 and 1")
 
     def needed(self, voters: int) -> int:
         """How many of so many voters have to be right, for the rules that count voters."""
@@ -269,6 +273,13 @@ def _decide(
     if policy is not None:
         keep &= verdict.weak | _learnable(ballots, policy, rule.mode, questions, keep & ~verdict.weak)
     logger.info("%d weak and %d strong rows", (keep & verdict.weak).sum(), (keep & ~verdict.weak).sum())
+    share = verdict.weak[verdict.measured].mean()
+    if rule.quantile is not None and share > rule.quantile + _TIED_SHARE:
+        logger.warning(
+            "quantile %g made %.1f %% of the rows weak: as many have equally low scores; more option orders or mode likelihood tell "
+            "them apart",
+            *(rule.quantile, 100 * share),
+        )
     return verdict, keep
 
 
