@@ -180,6 +180,13 @@ def test_what_is_answered_is_not_asked_again_and_more_is_added(
     assert probe(few, [str(model_folder)], tmp_path, **QUICK).to_list() == more.to_list()
 
 
+def test_a_voter_is_the_same_with_a_slash_after_its_folder(model_folder: Path, rows: Dataset, tmp_path: Path) -> None:
+    few = rows.select(range(2))
+    votes = [probe(few, f"{model_folder}{slash}", tmp_path, **QUICK) for slash in ("", "/")]
+    assert set(votes[1]["voter"]) == {str(model_folder)}
+    assert votes[0].to_list() == votes[1].to_list()
+
+
 def test_other_rows_are_refused_in_the_same_folder(model_folder: Path, rows: Dataset, tmp_path: Path) -> None:
     probe(rows.select(range(3)), [str(model_folder)], tmp_path, **QUICK)
     with pytest.raises(ValueError, match="votes of another run: rows_digest is"):
@@ -212,6 +219,8 @@ def test_the_record_holds_what_answers_depend_on(model_folder: Path, rows: Datas
         ({"orders": ["cyclic", "cyclic-1"]}, "cyclic stands for all"),
         ({"orders": ["given", "cyclic"]}, "given is cyclic-0"),
         ({"mode": "guess"}, "mode 'guess': known are"),
+        ({"batch_size": 0}, "batch_size 0: give at least 1"),
+        ({"endpoint_concurrency": 0}, "endpoint_concurrency 0: give at least 1"),
         ({"silence_seconds": 60.0}, "silence_seconds 60 is more than max_audio_seconds 30"),
     ],
 )

@@ -73,6 +73,7 @@ def write_report(report: Numbers, examples: Sequence[Example], folder: str | Pat
     figure = plot(report)
     (folder / "report.png").write_bytes(figure)
     (folder / "report.html").write_text(html_page(report, examples, figure))
+    logger.info("%s: %s", folder / "report.html", headline(report))
 
 
 def html_page(report: Numbers, examples: Sequence[Example], figure: bytes) -> str:

@@ -80,6 +80,10 @@ class ProbeArguments:
     endpoint_timeout: float = field(default=120.0, metadata={"help": "Seconds to wait for one answer of a server."})
     output_dir: str = field(default="outputs/votes", metadata={"help": "Folder of the votes; more are added to it."})
 
+    def __post_init__(self) -> None:
+        # A folder's votes stand under its name: with a slash after it, it would vote a second time
+        self.voters = [str(Path(name)) if Path(name).exists() else name for name in self.voters]
+
 
 Ask = Callable[..., Iterator[list[Answer]]]
 """Given a `control` and what is `done`, asks a voter the rest, batch by batch."""
@@ -172,6 +176,9 @@ def check_options(args: ProbeArguments, rows: Dataset) -> None:
     check_asked(args.controls, args.orders, rows[0])
     if args.mode not in ("generate", "likelihood"):
         raise ValueError(f"mode {args.mode!r}: known are generate and likelihood")
+    for name in ("batch_size", "max_new_tokens", "endpoint_concurrency"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"{name} {getattr(args, name)}: give at least 1")
     if "silence" in args.controls and (args.silence_seconds or 0) > args.max_audio_seconds:
         raise ValueError(
             f"silence_seconds {args.silence_seconds:g} is more than max_audio_seconds {args.max_audio_seconds:g}: it would be cut"
