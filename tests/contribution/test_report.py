@@ -234,6 +234,18 @@ def test_examples_play_their_clip(four: Dataset, tmp_path: Path) -> None:
     assert np.fft.rfftfreq(len(samples), 1 / rate)[spectrum.argmax()] == pytest.approx(880, abs=5)  # row 2: "high"
 
 
+def test_an_example_asked_in_several_orders_says_in_how_many_it_was_right(four: Dataset) -> None:
+    turns = [
+        one
+        for turn in range(4)
+        for one in votes_for(four, {0: 3 * (turn < 3)}, order=f"cyclic-{turn}", completion=str(turn))
+    ]
+    votes = table([*turns, *votes_for(four, {}, control="audio", completion="heard")])
+    report = contribution_report(four, votes)
+    (first, *_) = pick_examples(four, votes, report, 1)
+    assert first.completions["voter1"] == {"silence (right in 3 of 4 orders)": "0", "audio": "heard"}
+
+
 def test_texts_of_the_rows_cannot_break_the_page(four: Dataset, tmp_path: Path) -> None:
     rows = four.remove_columns("question").add_column("question", ["<script>alert(1)</script>"] * 4)
     report = contribution_report(rows)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -38,7 +39,8 @@ class Example:
     """A row as the page shows it.
 
     Attributes:
-        completions: what a voter wrote, by voter, then by control.
+        completions: what a voter wrote, by voter, then by control; where it was asked in several orders, in the first that is
+            recorded, and the control then says in how many it was right.
         audio: the clip as mp3, None where it is not at hand.
     """
 
@@ -224,17 +226,24 @@ def _example(example: Example) -> str:
 
 
 def _completions(votes: Dataset | None, keys: list[str], rule: Numbers) -> dict[str, dict[str, dict[str, str]]]:
-    """What voters wrote, by row, voter and control, in the first option order that is recorded."""
+    """`Example.completions` by row key."""
     if votes is None:
         return {}
-    columns = votes.select_columns(["row_key", "voter", "control", "mode", "completion"]).with_format("arrow")[:]
+    columns = votes.select_columns(["row_key", "voter", "control", "mode", "correct", "completion"]).with_format(
+        "arrow"
+    )[:]
     wanted = columns.filter(pc.is_in(columns["row_key"], value_set=pa.array(keys, pa.string()))).to_pylist()
-    written: dict[str, dict[str, dict[str, str]]] = {}
-    for control in (rule["control"], "audio"):
-        for vote in wanted:
-            if (vote["control"], vote["mode"]) == (control, rule["mode"]):
-                by_voter = written.setdefault(vote["row_key"], {}).setdefault(vote["voter"], {})
-                by_voter.setdefault(control, vote["completion"])
+    asked: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    for vote in wanted:
+        if vote["mode"] == rule["mode"]:
+            asked[vote["row_key"], vote["voter"], vote["control"]].append(vote)
+    written: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
+    for key, voter, control in asked:
+        if control == rule["control"]:
+            for name in dict.fromkeys((control, "audio")):
+                if told := asked.get((key, voter, name)):
+                    right = f" (right in {sum(bool(vote['correct']) for vote in told)} of {len(told)} orders)"
+                    written[key][voter][name + right * (len(told) > 1)] = told[0]["completion"]
     return written
 
 
