@@ -1,7 +1,9 @@
 """Votes become labels: two of three right on silence make a row weak, and nothing goes missing on the way."""
 
+import errno
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -316,6 +318,22 @@ def test_a_quantile_that_equal_scores_overrun_is_said(rows: Dataset, caplog: pyt
 def test_a_folder_that_exists_is_never_written_to(saved: Path, rows: Dataset) -> None:
     with pytest.raises(ValueError, match="already exists; choose another --output_dir"):
         save_split({"train": rows}, table(votes_for(rows, {})), Rule(), SplitArguments(output_dir=str(saved)))
+
+
+def test_a_full_disk_ends_with_one_line_and_leaves_no_half_of_a_split(
+    rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(votes: Dataset, path: Path, **_: object) -> None:
+        path.write_bytes(b"PAR1")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    args = SplitArguments(output_dir=str(tmp_path / "labelled"))
+    votes = table(votes_for(rows, {}))
+    monkeypatch.setattr(votes, "to_parquet", partial(full, votes))
+    with pytest.raises(ValueError, match=r"cannot write to .*labelled .*No space left on device.*make room"):
+        save_split({"train": rows}, votes, Rule(), args)
+    assert not (tmp_path / "labelled").exists()
+    assert save_split({"train": rows}, table(votes_for(rows, {})), Rule(), args)["strong"] == 16
 
 
 def test_rows_labelled_anew_in_a_folder_of_the_same_name_are_the_ones_that_load(saved: Path, rows: Dataset) -> None:

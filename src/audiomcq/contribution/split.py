@@ -6,6 +6,7 @@ Source: arXiv 2509.21060, section 3. What is beside it: several option orders, a
 import hashlib
 import json
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -218,7 +219,7 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
         What stands in split.json: the options, the counts, and the keys of rows most votes on which chose no option.
 
     Raises:
-        ValueError: the folder exists, or as `label_rows`.
+        ValueError: the folder exists or cannot be written to (nothing of it is left then), or as `label_rows`.
     """
     folder = Path(args.output_dir)
     if folder.exists():
@@ -226,13 +227,6 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
     questions = questions_of(concatenate_datasets(list(splits.values())))
     ballots = ballots_of(votes, questions)
     verdict, keep = _decide(questions, ballots, rule, args.unparsed, args.policy, args.max_bad_fraction)
-    (folder / "data").mkdir(parents=True)
-    files, start = {}, 0
-    for name, rows in splits.items():
-        part = slice(start, start := start + len(rows))
-        rows = _labelled(rows, verdict.weak[part], verdict.score[part], keep[part])
-        files[name] = _write(rows, folder / "data", name)
-    voted = _write(votes, folder, "votes")
     silent = verdict.measured & ~verdict.answered
     record = {
         **asdict(rule),
@@ -243,8 +237,20 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
         "left_out": int((~keep).sum()),
         "mostly_unparsed": questions.key.filter(pa.array(silent)).to_pylist(),
     }
-    (folder / SPLIT_FILE).write_text(json.dumps(record, indent=2))
-    (folder / "README.md").write_text(_card(files, voted))
+    (folder / "data").mkdir(parents=True)
+    try:
+        files, start = {}, 0
+        for name, rows in splits.items():
+            part = slice(start, start := start + len(rows))
+            rows = _labelled(rows, verdict.weak[part], verdict.score[part], keep[part])
+            files[name] = _write(rows, folder / "data", name)
+        (folder / SPLIT_FILE).write_text(json.dumps(record, indent=2))
+        (folder / "README.md").write_text(_card(files, _write(votes, folder, "votes")))
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ValueError(
+            f"cannot write to {folder} ({error}); make room, then split again: the votes are kept"
+        ) from error
     return record
 
 
