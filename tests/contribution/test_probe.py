@@ -219,6 +219,8 @@ def test_the_record_holds_what_answers_depend_on(model_folder: Path, rows: Datas
         ({"orders": ["cyclic", "cyclic-1"]}, "cyclic stands for all"),
         ({"orders": ["given", "cyclic"]}, "given is cyclic-0"),
         ({"mode": "guess"}, "mode 'guess': known are"),
+        ({"voters": ["a", "http://127.0.0.1:9/v1"]}, "which model after a '#'"),
+        ({"voters": ["a", "http://127.0.0.1:9/v1#b"], "mode": "likelihood"}, "mode generate only, not likelihood"),
         ({"batch_size": 0}, "batch_size 0: give at least 1"),
         ({"endpoint_concurrency": 0}, "endpoint_concurrency 0: give at least 1"),
         ({"silence_seconds": 60.0}, "silence_seconds 60 is more than max_audio_seconds 30"),
@@ -287,11 +289,6 @@ def test_the_votes_of_an_endpoint_that_dies_half_way_are_kept(
     assert len(votes) == 5
     assert set(votes["voter"]) == {dying_server}
     assert set(votes["choice"]) == {0}
-
-
-def test_an_endpoint_is_not_asked_for_likelihoods(rows: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="mode generate only, not likelihood"):
-        probe(rows, ["http://127.0.0.1:9/v1#omni"], tmp_path, mode="likelihood", **QUICK)
 
 
 def test_the_bar_counts_what_was_there_and_what_others_write(

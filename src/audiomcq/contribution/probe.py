@@ -179,6 +179,9 @@ def check_options(args: ProbeArguments, rows: Dataset) -> None:
     for name in ("batch_size", "max_new_tokens", "endpoint_concurrency"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name} {getattr(args, name)}: give at least 1")
+    for name in args.voters:
+        if parse_voter(name) and args.mode != "generate":
+            raise ValueError(f"voter {name}: an endpoint can be asked with mode generate only, not {args.mode}")
     if "silence" in args.controls and (args.silence_seconds or 0) > args.max_audio_seconds:
         raise ValueError(
             f"silence_seconds {args.silence_seconds:g} is more than max_audio_seconds {args.max_audio_seconds:g}: it would be cut"
@@ -212,8 +215,6 @@ def _load_voter(
         "parts": parts,
     }
     if endpoint := parse_voter(name, args.endpoint_concurrency, args.endpoint_timeout):
-        if args.mode != "generate":
-            raise ValueError(f"voter {name}: an endpoint can be asked with mode generate only, not {args.mode}")
         return Voter(name), partial(endpoint_batches, endpoint, max_audio_seconds=args.max_audio_seconds, **common)
     source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
     lalm = load_lalm(source, revision or None, args.dtype, device=device)
