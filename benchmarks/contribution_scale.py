@@ -1,4 +1,6 @@
-"""Votes on the whole of AudioMCQ through split and report: 571,118 made-up rows, three made-up voters, no audio.
+"""Votes on the whole of AudioMCQ through split and report: 571,118 made-up rows, no audio.
+
+Three made-up voters, their votes in shards as a probe writes them.
 
     python benchmarks/contribution_scale.py                     10,000, 100,000 and 571,118 rows
     python benchmarks/contribution_scale.py --rows 10000 50000  other sizes
@@ -24,7 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from audiomcq.contribution.votes import VOTE_FEATURES
+from audiomcq.contribution.votes import FLUSH_ANSWERS, Voter, VoteWriter
+from audiomcq.generation import Answer
 
 ROOT = Path(__file__).parents[1]
 PUBLIC_ROWS = 571_118
@@ -66,22 +69,18 @@ def write_rows(path: Path, count: int, rng: np.random.Generator) -> np.ndarray:
     return np.char.add(np.char.add(np.char.add(kind, "_"), np.char.add(source, "_")), ids)
 
 
-def write_votes(path: Path, keys: np.ndarray, rng: np.random.Generator) -> None:
-    """One vote per row and voter, each voter's in an order of its own."""
-    count = len(keys)
-    with pq.ParquetWriter(path, VOTE_FEATURES.arrow_schema) as writer:
-        for voter in range(VOTERS):
-            constant = {"voter": f"voter{voter}", "control": "silence", "order": "given", "mode": "generate"}
-            columns = {
-                "row_key": pa.array(rng.permutation(keys)),
-                **{name: pa.repeat(value, count) for name, value in constant.items()},
-                "revision": pa.nulls(count, pa.string()),
-                "completion": pa.repeat("<answer>a sound of the kind that is number 2</answer>", count),
-                "choice": pa.array(rng.integers(OPTIONS, size=count)),
-                "correct": pa.array(rng.random(count) < SILENT_ACCURACY),
-                "option_logps": pa.nulls(count, pa.list_(pa.float64())),
-            }
-            writer.write_table(pa.table(columns).select(list(VOTE_FEATURES)).cast(VOTE_FEATURES.arrow_schema))
+def write_votes(folder: Path, keys: np.ndarray, rng: np.random.Generator) -> None:
+    """One vote per row and voter, each voter's in an order of its own, in shards as a probe writes them."""
+    folder.mkdir()
+    count, text = len(keys), "<answer>a sound of the kind that is number 2</answer>"
+    for voter in range(VOTERS):
+        asked = rng.permutation(keys)
+        choices, right = rng.integers(OPTIONS, size=count), rng.random(count) < SILENT_ACCURACY
+        with VoteWriter(folder, {"rows": count}, Voter(f"voter{voter}"), "silence", "generate") as writer:
+            for start in range(0, count, FLUSH_ANSWERS):
+                part = slice(start, start + FLUSH_ANSWERS)
+                chosen = zip(asked[part].tolist(), choices[part].tolist(), right[part].tolist(), strict=True)
+                writer.add([Answer(key, "silence", "given", text, choice, correct) for key, choice, correct in chosen])
 
 
 def run(recipe: str, rows: int, options: dict[str, object], cache: Path) -> Run:
@@ -113,7 +112,7 @@ def run(recipe: str, rows: int, options: dict[str, object], cache: Path) -> Run:
 def measure(rows: int, folder: Path) -> list[Run]:
     """Split and report of `rows` rows."""
     rng = np.random.default_rng(0)
-    data, votes, labelled, cache = (folder / name for name in ("rows.parquet", "votes.parquet", "labelled", "cache"))
+    data, votes, labelled, cache = (folder / name for name in ("rows.parquet", "votes", "labelled", "cache"))
     write_votes(votes, write_rows(data, rows, rng), rng)
     settings = ROOT / "recipes" / "contribution_filter" / "tiny"
     common = {"dataset_split": "train"}

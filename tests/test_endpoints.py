@@ -193,7 +193,7 @@ def test_every_question_gets_its_own_answer_and_no_more_than_the_bound_are_under
         batches = list(
             endpoint_batches(at(server, concurrency=3), few(rows, 8), NO_AUDIO, ["given", "cyclic-1"], batch_size=5)
         )
-    assert [len(batch) for batch in batches] == [5, 5, 5, 1]
+    assert [len(batch) for batch in batches] == [1] * 16
     answers = {(answer.row_key, answer.order): answer.completion for batch in batches for answer in batch}
     assert answers == {
         (row_key(row), order): question_prompt(row["question"], row["choices"][turn:] + row["choices"][:turn])
@@ -361,7 +361,11 @@ def transformers_serve(model: Path, log: Path) -> Iterator[Endpoint]:
         yield Endpoint(f"http://127.0.0.1:{port}/v1", str(model), concurrency=2)
     finally:
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(20)
 
 
 @pytest.fixture

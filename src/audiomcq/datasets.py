@@ -4,17 +4,29 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets, load_dataset, load_from_disk
+import pyarrow as pa
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Value,
+    concatenate_datasets,
+    load_dataset,
+    load_from_disk,
+)
 
 from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, row_key, sound_rows
 
 FILE_KINDS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 TERMS = {"license": Value("string"), "attribution": Value("string")}
 """Columns on a row's own clip that stay where rows have them: what may be published hangs on them."""
+_UNFIT = (TypeError, ImportError, pa.ArrowException)
+"""What `Dataset.cast` raises for a column that it cannot cast (ImportError: arrays of samples, which it would have to encode)."""
 SAVED = ("dataset_dict.json", "state.json")
 """One of these lies in what `save_to_disk` wrote."""
 
@@ -86,13 +98,15 @@ def _split_of(loaded: Dataset | DatasetDict, name: str, path: Path) -> Dataset:
 
 
 def to_schema(rows: Dataset, audio_root: str | Path | None = None) -> Dataset:
-    """Bring columns into the project's schema: `audio_path` + root becomes `audio`, absent optional columns become null.
+    """Bring columns into the project's schema: `audio_path` + root becomes `audio`, absent optional columns become null, numbers
+    their digits and class labels their names.
 
     `TERMS` stay where they are; any other column goes.
 
     Raises:
-        ValueError: a column that every row needs is missing; it is named.
+        ValueError: a column that every row needs is missing, or holds something else; it is named.
     """
+    rows = rows.with_format(None)
     if "audio" not in rows.column_names and "audio_path" in rows.column_names:
         root = Path(audio_root or "").resolve()
         cells = [{"bytes": None, "path": str(root / path)} for path in rows["audio_path"]]
@@ -108,7 +122,33 @@ def to_schema(rows: Dataset, audio_root: str | Path | None = None) -> Dataset:
         if name not in rows.column_names:
             rows = rows.add_column(name, [None] * len(rows), feature=FEATURES[name])
     kept = Features({**FEATURES, **{name: kind for name, kind in TERMS.items() if name in rows.column_names}})
-    return rows.select_columns(list(kept)).cast(kept)
+    return cast_columns(rows.select_columns(list(kept)), kept)
+
+
+def cast_columns(rows: Dataset, kinds: Features) -> Dataset:
+    """Rows with their columns in these types; numbers become their digits, class labels their names.
+
+    Raises:
+        ValueError: a column holds something else; it is named.
+    """
+    for name, kind in rows.features.items():
+        if isinstance(kind, ClassLabel):
+            names = [None if label is None else kind.int2str(label) for label in rows[name]]
+            rows = rows.remove_columns(name).add_column(name, names, feature=Value("string"))
+    if rows.features == kinds:
+        return rows
+    try:
+        return rows.cast(kinds)
+    except _UNFIT as error:
+        raise ValueError(f"rows cannot be read: {'; '.join(_unfit_columns(rows, kinds)) or error}") from error
+
+
+def _unfit_columns(rows: Dataset, kinds: Features) -> Iterator[str]:
+    for name, kind in kinds.items():
+        try:
+            rows.select_columns([name]).cast(Features({name: kind}))
+        except _UNFIT:
+            yield f"column {name} is {rows.features[name]}, expected {kind}"
 
 
 def texts_of(rows: Iterable[Row]) -> Iterable[Row]:

@@ -95,12 +95,13 @@ def endpoint_batches(
     part: int = 0,
     parts: int = 1,
 ) -> Iterator[list[Answer]]:
-    """Greedy answers of a server, `batch_size` at a time in the order in which they arrive.
+    """Greedy answers of a server, each as soon as it arrives, so that a kill costs none that was received.
 
     The counterpart of `audiomcq.generation.answer_batches`: same conversations, same answers, same meaning of `orders`,
     `done`, `part` and `parts`. Questions about one clip follow each other, and the clip is decoded and encoded once.
 
     Args:
+        batch_size: questions that one process takes at a time.
         max_audio_seconds: longer clips are cut to this length, with a line in the log.
 
     Raises:
@@ -130,19 +131,8 @@ def endpoint_batches(
         asked = _conversations(
             rows, [questions[i] for i in missing], [heard[i] for i in missing], control, max_audio_seconds
         )
-        batch: list[Answer] = []
-        try:
-            for answer in _in_parallel(ask, asked, endpoint.concurrency):
-                batch.append(answer)
-                if len(batch) == batch_size:
-                    yield batch
-                    batch = []
-        except Exception:
-            if batch:
-                yield batch
-            raise
-        if batch:
-            yield batch
+        for answer in _in_parallel(ask, asked, endpoint.concurrency):
+            yield [answer]
 
 
 def _conversations(

@@ -10,19 +10,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from datasets import Dataset
+from datasets import Audio, Dataset
 
 import probe_process
-from audiomcq.contribution import probe, read_votes, unparsed_rows
+from audiomcq.contribution import label_rows, probe, read_votes, unparsed_rows
 from audiomcq.contribution.probe import ProbeArguments, _Progress, run_probe
 from audiomcq.contribution.votes import RUN_FILE, UNPARSED_FILE, Voter, VoteWriter, as_voter, list_shards, open_run
-from audiomcq.examples import row_key
+from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer
 from audiomcq.models import LALM
 from audiomcq.tiny.model import make_tiny_lalm
@@ -73,22 +74,79 @@ def test_a_probe_never_hears_the_clip(model_folder: Path, rows: Dataset) -> None
     assert before.to_list() == after.to_list()
 
 
-def test_a_data_set_of_a_notebook_is_probed_without_a_folder_and_with_the_columns_it_has(model_folder: Path) -> None:
-    rows = Dataset.from_list(
-        [
-            {
-                "id": str(index),
-                "question_type": "sound",
-                "audio": {"path": "clip.wav", "bytes": None},
-                "question": f"How high is tone {index}?",
-                "choices": ["low", "high"],
-                "answer": "low",
-            }
-            for index in range(3)
-        ]
-    )
-    votes = probe(rows, [str(model_folder)], **QUICK)
-    assert votes["row_key"] == ["sound_None_0", "sound_None_1", "sound_None_2"]
+def plain(rows: Dataset, **columns: Callable[[int, Row], object]) -> Dataset:
+    """Four rows as people build them, without the optional columns; `columns` are computed from index and row."""
+    made = [
+        {name: row[name] for name in ("id", "question_type", "question", "choices", "answer")}
+        | {"audio": row["audio"]["path"]}
+        | {name: value(index, row) for name, value in columns.items()}
+        for index, row in enumerate(rows.select(range(4)))
+    ]
+    return Dataset.from_list(made)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: plain(rows),
+        lambda rows: plain(rows).cast_column("audio", Audio()),
+        lambda rows: plain(rows).cast_column("audio", Audio(decode=False)),
+        lambda rows: plain(rows, id=lambda index, row: index),
+        lambda rows: plain(rows, choices=lambda index, row: [2, 3, 5, 7], answer=lambda index, row: 7),
+        lambda rows: plain(rows).class_encode_column("answer").class_encode_column("question_type"),
+        lambda rows: plain(rows).with_format("numpy"),
+        lambda rows: plain(rows, split=lambda index, row: "mine"),
+    ],
+    ids=[
+        "paths",
+        "Audio",
+        "undecoded",
+        "numbers as ids",
+        "numbers as options",
+        "class labels",
+        "numpy",
+        "more columns",
+    ],
+)
+def test_a_data_set_of_a_notebook_is_probed_and_labelled_with_the_columns_it_has(
+    change: Callable[[Dataset], Dataset], rows: Dataset, model_folder: Path
+) -> None:
+    own = change(rows)
+    votes = probe(own, str(model_folder), controls=["silence", "audio"], **QUICK)
+    assert votes["row_key"] == [f"sound_None_{index}" for index in range(4)] * 2
+    labelled = label_rows(own, votes)
+    assert {name: kind for name, kind in labelled.features.items() if name in own.features} == own.features
+    assert set(labelled["audio-contribution"]) <= {"weak", "strong"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"choices": lambda index, row: " | ".join(row["choices"])},
+            r"^rows cannot be read: column choices is .*'string'.*, expected List",
+        ),
+        (
+            {"audio": lambda index, row: {"array": [0.0] * 480, "sampling_rate": 16_000}},
+            "column audio is .*array.*expected Audio",
+        ),
+        (
+            {"answer": lambda index, row: row["choices"].index(row["answer"])},
+            "the answer '0' is not among the choices",
+        ),
+        (
+            {"audio": lambda index, row: f"nowhere{index}.wav"},
+            "4 of 4 rows are broken.* nowhere0.wav: no such audio file",
+        ),
+    ],
+    ids=["options in one text", "arrays", "index of the answer", "no clips"],
+)
+def test_a_data_set_that_cannot_be_probed_is_refused_with_its_column_before_a_voter_is_loaded(
+    columns: dict, message: str, rows: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MODULE, "load_lalm", lambda *_, **__: pytest.fail("a voter was loaded"))
+    with pytest.raises(ValueError, match=message):
+        probe(plain(rows, **columns), ["voter"], controls=["silence", "audio"], **QUICK)
 
 
 @pytest.mark.parametrize("readme", ["README.md", "recipes/contribution_filter/README.md"])
@@ -122,6 +180,13 @@ def test_what_is_answered_is_not_asked_again_and_more_is_added(
     assert probe(few, [str(model_folder)], tmp_path, **QUICK).to_list() == more.to_list()
 
 
+def test_a_voter_is_the_same_with_a_slash_after_its_folder(model_folder: Path, rows: Dataset, tmp_path: Path) -> None:
+    few = rows.select(range(2))
+    votes = [probe(few, f"{model_folder}{slash}", tmp_path, **QUICK) for slash in ("", "/")]
+    assert set(votes[1]["voter"]) == {str(model_folder)}
+    assert votes[0].to_list() == votes[1].to_list()
+
+
 def test_other_rows_are_refused_in_the_same_folder(model_folder: Path, rows: Dataset, tmp_path: Path) -> None:
     probe(rows.select(range(3)), [str(model_folder)], tmp_path, **QUICK)
     with pytest.raises(ValueError, match="votes of another run: rows_digest is"):
@@ -152,7 +217,12 @@ def test_the_record_holds_what_answers_depend_on(model_folder: Path, rows: Datas
         ({"controls": ["quiet"]}, "'quiet': known are audio, silence"),
         ({"orders": ["reversed"]}, "order 'reversed': known are"),
         ({"orders": ["cyclic", "cyclic-1"]}, "cyclic stands for all"),
+        ({"orders": ["given", "cyclic"]}, "given is cyclic-0"),
         ({"mode": "guess"}, "mode 'guess': known are"),
+        ({"voters": ["a", "http://127.0.0.1:9/v1"]}, "which model after a '#'"),
+        ({"voters": ["a", "http://127.0.0.1:9/v1#b"], "mode": "likelihood"}, "mode generate only, not likelihood"),
+        ({"batch_size": 0}, "batch_size 0: give at least 1"),
+        ({"endpoint_concurrency": 0}, "endpoint_concurrency 0: give at least 1"),
         ({"silence_seconds": 60.0}, "silence_seconds 60 is more than max_audio_seconds 30"),
     ],
 )
@@ -221,11 +291,6 @@ def test_the_votes_of_an_endpoint_that_dies_half_way_are_kept(
     assert set(votes["choice"]) == {0}
 
 
-def test_an_endpoint_is_not_asked_for_likelihoods(rows: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="mode generate only, not likelihood"):
-        probe(rows, ["http://127.0.0.1:9/v1#omni"], tmp_path, mode="likelihood", **QUICK)
-
-
 def test_the_bar_counts_what_was_there_and_what_others_write(
     rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,20 +341,33 @@ def test_ten_kills_at_random_moments_lose_and_repeat_nothing(
     for _ in range(10):
         before = len(list(tmp_path.glob("*.parquet")))
         processes = probe_process.start(rows, tmp_path, job)
-        enough = before + draw.randrange(10)
-        while len(list(tmp_path.glob("*.parquet"))) < enough:
+        enough, deadline = before + draw.randrange(10), time.monotonic() + 60
+        while len(list(tmp_path.glob("*.parquet"))) < enough and time.monotonic() < deadline:
             assert any(process.is_alive() for process in processes)
             time.sleep(0.001)
         time.sleep(draw.uniform(0, 0.05))
-        for process in processes:
-            process.kill()
-            process.join()
+        probe_process.kill(processes)
+        assert len(list(tmp_path.glob("*.parquet"))) >= enough, "no shards within a minute"
         assert -signal.SIGKILL in [process.exitcode for process in processes]
     killed = len(read_votes(tmp_path))
     assert 20 < killed < len(undisturbed)
     probe_process.finish(probe_process.start(rows, tmp_path, job))
     assert read_votes(tmp_path).to_list() == undisturbed.to_list()
     assert not list(tmp_path.glob(".*.partial"))
+
+
+@contextmanager
+def launched(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
+    """A launcher and its workers; what is still running at the end is killed."""
+    with log.open("w") as stream, subprocess.Popen(command, stderr=stream) as launcher:
+        try:
+            yield launcher
+        finally:
+            if launcher.poll() is None:
+                # Each by itself: workers are in sessions of their own, and outlive their launcher
+                for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
 
 
 @pytest.mark.slow
@@ -304,20 +382,18 @@ def test_the_recipe_on_two_processes_goes_on_after_a_kill(
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = list(map(str, [*launch, recipe / "probe.py", "--config", recipe / "tiny" / "probe.yaml", *words]))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    log = tmp_path / "first.log"
-    with log.open("w") as stream, subprocess.Popen(command, stderr=stream) as first:
+    log = tmp_path / "log"
+    with launched(command, log) as first:
         deadline = time.monotonic() + 120
         while len(list(tmp_path.glob("*.parquet"))) < 9 and first.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-        # Each by itself: workers are in sessions of their own, and outlive their launcher
-        for process in [*psutil.Process(first.pid).children(recursive=True), first]:
-            process.kill()
     assert first.returncode == -signal.SIGKILL, log.read_text()[-2000:]
     killed = sum(shard.count for shard in list_shards(tmp_path))
     assert 9 <= killed < 64
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert f"{killed}/64" in done.stderr
+    with launched(command, log) as second:
+        second.wait(200)
+    assert second.returncode == 0, log.read_text()[-4000:]
+    assert f"{killed}/64" in log.read_text()
     assert {shard.is_by(0) for shard in list_shards(tmp_path)} == {True, False}
     undisturbed = probe(rows, [str(model_folder)], orders=["cyclic"], batch_size=1, **QUICK)
     assert read_votes(tmp_path).to_list() == undisturbed.to_list()

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,17 @@ def test_guessing_makes_as_many_rows_weak_as_the_odds_say() -> None:
     assert chance_share(4, Rule("score"), 3, 1) is None
 
 
+@pytest.mark.parametrize(("options", "orders"), [(2, 1), (3, 1), (4, 1), (5, 1), (2, 2), (2, 3), (3, 3), (5, 2)])
+@pytest.mark.parametrize(("rule", "voters", "needed"), [(Rule(), 3, 2), (Rule(), 2, 2), (Rule("any"), 2, 1)], ids=str)
+def test_guessing_is_what_counting_all_guesses_gives(
+    options: int, orders: int, rule: Rule, voters: int, needed: int
+) -> None:
+    """Option 0 is right; of all ways in which the voters can guess in all orders, the share that makes the row weak."""
+    knows = [2 * guesses.count(0) > orders for guesses in product(range(options), repeat=orders)]
+    weak = [sum(row) >= needed for row in product(knows, repeat=voters)]
+    assert chance_share(options, rule, voters, orders) == pytest.approx(np.mean(weak))
+
+
 def test_shares_stand_beside_guessing_and_corrected_for_it(four: Dataset) -> None:
     share = contribution_report(four, table(votes_for(four, RIGHT)))["shares"]["all"]
     assert (share["rows"], share["weak"], share["strong"]) == (4, 2, 2)
@@ -75,7 +87,7 @@ def test_the_sensitivity_table_is_the_one_counted_by_hand(four: Dataset) -> None
     """Of rows with 3, 2, 1 and 0 right, the first two are weak; voter0 is right most often, voter2 least."""
     noise = votes_for(four, {3: 3}, control="noise")
     by_score = {**RIGHT, 1: 3}
-    turned = votes_for(four, by_score, order="cyclic-0")
+    turned = votes_for(four, by_score, order="cyclic-1")
     votes = table([*votes_for(four, RIGHT), *noise, *votes_for(four, by_score, mode="likelihood")])
     assert changes(contribution_report(four, votes)) == {
         "rule: all": (4, 1, 0),
@@ -90,7 +102,7 @@ def test_the_sensitivity_table_is_the_one_counted_by_hand(four: Dataset) -> None
     }
     # Right in one of two orders is not right: row 1 has voters right in 2, 2 and 1 of its orders, row 2 none that is right in both.
     both = contribution_report(four, table([*votes_for(four, RIGHT), *turned]))
-    assert changes(both)["option order: cyclic-0 alone"] == (4, 0, 0)
+    assert changes(both)["option order: cyclic-1 alone"] == (4, 0, 0)
     assert changes(both)["rule: all"] == (4, 1, 0)
 
 
@@ -199,8 +211,9 @@ def test_the_page_stands_alone_and_shows_what_the_json_says(four: Dataset, tmp_p
 
 
 def test_examples_play_their_clip(four: Dataset, tmp_path: Path) -> None:
-    """One weak, one strong and one harmed row, each with the sound of its own clip."""
-    votes = table([*votes_for(four, RIGHT), *votes_for(four, {3: 3}, control="audio")])
+    """One weak, one strong and one harmed row, each with the sound of its own clip and what voters made of it."""
+    heard = votes_for(four, {3: 3}, control="audio", completion="<answer>heard</answer>")
+    votes = table([*votes_for(four, RIGHT, completion="guessed"), *heard])
     report = contribution_report(four, votes)
     examples = pick_examples(four, votes, report, 1)
     assert [(example.kind, example.row["id"]) for example in examples] == [
@@ -208,14 +221,29 @@ def test_examples_play_their_clip(four: Dataset, tmp_path: Path) -> None:
         ("strong", "2"),
         ("harmed by its audio", "0"),
     ]
-    assert [voter for voter, _ in examples[0].completions] == ["voter0", "voter1", "voter2"]
+    written = {"silence": "guessed", "audio": "<answer>heard</answer>"}
+    assert examples[2].completions == {f"voter{voter}": written for voter in range(3)}
     write_report(report, examples, tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "voter2: silence <code>guessed</code>, audio <code>&lt;answer&gt;heard&lt;/answer&gt;</code>" in text
     page = Page()
-    page.feed((tmp_path / "report.html").read_text())
+    page.feed(text)
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(page.players[1].partition(",")[2])))
     assert rate == SAMPLE_RATE
     spectrum = np.abs(np.fft.rfft(samples))
     assert np.fft.rfftfreq(len(samples), 1 / rate)[spectrum.argmax()] == pytest.approx(880, abs=5)  # row 2: "high"
+
+
+def test_an_example_asked_in_several_orders_says_in_how_many_it_was_right(four: Dataset) -> None:
+    turns = [
+        one
+        for turn in range(4)
+        for one in votes_for(four, {0: 3 * (turn < 3)}, order=f"cyclic-{turn}", completion=str(turn))
+    ]
+    votes = table([*turns, *votes_for(four, {}, control="audio", completion="heard")])
+    report = contribution_report(four, votes)
+    (first, *_) = pick_examples(four, votes, report, 1)
+    assert first.completions["voter1"] == {"silence (right in 3 of 4 orders)": "0", "audio": "heard"}
 
 
 def test_texts_of_the_rows_cannot_break_the_page(four: Dataset, tmp_path: Path) -> None:
@@ -288,7 +316,7 @@ sys.modules["scale"] = scale
 spec.loader.exec_module(scale)
 folder, seconds = Path(sys.argv[2]), {}
 for count in map(int, sys.argv[3:]):
-    data, votes = folder / f"{count}.parquet", folder / f"votes{count}.parquet"
+    data, votes = folder / f"{count}.parquet", folder / f"votes{count}"
     rng = np.random.default_rng(0)
     scale.write_votes(votes, scale.write_rows(data, count, rng), rng)
     rows, votes = to_schema(Dataset.from_parquet(str(data))), load_votes(votes)
@@ -308,6 +336,7 @@ def test_labels_and_report_of_many_rows_stay_in_memory_and_cost_no_more_per_row(
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
         env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")},
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,7 +1,9 @@
 """Votes become labels: two of three right on silence make a row weak, and nothing goes missing on the way."""
 
+import errno
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,28 @@ def test_two_of_three_voters_right_on_silence_make_a_row_weak(rows: Dataset) -> 
 def test_the_score_is_0_where_voters_know_1_where_they_guess_and_more_where_they_do_worse(rows: Dataset) -> None:
     right = table(votes_for(rows, {0: 4, 1: 1, 2: 0}, voters=4))
     assert label_rows(rows, right)[SCORE][:3] == pytest.approx([0, 1, 4 / 3])
+
+
+@pytest.mark.parametrize("options", [2, 3, 4, 5])
+def test_the_score_means_the_same_for_any_number_of_options(rows: Dataset, options: int) -> None:
+    """In all turns: two that know; one that knows beside one that says "A"; two that say "A"; two that are never right."""
+    cells = [["low", "middle", "high", "highest", "none"][:options]] * 4
+    own = (
+        rows.select([0] * 4)
+        .remove_columns(["choices", "id"])
+        .add_column("choices", cells)
+        .add_column("id", list("0123"))
+    )
+    right = [(options, options), (options, 1), (1, 1), (0, 0)]
+    votes = [
+        vote(row, turn < turns, voter=f"voter{voter}", order=f"cyclic-{turn}")
+        for row, by_voter in zip(own, right, strict=True)
+        for voter, turns in enumerate(by_voter)
+        for turn in range(options)
+    ]
+    labelled = label_rows(own, table(votes))
+    assert labelled[SCORE] == pytest.approx([0, 0.5, 1, options / (options - 1)])
+    assert labelled[CONTRIBUTION] == ["weak", "strong", "strong", "strong"]
 
 
 def test_the_score_of_votes_by_likelihood_is_the_softmax_at_the_answer(rows: Dataset) -> None:
@@ -80,11 +104,12 @@ def test_each_rule_draws_its_own_line(rows: Dataset, rule: Rule, weak: list[int]
         {"min_correct": 0},
         {"threshold": 0.5},
         {"rule": "score", "threshold": 0.5, "quantile": 0.5},
+        {"rule": "score", "quantile": 30},
     ],
     ids=str,
 )
 def test_a_rule_that_contradicts_itself_is_refused(options: dict) -> None:
-    with pytest.raises(ValueError, match=r"rule|threshold|min_correct"):
+    with pytest.raises(ValueError, match=r"rule|threshold|min_correct|quantile"):
         Rule(**options)
 
 
@@ -152,6 +177,20 @@ def test_log_probs_of_other_options_than_the_rows_are_refused(rows: Dataset) -> 
         label_rows(rows, table(votes), Rule(mode="likelihood"))
 
 
+def test_a_vote_whose_log_probs_are_no_numbers_is_an_unparsed_one(rows: Dataset) -> None:
+    """As half precision gives them when it overflows: the vote is in the folder for good, and must not stop all other rows."""
+    lost = [float("nan")] * 4
+    votes = [
+        vote(row, True, mode="likelihood", option_logps=[-9.0 + 9 * (c == row["answer"]) for c in row["choices"]])
+        for row in rows
+    ]
+    votes[3] |= {"option_logps": lost, "choice": None, "correct": False}
+    labelled = label_rows(rows, table(votes), Rule(mode="likelihood"))
+    assert labelled[CONTRIBUTION] == ["strong" if index == 3 else "weak" for index in range(16)]
+    assert labelled[SCORE][2:4] == pytest.approx([0, 4 / 3], abs=1e-3)
+    assert len(label_rows(rows, table(votes), Rule(mode="likelihood"), unparsed="leave_out")) == 15
+
+
 def test_rows_most_voters_gave_no_readable_answer_to_are_counted_and_left_out_on_request(
     rows: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,6 +237,25 @@ def test_a_voter_that_is_right_in_half_of_two_orders_does_not_know(rows: Dataset
     labelled = label_rows(pair, table(votes))
     assert labelled[CONTRIBUTION] == ["strong", "strong"]
     assert labelled[SCORE] == pytest.approx([1, 1])
+
+
+def test_a_prompt_that_was_asked_under_two_names_counts_once(rows: Dataset) -> None:
+    """A folder probed as given and later in all turns holds the given order twice; counted twice, "A" would be right in two of three."""
+    pair = rows.select([0, 1])
+    pair = pair.remove_columns("choices").add_column(
+        "choices", [["low", "middle"]] * 2, feature=rows.features["choices"]
+    )
+    by_position = {"given": 0, "cyclic-0": 0, "cyclic-1": 1, "cyclic-2": 0}
+    votes = [
+        vote(row, index == right, order=order)
+        for index, row in enumerate(pair)
+        for order, right in by_position.items()
+    ]
+    votes += votes_for(pair, {}, control="audio", order="given")
+    assert label_rows(pair, table(votes))[CONTRIBUTION] == ["strong", "strong"]
+    ballots = ballots_of(table(votes), questions_of(pair))
+    assert len(ballots.only(control="silence")) == 4
+    assert len(ballots.only(control="audio")) == 6
 
 
 def test_what_a_row_is_worth_to_rl_is_what_varies_with_audio(rows: Dataset) -> None:
@@ -249,9 +307,33 @@ def test_a_quantile_is_taken_over_all_splits_together(rows: Dataset, tmp_path: P
     assert load_rows(tmp_path / "labelled", "train+test", "weak")["id"] == ["12", "13", "14"]
 
 
+def test_a_quantile_that_equal_scores_overrun_is_said(rows: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    votes = table(votes_for(rows, dict.fromkeys(range(8), 3)))
+    assert label_rows(rows, votes, Rule("score", quantile=0.5))[CONTRIBUTION].count("weak") == 8
+    assert not caplog.records
+    assert label_rows(rows, votes, Rule("score", quantile=0.25))[CONTRIBUTION].count("weak") == 8
+    assert "quantile 0.25 made 50.0 % of the rows weak: as many have equally low scores" in caplog.text
+
+
 def test_a_folder_that_exists_is_never_written_to(saved: Path, rows: Dataset) -> None:
     with pytest.raises(ValueError, match="already exists; choose another --output_dir"):
         save_split({"train": rows}, table(votes_for(rows, {})), Rule(), SplitArguments(output_dir=str(saved)))
+
+
+def test_a_full_disk_ends_with_one_line_and_leaves_no_half_of_a_split(
+    rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(votes: Dataset, path: Path, **_: object) -> None:
+        path.write_bytes(b"PAR1")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    args = SplitArguments(output_dir=str(tmp_path / "labelled"))
+    votes = table(votes_for(rows, {}))
+    monkeypatch.setattr(votes, "to_parquet", partial(full, votes))
+    with pytest.raises(ValueError, match=r"cannot write to .*labelled .*No space left on device.*make room"):
+        save_split({"train": rows}, votes, Rule(), args)
+    assert not (tmp_path / "labelled").exists()
+    assert save_split({"train": rows}, table(votes_for(rows, {})), Rule(), args)["strong"] == 16
 
 
 def test_rows_labelled_anew_in_a_folder_of_the_same_name_are_the_ones_that_load(saved: Path, rows: Dataset) -> None:

@@ -4,6 +4,7 @@ import json
 import resource
 import shutil
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -214,6 +215,28 @@ def test_two_processes_cannot_write_the_same_part_of_a_voter(tmp_path: Path, mon
         pass
 
 
+def test_a_process_that_was_killed_while_it_held_the_locks_holds_up_nobody(tmp_path: Path) -> None:
+    open_run(tmp_path, SETTINGS)
+    for _ in range(3):
+        holding = probe_process.SERVER.Event()
+        holder = probe_process.SERVER.Process(
+            target=probe_process.hold_locks, args=(tmp_path, FIRST, holding), daemon=True
+        )
+        holder.start()
+        try:
+            assert holding.wait(60)
+        finally:
+            probe_process.kill([holder])
+
+
+def test_a_process_that_hangs_is_killed_and_fails_the_test() -> None:
+    hanging = probe_process.SERVER.Process(target=time.sleep, args=(600,), daemon=True)
+    hanging.start()
+    with pytest.raises(AssertionError, match=r"1 of 1 processes were still at it after 0.1 s"):
+        probe_process.wait([hanging], 0.1)
+    assert not hanging.is_alive()
+
+
 def test_the_record_names_the_run_and_its_voters(tmp_path: Path) -> None:
     write(tmp_path, [answer(1)])
     write(tmp_path, [answer(1)], Voter("http://localhost:8000/v1#omni"))
@@ -233,12 +256,11 @@ def many_answers() -> list[Answer]:
 def test_a_writer_that_is_killed_in_the_middle_of_a_shard_leaves_none(tmp_path: Path) -> None:
     """The kernel kills the process when it writes past 12 kB; the rest of the shard is never written."""
     write(tmp_path, [answer(1)])
-    killed = probe_process.SERVER.Process(
-        target=probe_process.write_until_killed, args=(tmp_path, SETTINGS, FIRST, many_answers())
+    writer = probe_process.SERVER.Process(
+        target=probe_process.write_until_killed, args=(tmp_path, SETTINGS, FIRST, many_answers()), daemon=True
     )
-    killed.start()
-    killed.join()
-    assert killed.exitcode == -signal.SIGXFSZ
+    writer.start()
+    assert probe_process.wait([writer]) == [-signal.SIGXFSZ]
     assert len(list(tmp_path.glob(".*.partial"))) == 1
     assert read_votes(tmp_path)["row_key"] == ["sound_x_1"]
     write(tmp_path, many_answers())

@@ -5,9 +5,10 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Value
+from datasets import Dataset, Features, Value
 
-from audiomcq.datasets import option_order
+from audiomcq.datasets import cast_columns, option_order
+from audiomcq.examples import FEATURES
 
 _COLUMNS = ("row_key", "voter", "control", "order", "mode", "choice", "correct", "option_logps")
 _NAMED = ("voter", "control", "order", "mode")
@@ -115,10 +116,11 @@ class Tally:
 
 
 def questions_of(rows: Dataset) -> Questions:
-    """The columns of rows that are counted by. The audio column is not read."""
+    """The columns of rows that are counted by, as `to_schema` reads them. The audio column is not read."""
     if "source_dataset" not in rows.column_names:
         rows = rows.add_column("source_dataset", [None] * len(rows), feature=Value("string"))
-    table = rows.select_columns(["id", "source_dataset", "question_type", "choices", "answer"]).with_format("arrow")[:]
+    kinds = Features({name: FEATURES[name] for name in ("id", "source_dataset", "question_type", "choices", "answer")})
+    table = cast_columns(rows.select_columns(list(kinds)), kinds).with_format("arrow")[:]
     column = {name: table[name].combine_chunks() for name in table.column_names}
     choices, parent = column["choices"], pc.list_parent_indices(column["choices"])
     lengths = pc.list_value_length(choices).to_numpy()
@@ -136,7 +138,7 @@ def _keys(column: dict[str, pa.Array]) -> pa.Array:
 
 
 def ballots_of(votes: Dataset, questions: Questions) -> Ballots:
-    """The votes on these questions; votes on other rows are left out.
+    """The votes on these questions; votes on other rows are left out, and so are repeats of one and the same prompt.
 
     Raises:
         ValueError: a voter voted twice on a row, control, order and mode; or its options are not those of the row.
@@ -159,7 +161,7 @@ def ballots_of(votes: Dataset, questions: Questions) -> Ballots:
         names=names,
     )
     _check_once(ballots, questions)
-    return ballots
+    return _without_repeats(ballots, questions)
 
 
 def tally(ballots: Ballots, rows: int) -> Tally:
@@ -201,7 +203,8 @@ def _shuffled_position(questions: Questions, index: int, order: str) -> int:
 
 
 def _p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions: Questions) -> np.ndarray:
-    """Softmax over a vote's options at the answer; 0 or 1 for votes without log-probs."""
+    """Softmax over a vote's options at the answer; 0 or 1 for votes without log-probs, 0 where these are no numbers: such a vote has
+    chosen nothing (`audiomcq.likelihood.likeliest`)."""
     p = correct.astype(np.float64)
     scored = logps.is_valid().to_numpy(zero_copy_only=False)
     if not scored.any():
@@ -215,11 +218,34 @@ def _p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions
             f"{lengths[wrong.argmax()]}: the votes are of other rows; probe again"
         )
     starts = np.cumsum(lengths) - lengths
-    weights = np.exp(values - np.repeat(np.maximum.reduceat(values, starts), lengths))
-    p[scored] = weights[starts + questions.gold[on]] / np.add.reduceat(weights, starts)
-    if (lost := ~np.isfinite(p)).any():
-        raise ValueError(f"row {questions.key[row[lost.argmax()]]} has a vote whose log-probs are not finite numbers")
+    with np.errstate(invalid="ignore"):
+        weights = np.exp(values - np.repeat(np.maximum.reduceat(values, starts), lengths))
+        p[scored] = np.nan_to_num(weights[starts + questions.gold[on]] / np.add.reduceat(weights, starts))
     return p
+
+
+def _without_repeats(ballots: Ballots, questions: Questions) -> Ballots:
+    """Of a voter's votes on the same prompt under several names, the first: given is cyclic-0, and n options turn n times.
+
+    Counted twice, the place of the answer in the given order would weigh double, and a voter that answers by position would be right
+    in most orders of two options.
+    """
+    turn = np.full(len(ballots), -1)
+    for code, order in enumerate(ballots.names["order"]):
+        kind, _, number = order.partition("-")
+        if kind in ("given", "cyclic"):
+            asked = ballots.order == code
+            turn[asked] = int(number or 0) % questions.num_choices[ballots.row[asked]]
+    prompt = ballots.row.astype(np.int64)
+    for name in ("voter", "control", "mode"):
+        prompt = prompt * len(ballots.names[name]) + getattr(ballots, name)
+    turned = np.flatnonzero(turn >= 0)
+    _, first = np.unique(prompt[turned] * (1 + turn.max(initial=0)) + turn[turned], return_index=True)
+    if len(first) == len(turned):
+        return ballots
+    keep = turn < 0
+    keep[turned[first]] = True
+    return ballots.where(keep)
 
 
 def _check_once(ballots: Ballots, questions: Questions) -> None:

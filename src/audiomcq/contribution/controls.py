@@ -29,10 +29,13 @@ def check_asked(controls: Sequence[str], orders: Sequence[str], row: Row) -> Non
     if unknown := set(controls) - set(CONTROLS):
         raise ValueError(f"control {min(unknown)!r}: known are {', '.join(CONTROLS)}")
     asked = row_orders(row, orders)
-    if len(set(asked)) < len(asked):
-        raise ValueError(f"orders {orders}: cyclic stands for all of cyclic-0, cyclic-1, ...; give one or the other")
     for order in asked:
         option_order(row, order)
+    turns = ["cyclic-0" if order == "given" else order for order in asked]
+    if len(set(turns)) < len(turns):
+        raise ValueError(
+            f"orders {orders}: given is cyclic-0, and cyclic stands for all of cyclic-0, cyclic-1, ...; give one or the other"
+        )
 
 
 def control_named(

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -35,16 +36,22 @@ th:first-child,td:first-child{text-align:left}.note{color:#666;font-size:.9em}.b
 
 @dataclass(frozen=True)
 class Example:
-    """A row as the page shows it. `audio` is None where the clip is not at hand."""
+    """A row as the page shows it.
+
+    Attributes:
+        completions: what a voter wrote, by voter, then by control; where it was asked in several orders, in the first that is
+            recorded, and the control then says in how many it was right.
+        audio: the clip as mp3, None where it is not at hand.
+    """
 
     kind: str
     row: Row
-    completions: list[tuple[str, str]]
+    completions: dict[str, dict[str, str]]
     audio: bytes | None
 
 
 def pick_examples(rows: Dataset, votes: Dataset | None, report: Numbers, each: int) -> list[Example]:
-    """The first `each` weak rows, strong rows and rows that audio harms, with what voters wrote under the rule's control."""
+    """The first `each` weak rows, strong rows and rows that audio harms, with what voters wrote under the rule's control and with audio."""
     table = rows.select_columns(["question_type", "source_dataset", "id", CONTRIBUTION]).with_format("arrow")[:]
     labels = table[CONTRIBUTION].to_pylist()
     kinds = {kind: [i for i, label in enumerate(labels) if label == kind][:each] for kind in ("weak", "strong")}
@@ -54,7 +61,7 @@ def pick_examples(rows: Dataset, votes: Dataset | None, report: Numbers, each: i
     picked = {i: rows[i] for indices in kinds.values() for i in indices}
     written = _completions(votes, [row_key(row) for row in picked.values()], report["rule"])
     return [
-        Example(kind, picked[i], written.get(row_key(picked[i]), []), _clip(picked[i]))
+        Example(kind, picked[i], written.get(row_key(picked[i]), {}), _clip(picked[i]))
         for kind, indices in kinds.items()
         for i in indices
     ]
@@ -68,6 +75,7 @@ def write_report(report: Numbers, examples: Sequence[Example], folder: str | Pat
     figure = plot(report)
     (folder / "report.png").write_bytes(figure)
     (folder / "report.html").write_text(html_page(report, examples, figure))
+    logger.info("%s: %s", folder / "report.html", headline(report))
 
 
 def html_page(report: Numbers, examples: Sequence[Example], figure: bytes) -> str:
@@ -103,20 +111,33 @@ def headline(report: Numbers) -> str:
 def _sections(report: Numbers) -> Iterator[tuple[str, str]]:
     for name, title in (("source", "Source"), ("type", "Question type"), ("choices", "Number of choices")):
         yield f"{title}: weak and strong rows", _share_table(title.lower(), report["shares"], name)
+    yield "Without listening or reading", _baseline_table(report["baselines"])
     if "voters" in report:
-        yield "Voters: accuracy by control", _voter_table(report["voters"]) + _position_table(report["voters"])
+        yield (
+            "Voters: accuracy by control",
+            _note("Accuracy with audio minus accuracy under a control is what listening adds.")
+            + _voter_table(report["voters"]),
+        )
+        yield (
+            "Voters: accuracy by where the answer was shown",
+            _note("A voter that knows or listens is as good at every place; one that answers by position is not.")
+            + _position_table(report["voters"]),
+        )
         kappas = [[control, _number(value)] for control, value in report["kappa"].items()]
-        yield "Agreement between voters (Fleiss' kappa)", _table(["control", "kappa"], kappas)
+        yield (
+            "Agreement between voters (Fleiss' kappa)",
+            _note("1: they are right on the same rows; 0: no more alike than their accuracies make them.")
+            + _table(["control", "kappa"], kappas),
+        )
         yield (
             "What changes side",
-            _sensitivity_table(report["sensitivity"])
+            _note("Rows that would get the other label if this one choice were made otherwise.")
+            + _sensitivity_table(report["sensitivity"])
             + _note(
                 f"{report['mostly_unparsed']:,} rows: most votes on them chose no option. They count as not right."
             ),
         )
         yield from _hearing_sections(report)
-    lines = [[name.replace("_", " "), _percent(value)] for name, value in report["baselines"].items()]
-    yield "Without listening or reading", _table(["always the option that is …", "accuracy, %"], lines)
 
 
 def _hearing_sections(report: Numbers) -> Iterator[tuple[str, str]]:
@@ -153,6 +174,11 @@ def _share_table(title: str, shares: Numbers, name: str) -> str:
     return _table([title, "rows", "weak", "strong", "weak, %", "by guessing, %", "corrected, %"], lines)
 
 
+def _baseline_table(baselines: Numbers) -> str:
+    lines = [[name.replace("_", " "), _percent(value)] for name, value in baselines.items()]
+    return _table(["option that is taken", "accuracy, %"], lines)
+
+
 def _voter_table(voters: Sequence[Numbers]) -> str:
     lines = [
         [*_asked(v), f"{v['votes']:,}", f"{v['parsed']:,}", _with_interval(v["accuracy"], v["interval"])]
@@ -166,7 +192,6 @@ def _asked(voter: Numbers) -> list[str]:
 
 
 def _position_table(voters: Sequence[Numbers]) -> str:
-    """Accuracy by where the answer was shown: a voter that listens or knows is as good everywhere."""
     most = max(place["position"] for v in voters for place in v["by_position"])
     lines = []
     for v in voters:
@@ -185,7 +210,10 @@ def _sensitivity_table(changes: Sequence[Numbers]) -> str:
 def _example(example: Example) -> str:
     row = example.row
     choices = [f"<b>{escape(c)}</b>" if c == row["answer"] else escape(c) for c in row["choices"]]
-    voices = [f"<li>{escape(voter)}: <code>{escape(text)}</code></li>" for voter, text in example.completions]
+    voices = []
+    for voter, by_control in example.completions.items():
+        texts = [f"{escape(control)} <code>{escape(text)}</code>" for control, text in by_control.items()]
+        voices.append(f"<li>{escape(voter)}: {', '.join(texts)}</li>")
     player = (
         f'<audio controls src="{_data_uri("audio/mpeg", example.audio)}"></audio>'
         if example.audio
@@ -197,17 +225,26 @@ def _example(example: Example) -> str:
     )
 
 
-def _completions(votes: Dataset | None, keys: list[str], rule: Numbers) -> dict[str, list[tuple[str, str]]]:
-    """What voters wrote on these rows, in the first option order that is recorded."""
+def _completions(votes: Dataset | None, keys: list[str], rule: Numbers) -> dict[str, dict[str, dict[str, str]]]:
+    """`Example.completions` by row key."""
     if votes is None:
         return {}
-    columns = votes.select_columns(["row_key", "voter", "control", "mode", "completion"]).with_format("arrow")[:]
+    columns = votes.select_columns(["row_key", "voter", "control", "mode", "correct", "completion"]).with_format(
+        "arrow"
+    )[:]
     wanted = columns.filter(pc.is_in(columns["row_key"], value_set=pa.array(keys, pa.string()))).to_pylist()
-    written: dict[str, dict[str, str]] = {}
+    asked: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     for vote in wanted:
-        if (vote["control"], vote["mode"]) == (rule["control"], rule["mode"]):
-            written.setdefault(vote["row_key"], {}).setdefault(vote["voter"], vote["completion"])
-    return {key: list(by_voter.items()) for key, by_voter in written.items()}
+        if vote["mode"] == rule["mode"]:
+            asked[vote["row_key"], vote["voter"], vote["control"]].append(vote)
+    written: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
+    for key, voter, control in asked:
+        if control == rule["control"]:
+            for name in dict.fromkeys((control, "audio")):
+                if told := asked.get((key, voter, name)):
+                    right = f" (right in {sum(bool(vote['correct']) for vote in told)} of {len(told)} orders)"
+                    written[key][voter][name + right * (len(told) > 1)] = told[0]["completion"]
+    return written
 
 
 def _clip(row: Row) -> bytes | None:
@@ -246,6 +283,7 @@ def _plot_shares(axes: Any, report: Numbers) -> None:
     axes.barh([name for name, _ in groups], [100 * share["weak_share"] for _, share in groups], color="tab:orange")
     marks = [(place, 100 * share["chance"]) for place, (_, share) in enumerate(groups) if share["chance"] is not None]
     axes.plot([x for _, x in marks], [y for y, _ in marks], "k|", markersize=14, label="by guessing")
+    axes.set_title("How many rows are answered without the audio")
     axes.set_xlabel("weak rows, %")
     axes.set_xlim(0, 100)
     axes.legend(frameon=False)
@@ -259,7 +297,8 @@ def _plot_sensitivity(axes: Any, report: Numbers) -> None:
     axes.barh(names, [-100 * c["to_strong"] / c["rows"] for c in changes], color="tab:blue", label="weak → strong")
     axes.barh(names, [100 * c["to_weak"] / c["rows"] for c in changes], color="tab:orange", label="strong → weak")
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_xlabel("rows that change side, %")
+    axes.set_title("What the labels hang on")
+    axes.set_xlabel("rows that change side with another …, %")
     axes.legend(frameon=False)
 
 
@@ -273,6 +312,7 @@ def _plot_voters(axes: Any, report: Numbers) -> None:
         )
     for name, style in (("always_first", ":"), ("random", "--")):
         axes.axhline(100 * report["baselines"][name], color="grey", linestyle=style, label=name.replace("_", " "))
+    axes.set_title("Voters, by what they hear")
     axes.set_ylabel("accuracy, %")
     axes.set_ylim(0, 100)
     axes.legend(frameon=False)
@@ -289,7 +329,8 @@ def _plot_positions(axes: Any, report: Numbers) -> None:
                 "o-",
                 label=Path(v["voter"]).name,
             )
-    axes.set_xlabel(f"place at which the answer was shown ({rule['control']})")
+    axes.set_title("Voters, by where the answer was shown")
+    axes.set_xlabel(f"place of the answer among the options ({rule['control']})")
     axes.set_ylabel("accuracy, %")
     axes.set_ylim(0, 100)
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -80,6 +80,10 @@ class ProbeArguments:
     endpoint_timeout: float = field(default=120.0, metadata={"help": "Seconds to wait for one answer of a server."})
     output_dir: str = field(default="outputs/votes", metadata={"help": "Folder of the votes; more are added to it."})
 
+    def __post_init__(self) -> None:
+        # A folder's votes stand under its name: with a slash after it, it would vote a second time
+        self.voters = [str(Path(name)) if Path(name).exists() else name for name in self.voters]
+
 
 Ask = Callable[..., Iterator[list[Answer]]]
 """Given a `control` and what is `done`, asks a voter the rest, batch by batch."""
@@ -87,16 +91,18 @@ Ask = Callable[..., Iterator[list[Answer]]]
 
 def probe(
     rows: Dataset,
-    voters: Sequence[str],
+    voters: str | Sequence[str],
     folder: str | Path | None = None,
     device: str | torch.device | None = None,
     **options: Any,
 ) -> Dataset:
     """Ask voters every row of a data set in memory; returns the vote table (`audiomcq.contribution.votes.VOTE_FEATURES`).
 
+    Broken rows are named, counted and left out; clips that will be heard are decoded once before the first voter is loaded.
+
     Args:
         rows: columns of the project's schema (`audiomcq.examples.FEATURES`); optional ones may be absent.
-        voters: paths or Hub ids of LALMs that `audiomcq.models` knows, or endpoints.
+        voters: paths or Hub ids of LALMs that `audiomcq.models` knows, or endpoints; a single one may stand alone.
         folder: where votes are kept, so that a stopped probe goes on; by default nowhere.
         options: of `ProbeArguments`, e.g. `controls=["silence", "no_audio"]`.
 
@@ -106,9 +112,13 @@ def probe(
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="audiomcq_votes_") as temporary:
             return probe(rows, voters, temporary, device, **options)
-    args = ProbeArguments(voters=list(voters), **options)
+    args = ProbeArguments(voters=[voters] if isinstance(voters, str) else list(voters), **options)
     rows = to_schema(rows, args.audio_root)
-    rows = rows.select(sound_rows(rows.remove_columns(["audio"]))[0])
+    if clips_needed(args.controls, args.silence_seconds):
+        good, _ = sound_rows(rows, check_audio=True, audio_root=args.audio_root)
+    else:
+        good, _ = sound_rows(rows.remove_columns(["audio"]))
+    rows = rows.select(good)
     run_probe(args, rows, Path(folder), device=device)
     return read_votes(folder)
 
@@ -166,6 +176,12 @@ def check_options(args: ProbeArguments, rows: Dataset) -> None:
     check_asked(args.controls, args.orders, rows[0])
     if args.mode not in ("generate", "likelihood"):
         raise ValueError(f"mode {args.mode!r}: known are generate and likelihood")
+    for name in ("batch_size", "max_new_tokens", "endpoint_concurrency"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"{name} {getattr(args, name)}: give at least 1")
+    for name in args.voters:
+        if parse_voter(name) and args.mode != "generate":
+            raise ValueError(f"voter {name}: an endpoint can be asked with mode generate only, not {args.mode}")
     if "silence" in args.controls and (args.silence_seconds or 0) > args.max_audio_seconds:
         raise ValueError(
             f"silence_seconds {args.silence_seconds:g} is more than max_audio_seconds {args.max_audio_seconds:g}: it would be cut"
@@ -199,8 +215,6 @@ def _load_voter(
         "parts": parts,
     }
     if endpoint := parse_voter(name, args.endpoint_concurrency, args.endpoint_timeout):
-        if args.mode != "generate":
-            raise ValueError(f"voter {name}: an endpoint can be asked with mode generate only, not {args.mode}")
         return Voter(name), partial(endpoint_batches, endpoint, max_audio_seconds=args.max_audio_seconds, **common)
     source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
     lalm = load_lalm(source, revision or None, args.dtype, device=device)

@@ -6,6 +6,7 @@ Source: arXiv 2509.21060, section 3. What is beside it: several option orders, a
 import hashlib
 import json
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -27,6 +28,8 @@ RULES = ("majority", "all", "any", "score")
 SCORE = "audio_contribution_score"
 SCORE_THRESHOLD = 0.5
 SPLIT_FILE = "split.json"
+_TIED_SHARE = 0.01
+"""By how much of the rows a quantile may be exceeded, without a line in the log, because scores are equal."""
 _ROWS_AT_ONCE = 500
 """Rows of a Parquet row group. Where clips are inline, so many are in memory at once."""
 
@@ -81,6 +84,8 @@ class Rule:
             raise ValueError(f"threshold and quantile are for rule score, not for {self.rule}")
         if self.threshold is not None and self.quantile is not None:
             raise ValueError("rule score takes a threshold or a quantile, not both")
+        if self.quantile is not None and not 0 < self.quantile < 1:
+            raise ValueError(f"quantile {self.quantile:g} is no share of the rows: give one between 0 and 1")
 
     def needed(self, voters: int) -> int:
         """How many of so many voters have to be right, for the rules that count voters."""
@@ -214,7 +219,7 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
         What stands in split.json: the options, the counts, and the keys of rows most votes on which chose no option.
 
     Raises:
-        ValueError: the folder exists, or as `label_rows`.
+        ValueError: the folder exists or cannot be written to (nothing of it is left then), or as `label_rows`.
     """
     folder = Path(args.output_dir)
     if folder.exists():
@@ -222,13 +227,6 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
     questions = questions_of(concatenate_datasets(list(splits.values())))
     ballots = ballots_of(votes, questions)
     verdict, keep = _decide(questions, ballots, rule, args.unparsed, args.policy, args.max_bad_fraction)
-    (folder / "data").mkdir(parents=True)
-    files, start = {}, 0
-    for name, rows in splits.items():
-        part = slice(start, start := start + len(rows))
-        rows = _labelled(rows, verdict.weak[part], verdict.score[part], keep[part])
-        files[name] = _write(rows, folder / "data", name)
-    voted = _write(votes, folder, "votes")
     silent = verdict.measured & ~verdict.answered
     record = {
         **asdict(rule),
@@ -239,8 +237,20 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
         "left_out": int((~keep).sum()),
         "mostly_unparsed": questions.key.filter(pa.array(silent)).to_pylist(),
     }
-    (folder / SPLIT_FILE).write_text(json.dumps(record, indent=2))
-    (folder / "README.md").write_text(_card(files, voted))
+    (folder / "data").mkdir(parents=True)
+    try:
+        files, start = {}, 0
+        for name, rows in splits.items():
+            part = slice(start, start := start + len(rows))
+            rows = _labelled(rows, verdict.weak[part], verdict.score[part], keep[part])
+            files[name] = _write(rows, folder / "data", name)
+        (folder / SPLIT_FILE).write_text(json.dumps(record, indent=2))
+        (folder / "README.md").write_text(_card(files, _write(votes, folder, "votes")))
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ValueError(
+            f"cannot write to {folder} ({error}); make room, then split again: the votes are kept"
+        ) from error
     return record
 
 
@@ -269,6 +279,13 @@ def _decide(
     if policy is not None:
         keep &= verdict.weak | _learnable(ballots, policy, rule.mode, questions, keep & ~verdict.weak)
     logger.info("%d weak and %d strong rows", (keep & verdict.weak).sum(), (keep & ~verdict.weak).sum())
+    share = verdict.weak[verdict.measured].mean()
+    if rule.quantile is not None and share > rule.quantile + _TIED_SHARE:
+        logger.warning(
+            "quantile %g made %.1f %% of the rows weak: as many have equally low scores; more option orders or mode likelihood tell "
+            "them apart",
+            *(rule.quantile, 100 * share),
+        )
     return verdict, keep
 
 
