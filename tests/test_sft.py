@@ -267,6 +267,18 @@ def test_a_qwen2_audio_model_trains_through_the_same_code(
     assert groups == {"audio_tower", "aligner", "llm"}
 
 
+@pytest.mark.parametrize("shared_prefix", [True, False])
+@pytest.mark.parametrize("architecture", VOTERS)
+def test_half_precision_weights_train_without_autocast_in_every_family(
+    architecture: str, shared_prefix: bool, rows: Dataset, tmp_path: Path
+) -> None:
+    lalm = load_lalm(write_voter(tmp_path / "model", architecture, rows), dtype="bfloat16")
+    config = sft_config(tmp_path / "run", shared_prefix=shared_prefix, max_steps=1)
+    trainer = AudioSFTTrainer(lalm, config, rows, peft_config=LORA)
+    trainer.train()
+    assert trainer.state.log_history[0]["grad_norm"] > 0
+
+
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
     lalm: LALM, rows: Dataset, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from torch.utils.data import Sampler
 from trl import GRPOTrainer, ModelConfig
 
 from audiomcq.audio import describe
-from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch
+from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, to_model
 from audiomcq.configs import AudioGRPOConfig, DataArguments
 from audiomcq.construction.decontamination import audit_training
 from audiomcq.datasets import ShuffleByEpoch
@@ -130,7 +130,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         size = len(prompt_ids) // len(self._prompts)
         with shared_generation(self.model, size) if size > 1 else nullcontext():
             return super()._generate_single_turn(
-                prompt_ids[::size], images, audio_batch(self._prompts), *args, **kwargs
+                prompt_ids[::size], images, to_model(audio_batch(self._prompts), self.model), *args, **kwargs
             )
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
@@ -157,7 +157,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         parts = []
         for start in range(0, len(input_ids), step):
             rows, groups = slice(start, start + step), slice(start // size, (start + step) // size)
-            audio = {name: value.to(input_ids.device) for name, value in audio_batch(self._prompts[groups]).items()}
+            audio = to_model(audio_batch(self._prompts[groups]), self.model)
             if size > 1:
                 parts.append(
                     self._shared_logps(model, input_ids[rows], attention_mask[rows], logits_to_keep, audio, **kwargs)

@@ -18,7 +18,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import ModelConfig, SFTTrainer
 
 from audiomcq.audio import audio_seconds
-from audiomcq.collation import PromptEncoder, SFTCollator
+from audiomcq.collation import PromptEncoder, SFTCollator, to_model
 from audiomcq.configs import AudioSFTConfig, DataArguments
 from audiomcq.construction.decontamination import audit_training
 from audiomcq.datasets import ShuffleByEpoch
@@ -85,6 +85,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's loss with each row's tokens weighted by `row_weight` (Mixed-to-Strong may weigh strong rows more)."""
         weight, clip, labels = (inputs.pop(name) for name in ("row_weight", "clip", "labels"))
+        inputs = to_model(inputs, self.model)
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         audio = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
         packed_call: dict[str, Any] = {}
