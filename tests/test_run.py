@@ -109,7 +109,20 @@ def test_a_broken_row_ends_the_run_with_one_line_that_names_it(
     assert not (tmp_path / "out").exists()
 
 
-def test_unusual_but_usable_clips_train(own_rows: Path, model_folder: Path, tmp_path: Path, caplog) -> None:
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_a_clip_that_is_not_there_ends_the_run_before_it_trains_even_when_no_clip_is_decoded_first(
+    own_rows: Path, model_folder: Path, tmp_path: Path, stage: str
+) -> None:
+    lose_clip(own_rows)
+    with pytest.raises(SystemExit, match=r"^error: \S+5.flac: no such audio file; check the path and the audio root$"):
+        train(stage, own_rows, model_folder, tmp_path / "out", check_audio="false", paradigm="single_stage")
+    assert not (tmp_path / "out" / RUN_FILE).exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1], ids=["in the process", "in a worker"])
+def test_unusual_but_usable_clips_train(
+    workers: int, own_rows: Path, model_folder: Path, tmp_path: Path, caplog
+) -> None:
     noise = 0.1 * np.random.default_rng(0).normal(size=(SAMPLE_RATE, 2))
     for index, samples, rate, subtype in (
         (1, noise[:1600, 0], SAMPLE_RATE, "PCM_16"),  # 100 ms
@@ -119,7 +132,8 @@ def test_unusual_but_usable_clips_train(own_rows: Path, model_folder: Path, tmp_
     ):
         soundfile.write(own_rows / "audio" / f"{index}.flac", samples, rate, subtype=subtype)
     with caplog.at_level(logging.DEBUG, logger="audiomcq.audio"):
-        train("sft", own_rows, model_folder, tmp_path / "out", max_audio_seconds=1.7)
+        options = {"max_audio_seconds": 1.7, "dataloader_num_workers": workers, "max_steps": 4}  # two epochs
+        train("sft", own_rows, model_folder, tmp_path / "out", **options)
     assert "3.flac: 2 channels averaged to mono" in caplog.text
     assert "5.flac: resampled from 8000 Hz to 16000 Hz" in caplog.text
     assert "1.flac: only 0.10 s long" in caplog.text
@@ -139,6 +153,7 @@ def test_unusual_but_usable_clips_train(own_rows: Path, model_folder: Path, tmp_
         ({"dataset": "nothing.jsonl"}, "nothing.jsonl: no such file or folder of rows"),
         ({"paradigm": "strong_to_weak"}, "known are weak_to_strong"),
         ({"max_length": 512}, "set max_audio_seconds"),
+        ({"dataloader_num_workers": 1, "dataloader_persistent_workers": "true"}, "workers that live on do not hear"),
         ({"train_modules": "vision"}, "known: audio_tower, aligner, llm"),
         ({"resume_from_checkpoint": "true"}, "holds no run to resume; leave resume_from_checkpoint out"),
     ],

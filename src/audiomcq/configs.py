@@ -67,6 +67,11 @@ class AudioArguments:
             )
         if self.push_to_hub and "/" not in (self.hub_model_id or ""):
             raise ValueError(f"push_to_hub: say where to, with hub_model_id owner/name; it is {self.hub_model_id}")
+        if self.dataloader_persistent_workers and self.shuffle_choices:
+            raise ValueError(
+                "dataloader_persistent_workers: workers that live on do not hear of a new epoch, and every epoch would show the "
+                "options in the order of the first; leave it out, or set shuffle_choices to false"
+            )
         if self.hub_token is not None:
             raise ValueError(
                 "hub_token: a token in options ends up in files; leave it out, and log in with `hf auth login` or set HF_TOKEN"

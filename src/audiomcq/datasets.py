@@ -9,6 +9,7 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets, load_dataset, load_from_disk
 
+from audiomcq.audio import audio_seconds
 from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, row_key, sound_rows
 
 FILE_KINDS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -113,6 +114,15 @@ def to_schema(rows: Dataset, audio_root: str | Path | None = None) -> Dataset:
 def texts_of(rows: Iterable[Row]) -> Iterable[Row]:
     """The rows without their clips, which may be many bytes."""
     return rows.remove_columns(["audio"]) if isinstance(rows, Dataset) and "audio" in rows.column_names else rows
+
+
+def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[float]:
+    """Length of every row's clip in seconds, from file headers.
+
+    Raises:
+        AudioError: a clip is missing, or is no audio file.
+    """
+    return [audio_seconds(row["audio"], audio_root) for row in rows.select_columns(["audio"])]
 
 
 def fingerprint(rows: Iterable[Row]) -> str:

@@ -24,7 +24,7 @@ from audiomcq.audio import describe
 from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, to_model
 from audiomcq.configs import AudioGRPOConfig, DataArguments
 from audiomcq.construction.decontamination import audit_training
-from audiomcq.datasets import ShuffleByEpoch
+from audiomcq.datasets import ShuffleByEpoch, clip_seconds
 from audiomcq.examples import Row, row_key
 from audiomcq.models import LALM, loadable_by_name, set_trainable
 from audiomcq.packing import pack_rows
@@ -60,6 +60,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         if unknown := set(args.rewards) - set(REWARDS):
             raise ValueError(f"unknown rewards {sorted(unknown)}; known: {', '.join(REWARDS)}")
         self.encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, audio_root)
+        self.clip_seconds = clip_seconds(train_dataset, audio_root)
         self._prompts: list[EncodedPrompt] = []
         """The encoded prompts of the rows that TRL is working on at the moment, one per group, in its order."""
         if peft_config is None:

@@ -101,6 +101,12 @@ def train_stage(
     if trainer.accelerator.is_main_process and not resume:
         start_record(output, stage, settings, sorted({*seen, *map(row_key, rows)}))
     groups = count_trainable(trainer.model, lalm.family)
+    # From headers: what is cut while training is cut in data-loader workers and in other processes
+    cut_clips = sum(seconds > args.max_audio_seconds for seconds in trainer.clip_seconds)
+    if cut_clips:
+        logger.warning(
+            "%d of %d rows have clips of more than %g s, cut to that", cut_clips, len(rows), args.max_audio_seconds
+        )
     logger.info("%s, %s: %d rows, effective batch %d", data.paradigm, stage, len(rows), _effective_batch(args))
     started = time.monotonic()
     with clear_errors_of_training():
@@ -117,7 +123,7 @@ def train_stage(
             "rows_by_contribution": _count_contributions(rows),
             "gold_check": gold,
             "benchmark_overlap": overlap,
-            "cut_clips": trainer.encoder.cut_clips,
+            "cut_clips": cut_clips,
             "parameter_groups": groups,
             "processes": trainer.accelerator.num_processes,
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",

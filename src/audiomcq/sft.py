@@ -17,11 +17,10 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import ModelConfig, SFTTrainer
 
-from audiomcq.audio import audio_seconds
 from audiomcq.collation import PromptEncoder, SFTCollator, to_model
 from audiomcq.configs import AudioSFTConfig, DataArguments
 from audiomcq.construction.decontamination import audit_training
-from audiomcq.datasets import ShuffleByEpoch
+from audiomcq.datasets import ShuffleByEpoch, clip_seconds
 from audiomcq.models import LALM, set_trainable
 from audiomcq.packing import PADDING, label_columns, pack_by_clip, unpack
 from audiomcq.run import FollowEpoch, SafeTrainer, parse, train_stage
@@ -49,7 +48,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         **kwargs: Any,
     ) -> None:
         self.encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, audio_root)
-        self._audio = train_dataset.select_columns(["audio"])
+        self.clip_seconds = clip_seconds(train_dataset, audio_root)
         self._order = torch.Generator()
         shuffle = ShuffleByEpoch(args.seed)
         if peft_config is None:
@@ -75,7 +74,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         """Batches of clips of like length, in seconds: what padding costs depends on the audio."""
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        lengths = [round(100 * audio_seconds(row["audio"], self.encoder.audio_root)) for row in self._audio]
+        lengths = [round(100 * seconds) for seconds in self.clip_seconds]
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(batch_size, lengths=lengths, generator=self._order)
 
