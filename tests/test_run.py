@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import yaml
 from datasets import Dataset
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration, Trainer, TrainerCallback
 
+import processes
 from audiomcq import grpo, sft
 from audiomcq.audio import SAMPLE_RATE
 from audiomcq.examples import row_key
@@ -265,9 +265,7 @@ def test_what_sft_and_grpo_save_loads_with_no_missing_key_where_this_package_is_
 ) -> None:
     train("grpo", rows_folder, trained, tmp_path / "grpo", **MIXED)
     folders = [trained, trained / "checkpoint-1", tmp_path / "grpo"]
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD_ELSEWHERE, *map(str, folders)], capture_output=True, text=True, check=False
-    )
+    done = processes.run([sys.executable, "-c", LOAD_ELSEWHERE, *folders])
     assert done.returncode == 0, done.stderr[-2000:]
     for folder, sums in zip(folders, json.loads(done.stdout.splitlines()[-1]), strict=True):
         state = load_lalm(folder).model.state_dict()
@@ -330,7 +328,7 @@ def test_a_diverged_run_is_a_process_that_fails_with_one_line_and_keeps_its_earl
         "save_strategy": "steps", "save_steps": 1,
     }  # fmt: skip
     command = [sys.executable, RECIPE / "sft.py", "--config", RECIPE / "tiny" / "sft.yaml", *words(options)]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    done = processes.run(command)
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
@@ -349,13 +347,7 @@ def test_a_wrong_model_path_is_a_process_that_fails_with_one_line(rows_folder: P
         "num_generations": 4,
     }  # fmt: skip
     command = [sys.executable, RECIPE / "grpo.py", "--config", RECIPE / "tiny" / "grpo.yaml", *words(options)]
-    done = subprocess.run(
-        [str(word) for word in command],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
+    done = processes.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: model path ./nothing: no such folder; train or download")
     assert "Traceback" not in done.stderr
