@@ -25,7 +25,7 @@ from trl import ModelConfig, TrlParser, get_peft_config
 from audiomcq import __version__
 from audiomcq.answers import is_correct, parse_answer
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
-from audiomcq.datasets import ShuffleByEpoch, load_rows, stage_rows
+from audiomcq.datasets import ShuffleByEpoch, load_rows, row_keys, stage_rows, texts_of
 from audiomcq.examples import CONTRIBUTION, row_key
 from audiomcq.models import count_trainable, load_lalm, restore_weights
 from audiomcq.prompts import PROMPT_VERSION, answer_target
@@ -99,7 +99,7 @@ def train_stage(
         lalm = load_lalm(model.model_name_or_path, model.model_revision, model.dtype, model.attn_implementation)
         trainer = trainer_class(lalm, args, rows, evaluation, peft_config=get_peft_config(model))
     if trainer.accelerator.is_main_process and not resume:
-        start_record(output, stage, settings, sorted({*seen, *map(row_key, rows)}))
+        start_record(output, stage, settings, sorted({*seen, *row_keys(rows)}))
     groups = count_trainable(trainer.model, lalm.family)
     # From headers: what is cut while training is cut in data-loader workers and in other processes
     cut_clips = sum(seconds > args.max_audio_seconds for seconds in trainer.clip_seconds)
@@ -232,7 +232,7 @@ def check_gold(rows: Dataset) -> dict[str, int]:
     """
     wrong = [
         row_key(row)
-        for row in rows.remove_columns(["audio"])
+        for row in texts_of(rows)
         if not is_correct(parse_answer(answer_target(row["answer"]), row["choices"]), row["choices"], row["answer"])
     ]
     logger.info("gold check: %d of %d gold answers score 1.0", len(rows) - len(wrong), len(rows))
@@ -252,7 +252,7 @@ def check_unseen(rows: Dataset, checkpoint: Path) -> list[str]:
     if not files:
         return []
     seen = json.loads(files[0].read_text())
-    if shared := set(seen) & set(map(row_key, rows)):
+    if shared := set(seen) & set(row_keys(rows)):
         raise ValueError(
             f"{len(shared)} of {len(rows)} rows were already trained on by {checkpoint}, e.g. {min(shared)}; use the same "
             "paradigm, dataset and mixed_seed in both stages"
