@@ -154,6 +154,7 @@ def test_unusual_but_usable_clips_train(
         ({"paradigm": "strong_to_weak"}, "known are weak_to_strong"),
         ({"max_length": 512}, "set max_audio_seconds"),
         ({"dataloader_num_workers": 1, "dataloader_persistent_workers": "true"}, "workers that live on do not hear"),
+        ({"cot": "unstructured"}, "8 of 8 rows have no unstructured_cot: train with cot: none"),
         ({"train_modules": "vision"}, "known: audio_tower, aligner, llm"),
         ({"resume_from_checkpoint": "true"}, "holds no run to resume; leave resume_from_checkpoint out"),
     ],

@@ -127,6 +127,7 @@ class AudioGRPOConfig(AudioArguments, GRPOConfig):
             raise ValueError("use_vllm: TRL's vLLM path passes no audio on; leave it out")
         if len(self.rewards) != len(self.reward_weights or self.rewards):
             raise ValueError(
-                f"{len(self.rewards)} rewards {self.rewards} but {len(self.reward_weights)} reward_weights"
+                f"{len(self.rewards)} rewards {self.rewards} but {len(self.reward_weights)} reward_weights: give each reward "
+                "its weight, separated by spaces"
             )
         super().__post_init__()

@@ -161,7 +161,9 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             audio = to_model(audio_batch(self._prompts[groups]), self.model)
             if size > 1:
                 parts.append(
-                    self._shared_logps(model, input_ids[rows], attention_mask[rows], logits_to_keep, audio, **kwargs)
+                    self._shared_logps(
+                        model, input_ids[rows], attention_mask[rows], logits_to_keep, size, audio, **kwargs
+                    )
                 )
             else:
                 parts.append(
@@ -182,6 +184,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         logits_to_keep: int,
+        size: int,
         audio: dict[str, torch.Tensor],
         compute_entropy: bool = False,
         **_: Any,
@@ -189,7 +192,6 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         (prompt_ids, completion_ids), (prompt_mask, completion_mask) = (
             (rows[:, :-logits_to_keep], rows[:, -logits_to_keep:]) for rows in (input_ids, attention_mask)
         )
-        size = len(input_ids) // next(iter(map(len, audio.values())))
         packed = pack_rows(prompt_ids, prompt_mask, completion_ids, completion_mask, size)
         with self.accelerator.autocast():
             return *shared_logps(model, packed, audio, compute_entropy), None

@@ -23,6 +23,7 @@ from audiomcq.construction.decontamination import audit_training
 from audiomcq.datasets import ShuffleByEpoch, clip_seconds
 from audiomcq.models import LALM, set_trainable
 from audiomcq.packing import PADDING, label_columns, pack_by_clip, unpack
+from audiomcq.prompts import CotVariant
 from audiomcq.run import FollowEpoch, SafeTrainer, parse, train_stage
 from audiomcq.shared_prefix import packed_inputs, selected_hidden_states, sharing_obstacle
 
@@ -35,6 +36,9 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
     Args:
         lalm: model and processor.
         train_dataset, eval_dataset: rows with `question`, `choices`, `answer` and `audio`.
+
+    Raises:
+        ValueError: rows lack the chain of thought that `cot` names.
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         audio_root: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
+        for rows in (train_dataset, eval_dataset):
+            check_cot(rows, args.cot)
         self.encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, audio_root)
         self.clip_seconds = clip_seconds(train_dataset, audio_root)
         self._order = torch.Generator()
@@ -116,6 +122,20 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         for name, mask in masks.items():
             if mask is not None:
                 metrics[f"padding_share/{name}"].append(1 - mask.float().mean().item())
+
+
+def check_cot(rows: Dataset | None, cot: CotVariant) -> None:
+    """Find rows without their chain of thought before training does.
+
+    Raises:
+        ValueError: there are some.
+    """
+    if rows is None or cot == "none":
+        return
+    name = f"{cot}_cot"
+    lacking = sum(not thought for thought in rows[name]) if name in rows.column_names else len(rows)
+    if lacking:
+        raise ValueError(f"{lacking} of {len(rows)} rows have no {name}: train with cot: none, or leave them out")
 
 
 def main(default_config: Path, argv: list[str] | None = None) -> AudioSFTConfig:
