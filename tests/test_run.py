@@ -109,6 +109,21 @@ def test_a_broken_row_ends_the_run_with_one_line_that_names_it(
     assert not (tmp_path / "out").exists()
 
 
+def test_rows_to_evaluate_on_are_checked_as_strictly_as_those_to_train_on(
+    own_rows: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    lines = (own_rows / "train.jsonl").read_text().splitlines()
+    (own_rows / "test.jsonl").write_text(
+        "\n".join([lines[0].replace('"answer": "low"', '"answer": "deep"'), lines[1]])
+    )
+    options = {"eval_split": "test", "eval_strategy": "steps", "eval_steps": 2}
+    with pytest.raises(SystemExit, match="1 of 2 rows are broken"):
+        train("sft", own_rows, model_folder, tmp_path / "strict", **options)
+    train("sft", own_rows, model_folder, tmp_path / "lenient", **options, max_bad_fraction=0.5)
+    history = json.loads((tmp_path / "lenient" / "trainer_state.json").read_text())["log_history"]
+    assert any("eval_loss" in entry for entry in history)
+
+
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_a_clip_that_is_not_there_ends_the_run_before_it_trains_even_when_no_clip_is_decoded_first(
     own_rows: Path, model_folder: Path, tmp_path: Path, stage: str

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -81,21 +82,19 @@ def train_stage(
         settings = resolved_settings(stage, data, args, model)
         resume = check_output(output, settings, args.resume_from_checkpoint)
         check_push(args, model)
-        rows = load_rows(
+        load = partial(
+            load_rows,
             data.dataset,
-            data.dataset_split,
-            data.dataset_config,
-            data.audio_root,
-            data.max_bad_fraction,
-            data.check_audio,
+            config=data.dataset_config,
+            audio_root=data.audio_root,
+            max_bad_fraction=data.max_bad_fraction,
+            check_audio=data.check_audio,
         )
-        rows = stage_rows(rows, data.paradigm, stage, data.mixed_seed)
+        rows = stage_rows(load(data.dataset_split), data.paradigm, stage, data.mixed_seed)
         gold = check_gold(rows)
         overlap = audit(rows, data.benchmarks_to_avoid, data.audio_root) if data.benchmarks_to_avoid else None
         seen = check_unseen(rows, Path(model.model_name_or_path or "")) if data.paradigm != "single_stage" else []
-        evaluation = (
-            load_rows(data.dataset, data.eval_split, data.dataset_config, data.audio_root) if data.eval_split else None
-        )
+        evaluation = load(data.eval_split) if data.eval_split else None
         lalm = load_lalm(model.model_name_or_path, model.model_revision, model.dtype, model.attn_implementation)
         trainer = trainer_class(lalm, args, rows, evaluation, peft_config=get_peft_config(model))
     if trainer.accelerator.is_main_process and not resume:
