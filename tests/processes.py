@@ -2,9 +2,9 @@
 
 import os
 import shlex
-import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import Timer
 
@@ -12,24 +12,28 @@ import psutil
 
 GRACE_SECONDS = 10.0
 """How long a process that was asked to end has before it is killed."""
+MARK = "AUDIOMCQ_TEST_PROCESS"
+"""Environment variable by which everything that a command has started is found again, in whatever session it is."""
 
 
-def run(command: Sequence[object], seconds: float = 900, **options: object) -> subprocess.CompletedProcess[str]:
+def run(
+    command: Sequence[object], seconds: float = 600, env: Mapping[str, str] | None = None, **options: object
+) -> subprocess.CompletedProcess[str]:
     """`subprocess.run` of a command that must end in time; its output is captured.
 
     Raises:
         AssertionError: it, or something that it started and that holds its output open, did not; with what it said.
     """
-    words = [str(word) for word in command]
+    words, mark = [str(word) for word in command], uuid.uuid4().hex
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    late = False
-    with subprocess.Popen(words, start_new_session=True, **pipes, **options) as process:
+    with subprocess.Popen(words, env={**(env or os.environ), MARK: mark}, **pipes, **options) as process:
+        late = False
         try:
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             late = True
         finally:
-            kill_group(process)
+            kill_marked(mark)
         if late:
             out, err = process.communicate(timeout=GRACE_SECONDS)
     assert not late, f"still running after {seconds:g} s: {shlex.join(words)}\n{out}\n{err}"
@@ -37,23 +41,27 @@ def run(command: Sequence[object], seconds: float = 900, **options: object) -> s
 
 
 @contextmanager
-def running(command: Sequence[object], **options: object) -> Iterator[subprocess.Popen[str]]:
+def running(
+    command: Sequence[object], env: Mapping[str, str] | None = None, **options: object
+) -> Iterator[subprocess.Popen[str]]:
     """A process while the block lasts. Then it is asked to end, and killed with all that it started if it does not."""
-    words = [str(word) for word in command]
-    with subprocess.Popen(words, start_new_session=True, text=True, **options) as process:
+    words, mark = [str(word) for word in command], uuid.uuid4().hex
+    with subprocess.Popen(words, env={**(env or os.environ), MARK: mark}, text=True, **options) as process:
         try:
             yield process
         finally:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
-            kill_group(process)
+            kill_marked(mark)
 
 
-def kill_group(process: subprocess.Popen[str]) -> None:
-    """Kill what is left of a process that was started in a session of its own, and of what it started there."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+def kill_marked(mark: str) -> None:
+    """Kill what was started under a mark. By no process group: torchrun gives each worker a session of its own."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == mark:
+                process.kill()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
+import processes
 from audiomcq.models import LALM
 
 ROOT = Path(__file__).parents[1]
@@ -44,16 +45,15 @@ def copied(folder: Path) -> Path:
 def commit(checkout: Path) -> str:
     git = ["git", "-C", str(checkout), "-c", "user.name=test", "-c", "user.email=test@example.org"]
     for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "benchmarks"]):
-        subprocess.run([*git, *words], check=True)
-    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+        done = processes.run([*git, *words])
+        assert done.returncode == 0, done.stderr
+    return processes.run([*git, "rev-parse", "HEAD"]).stdout.strip()
 
 
 def benchmark(checkout: Path, preset: str, output: Path) -> subprocess.CompletedProcess:
     script = checkout / "benchmarks" / "grpo_step.py"
-    return subprocess.run(
-        [sys.executable, str(script), "--preset", preset, "--output", str(output)],
-        capture_output=True,
-        text=True,
+    return processes.run(
+        [sys.executable, script, "--preset", preset, "--output", output],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""},
     )
 
@@ -161,9 +161,7 @@ def test_the_table_in_the_readme_is_a_part_of_it() -> None:
 def test_a_benchmark_of_answering_runs_and_its_ways_agree(name: str, tmp_path: Path) -> None:
     output = tmp_path / "smoke.json"
     command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--preset", "smoke", "--output", output]
-    finished = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    )
+    finished = processes.run(command, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
     assert finished.returncode == 0, finished.stderr
     results = json.loads(output.read_text())
     assert {"commit", "dirty", "machine", "versions", "command", "seconds", "ratio"} <= results.keys()

@@ -92,6 +92,12 @@ def test_what_stands_in_for_a_long_clip_is_as_short_as_what_is_heard_of_it(lalm:
     assert len(stand_in.input_ids) == len(clip.input_ids)
 
 
+@pytest.mark.parametrize("seconds", [0.02, 0.0, -1.0])
+def test_fewer_seconds_than_make_one_audio_token_are_refused(lalm: LALM, seconds: float) -> None:
+    with pytest.raises(ValueError, match=rf"max_audio_seconds {seconds:g}: .* at least 0.03 s"):
+        PromptEncoder(lalm.processor, lalm.family, max_audio_seconds=seconds)
+
+
 def test_more_seconds_than_a_family_hears_are_refused_because_its_processor_would_cut_them_unseen(
     qwen2_audio_folder: Path,
 ) -> None:

@@ -20,7 +20,7 @@ from audiomcq.grpo import AudioGRPOTrainer
 from audiomcq.models import LALM, load_lalm, parameter_group
 from audiomcq.rewards import REWARDS
 from small_runs import changed, grpo_config, length_reward, weights
-from voters import write_voter
+from voters import VOTERS, write_voter
 
 LORA = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False)
 
@@ -335,6 +335,22 @@ def test_a_qwen2_audio_model_trains_through_the_same_code(
     groups = {parameter_group(name, lalm.family) for name in changed(before, weights(lalm.model))}
     assert groups == {"audio_tower", "aligner", "llm"}
     assert not hasattr(lalm.model.config, "image_token_id")
+
+
+@pytest.mark.parametrize("shared_prefix", [True, False])
+@pytest.mark.parametrize("architecture", VOTERS)
+def test_lora_on_half_precision_weights_trains_in_every_family(
+    architecture: str, shared_prefix: bool, rows: Dataset, tmp_path: Path, learnable: dict
+) -> None:
+    lalm = load_lalm(write_voter(tmp_path / "model", architecture, rows), dtype="bfloat16")
+    options = {**learnable, "bf16": True, "gradient_checkpointing": True, "max_steps": 1}
+    config = grpo_config(tmp_path / "run", shared_prefix=shared_prefix, **options)
+    trainer = AudioGRPOTrainer(lalm, config, rows, peft_config=LORA)
+    before = weights(trainer.model)
+    trainer.train()
+    moved = changed(before, weights(trainer.model))
+    assert moved
+    assert all("lora_" in name for name in moved)
 
 
 def test_a_diverged_model_stops_with_one_clear_error_instead_of_a_crash_of_the_sampler(

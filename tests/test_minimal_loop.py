@@ -4,7 +4,6 @@ import ast
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+import processes
 from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch
 from audiomcq.examples import Row
 from audiomcq.models import LALM
@@ -37,13 +37,7 @@ def test_two_steps_run_as_a_process_and_log_their_rewards(
 ) -> None:
     options = {"model": model_folder, "rows": rows_folder, "steps": 2, "prompts": 2, "generations": 4}
     words = [f"--{name}={value}" for name, value in {**options, "log": tmp_path / "log.jsonl"}.items()]
-    done = subprocess.run(
-        [sys.executable, SCRIPT, *words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    done = processes.run([sys.executable, SCRIPT, *words], env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert "step 1: reward " in done.stderr
     assert "accuracy reward, last tenth: " in done.stderr

@@ -14,7 +14,7 @@ import processes
 STUBBORN = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 print(left.pid, flush=True)
 time.sleep(float(sys.argv[1]))
 """
@@ -31,9 +31,14 @@ def gone(pid: int) -> bool:
 
 @pytest.mark.parametrize("sleeps", [600, 0], ids=["it hangs", "what it started holds its output open"])
 def test_a_command_that_does_not_end_fails_with_what_it_said(sleeps: int) -> None:
-    with pytest.raises(AssertionError, match="still running after 2 s: ") as failed:
-        processes.run([sys.executable, "-c", STUBBORN, sleeps], seconds=2)
+    with pytest.raises(AssertionError, match="still running after 3 s: ") as failed:
+        processes.run([sys.executable, "-c", STUBBORN, sleeps], seconds=3)
     assert gone(int(str(failed.value).split()[-1]))
+
+
+def test_a_command_that_ends_in_time_is_reported_as_subprocess_does() -> None:
+    done = processes.run([sys.executable, "-c", "import sys; print('out'); sys.exit('err')"])
+    assert (done.returncode, done.stdout, done.stderr) == (1, "out\n", "err\n")
 
 
 def test_a_process_that_ignores_being_asked_to_end_is_killed_with_what_it_started(

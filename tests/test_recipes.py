@@ -4,7 +4,6 @@ import importlib.util
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ import pytest
 import yaml
 from trl import ModelConfig, TrlParser
 
+import processes
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
 from audiomcq.construction.decontamination import AuditArguments
 from audiomcq.contribution.probe import ProbeArguments
@@ -197,7 +197,7 @@ def test_filter_and_evaluation_recipes_run_one_after_the_other(
     for script, options, more in steps:
         settings = tiny / Path(script).parent / "tiny" / f"{Path(script).stem}.yaml"
         command = [sys.executable, tiny / script, "--config", settings, *arguments(options), *more]
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+        done = processes.run(command)
         assert done.returncode == 0, done.stderr[-2000:]
     assert len(json.loads((tmp_path / "report" / "report.json").read_text())["voters"]) == 3
     results = json.loads((scores / "results.json").read_text())
@@ -225,7 +225,7 @@ def test_further_evaluation_recipes_run_as_typed(rows_folder: Path, model_folder
         folder = ROOT / "recipes" / "evaluate"
         words = [sys.executable, folder / f"{name}.py", "--config", folder / "tiny" / f"{name}.yaml",
                  *arguments({**options, "output_dir": tmp_path / name})]  # fmt: skip
-        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+        done = processes.run(words)
         assert done.returncode == 0, done.stderr[-2000:]
         found[name] = json.loads((tmp_path / name / result).read_text())
     # Of equally good ones the earlier
@@ -248,6 +248,6 @@ def test_accelerate_launch_works_as_typed(rows_folder: Path, model_folder: Path,
             {**SMOKE, "dataset": rows_folder, "model_name_or_path": model_folder, "output_dir": tmp_path / "run"}
         ),
     ]
-    done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = processes.run(command, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["finished"]

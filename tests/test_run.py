@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import yaml
 from datasets import Dataset
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration, Trainer, TrainerCallback
 
+import processes
 from audiomcq import grpo, sft
 from audiomcq.audio import SAMPLE_RATE
 from audiomcq.examples import row_key
@@ -109,7 +109,35 @@ def test_a_broken_row_ends_the_run_with_one_line_that_names_it(
     assert not (tmp_path / "out").exists()
 
 
-def test_unusual_but_usable_clips_train(own_rows: Path, model_folder: Path, tmp_path: Path, caplog) -> None:
+def test_rows_to_evaluate_on_are_checked_as_strictly_as_those_to_train_on(
+    own_rows: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    lines = (own_rows / "train.jsonl").read_text().splitlines()
+    (own_rows / "test.jsonl").write_text(
+        "\n".join([lines[0].replace('"answer": "low"', '"answer": "deep"'), lines[1]])
+    )
+    options = {"eval_split": "test", "eval_strategy": "steps", "eval_steps": 2}
+    with pytest.raises(SystemExit, match="1 of 2 rows are broken"):
+        train("sft", own_rows, model_folder, tmp_path / "strict", **options)
+    train("sft", own_rows, model_folder, tmp_path / "lenient", **options, max_bad_fraction=0.5)
+    history = json.loads((tmp_path / "lenient" / "trainer_state.json").read_text())["log_history"]
+    assert any("eval_loss" in entry for entry in history)
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_a_clip_that_is_not_there_ends_the_run_before_it_trains_even_when_no_clip_is_decoded_first(
+    own_rows: Path, model_folder: Path, tmp_path: Path, stage: str
+) -> None:
+    lose_clip(own_rows)
+    with pytest.raises(SystemExit, match=r"^error: \S+5.flac: no such audio file; check the path and the audio root$"):
+        train(stage, own_rows, model_folder, tmp_path / "out", check_audio="false", paradigm="single_stage")
+    assert not (tmp_path / "out" / RUN_FILE).exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1], ids=["in the process", "in a worker"])
+def test_unusual_but_usable_clips_train(
+    workers: int, own_rows: Path, model_folder: Path, tmp_path: Path, caplog
+) -> None:
     noise = 0.1 * np.random.default_rng(0).normal(size=(SAMPLE_RATE, 2))
     for index, samples, rate, subtype in (
         (1, noise[:1600, 0], SAMPLE_RATE, "PCM_16"),  # 100 ms
@@ -119,7 +147,8 @@ def test_unusual_but_usable_clips_train(own_rows: Path, model_folder: Path, tmp_
     ):
         soundfile.write(own_rows / "audio" / f"{index}.flac", samples, rate, subtype=subtype)
     with caplog.at_level(logging.DEBUG, logger="audiomcq.audio"):
-        train("sft", own_rows, model_folder, tmp_path / "out", max_audio_seconds=1.7)
+        options = {"max_audio_seconds": 1.7, "dataloader_num_workers": workers, "max_steps": 4}  # two epochs
+        train("sft", own_rows, model_folder, tmp_path / "out", **options)
     assert "3.flac: 2 channels averaged to mono" in caplog.text
     assert "5.flac: resampled from 8000 Hz to 16000 Hz" in caplog.text
     assert "1.flac: only 0.10 s long" in caplog.text
@@ -139,6 +168,8 @@ def test_unusual_but_usable_clips_train(own_rows: Path, model_folder: Path, tmp_
         ({"dataset": "nothing.jsonl"}, "nothing.jsonl: no such file or folder of rows"),
         ({"paradigm": "strong_to_weak"}, "known are weak_to_strong"),
         ({"max_length": 512}, "set max_audio_seconds"),
+        ({"dataloader_num_workers": 1, "dataloader_persistent_workers": "true"}, "workers that live on do not hear"),
+        ({"cot": "unstructured"}, "8 of 8 rows have no unstructured_cot: train with cot: none"),
         ({"train_modules": "vision"}, "known: audio_tower, aligner, llm"),
         ({"resume_from_checkpoint": "true"}, "holds no run to resume; leave resume_from_checkpoint out"),
     ],
@@ -250,9 +281,7 @@ def test_what_sft_and_grpo_save_loads_with_no_missing_key_where_this_package_is_
 ) -> None:
     train("grpo", rows_folder, trained, tmp_path / "grpo", **MIXED)
     folders = [trained, trained / "checkpoint-1", tmp_path / "grpo"]
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD_ELSEWHERE, *map(str, folders)], capture_output=True, text=True, check=False
-    )
+    done = processes.run([sys.executable, "-c", LOAD_ELSEWHERE, *folders])
     assert done.returncode == 0, done.stderr[-2000:]
     for folder, sums in zip(folders, json.loads(done.stdout.splitlines()[-1]), strict=True):
         state = load_lalm(folder).model.state_dict()
@@ -315,7 +344,7 @@ def test_a_diverged_run_is_a_process_that_fails_with_one_line_and_keeps_its_earl
         "save_strategy": "steps", "save_steps": 1,
     }  # fmt: skip
     command = [sys.executable, RECIPE / "sft.py", "--config", RECIPE / "tiny" / "sft.yaml", *words(options)]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    done = processes.run(command)
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
@@ -334,13 +363,7 @@ def test_a_wrong_model_path_is_a_process_that_fails_with_one_line(rows_folder: P
         "num_generations": 4,
     }  # fmt: skip
     command = [sys.executable, RECIPE / "grpo.py", "--config", RECIPE / "tiny" / "grpo.yaml", *words(options)]
-    done = subprocess.run(
-        [str(word) for word in command],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
+    done = processes.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: model path ./nothing: no such folder; train or download")
     assert "Traceback" not in done.stderr

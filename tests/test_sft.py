@@ -209,7 +209,7 @@ def test_clips_of_like_length_share_a_batch(lalm: LALM, rows: Dataset, tmp_path:
 
 
 @pytest.mark.parametrize("strategy", ["group_by_length", "random"])
-def test_a_resumed_run_ends_with_exactly_the_weights_of_an_uninterrupted_one(
+def test_a_resumed_run_ends_with_exactly_the_weights_of_an_uninterrupted_one_even_with_workers(
     model_folder: Path, rows: Dataset, tmp_path: Path, strategy: str
 ) -> None:
     few = rows.select(range(12))  # three steps an epoch: the run stops inside the second epoch
@@ -233,8 +233,8 @@ def test_a_resumed_run_ends_with_exactly_the_weights_of_an_uninterrupted_one(
             control.should_training_stop = state.global_step >= self.step
 
     whole = run("whole", resume=False)
-    run("stopped", resume=False, run_name="stopped")
-    assert not changed(whole, run("stopped", resume=True))
+    run("stopped", resume=False, run_name="stopped", dataloader_num_workers=1)
+    assert not changed(whole, run("stopped", resume=True, dataloader_num_workers=1))
 
 
 def test_evaluation_during_training_reports_a_loss_and_counts_nothing_twice(
@@ -265,6 +265,18 @@ def test_a_qwen2_audio_model_trains_through_the_same_code(
     AudioSFTTrainer(lalm, sft_config(tmp_path, per_device_train_batch_size=2), rows).train()
     groups = {parameter_group(name, lalm.family) for name in changed(before, weights(lalm.model))}
     assert groups == {"audio_tower", "aligner", "llm"}
+
+
+@pytest.mark.parametrize("shared_prefix", [True, False])
+@pytest.mark.parametrize("architecture", VOTERS)
+def test_half_precision_weights_train_without_autocast_in_every_family(
+    architecture: str, shared_prefix: bool, rows: Dataset, tmp_path: Path
+) -> None:
+    lalm = load_lalm(write_voter(tmp_path / "model", architecture, rows), dtype="bfloat16")
+    config = sft_config(tmp_path / "run", shared_prefix=shared_prefix, max_steps=1)
+    trainer = AudioSFTTrainer(lalm, config, rows, peft_config=LORA)
+    trainer.train()
+    assert trainer.state.log_history[0]["grad_norm"] > 0
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(

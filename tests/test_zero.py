@@ -3,13 +3,14 @@
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+import processes
 
 ROOT = Path(__file__).parents[1]
 WITH_DEEPSPEED = pytest.mark.skipif(
@@ -28,7 +29,7 @@ def launch(kind: str, stage: str, model: Path, rows: Path, output: Path, *option
         file = output.parent / f"{output.name}.yaml"
         file.write_text(yaml.safe_dump(config))
         launcher = ["accelerate.commands.launch", "--config_file", file]
-    done = subprocess.run(
+    done = processes.run(
         [
             sys.executable, "-m", *launcher,
             ROOT / "recipes" / "single_stage" / f"{stage}.py",
@@ -37,7 +38,6 @@ def launch(kind: str, stage: str, model: Path, rows: Path, output: Path, *option
             "--per_device_train_batch_size", "8", "--use_cpu", "true", "--logging_steps", "1", *options,
         ],
         env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
     )  # fmt: skip
     # Not by the exit status: gloo (torch 2.13) at times aborts a process that has finished and leaves
     assert (output / "run.json").is_file(), done.stderr[-3000:]

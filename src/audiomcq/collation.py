@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from audiomcq.audio import cut, load_audio, padded_samples
+from audiomcq.audio import MIN_SAMPLES, SAMPLE_RATE, cut, load_audio, padded_samples
 from audiomcq.examples import CONTRIBUTION, Row, row_key, samples_key
 from audiomcq.models import Family
 from audiomcq.prompts import AUDIOMCQ_STYLE, CotVariant, PromptStyle, completion_target, conversation
@@ -52,7 +52,8 @@ class PromptEncoder:
         style: how questions are put; benchmarks name their own (`Benchmark.official_prompt`).
 
     Raises:
-        ValueError: `max_audio_seconds` is more than the feature extractor takes; it would cut the rest unseen.
+        ValueError: `max_audio_seconds` is more than the feature extractor takes, which would cut the rest unseen, or too little
+            to give one audio token.
     """
 
     processor: Any
@@ -67,6 +68,10 @@ class PromptEncoder:
         if self.max_audio_seconds > hears:
             raise ValueError(
                 f"max_audio_seconds {self.max_audio_seconds:g}: this model hears at most {hears} s of a clip"
+            )
+        if self.max_audio_seconds < (shortest := MIN_SAMPLES / SAMPLE_RATE):
+            raise ValueError(
+                f"max_audio_seconds {self.max_audio_seconds:g}: one audio token needs at least {shortest:g} s of a clip"
             )
 
     def waveform(self, row: Row) -> np.ndarray:

@@ -67,6 +67,11 @@ class AudioArguments:
             )
         if self.push_to_hub and "/" not in (self.hub_model_id or ""):
             raise ValueError(f"push_to_hub: say where to, with hub_model_id owner/name; it is {self.hub_model_id}")
+        if self.dataloader_persistent_workers and self.shuffle_choices:
+            raise ValueError(
+                "dataloader_persistent_workers: workers that live on do not hear of a new epoch, and every epoch would show the "
+                "options in the order of the first; leave it out, or set shuffle_choices to false"
+            )
         if self.hub_token is not None:
             raise ValueError(
                 "hub_token: a token in options ends up in files; leave it out, and log in with `hf auth login` or set HF_TOKEN"
@@ -122,6 +127,7 @@ class AudioGRPOConfig(AudioArguments, GRPOConfig):
             raise ValueError("use_vllm: TRL's vLLM path passes no audio on; leave it out")
         if len(self.rewards) != len(self.reward_weights or self.rewards):
             raise ValueError(
-                f"{len(self.rewards)} rewards {self.rewards} but {len(self.reward_weights)} reward_weights"
+                f"{len(self.rewards)} rewards {self.rewards} but {len(self.reward_weights)} reward_weights: give each reward "
+                "its weight, separated by spaces"
             )
         super().__post_init__()

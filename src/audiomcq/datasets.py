@@ -20,6 +20,7 @@ from datasets import (
     load_from_disk,
 )
 
+from audiomcq.audio import audio_seconds
 from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, row_key, sound_rows
 
 FILE_KINDS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -68,7 +69,7 @@ def load_rows(
     else:
         rows = load_dataset(str(source), config, split=split)
     rows = to_schema(rows, audio_root)
-    good, _ = sound_rows(rows, max_bad_fraction, check_audio)
+    good, _ = sound_rows(rows if check_audio else texts_of(rows), max_bad_fraction, check_audio)
     return rows if len(good) == len(rows) else rows.select(good)
 
 
@@ -154,6 +155,20 @@ def _unfit_columns(rows: Dataset, kinds: Features) -> Iterator[str]:
 def texts_of(rows: Iterable[Row]) -> Iterable[Row]:
     """The rows without their clips, which may be many bytes."""
     return rows.remove_columns(["audio"]) if isinstance(rows, Dataset) and "audio" in rows.column_names else rows
+
+
+def row_keys(rows: Dataset) -> list[str]:
+    """The key of every row, without reading the other columns: clips may be many bytes."""
+    return [row_key(row) for row in rows.select_columns(["question_type", "source_dataset", "id"])]
+
+
+def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[float]:
+    """Length of every row's clip in seconds, from file headers.
+
+    Raises:
+        AudioError: a clip is missing, or is no audio file.
+    """
+    return [audio_seconds(row["audio"], audio_root) for row in rows.select_columns(["audio"])]
 
 
 def fingerprint(rows: Iterable[Row]) -> str:

@@ -21,10 +21,10 @@ from torch.utils.data import Sampler
 from trl import GRPOTrainer, ModelConfig
 
 from audiomcq.audio import describe
-from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch
+from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, to_model
 from audiomcq.configs import AudioGRPOConfig, DataArguments
 from audiomcq.construction.decontamination import audit_training
-from audiomcq.datasets import ShuffleByEpoch
+from audiomcq.datasets import ShuffleByEpoch, clip_seconds
 from audiomcq.examples import Row, row_key
 from audiomcq.models import LALM, loadable_by_name, set_trainable
 from audiomcq.packing import pack_rows
@@ -60,6 +60,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         if unknown := set(args.rewards) - set(REWARDS):
             raise ValueError(f"unknown rewards {sorted(unknown)}; known: {', '.join(REWARDS)}")
         self.encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, audio_root)
+        self.clip_seconds = clip_seconds(train_dataset, audio_root)
         self._prompts: list[EncodedPrompt] = []
         """The encoded prompts of the rows that TRL is working on at the moment, one per group, in its order."""
         if peft_config is None:
@@ -130,7 +131,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         size = len(prompt_ids) // len(self._prompts)
         with shared_generation(self.model, size) if size > 1 else nullcontext():
             return super()._generate_single_turn(
-                prompt_ids[::size], images, audio_batch(self._prompts), *args, **kwargs
+                prompt_ids[::size], images, to_model(audio_batch(self._prompts), self.model), *args, **kwargs
             )
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
@@ -157,10 +158,12 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         parts = []
         for start in range(0, len(input_ids), step):
             rows, groups = slice(start, start + step), slice(start // size, (start + step) // size)
-            audio = {name: value.to(input_ids.device) for name, value in audio_batch(self._prompts[groups]).items()}
+            audio = to_model(audio_batch(self._prompts[groups]), self.model)
             if size > 1:
                 parts.append(
-                    self._shared_logps(model, input_ids[rows], attention_mask[rows], logits_to_keep, audio, **kwargs)
+                    self._shared_logps(
+                        model, input_ids[rows], attention_mask[rows], logits_to_keep, size, audio, **kwargs
+                    )
                 )
             else:
                 parts.append(
@@ -181,6 +184,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         logits_to_keep: int,
+        size: int,
         audio: dict[str, torch.Tensor],
         compute_entropy: bool = False,
         **_: Any,
@@ -188,7 +192,6 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         (prompt_ids, completion_ids), (prompt_mask, completion_mask) = (
             (rows[:, :-logits_to_keep], rows[:, -logits_to_keep:]) for rows in (input_ids, attention_mask)
         )
-        size = len(input_ids) // next(iter(map(len, audio.values())))
         packed = pack_rows(prompt_ids, prompt_mask, completion_ids, completion_mask, size)
         with self.accelerator.autocast():
             return *shared_logps(model, packed, audio, compute_entropy), None

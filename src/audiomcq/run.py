@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from trl import ModelConfig, TrlParser, get_peft_config
 from audiomcq import __version__
 from audiomcq.answers import is_correct, parse_answer
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
-from audiomcq.datasets import ShuffleByEpoch, load_rows, stage_rows
+from audiomcq.datasets import ShuffleByEpoch, load_rows, row_keys, stage_rows, texts_of
 from audiomcq.examples import CONTRIBUTION, row_key
 from audiomcq.models import count_trainable, is_adapter, load_lalm, restore_weights
 from audiomcq.prompts import PROMPT_VERSION, answer_target
@@ -81,26 +82,30 @@ def train_stage(
         settings = resolved_settings(stage, data, args, model)
         resume = check_output(output, settings, args.resume_from_checkpoint)
         check_push(args, model)
-        rows = load_rows(
+        load = partial(
+            load_rows,
             data.dataset,
-            data.dataset_split,
-            data.dataset_config,
-            data.audio_root,
-            data.max_bad_fraction,
-            data.check_audio,
+            config=data.dataset_config,
+            audio_root=data.audio_root,
+            max_bad_fraction=data.max_bad_fraction,
+            check_audio=data.check_audio,
         )
-        rows = stage_rows(rows, data.paradigm, stage, data.mixed_seed)
+        rows = stage_rows(load(data.dataset_split), data.paradigm, stage, data.mixed_seed)
         gold = check_gold(rows)
         overlap = audit(rows, data.benchmarks_to_avoid, data.audio_root) if data.benchmarks_to_avoid else None
         seen = check_unseen(rows, Path(model.model_name_or_path or "")) if data.paradigm != "single_stage" else []
-        evaluation = (
-            load_rows(data.dataset, data.eval_split, data.dataset_config, data.audio_root) if data.eval_split else None
-        )
+        evaluation = load(data.eval_split) if data.eval_split else None
         lalm = load_lalm(model.model_name_or_path, model.model_revision, model.dtype, model.attn_implementation)
         trainer = trainer_class(lalm, args, rows, evaluation, peft_config=get_peft_config(model))
     if trainer.accelerator.is_main_process and not resume:
-        start_record(output, stage, settings, sorted({*seen, *map(row_key, rows)}))
+        start_record(output, stage, settings, sorted({*seen, *row_keys(rows)}))
     groups = count_trainable(trainer.model, lalm.family)
+    # From headers: what is cut while training is cut in data-loader workers and in other processes
+    cut_clips = sum(seconds > args.max_audio_seconds for seconds in trainer.clip_seconds)
+    if cut_clips:
+        logger.warning(
+            "%d of %d rows have clips of more than %g s, cut to that", cut_clips, len(rows), args.max_audio_seconds
+        )
     logger.info("%s, %s: %d rows, effective batch %d", data.paradigm, stage, len(rows), _effective_batch(args))
     started = time.monotonic()
     with clear_errors_of_training():
@@ -117,7 +122,7 @@ def train_stage(
             "rows_by_contribution": _count_contributions(rows),
             "gold_check": gold,
             "benchmark_overlap": overlap,
-            "cut_clips": trainer.encoder.cut_clips,
+            "cut_clips": cut_clips,
             "parameter_groups": groups,
             "processes": trainer.accelerator.num_processes,
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
@@ -241,7 +246,7 @@ def check_gold(rows: Dataset) -> dict[str, int]:
     """
     wrong = [
         row_key(row)
-        for row in rows.remove_columns(["audio"])
+        for row in texts_of(rows)
         if not is_correct(parse_answer(answer_target(row["answer"]), row["choices"]), row["choices"], row["answer"])
     ]
     logger.info("gold check: %d of %d gold answers score 1.0", len(rows) - len(wrong), len(rows))
@@ -261,7 +266,7 @@ def check_unseen(rows: Dataset, checkpoint: Path) -> list[str]:
     if not files:
         return []
     seen = json.loads(files[0].read_text())
-    if shared := set(seen) & set(map(row_key, rows)):
+    if shared := set(seen) & set(row_keys(rows)):
         raise ValueError(
             f"{len(shared)} of {len(rows)} rows were already trained on by {checkpoint}, e.g. {min(shared)}; use the same "
             "paradigm, dataset and mixed_seed in both stages"

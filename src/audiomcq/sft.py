@@ -17,13 +17,13 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import ModelConfig, SFTTrainer
 
-from audiomcq.audio import audio_seconds
-from audiomcq.collation import PromptEncoder, SFTCollator
+from audiomcq.collation import PromptEncoder, SFTCollator, to_model
 from audiomcq.configs import AudioSFTConfig, DataArguments
 from audiomcq.construction.decontamination import audit_training
-from audiomcq.datasets import ShuffleByEpoch
+from audiomcq.datasets import ShuffleByEpoch, clip_seconds
 from audiomcq.models import LALM, set_trainable
 from audiomcq.packing import PADDING, label_columns, pack_by_clip, unpack
+from audiomcq.prompts import CotVariant
 from audiomcq.run import FollowEpoch, SafeTrainer, parse, train_stage
 from audiomcq.shared_prefix import packed_inputs, selected_hidden_states, sharing_obstacle
 
@@ -36,6 +36,9 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
     Args:
         lalm: model and processor.
         train_dataset, eval_dataset: rows with `question`, `choices`, `answer` and `audio`.
+
+    Raises:
+        ValueError: rows lack the chain of thought that `cot` names.
     """
 
     def __init__(
@@ -48,8 +51,10 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         audio_root: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
+        for rows in (train_dataset, eval_dataset):
+            check_cot(rows, args.cot)
         self.encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, audio_root)
-        self._audio = train_dataset.select_columns(["audio"])
+        self.clip_seconds = clip_seconds(train_dataset, audio_root)
         self._order = torch.Generator()
         shuffle = ShuffleByEpoch(args.seed)
         if peft_config is None:
@@ -75,7 +80,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         """Batches of clips of like length, in seconds: what padding costs depends on the audio."""
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        lengths = [round(100 * audio_seconds(row["audio"], self.encoder.audio_root)) for row in self._audio]
+        lengths = [round(100 * seconds) for seconds in self.clip_seconds]
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(batch_size, lengths=lengths, generator=self._order)
 
@@ -85,6 +90,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's loss with each row's tokens weighted by `row_weight` (Mixed-to-Strong may weigh strong rows more)."""
         weight, clip, labels = (inputs.pop(name) for name in ("row_weight", "clip", "labels"))
+        inputs = to_model(inputs, self.model)
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         audio = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
         packed_call: dict[str, Any] = {}
@@ -116,6 +122,20 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         for name, mask in masks.items():
             if mask is not None:
                 metrics[f"padding_share/{name}"].append(1 - mask.float().mean().item())
+
+
+def check_cot(rows: Dataset | None, cot: CotVariant) -> None:
+    """Find rows without their chain of thought before training does.
+
+    Raises:
+        ValueError: there are some.
+    """
+    if rows is None or cot == "none":
+        return
+    name = f"{cot}_cot"
+    lacking = sum(not thought for thought in rows[name]) if name in rows.column_names else len(rows)
+    if lacking:
+        raise ValueError(f"{lacking} of {len(rows)} rows have no {name}: train with cot: none, or leave them out")
 
 
 def main(default_config: Path, argv: list[str] | None = None) -> AudioSFTConfig:
