@@ -42,17 +42,22 @@ def run(
 
 @contextmanager
 def running(
-    command: Sequence[object], env: Mapping[str, str] | None = None, **options: object
+    command: Sequence[object], env: Mapping[str, str] | None = None, ask: bool = True, **options: object
 ) -> Iterator[subprocess.Popen[str]]:
-    """A process while the block lasts. Then it is asked to end, and killed with all that it started if it does not."""
+    """A process while the block lasts. Then it is asked to end, and killed with all that it started if it does not.
+
+    Args:
+        ask: false for `kill -9` without a word.
+    """
     words, mark = [str(word) for word in command], uuid.uuid4().hex
     with subprocess.Popen(words, env={**(env or os.environ), MARK: mark}, text=True, **options) as process:
         try:
             yield process
         finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE_SECONDS)
+            if ask:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE_SECONDS)
             kill_marked(mark)
 
 

@@ -24,6 +24,7 @@ import soundfile
 import torch
 from datasets import Dataset
 
+import processes
 from audiomcq.audio import SAMPLE_RATE, cut, load_audio, silence
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.controls import silence_control
@@ -344,12 +345,13 @@ def transformers_serve(model: Path, log: Path) -> Iterator[Endpoint]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [Path(sys.executable).with_name("transformers"), "serve", str(model), "--host", "127.0.0.1"]
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*command, "--port", str(port), "--device", "cpu"],
-            stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        )  # fmt: skip
-    try:
+    with (
+        log.open("w") as output,
+        processes.running(
+            [*command, "--port", port, "--device", "cpu"],
+            env={**os.environ, "HF_HUB_OFFLINE": "1"}, stdout=output, stderr=subprocess.STDOUT,
+        ) as process,
+    ):  # fmt: skip
         deadline = time.monotonic() + 180
         while True:
             try:
@@ -359,13 +361,6 @@ def transformers_serve(model: Path, log: Path) -> Iterator[Endpoint]:
                 assert process.poll() is None and time.monotonic() < deadline, log.read_text()
                 time.sleep(0.2)
         yield Endpoint(f"http://127.0.0.1:{port}/v1", str(model), concurrency=2)
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(20)
 
 
 @pytest.fixture

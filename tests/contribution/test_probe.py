@@ -6,20 +6,18 @@ import logging
 import random
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from datasets import Audio, Dataset
 
 import probe_process
+import processes
 from audiomcq.contribution import label_rows, probe, read_votes, unparsed_rows
 from audiomcq.contribution.probe import ProbeArguments, _Progress, run_probe
 from audiomcq.contribution.votes import RUN_FILE, UNPARSED_FILE, Voter, VoteWriter, as_voter, list_shards, open_run
@@ -356,20 +354,6 @@ def test_ten_kills_at_random_moments_lose_and_repeat_nothing(
     assert not list(tmp_path.glob(".*.partial"))
 
 
-@contextmanager
-def launched(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
-    """A launcher and its workers; what is still running at the end is killed."""
-    with log.open("w") as stream, subprocess.Popen(command, stderr=stream) as launcher:
-        try:
-            yield launcher
-        finally:
-            if launcher.poll() is None:
-                # Each by itself: workers are in sessions of their own, and outlive their launcher
-                for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
-                    with suppress(psutil.NoSuchProcess):
-                        process.kill()
-
-
 @pytest.mark.slow
 def test_the_recipe_on_two_processes_goes_on_after_a_kill(
     rows_folder: Path, rows: Dataset, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -380,20 +364,19 @@ def test_the_recipe_on_two_processes_goes_on_after_a_kill(
     recipe = ROOT / "recipes" / "contribution_filter"
     # What `accelerate launch --num_processes 2` runs on GPUs; on CPUs it starts one process only
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = list(map(str, [*launch, recipe / "probe.py", "--config", recipe / "tiny" / "probe.yaml", *words]))
+    command = [*launch, recipe / "probe.py", "--config", recipe / "tiny" / "probe.yaml", *words]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     log = tmp_path / "log"
-    with launched(command, log) as first:
+    with log.open("w") as stream, processes.running(command, ask=False, stderr=stream) as first:
         deadline = time.monotonic() + 120
         while len(list(tmp_path.glob("*.parquet"))) < 9 and first.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
     assert first.returncode == -signal.SIGKILL, log.read_text()[-2000:]
     killed = sum(shard.count for shard in list_shards(tmp_path))
     assert 9 <= killed < 64
-    with launched(command, log) as second:
-        second.wait(200)
-    assert second.returncode == 0, log.read_text()[-4000:]
-    assert f"{killed}/64" in log.read_text()
+    done = processes.run(command)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert f"{killed}/64" in done.stderr
     assert {shard.is_by(0) for shard in list_shards(tmp_path)} == {True, False}
     undisturbed = probe(rows, [str(model_folder)], orders=["cyclic"], batch_size=1, **QUICK)
     assert read_votes(tmp_path).to_list() == undisturbed.to_list()

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import os
-import subprocess
 import sys
 from html.parser import HTMLParser
 from itertools import product
@@ -15,6 +14,7 @@ import pytest
 import soundfile
 from datasets import Dataset
 
+import processes
 from audiomcq.audio import SAMPLE_RATE
 from audiomcq.contribution.ballots import ballots_of, questions_of, shown_positions
 from audiomcq.contribution.page import headline, pick_examples, write_report
@@ -331,12 +331,8 @@ print(json.dumps({"seconds": seconds, "mib": resource.getrusage(resource.RUSAGE_
 def test_labels_and_report_of_many_rows_stay_in_memory_and_cost_no_more_per_row(tmp_path: Path) -> None:
     """150,000 rows and three voters, beside 20,000. All 571,118 through the recipes: benchmarks/contribution_scale.py."""
     benchmark = Path(__file__).parents[2] / "benchmarks" / "contribution_scale.py"
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-c", SCALE, benchmark, tmp_path, "20000", "150000"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
         env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")},
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -4,12 +4,10 @@ import json
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
+import processes
 from audiomcq.construction.sources import build
 from audiomcq.contribution.votes import Voter, VoteWriter
 from audiomcq.datasets import load_rows
@@ -42,8 +41,6 @@ from benchmark_files import write_benchmark
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data" / "real_audio"
-LIMIT = 300
-"""Seconds that a process may take, many times what it needs."""
 NAMES = ("base", "sft", "w2s", "m2s", "m2m")
 
 
@@ -256,38 +253,30 @@ def test_a_run_that_is_killed_and_goes_on_in_two_processes_ends_with_the_same_re
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
-    def start(output: Path, stderr: Path, launcher: Sequence[str] = (sys.executable,)) -> subprocess.Popen:
-        words = [str(word) for word in (*launcher, *command, "--output_dir", output)]
-        return subprocess.Popen(words, stderr=stderr.open("w"), env=environment, cwd=ROOT, start_new_session=True)
-
-    def ended(process: subprocess.Popen) -> int:
-        try:
-            return process.wait(LIMIT)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # with what it started, should it hang
+    def run(output: Path, launcher: Sequence[object] = (sys.executable,)) -> None:
+        done = processes.run([*launcher, *command, "--output_dir", output], env=environment, cwd=ROOT)
+        assert done.returncode == 0, done.stderr[-2000:]
 
     def scored(folder: Path) -> bytes:
         args = ScoreArguments(dataset=str(rows_folder), dataset_split="train", predictions=str(folder))
         score_folder(args).save(folder / "scores")
         return (folder / "scores" / "results.json").read_bytes()
 
-    whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
-    assert ended(start(whole, log)) == 0, log.read_text()[-2000:]
-    process, part = start(killed, log), killed / "tiny.rank0.part"
-    deadline = time.monotonic() + LIMIT
-    while process.poll() is None and time.monotonic() < deadline:
-        if part.is_file() and part.read_bytes().count(b"\n") >= 20:
-            break
-        time.sleep(0.002)
-    process.kill()
-    ended(process)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(whole)
+    part, deadline = killed / "tiny.rank0.part", time.monotonic() + 300
+    words = [sys.executable, *command, "--output_dir", killed]
+    with processes.running(words, ask=False, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and time.monotonic() < deadline:
+            if part.is_file() and part.read_bytes().count(b"\n") >= 20:
+                break
+            time.sleep(0.002)
     kept = part.read_bytes()
     assert not (killed / "tiny.jsonl").exists()
     assert 20 <= kept.count(b"\n") < 128
     with pytest.raises(ValueError, match="tiny not finished"):
         scored(killed)
-    assert ended(start(killed, log, two)) == 0, log.read_text()[-2000:]
+    run(killed, two)
     assert not list(killed.glob("*.part"))
     assert (killed / "tiny.jsonl").read_bytes() == (whole / "tiny.jsonl").read_bytes()
     assert scored(killed) == scored(whole)
