@@ -5,6 +5,7 @@ import json
 import logging
 import random
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Audio, Dataset
+from safetensors.torch import load_file, save_file
 
 import probe_process
 import processes
@@ -23,7 +25,7 @@ from audiomcq.contribution.probe import ProbeArguments, _Progress, run_probe
 from audiomcq.contribution.votes import RUN_FILE, UNPARSED_FILE, Voter, VoteWriter, as_voter, list_shards, open_run
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer
-from audiomcq.models import LALM
+from audiomcq.models import LALM, weights_digest
 from audiomcq.tiny.model import make_tiny_lalm
 from small_runs import always_answering
 
@@ -204,7 +206,21 @@ def test_the_record_holds_what_answers_depend_on(model_folder: Path, rows: Datas
         "max_new_tokens",
     }
     assert names < set(record["settings"])
-    assert record["voters"] == {str(model_folder): {"revision": None, "dtype": "float32"}}
+    assert record["voters"] == {str(model_folder): {"revision": weights_digest(model_folder), "dtype": "float32"}}
+
+
+@pytest.mark.parametrize("orders", [["given"], ["given", "cyclic-1"]], ids=["nothing more", "another order"])
+def test_weights_that_were_trained_since_do_not_pass_for_the_voter_that_answered(
+    model_folder: Path, rows: Dataset, tmp_path: Path, orders: list[str]
+) -> None:
+    """Whatever is asked of them."""
+    voter = shutil.copytree(model_folder, tmp_path / "voter")
+    probe(rows.select(range(2)), [str(voter)], tmp_path / "votes", **QUICK)
+    weights = load_file(voter / "model.safetensors")
+    weights["lm_head.weight"][0, 0] += 1
+    save_file(weights, voter / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"other votes of {voter}: revision is "):
+        probe(rows.select(range(2)), [str(voter)], tmp_path / "votes", orders=orders, **QUICK)
 
 
 @pytest.mark.parametrize(

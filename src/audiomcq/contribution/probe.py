@@ -29,6 +29,7 @@ from audiomcq.contribution.votes import (
     VoteWriter,
     answered,
     as_voter,
+    check_voter,
     count_by_voter,
     list_shards,
     open_run,
@@ -39,7 +40,7 @@ from audiomcq.datasets import fingerprint, row_orders, texts_of, to_schema
 from audiomcq.endpoints import endpoint_batches, parse_voter
 from audiomcq.examples import row_key, sound_rows
 from audiomcq.generation import Answer, Asked, Control, answer_batches
-from audiomcq.models import load_lalm
+from audiomcq.models import load_lalm, weights_digest
 from audiomcq.prompts import PROMPT_VERSION
 
 logger = logging.getLogger(__name__)
@@ -154,6 +155,8 @@ def run_probe(
     with _Progress(folder, args, asked, part) as progress:
         for name in args.voters:
             if progress.finished(name):
+                if Path(name).is_dir():
+                    check_voter(folder, Voter(name, weights_digest(name), args.dtype))
                 continue
             voter, ask = _load_voter(name, args, rows, device, part, parts)
             with as_voter(folder, voter, part):
@@ -219,7 +222,8 @@ def _load_voter(
     source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
     lalm = load_lalm(source, revision or None, args.dtype, device=device)
     encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, args.audio_root)
-    return Voter(name, lalm.commit, args.dtype), partial(answer_batches, lalm, encoder, mode=args.mode, **common)
+    revision = weights_digest(name) if Path(name).is_dir() else lalm.commit
+    return Voter(name, revision, args.dtype), partial(answer_batches, lalm, encoder, mode=args.mode, **common)
 
 
 def _ask(ask: Ask, control: Control, done: Collection[Asked], writer: VoteWriter, progress: "_Progress") -> None:

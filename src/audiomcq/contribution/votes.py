@@ -61,7 +61,7 @@ class Voter:
 
     Attributes:
         name: path, Hub id or endpoint, as the user wrote it.
-        revision: commit on the Hub, or None where there is none.
+        revision: commit on the Hub, `weights_digest` of a folder, or None where neither is known (endpoints).
         dtype: precision of the weights, or None where it is not known.
     """
 
@@ -195,15 +195,24 @@ def as_voter(folder: Path, voter: Voter, part: int = 0) -> Iterator[None]:
             for partial in folder.glob(f".{voter.slug}-{part}-*.partial"):
                 partial.unlink()
             record = _read_record(folder)
-            made = {"revision": voter.revision, "dtype": voter.dtype}
-            before = [vars(shard.voter) for shard in list_shards(folder) if shard.voter.name == voter.name][:1]
-            for known in [record["voters"].get(voter.name, made), *before]:
-                _check_same(made, {name: known[name] for name in made}, f"{folder} has other votes of {voter.name}")
-            record["voters"][voter.name] = made
+            record["voters"][voter.name] = check_voter(folder, voter)
             _write_record(folder, record)
         yield
     finally:
         lock.release()
+
+
+def check_voter(folder: Path, voter: Voter) -> dict[str, str | None]:
+    """What the run's record says of a voter.
+
+    Raises:
+        ValueError: the folder has votes of this voter at another revision or precision.
+    """
+    made = {"revision": voter.revision, "dtype": voter.dtype}
+    before = [vars(shard.voter) for shard in list_shards(folder) if shard.voter.name == voter.name][:1]
+    for known in [_read_record(folder)["voters"].get(voter.name, made), *before]:
+        _check_same(made, {name: known[name] for name in made}, f"{folder} has other votes of {voter.name}")
+    return made
 
 
 def list_shards(folder: str | Path, known: frozenset[Path] = frozenset()) -> list[Shard]:

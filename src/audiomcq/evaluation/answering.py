@@ -1,6 +1,5 @@
 """Answer the questions of a data set under several controls and option orders, and go on where a killed run stopped."""
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -21,14 +20,12 @@ from audiomcq.evaluation.predictions import PartWriter, finish_run, read_done, s
 from audiomcq.evaluation.questions import QuestionArguments, prompt_style
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer, Asked, Control, Mode, answer_batches, answer_questions
-from audiomcq.models import load_lalm
+from audiomcq.models import load_lalm, weights_digest
 from audiomcq.prompts import AUDIOMCQ_STYLE
 
 logger = logging.getLogger(__name__)
 
 CONTROLS = ("audio", "silence")
-_ENDS = 1 << 20
-"""Bytes at both ends of a weight file that tell one checkpoint from another."""
 
 Batches = Callable[[Control, Collection[Asked]], Iterator[list[Answer]]]
 """Answers to all rows under a control but those that are done, batch by batch."""
@@ -184,10 +181,7 @@ def run_settings(args: AnswerArguments, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _identity(model: str, revision: str | None) -> dict[str, str | None]:
-    """Which weights a name stands for: the commit of a model on the Hub, a hash of the files of a folder.
-
-    The hash covers sizes and both ends of every file, so that it costs nothing for 15 GB.
-    """
+    """Which weights a name stands for: the commit of a model on the Hub, a hash of the files of a folder."""
     if parse_voter(model):
         return {"revision": None, "weights": None}
     if not Path(model).is_dir():
@@ -196,15 +190,7 @@ def _identity(model: str, revision: str | None) -> dict[str, str | None]:
         except OSError:  # no such model, or an adapter; loading it says so
             commit = None
         return {"revision": commit or revision, "weights": None}
-    digest = hashlib.blake2b(digest_size=16)
-    for file in sorted(Path(model).glob("*.safetensors")):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size} ".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(_ENDS))
-            stream.seek(max(0, size - _ENDS))
-            digest.update(stream.read())
-    return {"revision": revision, "weights": digest.hexdigest()}
+    return {"revision": revision, "weights": weights_digest(model)}
 
 
 def _batches(args: AnswerArguments, rows: Sequence[Row]) -> Batches:
