@@ -19,6 +19,7 @@ from datasets import (
     load_dataset,
     load_from_disk,
 )
+from tqdm.auto import tqdm
 
 from audiomcq.audio import audio_seconds
 from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, row_key, sound_rows
@@ -168,7 +169,8 @@ def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[fl
     Raises:
         AudioError: a clip is missing, or is no audio file.
     """
-    return [audio_seconds(row["audio"], audio_root) for row in rows.select_columns(["audio"])]
+    clips = tqdm(rows.select_columns(["audio"]), desc="reading clip lengths", unit="clip", dynamic_ncols=True)
+    return [audio_seconds(row["audio"], audio_root) for row in clips]
 
 
 def fingerprint(rows: Iterable[Row]) -> str:
