@@ -52,9 +52,9 @@ def packed_layout(segment_ids: Tensor, source: Tensor, present: Tensor, of_promp
 
 @dataclass
 class SharedStates:
-    """Keys, or values, of B prompts, once each, and of the N continuations, those of one prompt side by side.
+    """Keys, or values, of B prompts, once each, and of the G continuations of each of them.
 
-    prompts: (B, heads, P, width). own: (N, heads, T, width), what each continuation has after its prompt.
+    prompts: (B, heads, P, width). own: (B, heads, G, T, width), what each continuation has after its prompt.
     """
 
     prompts: Tensor
@@ -75,7 +75,10 @@ class SharedPromptLayer(DynamicLayer):
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[SharedStates, SharedStates]:
         """What `shared_prefix_attention` takes, and no other attention."""
-        keys, values = super().update(key_states, value_states, *args, **kwargs)
+        by_prompt = (
+            states.unflatten(0, (len(self.prompt_keys), -1)).transpose(1, 2) for states in (key_states, value_states)
+        )
+        keys, values = super().update(*by_prompt, *args, **kwargs)
         return SharedStates(self.prompt_keys, keys), SharedStates(self.prompt_values, values)
 
     def get_seq_length(self) -> int:
@@ -125,20 +128,19 @@ def _of_continuations(
     query: Tensor, key: SharedStates, value: SharedStates, visible: Tensor | None, scaling: float
 ) -> Tensor:
     """One softmax over the prompt and what follows it. query: (N, heads, T, width). visible: (N, 1, T, P + T of the cache)."""
-    (prompts, heads, length, _), (rows, _, tokens, width) = key.prompts.shape, query.shape
-    # Heads that share keys, and tokens, are rows of one product; with the prompt so are all its continuations
-    folded = query.reshape(rows, heads, -1, width)
-    of_prompt = folded.unflatten(0, (prompts, -1)).transpose(1, 2).flatten(2, 3)
-    over_prompt = (of_prompt @ key.prompts.transpose(2, 3)).unflatten(2, (-1, folded.size(2))).transpose(1, 2)
-    scores = torch.cat([over_prompt.flatten(0, 1), folded @ key.own.transpose(2, 3)], dim=-1) * scaling
+    (prompts, heads, length, width), size = key.prompts.shape, key.own.size(2)
+    rows, _, tokens, _ = query.shape
+    # All that asks the same keys is one product: tokens and the heads that share them, with a prompt's all its continuations
+    asking = query.unflatten(0, (prompts, size)).unflatten(2, (heads, -1)).transpose(1, 2).flatten(3, 4)
+    over_prompt = (asking.flatten(2, 3) @ key.prompts.transpose(2, 3)).unflatten(2, (size, -1))
+    scores = torch.cat([over_prompt, asking @ key.own.transpose(3, 4)], dim=-1).float() * scaling
     if visible is not None:
-        every_head = scores.view(rows, -1, tokens, scores.size(-1))
-        scores = every_head.masked_fill(~visible, torch.finfo(scores.dtype).min).view_as(scores)
-    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-    over_prompt = weights[..., :length].unflatten(0, (prompts, -1)).transpose(1, 2).flatten(2, 3)
-    of_prompt = (over_prompt @ value.prompts).unflatten(2, (-1, folded.size(2))).transpose(1, 2).flatten(0, 1)
+        hidden = ~visible.unflatten(0, (prompts, 1, size))
+        scores = scores.unflatten(3, (-1, tokens)).masked_fill(hidden, torch.finfo(torch.float32).min).flatten(3, 4)
+    weights = scores.softmax(-1).to(query.dtype)
+    of_prompt = (weights[..., :length].flatten(2, 3) @ value.prompts).unflatten(2, (size, -1))
     found = of_prompt + weights[..., length:] @ value.own
-    return found.reshape(rows, -1, tokens, width).transpose(1, 2)
+    return found.unflatten(3, (-1, tokens)).permute(0, 2, 4, 1, 3, 5).reshape(rows, tokens, -1, width)
 
 
 def _of_completions(states: Tensor, source: Tensor) -> Tensor:
