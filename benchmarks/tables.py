@@ -40,7 +40,10 @@ def markdown(results: Measurement) -> str:
     """Everything that docs/performance.md shows, table by table."""
     tables = [("Cases", COLUMNS, cells(results["cases"]))]
     if results["controls"]:
-        tables.append(("Control: vocabulary of 1,408 tokens", COLUMNS, cells(results["controls"])))
+        rows = zip(results["controls"], cells(results["controls"]), strict=True)
+        tables.append(
+            ("Other vocabularies", ("vocabulary", *COLUMNS), [[control["model"], *row] for control, row in rows])
+        )
     if results.get("fit"):
         tables.append(("Straight lines", ("seconds of", "over", "slope", "intercept", "R²"), _lines(results["fit"])))
     if floor := [row for case in results["cases"] for row in _floor(case)]:
