@@ -21,7 +21,7 @@ from audiomcq import grpo, sft
 from audiomcq.audio import SAMPLE_RATE
 from audiomcq.examples import row_key
 from audiomcq.models import load_lalm
-from audiomcq.run import RUN_FILE, FollowEpoch, SafeTrainer, check_unseen
+from audiomcq.run import RUN_FILE, FollowEpoch, SafeTrainer, check_output, check_unseen
 from audiomcq.sft import AudioSFTTrainer
 from small_runs import changed, sft_config, weights
 
@@ -196,6 +196,16 @@ def trained(rows_folder: Path, model_folder: Path, tmp_path_factory: pytest.Temp
 
 
 MIXED = {"paradigm": "mixed_to_strong", "mixed_seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("resume", "says"), [(None, "delete that folder"), ("true", "leave resume_from_checkpoint out")]
+)
+def test_a_folder_without_a_run_says_what_to_do_with_it(tmp_path: Path, resume: str | None, says: str) -> None:
+    """Such as a run leaves that ended while it was loaded, after it had saved its reference model."""
+    (tmp_path / "reference_model").mkdir()
+    with pytest.raises(ValueError, match=says):
+        check_output(tmp_path, {}, resume)
 
 
 def test_an_output_folder_that_holds_a_run_is_neither_overwritten_nor_resumed_with_other_settings(

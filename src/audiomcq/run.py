@@ -158,10 +158,15 @@ def check_output(output: Path, settings: dict[str, Any], resume: str | bool | No
     """
     resume = True if isinstance(resume, str) and resume.lower() == "true" else resume
     record = output / RUN_FILE
-    if not resume and output.is_dir() and any(output.iterdir()):
+    if not resume and record.is_file():
         raise ValueError(
             f"output folder {output} already holds another run; choose another --output_dir, or continue that run with "
             "--resume_from_checkpoint true"
+        )
+    if not resume and output.is_dir() and any(output.iterdir()):
+        raise ValueError(
+            f"output folder {output} holds other things, or a run that ended before it began; choose another --output_dir, or "
+            "delete that folder"
         )
     if resume:
         if not record.is_file():

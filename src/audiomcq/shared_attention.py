@@ -60,6 +60,11 @@ class SharedStates:
     prompts: Tensor
     own: Tensor
 
+    def repeated(self) -> Tensor:
+        """(N, heads, P + T, width): every continuation behind a copy of its prompt."""
+        prompts = self.prompts[:, :, None].expand(-1, -1, self.own.size(2), -1, -1)
+        return torch.cat([prompts, self.own], dim=3).transpose(1, 2).flatten(0, 1)
+
 
 class SharedPromptLayer(DynamicLayer):
     """A layer of a cache that keeps prompts once and grows by what continues them.
@@ -105,8 +110,10 @@ def shared_prefix_attention(
     query: (B, heads, S, width), key and value the same with their own heads; with shared prompts N rows of it. layout: of packed
     rows; it then stands in for `attention_mask`. Returns (B, S, heads, width).
     """
-    if isinstance(key, SharedStates):
-        return _of_continuations(query, key, value, attention_mask, kwargs["scaling"]), None
+    if isinstance(key, SharedStates) and query.size(2) == 1:
+        return _of_next_tokens(query, key, value, attention_mask, kwargs["scaling"]), None
+    if isinstance(key, SharedStates):  # many tokens at once: the kernel is worth a copy of the prompts
+        key, value = key.repeated(), value.repeated()
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     kwargs = kwargs | {"is_causal": True}
@@ -124,23 +131,22 @@ def shared_prefix_attention(
     return found.index_select(0, layout.inverse).unflatten(0, (len(query), -1)), None
 
 
-def _of_continuations(
+def _of_next_tokens(
     query: Tensor, key: SharedStates, value: SharedStates, visible: Tensor | None, scaling: float
 ) -> Tensor:
-    """One softmax over the prompt and what follows it. query: (N, heads, T, width). visible: (N, 1, T, P + T of the cache)."""
+    """One softmax over the prompt and what follows it. query: (N, heads, 1, width). visible: (N, 1, 1, P + T)."""
     (prompts, heads, length, width), size = key.prompts.shape, key.own.size(2)
-    rows, _, tokens, _ = query.shape
-    # All that asks the same keys is one product: tokens and the heads that share them, with a prompt's all its continuations
-    asking = query.unflatten(0, (prompts, size)).unflatten(2, (heads, -1)).transpose(1, 2).flatten(3, 4)
+    # All that asks the same keys is one product: the heads that share them, and with a prompt's all its continuations
+    asking = query.reshape(prompts, size, heads, -1, width).transpose(1, 2)
     over_prompt = (asking.flatten(2, 3) @ key.prompts.transpose(2, 3)).unflatten(2, (size, -1))
     scores = torch.cat([over_prompt, asking @ key.own.transpose(3, 4)], dim=-1).float() * scaling
     if visible is not None:
-        hidden = ~visible.unflatten(0, (prompts, 1, size))
-        scores = scores.unflatten(3, (-1, tokens)).masked_fill(hidden, torch.finfo(torch.float32).min).flatten(3, 4)
+        hidden = ~visible.unflatten(0, (prompts, size)).transpose(1, 2)
+        scores = scores.masked_fill(hidden, torch.finfo(torch.float32).min)
     weights = scores.softmax(-1).to(query.dtype)
     of_prompt = (weights[..., :length].flatten(2, 3) @ value.prompts).unflatten(2, (size, -1))
     found = of_prompt + weights[..., length:] @ value.own
-    return found.unflatten(3, (-1, tokens)).permute(0, 2, 4, 1, 3, 5).reshape(rows, tokens, -1, width)
+    return found.transpose(1, 2).reshape(len(query), 1, -1, width)
 
 
 def _of_completions(states: Tensor, source: Tensor) -> Tensor:
