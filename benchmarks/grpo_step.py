@@ -127,11 +127,7 @@ def main() -> None:
 
 
 def header(preset: Preset, command: str) -> Measurement:
-    """Where the figures come from.
-
-    Raises:
-        SystemExit: the benchmark does not stand in a git checkout.
-    """
+    """Where the figures come from."""
     code = checkout()
     peak = measured_peak(preset.device, getattr(torch, preset.dtype))
     return {
@@ -158,15 +154,17 @@ def header(preset: Preset, command: str) -> Measurement:
 
 
 def checkout() -> dict[str, Any]:
-    """The commit that is measured, and whether files differ from it."""
+    """The commit that is measured, and whether files differ from it; None where there is no git checkout, as on a bare GPU machine."""
 
-    def git(*words: str) -> str:
-        answer = subprocess.run(["git", "-C", FOLDER, *words], capture_output=True, text=True)
-        if answer.returncode:
-            raise SystemExit(f"results name the commit they were measured at, but git says: {answer.stderr.strip()}")
-        return answer.stdout.strip()
+    def git(*words: str) -> str | None:
+        try:
+            answer = subprocess.run(["git", "-C", FOLDER, *words], capture_output=True, text=True)
+        except FileNotFoundError:
+            return None
+        return None if answer.returncode else answer.stdout.strip()
 
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "../src", "*.py"))}
+    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "../src", "*.py")
+    return {"commit": commit, "dirty": None if commit is None else bool(changes)}
 
 
 def machine(device: str) -> dict[str, Any]:

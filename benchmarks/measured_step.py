@@ -61,20 +61,28 @@ def write_model(folder: Path, rows: list[Row], text: dict[str, Any], audio: dict
     """A random Qwen2.5-Omni thinker whose configuration takes `text` and `audio` over the tiny one's; returns `folder`."""
     _quiet()
     folder.mkdir(parents=True)
-    tokenizer = train_tokenizer(rows)
+    model, tokenizer = random_thinker(rows, text, audio, getattr(torch, dtype))
     write_processor(folder, tokenizer)
+    model.save_pretrained(folder)
+    return folder
+
+
+def random_thinker(
+    rows: list[Row], text: dict[str, Any], audio: dict[str, Any], dtype: torch.dtype
+) -> tuple[Qwen2_5OmniThinkerForConditionalGeneration, Any]:
+    """A random thinker of that configuration on the GPU, where there is one, and a tokenizer that knows the rows' words."""
+    tokenizer = train_tokenizer(rows)
     config = thinker_config(tokenizer, text["hidden_size"], text["num_hidden_layers"])
     for part, numbers in ((config.text_config, text), (config.audio_config, audio)):
         for name, value in numbers.items():
             setattr(part, name, value)
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = Qwen2_5OmniThinkerForConditionalGeneration._from_config(config, dtype=getattr(torch, dtype))
+        model = Qwen2_5OmniThinkerForConditionalGeneration._from_config(config, dtype=dtype)
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    model.save_pretrained(folder)
-    return folder
+    return model, tokenizer
 
 
 class Meter(TrainerCallback):

@@ -53,19 +53,19 @@ def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
 
 @contextmanager
 def always_answering(lalm: LALM, text: str) -> Iterator[None]:
-    """Inside the block the model writes `text` as its answer to everything, through its real `generate`."""
+    """Inside the block the model writes `text` as its answer to everything, through its real decoding."""
     tokens = [*lalm.tokenizer(text, add_special_tokens=False)["input_ids"], lalm.tokenizer.eos_token_id]
     written = 0
 
-    def count(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def count(module: nn.Module, args: tuple) -> None:
         nonlocal written
-        written = 0 if kwargs["input_ids"].shape[1] > 1 else written + 1
+        written = 0 if args[0].shape[1] > 1 else written + 1
 
     def force(module: nn.Module, args: tuple, logits: torch.Tensor) -> torch.Tensor:
         return torch.full_like(logits, -100.0).index_fill_(-1, torch.tensor(tokens[written]), 100.0)
 
     handles = [
-        lalm.model.register_forward_pre_hook(count, with_kwargs=True),
+        lalm.model.get_input_embeddings().register_forward_pre_hook(count),
         lalm.model.get_output_embeddings().register_forward_hook(force),
     ]
     try:

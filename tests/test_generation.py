@@ -153,7 +153,7 @@ def test_what_all_questions_hear_is_encoded_and_prefilled_once_per_run(
     (first, *_), lengths = prefilled, [length for _, length in prefilled]
     assert first[0] == 1
     assert lengths.count(first[1]) == 1
-    assert len(prefilled) == 1 + 3 * 2  # one prefill; of each of three batches its questions and one more token
+    assert len(prefilled) == 1 + 3  # one prefill, and the questions of each of three batches
     apart = [answer_questions(lalm, encoder, [row], ONE_SILENCE, max_new_tokens=2)[0] for row in few]
     assert answers == apart  # what a batch writes behind the kept prefill does not reach the next one
 

@@ -4,11 +4,11 @@ Letters in shapes as in `audiomcq.packing`: B prompts, G completions of each, N 
 prompt / completion / packed row.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -18,7 +18,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, DynamicCache, GenerationConfig, PreTrainedModel
 
 from audiomcq.packing import IGNORED, PackedBatch, pack, shared_attention_mask, unpack
+from audiomcq.rollout_engine import Continued, engine_obstacle, engine_of
+from audiomcq.sampling import read_sampling, resolve_config, unknown_options
 from audiomcq.shared_attention import SHARED_ATTENTION, packed_layout, shared_prompt_cache
+
+logger = logging.getLogger(__name__)
 
 SHARING_FAMILIES = (
     "qwen2_5_omni_thinker",
@@ -87,8 +91,8 @@ def generate(
 ) -> Tensor:
     """Sample `num_generations` completions of every prompt from one audio encoding and one prefill.
 
-    input_ids, attention_mask: (B, P) padded on the left. audio: as in `shared_logps`. Sampling is the model's own
-    `generate`, so it draws from the same distribution, with the same random numbers, as on prompts repeated G times.
+    input_ids, attention_mask: (B, P) padded on the left. audio: as in `shared_logps`. Tokens are drawn from the distribution that the
+    model's own `generate` draws from on prompts repeated G times; on a CPU with the same random numbers.
     Returns (N, P + new tokens), the completions of one prompt side by side.
     Raises ValueError when the prefill cannot be kept (gradient checkpointing while training).
     """
@@ -96,10 +100,43 @@ def generate(
     causal_lm = _sharing_lm(model)
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     prompt = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
-    cache = shared_prompt_cache(_prefill(causal_lm, {name: value[:, :-1] for name, value in prompt.items()}, audio))
+    kept = _prefill(causal_lm, {name: value[:, :-1] for name, value in prompt.items()}, audio)
     prompt = {name: value.repeat_interleave(num_generations, dim=0) for name, value in prompt.items()}
-    # The class's method, because `shared_generation` replaces the instance's
-    return type(causal_lm).generate(causal_lm, **prompt, past_key_values=cache, generation_config=generation_config)
+    config, _ = resolve_config(causal_lm, generation_config)
+    if _steps_aside(causal_lm, config):
+        # The class's method, because `shared_generation` replaces the instance's
+        return type(causal_lm).generate(
+            causal_lm, **prompt, past_key_values=shared_prompt_cache(kept), generation_config=generation_config
+        )
+    start = Continued(
+        layers=_layers(kept),
+        prompt_mask=attention_mask[:, :-1],
+        tokens=prompt["input_ids"][:, -1],
+        positions=prompt["position_ids"][:, -1],
+        ids=prompt["input_ids"],
+        ids_mask=prompt["attention_mask"],
+    )
+    new = engine_of(causal_lm).generate(causal_lm, start, read_sampling(config))
+    return torch.cat([prompt["input_ids"], new], dim=1)
+
+
+def _steps_aside(causal_lm: PreTrainedModel, config: GenerationConfig) -> bool:
+    """Whether the model's own `generate` has to decode, which is said once per reason."""
+    obstacle = engine_obstacle(causal_lm)
+    if obstacle is None and (unknown := unknown_options(config)):
+        obstacle = f"the rollout engine does not know {', '.join(unknown)}"
+    if obstacle is not None:
+        _log_once(f"tokens are decoded by the model's own generate: {obstacle}")
+    return obstacle is not None
+
+
+@cache
+def _log_once(message: str) -> None:
+    logger.info(message)
+
+
+def _layers(kept: Cache) -> list[tuple[Tensor, Tensor]]:
+    return [(layer.keys, layer.values) for layer in kept.layers]
 
 
 def _prefill(causal_lm: PreTrainedModel, prompt: dict[str, Tensor], audio: dict[str, Tensor]) -> DynamicCache:
@@ -124,18 +161,14 @@ class Prefixes:
     attention_mask: Tensor
     kept: DynamicCache
 
-    def cache(self, rows: Tensor) -> Cache:
-        """A new cache whose row i is that of prefix `rows[i]`; what is written to it does not reach the kept one.
-
-        Read with SHARED_ATTENTION, which it needs where every prefix has as many rows, side by side.
-        """
-        in_groups = torch.arange(len(self.input_ids), device=rows.device)
-        if torch.equal(rows, in_groups.repeat_interleave(len(rows) // len(in_groups))):
-            return shared_prompt_cache(self.kept)
-        cache = copy(self.kept)
-        cache.layers = [copy(layer) for layer in self.kept.layers]
-        cache.batch_select_indices(rows)
-        return cache
+    def spread(self, rows: Sequence[int]) -> "Prefixes":
+        """Prefixes that rows continue side by side, the same number each: these, or where that is not so, one per row."""
+        each = max(1, len(rows) // len(self.input_ids))
+        if list(rows) == [prefix for prefix in range(len(self.input_ids)) for _ in range(each)]:
+            return self
+        index = torch.tensor(rows, device=self.input_ids.device)
+        layers = [(keys.index_select(0, index), values.index_select(0, index)) for keys, values in _layers(self.kept)]
+        return Prefixes(self.input_ids[index], self.attention_mask[index], DynamicCache(layers))
 
 
 def prefill(model: nn.Module, prefixes: Sequence[Sequence[int]], audio: dict[str, Tensor]) -> Prefixes:
@@ -163,25 +196,54 @@ class Continuation:
 
 
 def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: int, **options: object) -> Tensor:
-    """The model's own `generate` (with its `options`) from prefixes that are prefilled: the new tokens, (N, new tokens)."""
-    causal_lm, prefixes = _sharing_lm(model), prompts.prefixes
-    rows = torch.tensor(prompts.rows, device=causal_lm.device)
+    """Generate as the model's own `generate` would (with its `options`) from prefixes that are prefilled: the new tokens, (N, T)."""
+    causal_lm, prefixes = _sharing_lm(model), prompts.prefixes.spread(prompts.rows)
+    each = len(prompts.rows) // len(prefixes.input_ids)
     suffix_ids, suffix_mask = _left_padded(prompts.suffixes, causal_lm.device)
-    mask = torch.cat([prefixes.attention_mask[rows], suffix_mask], dim=1)
-    ids = torch.cat([prefixes.input_ids[rows], suffix_ids], dim=1).masked_fill(mask == 0, pad_token_id)
-    with selected_hidden_states(
-        causal_lm, lambda hidden: hidden[:, -1:]
-    ):  # stock projects whole prompts onto the vocabulary
-        tokens = type(causal_lm).generate(
-            causal_lm,
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),  # counts on across the padding between prefix and suffix
-            past_key_values=prefixes.cache(rows),
-            pad_token_id=pad_token_id,
-            **options,
-        )
-    return tokens[:, ids.size(1) :]
+    mask = torch.cat([prefixes.attention_mask.repeat_interleave(each, dim=0), suffix_mask], dim=1)
+    ids = torch.cat([prefixes.input_ids.repeat_interleave(each, dim=0), suffix_ids], dim=1)
+    ids = ids.masked_fill(mask == 0, pad_token_id)
+    position_ids = (mask.cumsum(-1) - 1).clamp(min=0)  # counts on across the padding between prefix and suffix
+    shared = shared_prompt_cache(prefixes.kept)
+    config, _ = resolve_config(causal_lm, None, pad_token_id=pad_token_id, **options)
+    with selected_hidden_states(causal_lm, lambda hidden: hidden[:, -1:]):  # stock projects whole prompts
+        if _steps_aside(causal_lm, config):
+            tokens = type(causal_lm).generate(
+                causal_lm,
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=shared,
+                pad_token_id=pad_token_id,
+                **options,
+            )
+            return tokens[:, ids.size(1) :]
+        read = suffix_ids.size(1)
+        with torch.no_grad():
+            logits = causal_lm(
+                input_ids=suffix_ids,
+                attention_mask=mask,
+                position_ids=position_ids[:, -read:],
+                past_key_values=shared,
+                use_cache=True,
+            ).logits[:, -1]
+    start = Continued(
+        layers=_layers(prefixes.kept),
+        prompt_mask=prefixes.attention_mask,
+        tokens=suffix_ids[:, -1],
+        positions=position_ids[:, -1] + 1,
+        ids=ids,
+        ids_mask=mask,
+        own=[_by_row(keys, values) for keys, values in _layers(shared)],
+        own_mask=suffix_mask,
+        logits=logits,
+    )
+    return engine_of(causal_lm).generate(causal_lm, start, read_sampling(config))
+
+
+def _by_row(*states: Tensor) -> tuple[Tensor, ...]:
+    """(U, heads, R, S, width) of a shared cache to (N, heads, S, width)."""
+    return tuple(own.transpose(1, 2).flatten(0, 1) for own in states)
 
 
 def continued_logps(
@@ -191,17 +253,18 @@ def continued_logps(
 
     A completion sees its prompt and itself, as in `shared_logps`. Returns one tensor of its length per completion.
     """
-    causal_lm, prefixes = _sharing_lm(model), prompts.prefixes
-    rows = torch.tensor(prompts.rows, device=causal_lm.device)
+    causal_lm, prefixes = _sharing_lm(model), prompts.prefixes.spread(prompts.rows)
     packed = pack([list(suffix) for suffix in prompts.suffixes], completions, device=causal_lm.device)
-    seen, within = prefixes.attention_mask[rows], shared_attention_mask(packed.segment_ids)
+    each = len(prompts.rows) // len(prefixes.input_ids)
+    seen = prefixes.attention_mask.repeat_interleave(each, dim=0)
+    within = shared_attention_mask(packed.segment_ids)
     before = seen.bool()[:, None, None].expand(-1, -1, within.size(2), -1)
     with torch.no_grad(), selected_hidden_states(causal_lm, partial(unpack, packed=packed)):
         logits = causal_lm(
             input_ids=packed.input_ids,
             attention_mask=torch.cat([before, within], dim=-1),
             position_ids=packed.position_ids + seen.sum(-1, keepdim=True),
-            past_key_values=prefixes.cache(rows),
+            past_key_values=shared_prompt_cache(prefixes.kept),
             use_cache=True,
         ).logits
     logps = iter(_score(logits, packed.labels, 1.0, False)[0])

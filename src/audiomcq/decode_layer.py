@@ -1,0 +1,101 @@
+"""One token through the decoder of a LALM, with the prompt's keys and values kept once for all its rollouts.
+
+The layers are the model's own: their projections (LoRA included), norms and experts are called as they are. What is written here is
+what lies between them, because a cache that is read in place and a step that a CUDA graph can hold need it so.
+Letters: N rows, U prompts, H heads, K key heads, D width of a head.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import SiLUActivation
+
+from audiomcq import decode_plain
+from audiomcq.decode_plain import LayerStates, Place
+
+try:
+    from audiomcq import decode_kernels
+except ImportError:  # Triton is on CUDA machines alone
+    decode_kernels = None
+
+
+def operations_for(device: torch.device) -> ModuleType:
+    """The small operations between a layer's projections: fused where this device has kernels for them."""
+    return decode_kernels if device.type == "cuda" and decode_kernels is not None else decode_plain
+
+
+def layer_obstacle(language_model: nn.Module) -> str | None:
+    """Say why these layers cannot be decoded here, or return None where they can."""
+    for name in ("embed_tokens", "layers", "norm", "rotary_emb"):
+        if not hasattr(language_model, name):
+            return f"{type(language_model).__name__} has no {name}"
+    for layer in language_model.layers:
+        parts = (
+            (getattr(layer, "self_attn", None), ["q_proj", "k_proj", "v_proj", "o_proj", "head_dim", "scaling"]),
+            (
+                layer,
+                ["input_layernorm", "post_attention_layernorm", "mlp"],
+            ),
+        )
+        for part, names in parts:
+            if missing := [name for name in names if not hasattr(part, name)]:
+                return f"{type(layer).__name__} has no {missing[0]}"
+    return None
+
+
+def decode_token(
+    language_model: nn.Module, tokens: Tensor, positions: Tensor, states: list[LayerStates], place: Place
+) -> Tensor:
+    """Run one token of each row through the decoder; its keys and values are written into `states`.
+
+    tokens, positions: (N,). Returns the last hidden states, (N, hidden).
+    """
+    operations = operations_for(tokens.device)
+    hidden: Tensor = language_model.embed_tokens(tokens[:, None])
+    position_ids = positions[:, None]
+    rope = getattr(language_model.config, "rope_parameters", None) or {}
+    if "mrope_section" in rope:  # audio and text count alike on all three axes
+        position_ids = position_ids.expand(3, *position_ids.shape)
+    turn = tuple(part[:, 0] for part in language_model.rotary_emb(hidden, position_ids))
+    added: Tensor | None = None
+    for layer, own in zip(language_model.layers, states, strict=True):
+        hidden, normed = _add_norm(hidden, added, layer.input_layernorm, operations)
+        attended = attention(layer.self_attn, normed, turn, own, place, operations)
+        hidden, normed = _add_norm(hidden, attended, layer.post_attention_layernorm, operations)
+        added = feed_forward(layer.mlp, normed, operations)
+    _, normed = _add_norm(hidden, added, language_model.norm, operations)
+    return normed[:, 0]
+
+
+def _add_norm(hidden: Tensor, added: Tensor | None, norm: Any, operations: ModuleType) -> tuple[Tensor, Tensor]:
+    if added is not None:
+        added = added.to(hidden.dtype)  # under autocast a half-precision part meets a full-precision stream
+    return operations.add_norm(hidden, added, norm.weight, norm.variance_epsilon)
+
+
+def attention(
+    module: Any,
+    normed: Tensor,
+    turn: tuple[Tensor, ...],
+    states: LayerStates,
+    place: Place,
+    operations: ModuleType,
+) -> Tensor:
+    """Self-attention of one token, as the model's own does it. normed: (N, 1, hidden); turn: cosine and sine, (N, D) each."""
+    rows = len(normed)
+    query, key, value = (
+        project(normed).view(rows, -1, module.head_dim) for project in (module.q_proj, module.k_proj, module.v_proj)
+    )
+    if hasattr(module, "q_norm"):
+        query, key = module.q_norm(query), module.k_norm(key)
+    query = operations.rotate_and_store(query, key, value, *turn, states, place)
+    return module.o_proj(operations.attend(query, states, place, module.scaling).reshape(rows, 1, -1))
+
+
+def feed_forward(module: Any, normed: Tensor, operations: ModuleType) -> Tensor:
+    """The layer's feed-forward part: a gated one with its small operations fused, experts as they are."""
+    if not hasattr(module, "gate_proj") or not isinstance(module.act_fn, nn.SiLU | SiLUActivation):
+        return module(normed)
+    return module.down_proj(operations.gated(module.gate_proj(normed), module.up_proj(normed)))

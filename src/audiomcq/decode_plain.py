@@ -1,0 +1,101 @@
+"""The small operations of one decoded token in plain PyTorch: what every device runs that has no fused kernels.
+
+`audiomcq.decode_kernels` has the same four functions for CUDA. Letters: N rows, U prompts, H heads, K key heads, D width of a head.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+
+
+@dataclass
+class LayerStates:
+    """Keys and values of one layer: of U prompts, once each, and of N rows that continue them.
+
+    prompt_keys, prompt_values: (U, K, P, D), padded on the left. keys, values: (N, K, capacity, D).
+    """
+
+    prompt_keys: Tensor
+    prompt_values: Tensor
+    keys: Tensor
+    values: Tensor
+
+
+@dataclass
+class Place:
+    """Where the rows stand.
+
+    at: (1,) column of `LayerStates.keys` that the token goes to. prompt_start: (U,) first column of each prompt, own_start: (N,) of
+    each row's own tokens. length: columns of own keys that are written, where the host knows; None: all may be.
+    padded: whether a column may hold something that a row must not see.
+    """
+
+    at: Tensor
+    prompt_start: Tensor
+    own_start: Tensor
+    length: int | None = None
+    padded: bool = True
+
+
+def add_norm(hidden: Tensor, added: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Add `added` to the residual stream and normalise it: (sum, RMS norm of the sum)."""
+    total = hidden if added is None else hidden + added
+    exact = total.float()
+    exact = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + eps)
+    return total, weight * exact.to(total.dtype)
+
+
+def rotate_and_store(
+    query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, states: LayerStates, place: Place
+) -> Tensor:
+    """Turn query and key by their position; put key and value where the token goes. Returns the query.
+
+    query: (N, H, D); key, value: (N, K, D); cos, sin: (N, D).
+    """
+    cos, sin = cos[:, None], sin[:, None]
+    half = query.shape[-1] // 2
+    query, key = (
+        given * cos + torch.cat([-given[..., half:], given[..., :half]], dim=-1) * sin for given in (query, key)
+    )
+    if place.length is None:
+        states.keys.index_copy_(2, place.at, key[:, :, None].to(states.keys.dtype))
+        states.values.index_copy_(2, place.at, value[:, :, None].to(states.values.dtype))
+    else:
+        states.keys[:, :, place.length - 1] = key
+        states.values[:, :, place.length - 1] = value
+    return query
+
+
+def attend(query: Tensor, states: LayerStates, place: Place, scaling: float) -> Tensor:
+    """Attend to the prompt, which the rows of it share, and to the row's own tokens, in one softmax. query: (N, H, D); returns that."""
+    (prompts, heads, length, width), rows = states.prompt_keys.shape, len(query)
+    keys, values = states.keys[:, :, : place.length], states.values[:, :, : place.length]
+    asking = query.view(rows, heads, -1, width)
+    shared = asking.shape[2]
+    # All that asks the same keys is one product: the heads that share them, and with a prompt's all its rollouts
+    together = asking.view(prompts, -1, heads, shared, width).transpose(1, 2).flatten(2, 3)
+    over_prompt = (together @ states.prompt_keys.transpose(2, 3)).view(prompts, heads, -1, shared, length)
+    over_prompt = over_prompt.transpose(1, 2).reshape(rows, heads, shared, length)
+    scores = torch.cat([over_prompt, asking @ keys.transpose(2, 3)], dim=-1).float() * scaling
+    if place.padded:
+        scores = scores.masked_fill(~_visible(place, rows, length, keys.shape[2])[:, None, None], -torch.inf)
+    weights = scores.softmax(-1).to(query.dtype)
+    from_prompt = weights[..., :length].view(prompts, -1, heads, shared, length).transpose(1, 2).flatten(2, 3)
+    of_prompt = (from_prompt @ states.prompt_values).view(prompts, heads, -1, shared, width).transpose(1, 2)
+    found = of_prompt.reshape(asking.shape) + weights[..., length:] @ values
+    return found.reshape(rows, -1, width)
+
+
+def _visible(place: Place, rows: int, length: int, own: int) -> Tensor:
+    """(N, P + own columns): what a row may see."""
+    columns = torch.arange(max(length, own), device=place.at.device)
+    of_prompt = columns[:length] >= place.prompt_start[:, None]
+    of_own = (columns[:own] >= place.own_start[:, None]) & (columns[:own] <= place.at)
+    return torch.cat([of_prompt.repeat_interleave(rows // len(of_prompt), dim=0), of_own], dim=1)
+
+
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """Return silu(gate) * up."""
+    return silu(gate) * up

@@ -1,0 +1,338 @@
+"""Decode many continuations of few prompts: a token is one replay of a CUDA graph, or one plain call elsewhere.
+
+`generate` launches thousands of small operations for every token, and on a GPU it is their number that takes the time. Here prompts are
+prefilled once; their keys and values, those of the rollouts, the positions, the counters and the sampler stand in fixed buffers on
+the device; a token is one call over all rows, which CUDA replays as one graph. Nothing is copied of the weights: they are read
+where they are, so an optimizer step needs no new capture.
+
+Letters: U prompts, R rows of each, N = U x R rows, P / S / T tokens of a prompt / of what follows it / that are new.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from audiomcq.decode_layer import decode_token, layer_obstacle
+from audiomcq.decode_plain import LayerStates, Place
+from audiomcq.sampling import Sampler, Sampling, draw_with_multinomial
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY = 8
+"""Tokens between two looks, on CUDA, at whether all rows have ended: a look makes the host wait for the device."""
+PROMPT_BUCKET, OWN_BUCKET = 64, 32
+"""Buffers grow by so many tokens, so that prompts of similar length share one captured graph."""
+
+
+@dataclass
+class Continued:
+    """What generation goes on from.
+
+    layers: keys and values (U, K, P, D) of every layer, padded on the left. prompt_mask: (U, P).
+    own: keys and values (N, K, S, D) of every layer of what follows the prompt, padded on the left; None where nothing is read yet.
+    own_mask: (N, S). tokens: (N,) the last token of each row, still to be read, or the first new one where `logits` is given.
+    positions: (N,) of `tokens`. ids, ids_mask: (N, P + S) whole prompts, for the repetition penalty.
+    """
+
+    layers: list[tuple[Tensor, Tensor]]
+    prompt_mask: Tensor
+    tokens: Tensor
+    positions: Tensor
+    ids: Tensor
+    ids_mask: Tensor
+    own: list[tuple[Tensor, Tensor]] | None = None
+    own_mask: Tensor | None = None
+    logits: Tensor | None = None
+
+
+def engine_obstacle(model: PreTrainedModel) -> str | None:
+    """Say why the engine steps aside for this model, in words for a log line, or return None where it need not."""
+    if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+        return "ZeRO-3 gathers the parameters anew for every module"
+    if any(type(parameter).__name__ == "DTensor" for parameter in model.parameters()):
+        return "FSDP gathers the parameters anew for every module"
+    language_model = getattr(model.base_model, "language_model", None)
+    if language_model is None:
+        return f"{type(model).__name__} has no language_model"
+    return layer_obstacle(language_model)
+
+
+def graph_obstacle(model: PreTrainedModel, device: torch.device) -> str | None:
+    """Say why a token is a plain call and not a graph, or return None where a graph holds it."""
+    if device.type != "cuda":
+        return "no CUDA device"
+    text = model.config.get_text_config(decoder=True)
+    experts = getattr(text, "_experts_implementation", None)
+    if getattr(text, "num_experts", 0) and experts not in ("grouped_mm", "batched_mm"):
+        return f"experts run as {experts}, which asks the host: load with experts_implementation grouped_mm"
+    return None
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off inside the block; every module is then as it was."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+class RolloutEngine:
+    """Decodes continuations of prompts, and keeps its buffers and graphs for as long as the model lives.
+
+    It holds nothing of the model but addresses: every call is handed the model.
+    """
+
+    def __init__(self) -> None:
+        self._decoders: dict[Any, _Decoder] = {}
+
+    def generate(self, model: PreTrainedModel, start: Continued, sampling: Sampling) -> Tensor:
+        """Decode until every row has ended or has `sampling.max_new_tokens`. Returns the new tokens, (N, T), padded behind ends."""
+        # Buffers outlive the call, and a later one may come from outside of inference mode
+        with torch.inference_mode(False), torch.no_grad(), evaluation_mode(model):
+            decoder = self._decoder(model, start, sampling)
+            decoder.begin(start)
+            return decoder.run(model, start.logits)
+
+    def _decoder(self, model: PreTrainedModel, start: Continued, sampling: Sampling) -> "_Decoder":
+        """The buffers for this many rows and this way of sampling, grown where they are too small."""
+        rows, prompts = len(start.tokens), len(start.prompt_mask)
+        prompt = start.prompt_mask.shape[1]
+        own = sampling.max_new_tokens + (0 if start.own_mask is None else start.own_mask.shape[1])
+        device = start.tokens.device
+        captured = graph_obstacle(model, device) is None
+        if not captured:  # nothing outlives the call: memory comes and goes with it
+            return _Decoder(model, start, sampling, prompt, own, captured)
+        key = (rows, prompts, sampling)
+        known = self._decoders.get(key)
+        if known is None or known.prompt < prompt or known.own < own or known.signature != signature(model):
+            prompt = max(_rounded(prompt, PROMPT_BUCKET), known.prompt if known else 0)
+            own = max(_rounded(own, OWN_BUCKET), known.own if known else 0)
+            if known is None:
+                logger.info("decoding %d rows of %d prompts as CUDA graphs", rows, prompts)
+            self._decoders.pop(key, None)
+            del known
+            known = self._decoders[key] = _Decoder(model, start, sampling, prompt, own, captured)
+        return known
+
+
+_ENGINES: "WeakKeyDictionary[PreTrainedModel, RolloutEngine]" = WeakKeyDictionary()
+
+
+def engine_of(model: PreTrainedModel) -> RolloutEngine:
+    """The engine of a model: one for as long as the model lives, whoever asks."""
+    if model not in _ENGINES:
+        _ENGINES[model] = RolloutEngine()
+    return _ENGINES[model]
+
+
+def signature(model: PreTrainedModel) -> tuple[Any, ...]:
+    """What a captured step has built in: a graph is valid while this is the same."""
+    weights = tuple((parameter.data_ptr(), parameter.dtype) for parameter in model.parameters())
+    adapters = tuple(
+        (tuple(module.active_adapters), module.disable_adapters)
+        for module in model.modules()
+        if hasattr(module, "lora_A") and hasattr(module, "active_adapters")
+    )
+    autocast = (torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda"))
+    return (hash(weights), adapters, autocast)
+
+
+def _rounded(length: int, bucket: int) -> int:
+    return -(-length // bucket) * bucket
+
+
+class _Decoder:
+    """Buffers for N rows of U prompts, and the step that fills them.
+
+    Attributes:
+        prompt, own: tokens that the buffers hold of a prompt and of what follows it.
+        signature: of the model, see `signature`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        start: Continued,
+        sampling: Sampling,
+        prompt: int,
+        own: int,
+        captured: bool,
+    ) -> None:
+        device, rows, prompts = start.tokens.device, len(start.tokens), len(start.prompt_mask)
+        self.prompt, self.own, self.captured, self.sampling = prompt, own, captured, sampling
+        self.signature = signature(model) if captured else None
+        self.generator = torch.Generator(device) if device.type == "cuda" else None
+        vocabulary = model.get_output_embeddings().weight.shape[0]
+        draw = draw_with_multinomial if self.generator is None else self._draw_exponential
+        self.sampler = Sampler(sampling, rows, vocabulary, device, draw)
+        self.states = [self._buffers(keys, values, rows) for keys, values in start.layers]
+        self.place = Place(
+            at=torch.zeros(1, dtype=torch.long, device=device),
+            prompt_start=torch.zeros(prompts, dtype=torch.long, device=device),
+            own_start=torch.zeros(rows, dtype=torch.long, device=device),
+            length=None,
+            padded=True,
+        )
+        self.tokens = torch.zeros(rows, dtype=torch.long, device=device)
+        self.positions = torch.zeros(rows, dtype=torch.long, device=device)
+        self.count = torch.zeros(1, dtype=torch.long, device=device)
+        self.finished = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
+        self.new = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.long, device=device)
+        self.ends = torch.tensor(sampling.ends, dtype=torch.long, device=device)
+        self.graph: Any = None
+
+    def _buffers(self, keys: Tensor, values: Tensor, rows: int) -> LayerStates:
+        prompts, heads, _, width = keys.shape
+        of_rows = (rows, heads, self.own, width)
+        if not self.captured:
+            return LayerStates(keys, values, keys.new_zeros(of_rows), values.new_zeros(of_rows))
+        of_prompts = (prompts, heads, self.prompt, width)
+        return LayerStates(
+            keys.new_zeros(of_prompts),
+            values.new_zeros(of_prompts),
+            keys.new_zeros(of_rows),
+            values.new_zeros(of_rows),
+        )
+
+    def begin(self, start: Continued) -> None:
+        """Put what generation goes on from into the buffers."""
+        length = start.prompt_mask.shape[1]
+        self.shift = self.prompt - length
+        for states, (keys, values) in zip(self.states, start.layers, strict=True):
+            if self.captured:
+                for buffer, given in ((states.prompt_keys, keys), (states.prompt_values, values)):
+                    buffer[:, :, : self.shift] = 0
+                    buffer[:, :, self.shift :].copy_(given)
+                # What a step left that was not finite would outlive its mask: 0 x NaN is NaN
+                states.keys.zero_()
+                states.values.zero_()
+        self.place.prompt_start.copy_((start.prompt_mask == 0).sum(-1) + self.shift)
+        self.read = 0 if start.own_mask is None else start.own_mask.shape[1]
+        if start.own is not None and start.own_mask is not None:
+            self.place.own_start.copy_((start.own_mask == 0).sum(-1))
+            for states, (keys, values) in zip(self.states, start.own, strict=True):
+                states.keys[:, :, : self.read].copy_(keys)
+                states.values[:, :, : self.read].copy_(values)
+        else:
+            self.place.own_start.zero_()
+        self.padded = (
+            self.captured
+            or not bool(start.prompt_mask.all())
+            or (start.own_mask is not None and not bool(start.own_mask.all()))
+        )
+        self.place.at.fill_(self.read)
+        self.count.zero_()
+        self.finished.zero_()
+        self.lengths.zero_()
+        self.new.fill_(self.sampling.pad)
+        self.tokens.copy_(start.tokens)
+        self.positions.copy_(start.positions)
+        self.sampler.start(start.ids, start.ids_mask)
+
+    def run(self, model: PreTrainedModel, logits: Tensor | None) -> Tensor:
+        """Choose tokens until all rows have ended. logits: (N, vocabulary) of the first, where they are known already."""
+        left = self.sampling.max_new_tokens
+        if self.generator is not None:
+            # Seeded from torch's own generator, whose state checkpoints keep: the same seed gives the same rollouts, also resumed
+            seed = int(torch.randint(2**62, (1,)))
+            if self.captured and self.graph is None and left > (logits is not None):
+                self._capture(model)
+            self.generator.manual_seed(seed)
+        if logits is not None:
+            self._choose(logits)
+            left -= 1
+        if self.captured:
+            for replayed in range(left):
+                if replayed % LOOK_EVERY == 0 and bool(self.finished.all()):
+                    break
+                self.graph.replay()
+        else:
+            for column in range(self.read, self.read + left):
+                if bool(self.finished.all()):
+                    break
+                self._step(model, column)
+        return self.new[:, : int(self.lengths.max())].clone()
+
+    def _capture(self, model: PreTrainedModel) -> None:
+        """Capture a step. It is run before that, so that libraries and kernels are set up, and what it changed is put back."""
+        kept = [tensor.clone() for tensor in self._changing()]
+
+        def put_back() -> None:
+            for tensor, before in zip(self._changing(), kept, strict=True):
+                tensor.copy_(before)
+
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                self._step(model, None)
+                put_back()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        self.graph.register_generator_state(self.generator)
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+            self._step(model, None)
+        put_back()
+
+    def _changing(self) -> list[Tensor]:
+        seen = [] if self.sampler.seen is None else [self.sampler.seen]
+        return [
+            self.place.at,
+            self.tokens,
+            self.positions,
+            self.count,
+            self.finished,
+            self.lengths,
+            self.new,
+            *seen,
+        ]
+
+    def _step(self, model: PreTrainedModel, column: int | None) -> None:
+        """Read the last token of every row and choose the next. column: where it goes, where the host knows."""
+        self.place.length = None if column is None else column + 1
+        self.place.padded = self.padded
+        with self._autocast():
+            hidden = decode_token(
+                model.base_model.language_model, self.tokens, self.positions, self.states, self.place
+            )
+            logits = model.get_output_embeddings()(hidden)
+        self.place.at.add_(1)
+        self.positions.add_(1)
+        self._choose(logits)
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        """Autocast as outside, but without its cache of cast weights, which a graph would read after they are gone."""
+        if self.captured and torch.is_autocast_enabled("cuda"):
+            with torch.autocast("cuda", dtype=torch.get_autocast_dtype("cuda"), cache_enabled=False):
+                yield
+        else:
+            yield
+
+    def _choose(self, logits: Tensor) -> None:
+        tokens = self.sampler.choose(logits, self.count if self.captured else int(self.count))
+        tokens = tokens.masked_fill(self.finished, self.sampling.pad)
+        self.new.index_copy_(1, self.count, tokens[:, None])
+        self.count.add_(1)
+        self.lengths.copy_(torch.where(self.finished, self.lengths, self.count))
+        if len(self.ends):
+            self.finished.logical_or_((tokens[:, None] == self.ends).any(-1))
+        self.tokens.copy_(tokens)
+
+    def _draw_exponential(self, probabilities: Tensor) -> Tensor:
+        """What multinomial does for one draw, from a generator that a graph may use."""
+        noise = torch.empty_like(probabilities).exponential_(generator=self.generator)
+        return (probabilities / noise).argmax(-1)

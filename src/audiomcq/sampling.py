@@ -1,0 +1,193 @@
+"""What `generate` does between the logits and the next token, on the device and without a word to the host.
+
+Every option is read as transformers' `generate` reads it, in its order. An option that is not in `KNOWN` keeps the engine aside
+(`unknown_options`), so that nothing is ever ignored.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.generation import (
+    InfNanRemoveLogitsProcessor,
+    LogitsProcessor,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+KNOWN = frozenset(
+    {
+        "bos_token_id",
+        "do_sample",
+        "eos_token_id",
+        "max_length",  # read where max_new_tokens is missing, and then refused
+        "max_new_tokens",
+        "min_new_tokens",
+        "min_p",
+        "pad_token_id",
+        "remove_invalid_values",
+        "repetition_penalty",
+        "suppress_tokens",
+        "temperature",
+        "top_k",
+        "top_p",
+        "transformers_version",
+        "use_cache",
+        # Which cache holds the tokens and what is compiled changes no token
+        "cache_implementation",
+        "disable_compile",
+    }
+)
+
+Draw = Callable[[Tensor], Tensor]
+"""Takes probabilities (N, vocabulary) to one token each, (N,)."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen: hashable, because a captured step has it built in.
+
+    Attributes:
+        temperature: None chooses the likeliest token.
+        ends: token ids that end a completion.
+        suppressed: token ids that are never chosen.
+    """
+
+    max_new_tokens: int
+    min_new_tokens: int = 0
+    temperature: float | None = None
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    remove_invalid_values: bool = False
+    ends: tuple[int, ...] = ()
+    suppressed: tuple[int, ...] = ()
+    pad: int = 0
+
+
+def resolve_config(
+    model: PreTrainedModel, config: GenerationConfig | None, **options: object
+) -> tuple[GenerationConfig, dict[str, object]]:
+    """Merge a call's configuration and options with the model's own, as `generate` would.
+
+    Returns the configuration and the options that are not about generation. The one private method of transformers that the engine
+    calls (5.23); tests/test_sampling.py checks its signature.
+    """
+    return model._prepare_generation_config(config, **options)
+
+
+def unknown_options(config: GenerationConfig) -> list[str]:
+    """Name the options of a resolved configuration that the engine does not know, sorted."""
+    default = GenerationConfig()
+    changed = config.to_diff_dict()
+    neutral = model_defaults(default)
+    names = {name for name, value in changed.items() if name not in KNOWN and neutral.get(name) != value}
+    if config.max_new_tokens is None:
+        names.add("max_new_tokens (missing)")
+    return sorted(names)
+
+
+def model_defaults(config: GenerationConfig) -> dict[str, object]:
+    """The values that transformers fills in where an option is not given: they say nothing."""
+    return {**config.to_dict(), **config._get_default_generation_params()}
+
+
+def read_sampling(config: GenerationConfig) -> Sampling:
+    """Take what the engine needs out of a resolved configuration."""
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list | tuple) else [config.eos_token_id]
+    ends = tuple(int(token) for token in ends if token is not None)
+    pad = config.pad_token_id if config.pad_token_id is not None else (ends[0] if ends else 0)
+    sampled = bool(config.do_sample)
+    return Sampling(
+        max_new_tokens=config.max_new_tokens,
+        min_new_tokens=config.min_new_tokens or 0,
+        temperature=(1.0 if config.temperature is None else float(config.temperature)) if sampled else None,
+        top_k=(config.top_k or 0) if sampled else 0,
+        top_p=1.0 if config.top_p is None or not sampled else float(config.top_p),
+        min_p=config.min_p if sampled else None,
+        repetition_penalty=config.repetition_penalty or 1.0,
+        remove_invalid_values=bool(config.remove_invalid_values),
+        ends=ends,
+        suppressed=tuple(config.suppress_tokens or ()),
+        pad=int(pad),
+    )
+
+
+class Sampler:
+    """Chooses the next token of N rows. Its tensors keep their addresses, so that a captured step may use it.
+
+    Attributes:
+        seen: (N, vocabulary) which tokens a row holds already; None where nothing is penalised.
+        draw: takes probabilities to tokens.
+    """
+
+    def __init__(self, sampling: Sampling, rows: int, vocabulary: int, device: torch.device, draw: Draw) -> None:
+        self.sampling, self.draw = sampling, draw
+        self.seen = (
+            torch.zeros(rows, vocabulary, dtype=torch.bool, device=device)
+            if sampling.repetition_penalty != 1.0
+            else None
+        )
+        self._ends = self._mask(sampling.ends, vocabulary, device)
+        self._suppressed = self._mask(sampling.suppressed, vocabulary, device)
+        self._warpers: list[LogitsProcessor] = []
+        if sampling.temperature is not None:
+            if sampling.temperature != 1.0:
+                self._warpers.append(TemperatureLogitsWarper(sampling.temperature))
+            if sampling.top_k:
+                self._warpers.append(TopKLogitsWarper(top_k=sampling.top_k))
+            if sampling.top_p < 1.0:
+                self._warpers.append(TopPLogitsWarper(top_p=sampling.top_p))
+            if sampling.min_p is not None:
+                self._warpers.append(MinPLogitsWarper(min_p=sampling.min_p))
+        self._finite = InfNanRemoveLogitsProcessor() if sampling.remove_invalid_values else None
+
+    @staticmethod
+    def _mask(tokens: tuple[int, ...], vocabulary: int, device: torch.device) -> Tensor | None:
+        if not tokens:
+            return None
+        mask = torch.zeros(vocabulary, dtype=torch.bool)
+        mask[[token for token in tokens if token < vocabulary]] = True
+        return mask.to(device)
+
+    def start(self, prompt_ids: Tensor, prompt_mask: Tensor) -> None:
+        """Note which tokens the prompts hold. prompt_ids, prompt_mask: (N, P)."""
+        if self.seen is not None:
+            self.seen.zero_()
+            # Padding is no token: it is scattered as False, before what is there is scattered as True
+            rows = torch.arange(len(prompt_ids), device=prompt_ids.device)[:, None].expand_as(prompt_ids)
+            kept = prompt_mask.bool()
+            self.seen[rows[kept], prompt_ids[kept]] = True
+
+    def choose(self, logits: Tensor, count: int | Tensor) -> Tensor:
+        """Choose a token for every row. logits: (N, vocabulary); count: tokens chosen before. Returns (N,)."""
+        sampling, scores = self.sampling, logits.float()
+        if self.seen is not None:
+            penalty = sampling.repetition_penalty
+            penalised = torch.where(scores < 0, scores * penalty, scores / penalty)
+            scores = torch.where(self.seen, penalised, scores)
+        if sampling.min_new_tokens and self._ends is not None:
+            if isinstance(count, Tensor):
+                scores = scores.masked_fill(self._ends & (count < sampling.min_new_tokens), -torch.inf)
+            elif count < sampling.min_new_tokens:
+                scores = scores.masked_fill(self._ends, -torch.inf)
+        if self._finite is not None:
+            scores = self._finite(None, scores)
+        if self._suppressed is not None:
+            scores = scores.masked_fill(self._suppressed, -torch.inf)
+        for warper in self._warpers:
+            scores = warper(None, scores)
+        tokens = scores.argmax(-1) if sampling.temperature is None else self.draw(scores.softmax(-1))
+        if self.seen is not None:
+            self.seen.scatter_(1, tokens[:, None], True)
+        return tokens
+
+
+def draw_with_multinomial(probabilities: Tensor) -> Tensor:
+    """Draw with torch's default generator, as `generate` does: the same noise gives the same tokens."""
+    return torch.multinomial(probabilities, num_samples=1).squeeze(1)
