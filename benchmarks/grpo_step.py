@@ -22,7 +22,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -94,6 +94,7 @@ PRESETS = {
             "7B": omni(3584, 28, 28, 4, 18944, 152_064),
         },
         [Case(model, 10, 8, tokens) for model, tokens in product(("3B", "7B"), (16, 128))],
+        repeats=2,
         device="cuda",
         dtype="bfloat16",
         kept=4096,
@@ -106,8 +107,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, required=True)
     parser.add_argument("--output", type=Path, help="JSON file to write; the table goes beside it as .md")
+    parser.add_argument(
+        "--case",
+        nargs="+",
+        type=read_case,
+        help="instead of the preset's: MODEL:PROMPTSxGxTOKENS, with :lora behind it",
+    )
     arguments = parser.parse_args()
     preset, console = PRESETS[arguments.preset], Console(width=max(110, Console().width))
+    if arguments.case:
+        preset = replace(preset, cases=arguments.case, controls=[], many_prompts=[])
     output = arguments.output or FOLDER / "results" / f"grpo_step_{arguments.preset}.json"
     if preset.device != "cpu" and not torch.cuda.is_available():
         console.print(f"{arguments.preset}: not measured, there is no GPU here; nothing was written")
@@ -124,6 +133,13 @@ def main() -> None:
     write()
     console.print(terminal_table(results["cases"]))
     console.print(f"written: {output} and {output.with_suffix('.md').name}")
+
+
+def read_case(text: str) -> Case:
+    """Read MODEL:PROMPTSxGxTOKENS[:lora]; clips are of 10 s."""
+    model, shape, *rest = text.split(":")
+    prompts, group, tokens = map(int, shape.split("x"))
+    return Case(model, 10, group, tokens, prompts, lora=rest == ["lora"])
 
 
 def header(preset: Preset, command: str) -> Measurement:

@@ -18,6 +18,7 @@ import torch
 import transformers
 from datasets import Dataset
 from floor import synchronize
+from peft import LoraConfig
 from transformers import GenerationConfig, PrinterCallback, Qwen2_5OmniThinkerForConditionalGeneration, TrainerCallback
 
 from audiomcq.audio import SAMPLE_RATE
@@ -30,18 +31,20 @@ from audiomcq.prompts import conversation
 from audiomcq.tiny.model import thinker_config, train_tokenizer, write_processor
 
 SPECIAL_TOKENS = 10
+LORA_MODULES = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 CHOICES = ["a dog barks twice", "a door is shut", "rain falls on a roof", "a train passes by"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One batch: `prompts` questions, each on a clip of its own, with G completions of a fixed number of tokens."""
+    """One batch: `prompts` questions, each on a clip of its own, with G completions of a fixed number of tokens; full or LoRA."""
 
     model: str
     clip_seconds: float
     num_generations: int
     completion_tokens: int
     prompts: int = 1
+    lora: bool = False
 
 
 def make_rows(folder: Path, case: Case) -> list[Row]:
@@ -141,7 +144,8 @@ class Meter(TrainerCallback):
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         synchronize(self.device)
         self.steps.append({})
-        self._began = time.perf_counter()
+        # From the end of the step before: waiting for the loader, which decodes and encodes the next clips, is part of a step
+        self._began = getattr(self, "_ended", None) or time.perf_counter()
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         self._open("optimizer")
@@ -151,7 +155,8 @@ class Meter(TrainerCallback):
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         synchronize(self.device)
-        self.steps[-1]["step"] = time.perf_counter() - self._began
+        self._ended = time.perf_counter()
+        self.steps[-1]["step"] = self._ended - self._began
 
 
 class MeasuredTrainer(AudioGRPOTrainer):
@@ -166,8 +171,9 @@ class MeasuredTrainer(AudioGRPOTrainer):
         self.first_gradients: dict[str, np.ndarray] = {}
         super().__init__(*args, callbacks=[meter], **kwargs)
         self.remove_callback(PrinterCallback)
-        for model in (self.model, self.ref_model):
-            meter.count(model)
+        for model in (self.model, self.ref_model):  # with LoRA the reference is the model without its adapter
+            if model is not None:
+                meter.count(model.get_base_model() if hasattr(model, "get_base_model") else model)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         batch = super()._prepare_inputs(inputs)
@@ -181,10 +187,6 @@ class MeasuredTrainer(AudioGRPOTrainer):
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         return inputs  # training_step has prepared them, outside of the phase it measures
-
-    def _encode(self, *args: Any) -> Any:
-        with self.meter("mel"):
-            return super()._encode(*args)
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> tuple[list[list[int]], None]:
         with self.meter("generate"):
@@ -224,20 +226,21 @@ def measure(folder: Path, case: Case, shared: bool, repeats: int, device: str, d
     meter = Meter(device)
     lalm = load_lalm(folder / case.model, dtype=dtype, device=device)
     rows = make_rows(folder, case)
+    # One epoch for all steps: what its start costs is not part of a step
+    again = [{**row, "id": f"{row['id']}-{step}"} for step in range(1 + repeats) for row in rows]
     trainer = MeasuredTrainer(
         lalm,
         _trainer_config(folder, case, shared, repeats, device, dtype),
-        Dataset.from_list(rows),
+        Dataset.from_list(again),
         meter=meter,
         completions=_completions(case, len(lalm.tokenizer)),
         kept=kept,
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules=LORA_MODULES) if case.lora else None,
     )
     trainer.train()
     measured = meter.steps[1:]
     seconds = {phase: statistics.median(step[phase] for step in measured) for phase in measured[0]}
-    if not shared:
-        seconds["mel_of_unshared_trainer"] = seconds["mel"]
-        seconds["mel"] = _stock_mel_seconds(lalm, rows, case, repeats)
+    seconds["mel"] = _mel_seconds(lalm, rows, repeats) if shared else _stock_mel_seconds(lalm, rows, case, repeats)
     return {
         "seconds": seconds,
         "peak_bytes": dict(meter.peaks),
@@ -278,6 +281,18 @@ def _trainer_config(folder: Path, case: Case, shared: bool, repeats: int, device
 def _completions(case: Case, vocabulary: int) -> list[list[int]]:
     shape = (case.prompts * case.num_generations, case.completion_tokens)
     return torch.randint(SPECIAL_TOKENS, vocabulary, shape, generator=torch.Generator().manual_seed(0)).tolist()
+
+
+def _mel_seconds(lalm: LALM, rows: list[Row], repeats: int) -> float:
+    """Seconds in which the loader decodes and encodes the clip of every prompt. No step waits for it where there is a worker."""
+    encoder = PromptEncoder(lalm.processor, lalm.family)
+
+    def run() -> float:
+        start = time.perf_counter()
+        encoder(rows)
+        return time.perf_counter() - start
+
+    return statistics.median(run() for _ in range(repeats))
 
 
 def _stock_mel_seconds(lalm: LALM, rows: list[Row], case: Case, repeats: int) -> float:

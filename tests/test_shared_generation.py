@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from audiomcq.packing import pack, pack_rows
+from audiomcq.packing import group_rows, pack
 from audiomcq.shared_prefix import generate, shared_generation, shared_logps
 from random_lalms import (
     AUDIO_TOKEN,
@@ -137,7 +137,7 @@ def test_sampled_completions_score_as_they_were_drawn(model):
     drawn = generate(model, 3, **batch, **audio, generation_config=config)
     completions = drawn.sequences[:, batch["input_ids"].size(1) :]
     of_drawn = torch.stack(drawn.scores, dim=1).log_softmax(-1).gather(-1, completions[..., None])[..., 0]
-    packed = pack_rows(*repeated(batch, 3).values(), completions, torch.ones_like(completions), 3)
+    packed = pack(prompts_of(model), group_rows(completions, torch.ones_like(completions), 3))
     logps = shared_logps(model, packed, audio)[0]
     torch.testing.assert_close(logps, of_drawn, atol=2e-2, rtol=0)  # the audio token is suppressed in one only
 

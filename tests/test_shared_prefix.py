@@ -8,7 +8,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import pad_sequence
 
-from audiomcq.packing import pack, pack_rows, unpack
+from audiomcq.packing import group_rows, pack, unpack
 from audiomcq.shared_attention import packed_layout
 from audiomcq.shared_prefix import shared_logps, sharing_obstacle
 from random_lalms import (
@@ -162,7 +162,7 @@ def test_packed_rows_refuse_every_other_attention(model, packed):
 
 def test_padded_rows_pack_like_lists_and_keep_their_width(model, packed):
     rows = padded_rows(model)
-    from_rows = pack_rows(*rows, group_size=3)
+    from_rows = pack(prompts_of(model), group_rows(*rows[2:], 3), width=rows[2].size(1))
     for name in ("input_ids", "position_ids", "segment_ids"):
         assert torch.equal(getattr(from_rows, name), getattr(packed, name))
     logps, _ = shared_logps(model, from_rows, clips(model))
@@ -172,11 +172,11 @@ def test_padded_rows_pack_like_lists_and_keep_their_width(model, packed):
 
 
 def test_a_completion_masked_out_as_a_whole_scores_zero_and_leaves_the_others_alone(model, packed):
-    prompt_ids, prompt_mask, completion_ids, completion_mask = padded_rows(model)
+    _, _, completion_ids, completion_mask = padded_rows(model)
     completion_mask[1] = 0
     logps, entropies = shared_logps(
         model,
-        pack_rows(prompt_ids, prompt_mask, completion_ids, completion_mask, 3),
+        pack(prompts_of(model), group_rows(completion_ids, completion_mask, 3), width=completion_ids.size(1)),
         clips(model),
         compute_entropy=True,
     )
@@ -187,21 +187,17 @@ def test_a_completion_masked_out_as_a_whole_scores_zero_and_leaves_the_others_al
 
 
 def test_a_micro_batch_without_any_token_still_takes_part_in_the_backward_pass(model):
-    *prompts, completion_ids, completion_mask = padded_rows(model)
-    nothing = pack_rows(*prompts, completion_ids, torch.zeros_like(completion_mask), 3)
+    *_, completion_ids, completion_mask = padded_rows(model)
+    groups = group_rows(completion_ids, torch.zeros_like(completion_mask), 3)
+    nothing = pack(prompts_of(model), groups, width=completion_ids.size(1))
     gradients = gradients_of(model, shared_logps(model, nothing, clips(model))[0])
     assert any("audio_tower" in name for name in gradients)
     assert all(gradient.eq(0).all() for gradient in gradients.values())
 
 
-def test_a_group_with_two_prompts_is_refused(model):
-    with pytest.raises(ValueError, match="row 3 differs in its prompt"):
-        pack_rows(*padded_rows(model), group_size=2)
-
-
 def test_a_broken_group_is_refused(model):
     with pytest.raises(ValueError, match="6 rows do not split into groups of 4"):
-        pack_rows(*padded_rows(model), group_size=4)
+        group_rows(*padded_rows(model)[2:], 4)
 
 
 def test_an_empty_prompt_is_refused():

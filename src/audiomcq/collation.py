@@ -41,6 +41,11 @@ class EncodedPrompt:
     mask: torch.Tensor | None
     mask_name: str = "feature_attention_mask"
 
+    @property
+    def seconds(self) -> float:
+        """Length of the audio, 100 frames of mel a second; 0 without audio."""
+        return 0.0 if self.mask is None else int(self.mask.sum()) / 100
+
 
 @dataclass
 class PromptEncoder:

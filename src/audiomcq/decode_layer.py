@@ -96,6 +96,11 @@ def attention(
 
 def feed_forward(module: Any, normed: Tensor, operations: ModuleType) -> Tensor:
     """The layer's feed-forward part: a gated one with its small operations fused, experts as they are."""
-    if not hasattr(module, "gate_proj") or not isinstance(module.act_fn, nn.SiLU | SiLUActivation):
+    if not is_gated(module):
         return module(normed)
     return module.down_proj(operations.gated(module.gate_proj(normed), module.up_proj(normed)))
+
+
+def is_gated(module: Any) -> bool:
+    """Say whether a feed-forward part is down(silu(gate) * up), and not experts or another activation."""
+    return hasattr(module, "gate_proj") and isinstance(module.act_fn, nn.SiLU | SiLUActivation)

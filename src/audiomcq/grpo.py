@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,13 @@ from audiomcq.construction.decontamination import audit_training
 from audiomcq.datasets import ShuffleByEpoch, clip_seconds
 from audiomcq.examples import Row, row_key
 from audiomcq.models import LALM, loadable_by_name, set_trainable
-from audiomcq.packing import pack_rows
+from audiomcq.packing import group_rows, pack
+from audiomcq.phases import PhaseClock
 from audiomcq.prompts import conversation
 from audiomcq.rewards import REWARDS
 from audiomcq.run import FollowEpoch, SafeTrainer, parse, train_stage
 from audiomcq.shared_prefix import shared_generation, shared_logps, sharing_obstacle
+from audiomcq.training_kernels import fuse_training
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +66,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         self.clip_seconds = clip_seconds(train_dataset, audio_root)
         self._prompts: list[EncodedPrompt] = []
         """The encoded prompts of the rows that TRL is working on at the moment, one per group, in its order."""
+        self._completions: list[list[list[int]]] | None = None
+        """The token ids of their completions, one list per group, once they are known."""
         if peft_config is None:
             set_trainable(lalm.model, lalm.family, args.train_modules)
         needs_reference = args.beta > 0 and peft_config is None
@@ -70,6 +75,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             loadable_by_name(lalm, Path(args.output_dir) / "reference_model") if needs_reference else nullcontext()
         )
         self._order = torch.Generator()
+        self.clock = PhaseClock(lalm.model.device)
         shuffle = ShuffleByEpoch(args.seed)
         with _image_token(lalm.model.config), by_name:
             super().__init__(
@@ -82,11 +88,20 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
                 peft_config=peft_config,
                 **kwargs,
             )
+        self.data_collator = PromptCollator(self.encoder)
+        self.clock.device = self.accelerator.device
         self.add_callback(FollowEpoch(shuffle, self._order))
+        self.add_callback(self.clock)
         obstacle = sharing_obstacle(lalm.model) if args.shared_prefix else "shared_prefix is false"
-        if obstacle is None and self.aux_loss_enabled:
-            obstacle = "the router's load-balancing loss counts the prompt once per completion (router_aux_loss_coef)"
         self.shares_prefix = obstacle is None
+        if self.shares_prefix and self.aux_loss_enabled:
+            logger.info(
+                "the update is not shared: the router's load-balancing loss counts every row (router_aux_loss_coef)"
+            )
+        if self.shares_prefix:
+            for model in (lalm.model, self.ref_model):
+                if model is not None and (unfused := fuse_training(self.accelerator.unwrap_model(model))):
+                    logger.info("norms and feed-forward parts are not fused: %s", unfused)
         logger.info("prompts are %s", "shared by their rollouts" if self.shares_prefix else f"not shared: {obstacle}")
         # A sampled placeholder would ask for audio features that do not exist.
         self.generation_kwargs["suppress_tokens"] = lalm.placeholder_ids
@@ -110,15 +125,29 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Any]:
         size = self.group_size
-        prompts = self._encode(inputs[::size])
+        with self.clock("mel"):
+            prompts = self._encode(inputs[::size])
+        inputs = [{name: value for name, value in row.items() if name != ENCODED} for row in inputs]
         with self._holding(prompts):
             output = super()._generate_and_score_completions(inputs)
+            if size > 1:
+                # Read once: the update packs them without waiting for the device again
+                completions = self._held_completions(output["completion_ids"], output["completion_mask"], size)
         # Groups as the first dimension: TRL then shuffles and splits groups, never rows. A list passes through as it is.
         grouped = {
             name: value.unflatten(0, (-1, size)) if isinstance(value, torch.Tensor) and value.ndim else value
             for name, value in output.items()
         }
+        if size > 1:
+            grouped["packed_completions"] = completions
         return {**grouped, "encoded_prompts": prompts}
+
+    def _held_completions(
+        self, completion_ids: torch.Tensor, completion_mask: torch.Tensor, size: int
+    ) -> list[list[list[int]]]:
+        if self._completions is None:
+            self._completions = group_rows(completion_ids, completion_mask, size)
+        return self._completions
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, torch.Tensor]]:
         size = len(prompts) // len(self._prompts)
@@ -129,10 +158,29 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
     ) -> tuple[list[list[int]], None]:
         """Completions of every row, from one encoding and one prefill per group."""
         size = len(prompt_ids) // len(self._prompts)
-        with shared_generation(self.model, size) if size > 1 else nullcontext():
-            return super()._generate_single_turn(
+        sharing = shared_generation(self.model, size) if size > 1 else nullcontext()
+        # The engine calls the decoder's parts, which do not know of the autocast that accelerate puts around the whole model
+        with self.clock("generate"), sharing, self.accelerator.autocast() if size > 1 else nullcontext():
+            completion_ids, logprobs = super()._generate_single_turn(
                 prompt_ids[::size], images, to_model(audio_batch(self._prompts), self.model), *args, **kwargs
             )
+        self.clock.count(
+            completion_tokens=sum(map(len, completion_ids)),
+            audio_seconds=size * sum(prompt.seconds for prompt in self._prompts),
+        )
+        return completion_ids, logprobs
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        with self.clock("rollouts and update"):
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        with self.clock("rollouts"):
+            return super()._prepare_inputs(generation_batch)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log also where the seconds of a step went, and what was worked through in them."""
+        super().log({**logs, **self.clock.report()} if self.model.training else logs, start_time)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         prompts = inputs["encoded_prompts"]
@@ -140,7 +188,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             name: value.flatten(0, 1) if isinstance(value, torch.Tensor) and value.ndim else value
             for name, value in inputs.items()
         }
-        with self._holding(prompts):
+        with self._holding(prompts, inputs.get("packed_completions")):
             return super()._compute_loss(model, rows)
 
     def _get_per_token_logps_and_entropies(
@@ -153,19 +201,38 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Log-probs of the completions, shape (rows, tokens), every group forwarded with its own audio."""
+        if torch.is_grad_enabled():
+            return self._logps(model, input_ids, attention_mask, logits_to_keep, batch_size, **kwargs)
+        with self.clock("logps"):
+            return self._logps(model, input_ids, attention_mask, logits_to_keep, batch_size, **kwargs)
+
+    def _logps(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         size = len(input_ids) // len(self._prompts)
+        # A router's load-balancing loss counts every token of every row, so there the rows are forwarded one by one
+        shares = size > 1 and not kwargs.get("compute_aux_loss")
         step = batch_size or len(input_ids)
         parts = []
         for start in range(0, len(input_ids), step):
             rows, groups = slice(start, start + step), slice(start // size, (start + step) // size)
-            audio = to_model(audio_batch(self._prompts[groups]), self.model)
-            if size > 1:
-                parts.append(
-                    self._shared_logps(
-                        model, input_ids[rows], attention_mask[rows], logits_to_keep, size, audio, **kwargs
-                    )
-                )
+            prompts = self._prompts[groups]
+            if shares:
+                mask = attention_mask[:, -logits_to_keep:]
+                completions = self._held_completions(input_ids[:, -logits_to_keep:], mask, size)[groups]
+                packed = pack([prompt.input_ids for prompt in prompts], completions, width=logits_to_keep)
+                self.clock.count(packed_tokens=packed.tokens, places=packed.input_ids.numel())
+                with self.accelerator.autocast():
+                    audio = to_model(audio_batch(prompts), self.model)
+                    parts.append((*shared_logps(model, packed, audio, kwargs.get("compute_entropy", False)), None))
             else:
+                audio = to_model(audio_batch([prompt for prompt in prompts for _ in range(size)]), self.model)
                 parts.append(
                     super()._get_per_token_logps_and_entropies(
                         partial(model, **audio), input_ids[rows], attention_mask[rows], logits_to_keep, **kwargs
@@ -178,38 +245,37 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             None if aux_losses[0] is None else torch.stack(aux_losses).mean(),
         )
 
-    def _shared_logps(
-        self,
-        model: Any,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        logits_to_keep: int,
-        size: int,
-        audio: dict[str, torch.Tensor],
-        compute_entropy: bool = False,
-        **_: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
-        (prompt_ids, completion_ids), (prompt_mask, completion_mask) = (
-            (rows[:, :-logits_to_keep], rows[:, -logits_to_keep:]) for rows in (input_ids, attention_mask)
-        )
-        packed = pack_rows(prompt_ids, prompt_mask, completion_ids, completion_mask, size)
-        with self.accelerator.autocast():
-            return *shared_logps(model, packed, audio, compute_entropy), None
-
     def _encode(self, rows: Sequence[Row]) -> list[EncodedPrompt]:
-        """Encode each distinct row once: unshared, the rollouts of one prompt still have one mel."""
-        distinct = {row_key(row): row for row in rows}
-        encoded = dict(zip(distinct, self.encoder(list(distinct.values())), strict=True))
-        return [encoded[row_key(row)] for row in rows]
+        """The prompts of rows, which the data loader has encoded."""
+        return [row[ENCODED] for row in rows]
 
     @contextmanager
-    def _holding(self, prompts: list[EncodedPrompt]) -> Iterator[None]:
-        """The prompts of the groups that TRL handles inside the block."""
-        self._prompts = prompts
+    def _holding(
+        self, prompts: list[EncodedPrompt], completions: list[list[list[int]]] | None = None
+    ) -> Iterator[None]:
+        """The prompts of the groups that TRL handles inside the block, and their completions where they are known."""
+        self._prompts, self._completions = prompts, completions
         try:
             yield
         finally:
-            self._prompts = []
+            self._prompts, self._completions = [], None
+
+
+ENCODED = "encoded_prompt"
+"""Column in which the data loader hands a row's encoded prompt on."""
+
+
+@dataclass
+class PromptCollator:
+    """Encodes the prompts of a batch where it is loaded: with data-loader workers no step waits for a clip or its mel."""
+
+    encoder: PromptEncoder
+
+    def __call__(self, rows: Sequence[Row]) -> list[Row]:
+        """Add its encoded prompt to every row. Rows that are rollouts of one prompt have one."""
+        distinct = {row_key(row): row for row in rows}
+        encoded = dict(zip(distinct, self.encoder(list(distinct.values())), strict=True))
+        return [{**row, ENCODED: encoded[row_key(row)]} for row in rows]
 
 
 def with_prompts(rows: Dataset, shuffle: ShuffleByEpoch | None = None) -> Dataset:

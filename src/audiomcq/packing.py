@@ -39,18 +39,22 @@ class PackedBatch:
     source: Tensor
     of_prompt: Tensor
 
+    @property
+    def tokens(self) -> int:
+        """How many places hold a token: what is left is padding. Read it before the batch goes to a device."""
+        return int((self.segment_ids != PADDING).sum())
 
-def pack(
-    prompts: list[list[int]],
-    completions: list[list[list[int]]],
-    width: int | None = None,
-    device: torch.device | str | None = None,
-) -> PackedBatch:
+    def to(self, device: torch.device) -> "PackedBatch":
+        """Copy to a device."""
+        return PackedBatch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
+
+def pack(prompts: list[list[int]], completions: list[list[list[int]]], width: int | None = None) -> PackedBatch:
     """Lay each prompt and its completions out in one row.
 
     prompts: B lists of token ids, audio placeholders expanded, no padding. completions: for each prompt its lists of
     token ids; they may differ in length and be empty. width: C of the result (tokens), not below the longest
-    completion, which it is when not given.
+    completion, which it is when not given. The result stands on the CPU: what is computed of it there makes no device wait.
     Raises ValueError when a prompt is empty.
     """
     ids, positions, segments, labels, columns = [], [], [], [], []
@@ -81,28 +85,19 @@ def pack(
     if width is not None:
         missing = (0, width - labels.size(1))
         labels, source = nn.functional.pad(labels, missing, value=IGNORED), nn.functional.pad(source, missing)
-    tensors = (input_ids, rows(positions, 0), rows(segments, PADDING), labels, source, of_prompt)
-    return PackedBatch(*(tensor.to(device) for tensor in tensors))
+    return PackedBatch(input_ids, rows(positions, 0), rows(segments, PADDING), labels, source, of_prompt)
 
 
-def pack_rows(
-    prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor, group_size: int
-) -> PackedBatch:
-    """Pack TRL's rows: `prompt_ids` (N, P) padded on the left, `completion_ids` (N, C) on the right, with 0/1 masks.
+def group_rows(completion_ids: Tensor, completion_mask: Tensor, group_size: int) -> list[list[list[int]]]:
+    """Read TRL's completions, (N, C) with 0/1 masks, as lists for `pack`: every `group_size` consecutive rows answer one prompt.
 
-    Every `group_size` consecutive rows share one prompt; C stays as it is. Raises ValueError when they do not.
+    Waits for the device once. Raises ValueError when the rows do not make whole groups.
     """
-    if len(prompt_ids) % group_size:
-        raise ValueError(f"{len(prompt_ids)} rows do not split into groups of {group_size}: keep the groups whole")
-    prompts, answers = _unpadded(prompt_ids, prompt_mask), _unpadded(completion_ids, completion_mask)
-    firsts = prompts[::group_size]
-    for row, prompt in enumerate(prompts):
-        if prompt != firsts[row // group_size]:
-            raise ValueError(
-                f"row {row} differs in its prompt from the group of {group_size}: shuffle groups, not rows"
-            )
-    groups = [answers[start : start + group_size] for start in range(0, len(answers), group_size)]
-    return pack(firsts, groups, width=completion_ids.size(1), device=prompt_ids.device)
+    if len(completion_ids) % group_size:
+        raise ValueError(f"{len(completion_ids)} rows do not split into groups of {group_size}: keep the groups whole")
+    ids, mask = torch.stack([completion_ids, completion_mask.to(completion_ids.dtype)]).cpu()
+    answers = _unpadded(ids, mask)
+    return [answers[start : start + group_size] for start in range(0, len(answers), group_size)]
 
 
 def pack_by_clip(
@@ -114,6 +109,7 @@ def pack_by_clip(
     rising order, equal for rows about one clip. Returns the packed rows, whose completions are all that is not shared, and
     the labels (N, C) of these.
     """
+    input_ids, attention_mask, labels, clip = (given.cpu() for given in (input_ids, attention_mask, labels, clip))
     rows, answers = _unpadded(input_ids, attention_mask), (labels != IGNORED).int().argmax(-1).tolist()
     groups = [list(group) for _, group in groupby(range(len(rows)), key=clip.tolist().__getitem__)]
     shared = [_alike([rows[row][: answers[row]] for row in group]) for group in groups]
@@ -122,10 +118,7 @@ def pack_by_clip(
     targets = [
         labels[row, length : len(rows[row])] for group, length in zip(groups, shared, strict=True) for row in group
     ]
-    return (
-        pack(prompts, rests, device=input_ids.device),
-        pad_sequence(targets, batch_first=True, padding_value=IGNORED),
-    )
+    return pack(prompts, rests), pad_sequence(targets, batch_first=True, padding_value=IGNORED)
 
 
 def _alike(rows: list[list[int]]) -> int:

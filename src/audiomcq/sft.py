@@ -97,9 +97,10 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         if self.shares_clips:
             packed, targets = pack_by_clip(ids, mask, labels, clip)
             columns, shift_labels = label_columns(targets)
-            learnt = replace(packed, source=packed.source.gather(1, columns), labels=shift_labels)
+            learnt = replace(packed, source=packed.source.gather(1, columns), labels=shift_labels).to(ids.device)
             select = partial(unpack, packed=learnt)
             packed_call, mask = packed_inputs(model, packed, audio), packed.segment_ids != PADDING
+            shift_labels = learnt.labels
         else:
             columns, shift_labels = label_columns(labels[:, 1:])
             select = partial(torch.take_along_dim, indices=columns[..., None], dim=1)

@@ -35,6 +35,11 @@ class PackedLayout:
     visible: Tensor
     inverse: Tensor
 
+    def to(self, device: torch.device) -> "PackedLayout":
+        """Copy to a device."""
+        tensors = (self.of_prompt, self.source, self.visible, self.inverse)
+        return PackedLayout(self.prompt, *(tensor.to(device, non_blocking=True) for tensor in tensors))
+
 
 def packed_layout(segment_ids: Tensor, source: Tensor, present: Tensor, of_prompt: Tensor) -> PackedLayout:
     """The layout of packed rows: segment_ids (B, S), 0 in the prompt; source, present (N, C); of_prompt (N,)."""

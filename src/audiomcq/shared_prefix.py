@@ -48,6 +48,7 @@ def shared_logps(
     Returns log-probs (N, C) and entropies (N, C) or None, zero where there is no token, like GRPOTrainer's own.
     """
     inputs = packed_inputs(model, packed, audio)
+    packed = packed.to(inputs["input_ids"].device)
     with selected_hidden_states(model, partial(unpack, packed=packed)):  # the LM head meets completion tokens only
         if temperature is not None:
             logits = model(**inputs, use_cache=False).logits
@@ -62,13 +63,14 @@ def packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, Tensor
     Raises ValueError when the audio does not come once per packed row.
     """
     _check_audio_rows(audio, len(packed.input_ids))
-    _sharing_lm(model)
+    device = _sharing_lm(model).device
+    layout = packed_layout(packed.segment_ids, packed.source, packed.labels != IGNORED, packed.of_prompt)
     return {
-        "input_ids": packed.input_ids,
-        "position_ids": packed.position_ids,
+        "input_ids": packed.input_ids.to(device, non_blocking=True),
+        "position_ids": packed.position_ids.to(device, non_blocking=True),
         # Empty: keeps transformers from making a mask, and no other attention could take it by mistake
-        "attention_mask": packed.input_ids.new_empty(0, 0, 0, 0),
-        "layout": packed_layout(packed.segment_ids, packed.source, packed.labels != IGNORED, packed.of_prompt),
+        "attention_mask": torch.empty(0, 0, 0, 0, dtype=torch.long, device=device),
+        "layout": layout.to(device),
         **audio,
     }
 
@@ -254,7 +256,7 @@ def continued_logps(
     A completion sees its prompt and itself, as in `shared_logps`. Returns one tensor of its length per completion.
     """
     causal_lm, prefixes = _sharing_lm(model), prompts.prefixes.spread(prompts.rows)
-    packed = pack([list(suffix) for suffix in prompts.suffixes], completions, device=causal_lm.device)
+    packed = pack([list(suffix) for suffix in prompts.suffixes], completions).to(causal_lm.device)
     each = len(prompts.rows) // len(prefixes.input_ids)
     seen = prefixes.attention_mask.repeat_interleave(each, dim=0)
     within = shared_attention_mask(packed.segment_ids)
