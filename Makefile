@@ -5,13 +5,22 @@ BIN := $(VENV)/bin
 DATA ?=
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test quality style benchmark
+TRITON := triton==3.7.1
+.PHONY: demo test check quality style benchmark
 
 demo: $(VENV)/installed
 	$(BIN)/python recipes/demo/demo.py $(if $(DATA),--recordings $(DATA))
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m 'not check'
+
+# What takes longer: long fuzzing, kills, kernels by Triton's interpreter. Triton stands apart, since beside torch it changes what runs on a CPU.
+check: $(VENV)/installed $(VENV)/triton
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m check
+
+$(VENV)/triton: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ $(TRITON)
+	@touch $@
 
 quality: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -49,10 +49,11 @@ def markdown(results: Measurement) -> str:
     if floor := [row for case in results["cases"] for row in _floor(case)]:
         columns = ("clip", "G", "tokens", "phase", "GFLOP", "floor, s", "achieved, s", "achieved / floor")
         tables.append(("Floor", columns, floor))
-    return "\n".join(f"{title}\n\n{_table(columns, rows)}" for title, columns, rows in tables)
+    return "\n".join(f"{title}\n\n{table(columns, rows)}" for title, columns, rows in tables)
 
 
-def _table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
+def table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
+    """A Markdown table."""
     return "".join(f"| {' | '.join(row)} |\n" for row in (columns, ["---"] * len(columns), *rows))
 
 

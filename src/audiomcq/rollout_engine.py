@@ -245,12 +245,11 @@ class _Decoder:
     def run(self, model: PreTrainedModel, logits: Tensor | None) -> Tensor:
         """Choose tokens until all rows have ended. logits: (N, vocabulary) of the first, where they are known already."""
         left = self.sampling.max_new_tokens
+        if self.captured and self.graph is None and left > (logits is not None):
+            self._capture(model)
         if self.generator is not None:
             # Seeded from torch's own generator, whose state checkpoints keep: the same seed gives the same rollouts, also resumed
-            seed = int(torch.randint(2**62, (1,)))
-            if self.captured and self.graph is None and left > (logits is not None):
-                self._capture(model)
-            self.generator.manual_seed(seed)
+            self.generator.manual_seed(int(torch.randint(2**62, (1,))))
         if logits is not None:
             self._choose(logits)
             left -= 1
