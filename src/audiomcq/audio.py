@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from audiomcq.decoding import DecodingError, OpenClip, explain, open_clip
+from audiomcq.decoding import DECODERS, DecodingError, OpenClip, explain, open_clip
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ SILENT_PEAK = 1e-3
 _EDGE_SAMPLES = 320
 """At the edges of a constant that was resampled the filter rings."""
 
+DECODED_BY = f"contract 1, {DECODERS}"
+"""What is known of a clip by decoding it holds for as long as this does."""
 _ARRAY_BLOCK = 1 << 16
 """Samples of an array that are worked on at a time."""
 _NAME_CHARACTERS = 200
@@ -198,8 +200,10 @@ def audio_bytes(source: AudioSource, root: str | Path | None = None) -> bytes:
 
 def stored_size(source: AudioSource, root: str | Path | None = None) -> int | None:
     """Bytes of a clip as it is stored, None where it is not at hand."""
+    if isinstance(source, dict) and isinstance(source.get("bytes"), bytes):
+        return len(source["bytes"])
     try:
-        with _file(source, root, "") as stream:
+        with _open_path(source, root, "") as stream:
             return stream.seek(0, os.SEEK_END)
     except AudioError:
         return None

@@ -18,6 +18,7 @@ import soundfile
 
 from audiomcq.containers import ASK_FOR_FILE, Container, read_container
 
+DECODERS = f"libsndfile {soundfile.__libsndfile_version__}, PyAV {av.__version__}"
 MAX_LOST_SECONDS = 0.1
 """A clip may be this much shorter than its container says: encoders pad, and headers round."""
 _BLOCK_SAMPLES = 1 << 18
