@@ -130,7 +130,9 @@ def test_a_clip_that_is_not_there_counts_as_broken_even_when_no_clip_is_decoded_
 ) -> None:
     lose_clip(own_rows)
     options = {"check_audio": "false", "paradigm": "single_stage"}
-    with pytest.raises(SystemExit, match=r"^error: 1 of 16 rows are broken, .* tones 5: \S+5.flac: no such audio file"):
+    with pytest.raises(
+        SystemExit, match=r"^error: 1 of 16 rows are broken, .* tones 5: \S+5.flac: no such audio file"
+    ):
         train(stage, own_rows, model_folder, tmp_path / "out", **options)
     assert not (tmp_path / "out" / RUN_FILE).exists()
     train(stage, own_rows, model_folder, tmp_path / "lenient", **options, max_bad_fraction=0.1)

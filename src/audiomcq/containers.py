@@ -42,7 +42,7 @@ class Container:
     @property
     def share(self) -> float:
         """How much of what is promised is there, 1 where that is not said."""
-        return max(1, self.held_bytes or 0) / self.promised_bytes if self.promised_bytes else 1.0
+        return (self.held_bytes or 0) / self.promised_bytes if self.promised_bytes else 1.0
 
 
 def read_container(stream: BinaryIO) -> Container:
@@ -146,6 +146,8 @@ def _chunks(
 def _of_bytes(kind: str, promised: int | None, start: int, size: int) -> Container:
     """A container whose audio is a run of bytes from `start` on; `promised` None where its length was not known when written."""
     held = max(0, size - start)
+    if promised and not held:
+        return Container(kind, problem=f"breaks off behind its header; {ASK_FOR_FILE}")
     return Container(kind, promised, held if promised is None else min(promised, held), promised is not None)
 
 

@@ -134,6 +134,9 @@ def _opened_by_av(stream: BinaryIO, container: Container) -> Iterator[OpenClip]:
         if not rate:
             raise DecodingError("says no sampling rate; re-export the clip")
         promised = _promised_by_av(opened, track, container)
+        if container.share < 1 and track.duration is not None:
+            seconds = float(track.duration * track.time_base)
+            _compare(seconds * container.share, seconds)
 
         def blocks() -> Iterator[np.ndarray]:
             resampler = av.AudioResampler(format="fltp")  # the samples as floats; rate and channels stay

@@ -198,7 +198,9 @@ def test_rows_of_ones_own_that_could_not_be_heard_are_left_out_by_name_and_the_t
         dataset=str(tmp_path / "tones"), dataset_split="train", model=str(model_folder), dtype="float32", max_new_tokens=2,
         controls=["audio"], output_dir=str(tmp_path / "p"),
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"1 of 16 rows are broken, more than max_bad_fraction=0.01 .*3\.flac: not deco"):
+    with pytest.raises(
+        ValueError, match=r"1 of 16 rows are broken, more than max_bad_fraction=0.01 .*3\.flac: not deco"
+    ):
         load_questions(args)
     args.max_bad_fraction = 0.5
     rows, benchmark = load_questions(args)
