@@ -186,7 +186,7 @@ def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[fl
         AudioError: a clip is missing, or is no audio file.
     """
     if CLIP_SECONDS in rows.column_names:
-        return rows.select_columns(CLIP_SECONDS).with_format("numpy")[:][CLIP_SECONDS].tolist()
+        return rows.select_columns(CLIP_SECONDS).with_format("arrow")[:].column(CLIP_SECONDS).to_pylist()
     cells = tqdm(rows.select_columns(["audio"]), desc="reading clip lengths", unit="clip", dynamic_ncols=True)
     return [audio_seconds(row["audio"], audio_root) for row in cells]
 

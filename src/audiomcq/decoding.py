@@ -6,11 +6,12 @@ file is told by `containers.py` and handed to PyAV, which so never guesses: play
 unread.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -34,6 +35,28 @@ _AV_CODECS = ("GSM610",)
 
 class DecodingError(ValueError):
     """What is wrong with a file, in words, without its name."""
+
+
+class _Stream:
+    """A file as decoders want it: a jump to before its start or beyond its end is one to there, on disk as in memory."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+
+    def read(self, count: int = -1) -> bytes:
+        return self.stream.read(count)
+
+    def readinto(self, buffer: Any) -> int:
+        return self.stream.readinto(buffer)
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.stream.tell(), os.SEEK_END: self.size}[whence]
+        return self.stream.seek(min(max(0, start + offset), self.size))
 
 
 @dataclass(frozen=True)
@@ -70,7 +93,7 @@ def open_clip(stream: BinaryIO) -> Iterator[OpenClip]:
             yield clip
         return
     try:
-        handle = soundfile.SoundFile(stream)
+        handle = soundfile.SoundFile(_Stream(stream))
     except Exception as error:
         if not av_reads:
             raise DecodingError(_not_decodable(error)) from error
@@ -120,9 +143,8 @@ def _opened_by_soundfile(handle: soundfile.SoundFile, container: Container) -> O
 
 @contextmanager
 def _opened_by_av(stream: BinaryIO, container: Container) -> Iterator[OpenClip]:
-    stream.seek(0)
     try:
-        opened = av.open(stream, format=container.kind, metadata_errors="replace")
+        opened = av.open(_Stream(stream), format=container.kind, metadata_errors="replace")
     except Exception as error:
         raise DecodingError(_not_decodable(error)) from error
     with opened:
