@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -94,6 +94,27 @@ def test_a_clip_that_breaks_off_is_named_where_its_container_says_how_long_it_is
         load_audio(source)
     with pytest.raises(AudioError, match=rf"broken\{suffix(kind)}: "):
         load_audio(source, max_seconds=0.1)  # less than is there
+
+
+def with_number(content: bytes, at: int, order: str, change: Callable[[int], int]) -> bytes:
+    """The content with another 32-bit number at a place."""
+    number = int.from_bytes(content[at : at + 4], order)
+    return content[:at] + change(number).to_bytes(4, order) + content[at + 4 :]
+
+
+@pytest.mark.parametrize("kind", ["wav 16 bit", "rifx", "au", "aiff", "flac", "mp3", "mp3 16 kHz"])
+def test_a_header_that_counts_more_than_there_is_is_named(kind: str, as_source) -> None:
+    content = clip(kind)
+    place, order = {
+        "wav 16 bit": (40, "little"),
+        "rifx": (40, "big"),
+        "au": (8, "big"),
+        "aiff": (content.find(b"SSND") + 4, "big"),
+        "flac": (22, "big"),
+    }.get(kind, (max(content.find(b"Xing"), content.find(b"Info")) + 8, "big"))
+    more = with_number(content, place, order, lambda number: number + number // 5)
+    with pytest.raises(AudioError, match=rf"more\{suffix(kind)}: (breaks off|broken audio data)"):
+        load_audio(as_source(more, f"more{suffix(kind)}"))
 
 
 @pytest.mark.parametrize("kind", sorted(SAYS_NO_LENGTH))
