@@ -125,13 +125,18 @@ def test_rows_to_evaluate_on_are_checked_as_strictly_as_those_to_train_on(
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
-def test_a_clip_that_is_not_there_ends_the_run_before_it_trains_even_when_no_clip_is_decoded_first(
+def test_a_clip_that_is_not_there_counts_as_broken_even_when_no_clip_is_decoded_first(
     own_rows: Path, model_folder: Path, tmp_path: Path, stage: str
 ) -> None:
     lose_clip(own_rows)
-    with pytest.raises(SystemExit, match=r"^error: \S+5.flac: no such audio file; check the path and the audio root$"):
-        train(stage, own_rows, model_folder, tmp_path / "out", check_audio="false", paradigm="single_stage")
+    options = {"check_audio": "false", "paradigm": "single_stage"}
+    with pytest.raises(
+        SystemExit, match=r"^error: 1 of 16 rows are broken, .* tones 5: \S+5.flac: no such audio file"
+    ):
+        train(stage, own_rows, model_folder, tmp_path / "out", **options)
     assert not (tmp_path / "out" / RUN_FILE).exists()
+    train(stage, own_rows, model_folder, tmp_path / "lenient", **options, max_bad_fraction=0.1)
+    assert json.loads((tmp_path / "lenient" / RUN_FILE).read_text())["rows"] == 15
 
 
 @pytest.mark.parametrize("workers", [0, 1], ids=["in the process", "in a worker"])

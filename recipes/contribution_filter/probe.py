@@ -19,6 +19,12 @@ if __name__ == "__main__":
     with clear_errors():
         check_audio = clips_needed(args.controls, args.silence_seconds)
         rows = load_rows(
-            args.dataset, args.dataset_split, args.dataset_config, args.audio_root, check_audio=check_audio
+            args.dataset,
+            args.dataset_split,
+            args.dataset_config,
+            args.audio_root,
+            args.max_bad_fraction,
+            check_audio,
+            args.max_audio_seconds,
         )
         run_probe(args, rows, Path(args.output_dir), state.process_index, state.num_processes, state.device)

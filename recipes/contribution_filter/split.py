@@ -13,7 +13,7 @@ if __name__ == "__main__":
     args, rule = parse((SplitArguments, Rule), Path(__file__).parent / "paper" / "split.yaml")
     set_up_logging()
     with clear_errors():
-        # The filter hears nothing, so nothing is decoded: the probe has checked the clips.
+        # Labels depend on votes alone, so no clip is opened. Training checks the clips that it will hear.
         splits = {
             split: load_rows(args.dataset, split, args.dataset_config, args.audio_root, args.max_bad_fraction, False)
             for split in args.dataset_split.split("+")

@@ -5,6 +5,7 @@ accelerate launch recipes/evaluate/answer.py --config recipes/evaluate/tiny/answ
 
 from pathlib import Path
 
+from accelerate import PartialState
 from rich.console import Console
 
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_parity
@@ -15,7 +16,8 @@ if __name__ == "__main__":
     (args,) = parse((AnswerArguments,), Path(__file__).parent / "tiny" / "answer.yaml")
     set_up_logging()
     with clear_errors():
-        rows, benchmark = load_questions(args)
+        PartialState()  # one of the processes checks the clips for all
+        rows, benchmark = load_questions(args, max_audio_seconds=args.max_audio_seconds)
         if args.check_parity:
             Console().print(str(check_parity(args, rows)), markup=False, soft_wrap=True)
         else:

@@ -16,8 +16,9 @@ if __name__ == "__main__":
     (args,) = parse((SelectArguments,), Path(__file__).parent / "tiny" / "select_checkpoint.yaml")
     set_up_logging()
     with clear_errors():
-        rows, _ = load_questions(args)
+        state = PartialState()  # one of the processes checks the clips for all
+        rows, _ = load_questions(args, max_audio_seconds=args.max_audio_seconds)
         candidates = select_checkpoint(args, rows)
-        if PartialState().is_main_process:
+        if state.is_main_process:
             save_selection(candidates, len(rows), Path(args.output_dir))
             Console().print(selection_table(candidates), markup=False, soft_wrap=True)

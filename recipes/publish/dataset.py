@@ -14,7 +14,7 @@ def main(argv: list[str] | None = None) -> None:
     set_up_logging()
     with clear_errors():
         splits = {
-            split: load_rows(args.dataset, split, args.dataset_config, args.audio_root)
+            split: load_rows(args.dataset, split, args.dataset_config, args.audio_root, keep_silent=True)
             for split in args.dataset_split.split("+")
         }
         votes = load_votes(args.votes) if args.votes else saved_votes(args.dataset)

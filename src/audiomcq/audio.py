@@ -1,20 +1,28 @@
-"""The one place that opens an audio file. Everything after it is one kind of waveform: float32, mono, 16 kHz, in [-1, 1].
+"""The one place where clips become waveforms: float32, mono, 16 kHz, finite, in [-1, 1].
 
-Decoding is soundfile's: wav, flac, ogg and mp3 need nothing but the pip wheel. m4a, mp4 and webm do not decode here; convert them
-first (`ffmpeg -i clip.m4a clip.flac`).
+The contract: a clip is decoded to what its container holds, in memory bounded by what is used of it, or it is an `AudioError` that
+names it, whatever it does; by path and by bytes alike. Files are opened by `decoding.py` and `containers.py`, which this module
+alone calls.
 """
 
 import hashlib
 import io
 import logging
 import math
+import os
+import stat
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
+
+from audiomcq.decoding import DECODERS, DecodingError, OpenClip, explain, open_clip
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +32,25 @@ MIN_SAMPLES = 480
 """Shorter clips give a Qwen-Omni processor zero audio tokens, silently (30 ms at 16 kHz)."""
 SHORT_SECONDS = 0.2
 """Shorter clips are heard, but as a handful of tokens: worth a line in the log."""
+LONGEST_SECONDS = 300.0
+"""No model of those known hears more of a clip (Qwen2.5-Omni); where nothing else is said, clips are checked up to here."""
+CUT_MARGIN_SECONDS = 0.5
+"""Decoded beyond a cut, so that the resampler has what it needs before it, and `cut` sees that the clip goes on."""
+SOURCE_RATES = (1_000, 768_000)
+"""Hz. A header that says something else is broken: 30 s of audio "at 1 Hz" would become five days."""
+MAX_PEAK = 4.0
+"""Full scale = 1. Lossy decoders overshoot (1.6 on recordings, 3.3 on full-scale noise) and float files are mixed too hot; what is
+louder than this was scaled wrongly. Between 1 and this, samples are clipped, as a sound card would."""
+SILENT_PEAK = 1e-3
+"""-60 dBFS. A clip that stays below it, or this near to a constant, is silent: the model cannot hear anything in it."""
+_EDGE_SAMPLES = 320
+"""At the edges of a constant that was resampled the filter rings."""
 
+DECODED_BY = f"contract 1, {DECODERS}"
+"""What is known of a clip by decoding it holds for as long as this does."""
+_ARRAY_BLOCK = 1 << 16
+"""Samples of an array that are worked on at a time."""
+_NAME_CHARACTERS = 200
 _LINES_OF_A_KIND = 3
 _said: Counter[str] = Counter()
 
@@ -35,88 +61,152 @@ class AudioError(ValueError):
     """A clip that cannot be used. The message names the clip, what is wrong and what to do."""
 
 
-def load_audio(source: AudioSource, root: str | Path | None = None, sampling_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """Decode, downmix and resample one clip.
+@dataclass(frozen=True)
+class Note:
+    """Something about a clip that is worth a line in the log, once or a few times for all clips of its kind."""
+
+    kind: str
+    text: str
+    level: int = logging.INFO
+
+
+@dataclass(frozen=True)
+class DecodedClip:
+    """A clip, ready to be heard.
+
+    Attributes:
+        waveform: float32 of shape (samples,), mono, 16 kHz.
+        seconds: length of the whole clip, also where it was not decoded to its end. Where its container does not say it, and
+            something was left out, what was decoded.
+        notes: what is unusual about it.
+    """
+
+    waveform: np.ndarray
+    seconds: float
+    notes: list[Note]
+
+
+def load_audio(
+    source: AudioSource,
+    root: str | Path | None = None,
+    sampling_rate: int = SAMPLE_RATE,
+    max_seconds: float | None = None,
+) -> np.ndarray:
+    """Decode, downmix and resample one clip, and log what is unusual about it.
 
     Args:
         source: a path; a `datasets` audio cell (`{"bytes": ..., "path": ...}` or `{"array": ..., "sampling_rate": ...}`); or an
             array of shape (samples,) or (samples, channels), float in [-1, 1] or integer at full scale.
         root: folder that relative paths start from.
         sampling_rate: Hz of `source` when it is a bare array.
+        max_seconds: decode no more than is needed for this length. A longer clip comes back a little longer than that, so that
+            `cut` still sees that it was; what `cut` leaves is the same to the last bit as with everything decoded.
 
     Returns:
         float32 waveform of shape (samples,), mono, 16 kHz.
 
     Raises:
-        AudioError: missing, empty, undecodable, not finite, or shorter than 480 samples.
+        AudioError: missing, empty, undecodable, shorter than its container says, out of range, not finite, or shorter than 480
+            samples.
     """
-    name = describe(source)
-    if isinstance(source, dict) and source.get("array") is not None:
-        samples, rate = np.asarray(source["array"]), int(source["sampling_rate"])
-    elif isinstance(source, np.ndarray):
-        samples, rate = source, sampling_rate
-    else:
-        samples, rate = _decode(source, root, name)
-    waveform = _to_mono(_to_float(samples), name)
-    if not np.isfinite(waveform).all():
-        raise AudioError(
-            f"{name}: {int((~np.isfinite(waveform)).sum())} samples are NaN or infinite; re-export the clip"
-        )
-    if rate != SAMPLE_RATE:
-        _say("resampled", f"{name}: resampled from {rate} Hz to {SAMPLE_RATE} Hz")
-        waveform = soxr.resample(waveform, rate, SAMPLE_RATE)
+    clip = decode_clip(source, root, sampling_rate, max_seconds)
+    for note in clip.notes:
+        say(note)
+    return clip.waveform
+
+
+def decode_clip(
+    source: AudioSource,
+    root: str | Path | None = None,
+    sampling_rate: int = SAMPLE_RATE,
+    max_seconds: float | None = None,
+) -> DecodedClip:
+    """Decode as `load_audio`, and give what there is to say of the clip instead of logging it."""
+    name = describe(source, root)
+    with _opened(source, root, sampling_rate, name) as clip:
+        mono = _Mono(clip, name, max_seconds)
+        resampler = None
+        if clip.rate != SAMPLE_RATE:
+            resampler = soxr.ResampleStream(clip.rate, SAMPLE_RATE, 1, dtype="float32")
+        parts = [np.empty(0, np.float32)]
+        for samples in mono:
+            parts.append(resampler.resample_chunk(samples) if resampler else samples)
+        if resampler:
+            parts.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
+        if mono.was_cut:
+            clip.check_end()
+    waveform = np.concatenate(parts)
     if len(waveform) < MIN_SAMPLES:
         raise AudioError(
             f"{name}: {len(waveform)} samples at {SAMPLE_RATE} Hz are too short to give one audio token "
             f"(at least {MIN_SAMPLES} are needed); leave the row out"
         )
+    read = mono.frames / clip.rate
+    seconds = clip.seconds if mono.was_cut and clip.seconds is not None else read
+    notes = _notes(clip, mono, waveform, name)
+    return DecodedClip(np.clip(waveform, -1, 1, out=waveform), seconds, notes)
+
+
+def _notes(clip: OpenClip, mono: "_Mono", waveform: np.ndarray, name: str) -> list[Note]:
+    notes = []
+    if mono.channels > 1:
+        notes.append(Note("downmixed", f"{name}: {mono.channels} channels averaged to mono"))
+    if clip.rate != SAMPLE_RATE:
+        notes.append(Note("resampled", f"{name}: resampled from {clip.rate} Hz to {SAMPLE_RATE} Hz"))
+    if (peak := float(max(waveform.max(), -waveform.min()))) > 1:
+        notes.append(Note("clipped", f"{name}: a peak of {peak:.2f}, clipped to full scale"))
+    if clip.seconds is None:
+        text = f"{name}: does not say how long it is; {mono.frames / clip.rate:.2f} s were decoded"
+        notes.append(Note("length unknown", text))
     if len(waveform) < SHORT_SECONDS * SAMPLE_RATE:
-        _say(
-            "short",
-            f"{name}: only {len(waveform) / SAMPLE_RATE:.2f} s long, the model hears a handful of tokens",
-            logging.WARNING,
-        )
-    return np.ascontiguousarray(waveform, dtype=np.float32)
+        text = f"{name}: only {len(waveform) / SAMPLE_RATE:.2f} s long, the model hears a handful of tokens"
+        notes.append(Note("short", text, logging.WARNING))
+    return notes
 
 
 def audio_seconds(source: AudioSource, root: str | Path | None = None) -> float:
-    """Length of a clip in seconds, from the file's header alone where there is one (for grouping by length).
+    """Length of a clip in seconds, from the file's header alone where that says it (for grouping by length).
 
     Raises:
         AudioError: as `load_audio`, as far as a header can tell.
     """
-    if isinstance(source, np.ndarray):
-        return len(source) / SAMPLE_RATE
-    if isinstance(source, dict) and source.get("array") is not None:
-        return len(source["array"]) / source["sampling_rate"]
-    with _open(source, root, describe(source)) as handle:
-        return handle.frames / handle.samplerate
+    name = describe(source, root)
+    with _opened(source, root, SAMPLE_RATE, name) as clip:
+        return clip.seconds if clip.seconds is not None else sum(map(len, clip.blocks)) / clip.rate
+
+
+def is_silent(waveform: np.ndarray) -> bool:
+    """Whether there is nothing to hear: a peak below -60 dBFS, or a constant. Channels that cancel are silent once downmixed."""
+    if np.abs(waveform).max(initial=0) < SILENT_PEAK:
+        return True
+    edge = min(_EDGE_SAMPLES, len(waveform) // 4)
+    inner = waveform[edge : len(waveform) - edge]
+    return bool(np.ptp(inner) / 2 < SILENT_PEAK <= abs(inner.mean()))
 
 
 def audio_bytes(source: AudioSource, root: str | Path | None = None) -> bytes:
-    """A clip's file as it is, undecoded.
+    """Read a clip's file as it is, undecoded.
 
     Raises:
         AudioError: missing or empty, or an array, which has no file.
     """
-    content = source.get("bytes") if isinstance(source, dict) else None
-    if content is None:
-        path = source.get("path") if isinstance(source, dict) else source
-        if not isinstance(path, str | Path) or not Path(root or "", path).is_file():
-            raise AudioError(f"{describe(source)}: no such audio file; check the path and the audio root")
-        content = Path(root or "", path).read_bytes()
-    if not content:
-        raise AudioError(f"{describe(source)}: the file is empty (0 bytes); fetch it again")
-    return content
+    name = describe(source, root)
+    with _file(source, root, name) as stream:
+        try:
+            return stream.read()
+        except OSError as error:
+            raise AudioError(f"{name}: cannot be read ({error.strerror})") from error
 
 
 def stored_size(source: AudioSource, root: str | Path | None = None) -> int | None:
     """Bytes of a clip as it is stored, None where it is not at hand."""
-    if isinstance(source, dict) and source.get("bytes") is not None:
+    if isinstance(source, dict) and isinstance(source.get("bytes"), bytes):
         return len(source["bytes"])
-    path = source.get("path") if isinstance(source, dict) else source
-    file = Path(root or "", path) if isinstance(path, str | Path) and path else None
-    return file.stat().st_size if file is not None and file.is_file() else None
+    try:
+        with _open_path(source, root, "") as stream:
+            return stream.seek(0, os.SEEK_END)
+    except AudioError:
+        return None
 
 
 def stored_digest(source: AudioSource, root: str | Path | None = None) -> str:
@@ -141,7 +231,7 @@ def wav_bytes(waveform: np.ndarray) -> bytes:
     16-bit where that holds them exactly, as it does for silence and for clips that were 16-bit at 16 kHz; else 32-bit float.
     """
     integers = np.clip(np.rint(waveform * 32_768), -32_768, 32_767).astype(np.int16)
-    exact = np.array_equal(_to_float(integers), waveform)
+    exact = np.array_equal(_to_float(integers, "integers"), waveform)
     stream = io.BytesIO()
     soundfile.write(
         stream, integers if exact else waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16" if exact else "FLOAT"
@@ -166,66 +256,152 @@ def padded_samples(longest: int, feature_extractor: Any) -> int:
     return math.ceil((longest + feature_extractor.n_fft) / hop) * hop
 
 
-def describe(source: AudioSource) -> str:
-    """How an audio source is called in messages: its path where it has one."""
+def describe(source: AudioSource, root: str | Path | None = None) -> str:
+    """What an audio source is called in messages: its path where it has one. Printable, whatever stands in the path."""
+    if isinstance(source, np.ndarray):
+        return f"<array of shape {source.shape}>"
+    path, base = source, root
     if isinstance(source, dict):
-        source = source.get("path") or f"<{len(source.get('bytes') or b'')} bytes of audio>"
-    return f"<array of shape {source.shape}>" if isinstance(source, np.ndarray) else str(source)
-
-
-def _say(kind: str, message: str, level: int = logging.INFO) -> None:
-    """A line about a clip; after a few of one kind only for debugging, since a whole data set may be of that kind."""
-    _said[kind] += 1
-    more = " (further ones at debug level only)" if _said[kind] == _LINES_OF_A_KIND else ""
-    logger.log(level if _said[kind] <= _LINES_OF_A_KIND else logging.DEBUG, "%s%s", message, more)
-
-
-def _decode(source: str | Path | dict[str, Any], root: str | Path | None, name: str) -> tuple[np.ndarray, int]:
-    with _open(source, root, name) as handle:
-        try:
-            samples = handle.read(dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(f"{name}: broken audio data ({error}); re-export the clip") from error
-        return samples, handle.samplerate
-
-
-def _open(source: str | Path | dict[str, Any], root: str | Path | None, name: str) -> soundfile.SoundFile:
-    content = source.get("bytes") if isinstance(source, dict) else None
-    stream: io.BytesIO | Path
-    if content is None:
-        path = source.get("path") if isinstance(source, dict) else source
+        content, path = source.get("bytes"), source.get("path")
+        base = root if content is None else None  # of embedded clips the path is a name
         if not path:
-            raise AudioError(f"{name}: neither bytes nor a path; is the audio column filled?")
-        path = Path(root or "", path)
-        if not path.is_file():
-            raise AudioError(f"{path}: no such audio file; check the path and the audio root")
-        stream, size = path, path.stat().st_size
+            return f"<{len(content) if isinstance(content, bytes) else 0} bytes of audio>"
+    text = str(Path(base, path) if base and isinstance(path, str | Path) else path)
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return (
+        text if len(text) <= _NAME_CHARACTERS else f"{text[: _NAME_CHARACTERS // 2]}…{text[-_NAME_CHARACTERS // 2 :]}"
+    )
+
+
+def say(note: Note) -> None:
+    """Log a line about a clip; after a few of one kind only for debugging, since a whole data set may be of that kind."""
+    _said[note.kind] += 1
+    more = " (further ones at debug level only)" if _said[note.kind] == _LINES_OF_A_KIND else ""
+    logger.log(note.level if _said[note.kind] <= _LINES_OF_A_KIND else logging.DEBUG, "%s%s", note.text, more)
+
+
+@contextmanager
+def _opened(source: AudioSource, root: str | Path | None, sampling_rate: int, name: str) -> Iterator[OpenClip]:
+    """A clip that is being decoded. Whatever goes wrong meanwhile becomes an `AudioError` of this name."""
+    if isinstance(source, np.ndarray):
+        yield _array_clip(source, sampling_rate, name)
+    elif isinstance(source, dict) and source.get("array") is not None:
+        yield _array_clip(source["array"], source.get("sampling_rate"), name)
     else:
-        stream, size = io.BytesIO(content), len(content)
-    if not size:
-        raise AudioError(f"{name}: the file is empty (0 bytes); fetch it again")
-    try:
-        return soundfile.SoundFile(stream)
-    except soundfile.LibsndfileError as error:
+        with _file(source, root, name) as stream:
+            try:
+                with open_clip(stream) as clip:
+                    _check_rate(clip.rate, name)
+                    yield clip
+            except AudioError:
+                raise
+            except DecodingError as error:
+                raise AudioError(f"{name}: {error}") from error
+            except Exception as error:  # what decoders raise on broken data is not documented
+                raise AudioError(f"{name}: broken audio data ({explain(error)}); re-export the clip") from error
+
+
+@contextmanager
+def _file(source: AudioSource, root: str | Path | None, name: str) -> Iterator[BinaryIO]:
+    """The stored bytes of a clip, from memory or from disk, as a stream."""
+    content = source.get("bytes") if isinstance(source, dict) else None
+    if content is not None and not isinstance(content, bytes):
         raise AudioError(
-            f"{name}: not decodable as wav, flac, ogg or mp3 ({error}); convert it, e.g. ffmpeg -i IN OUT.flac"
-        ) from error
+            f"{name}: its bytes are {type(content).__name__}; is the audio column read as it was written?"
+        )
+    stream: BinaryIO = _open_path(source, root, name) if content is None else io.BytesIO(content)
+    with stream:
+        if not stream.seek(0, os.SEEK_END):
+            raise AudioError(f"{name}: the file is empty (0 bytes); fetch it again")
+        stream.seek(0)
+        yield stream
 
 
-def _to_float(samples: np.ndarray) -> np.ndarray:
-    """Integers at full scale become floats in [-1, 1]: processors take int16 arrays as they are, 32,768 times too loud."""
-    if np.issubdtype(samples.dtype, np.integer):
-        return samples.astype(np.float32) / (np.iinfo(samples.dtype).max + 1)
-    return samples.astype(np.float32)
+def _open_path(source: AudioSource, root: str | Path | None, name: str) -> BinaryIO:
+    path = source.get("path") if isinstance(source, dict) else source
+    if not path:
+        raise AudioError(f"{name}: neither bytes nor a path; is the audio column filled?")
+    if not isinstance(path, str | Path):
+        raise AudioError(f"{name}: a clip of type {type(path).__name__} is no path; is the audio column filled?")
+    path = Path(root or "", path)
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise AudioError(f"{name}: a folder, not an audio file; check the path and the audio root")
+        if not stat.S_ISREG(mode):  # a pipe would be waited for
+            raise AudioError(f"{name}: a pipe or device, not an audio file; check the path and the audio root")
+        return path.open("rb")
+    except PermissionError as error:
+        raise AudioError(f"{name}: may not be read; check the rights on the file and its folders") from error
+    except AudioError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise AudioError(f"{name}: no such audio file; check the path and the audio root") from error
 
 
-def _to_mono(samples: np.ndarray, name: str) -> np.ndarray:
+def _array_clip(array: Any, rate: Any, name: str) -> OpenClip:
+    """An array as if it were being decoded."""
+    try:
+        samples = np.asarray(array)
+        rate = int(rate)
+    except (TypeError, ValueError) as error:
+        raise AudioError(f"{name}: neither an array of samples nor its sampling_rate can be read ({error})") from error
+    _check_rate(rate, name)
     if samples.ndim == 1:
-        return samples
+        samples = samples[:, None]
     if samples.ndim != 2:
         raise AudioError(f"{name}: an array of shape {samples.shape} is not (samples,) or (samples, channels)")
     if samples.shape[1] > samples.shape[0]:
         raise AudioError(f"{name}: shape {samples.shape} looks like (channels, samples); transpose it")
-    if samples.shape[1] > 1:
-        _say("downmixed", f"{name}: {samples.shape[1]} channels averaged to mono")
-    return samples.mean(axis=1)
+    starts = range(0, len(samples), _ARRAY_BLOCK)
+    blocks = (_to_float(samples[start : start + _ARRAY_BLOCK], name) for start in starts)
+    return OpenClip(rate, len(samples) / rate, blocks, lambda: None)
+
+
+def _check_rate(rate: int, name: str) -> None:
+    low, high = SOURCE_RATES
+    if not low <= rate <= high:
+        raise AudioError(f"{name}: a sampling rate of {rate:,} Hz, expected {low:,} to {high:,}; re-export the clip")
+
+
+def _to_float(samples: np.ndarray, name: str) -> np.ndarray:
+    """Integers at full scale become floats in [-1, 1]: processors take int16 arrays as they are, 32,768 times too loud."""
+    kind, bits = samples.dtype.kind, 8 * samples.dtype.itemsize
+    if kind == "f":
+        with np.errstate(over="ignore"):  # 1e300 becomes infinite, which is then named
+            return samples.astype(np.float32)
+    if kind not in "iu" or bits > 32:
+        raise AudioError(f"{name}: an array of {samples.dtype} has no full scale; give floats in [-1, 1] or int16")
+    full_scale = 2.0 ** (bits - 1)
+    return ((samples - (full_scale if kind == "u" else 0)) / full_scale).astype(np.float32)
+
+
+class _Mono:
+    """The blocks of a clip, checked and downmixed, up to `max_seconds` and a margin; then it knows what was read."""
+
+    def __init__(self, clip: OpenClip, name: str, max_seconds: float | None) -> None:
+        self.clip, self.name = clip, name
+        self.limit = math.inf if max_seconds is None else math.ceil((max_seconds + CUT_MARGIN_SECONDS) * clip.rate)
+        self.frames, self.channels, self.was_cut = 0, 1, False
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for block in self.clip.blocks:
+            if self.frames + len(block) > self.limit:
+                block, self.was_cut = block[: int(self.limit) - self.frames], True
+            self._check(block)
+            self.frames, self.channels = self.frames + len(block), block.shape[1]
+            yield block.mean(axis=1)
+            if self.was_cut:
+                break
+
+    def _check(self, block: np.ndarray) -> None:
+        peak = float(np.abs(block).max(initial=0))
+        if peak <= 1:
+            return
+        if bad := int((~np.isfinite(block)).sum()):
+            raise AudioError(f"{self.name}: {bad} samples are NaN or infinite; re-export the clip")
+        if peak > MAX_PEAK or np.array_equal(block, np.rint(block)):
+            raise AudioError(
+                f"{self.name}: a peak of {peak:,.6g} where full scale is 1 (floats on the scale of integers?); re-export the "
+                "clip with samples in [-1, 1]"
+            )

@@ -6,7 +6,7 @@ features and tokens without an error.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class PromptEncoder:
     """Turns rows into prompts with the model's own processor.
 
     Attributes:
-        max_audio_seconds: longer clips are cut to this length; `cut_clips` counts them.
+        max_audio_seconds: longer clips are cut to this length; `cut_clips` counts the rows they are of.
         audio_root: folder that relative audio paths start from.
         style: how questions are put; benchmarks name their own (`Benchmark.official_prompt`).
 
@@ -65,8 +65,8 @@ class PromptEncoder:
     family: Family
     max_audio_seconds: float = 30.0
     audio_root: str | Path | None = None
-    cut_clips: int = 0
     style: PromptStyle = AUDIOMCQ_STYLE
+    _cut_rows: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
         hears = self.processor.feature_extractor.chunk_length
@@ -79,15 +79,23 @@ class PromptEncoder:
                 f"max_audio_seconds {self.max_audio_seconds:g}: one audio token needs at least {shortest:g} s of a clip"
             )
 
+    @property
+    def cut_clips(self) -> int:
+        """Rows so far whose clips were cut."""
+        return len(self._cut_rows)
+
     def waveform(self, row: Row) -> np.ndarray:
         """The row's clip, at most `max_audio_seconds` long."""
-        return self._cut(row, load_audio(row["audio"], self.audio_root))
+        return self._cut(row, load_audio(row["audio"], self.audio_root, max_seconds=self.max_audio_seconds))
 
     def _cut(self, row: Row, waveform: np.ndarray) -> np.ndarray:
         waveform, was_cut = cut(waveform, self.max_audio_seconds)
-        if was_cut:
-            self.cut_clips += 1
-            logger.warning("%s: clip cut to %g s (%d so far)", row_key(row), self.max_audio_seconds, self.cut_clips)
+        if was_cut and (key := row_key(row)) not in self._cut_rows:
+            self._cut_rows.add(key)
+            text = "%s: clip cut to %g s (%d so far)"
+            # One for all: a whole data set may be longer than this
+            level = logging.WARNING if self.cut_clips == 1 else logging.DEBUG
+            logger.log(level, text, key, self.max_audio_seconds, self.cut_clips)
         return waveform
 
     def __call__(

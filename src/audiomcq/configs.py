@@ -26,7 +26,13 @@ class DataArguments:
     )
     mixed_seed: int = field(default=0, metadata={"help": "Seed of the mixed draw; the same in both stages."})
     max_bad_fraction: float = field(default=0.01, metadata={"help": "Stop when more rows than this are broken."})
-    check_audio: bool = field(default=True, metadata={"help": "Decode every clip once before training starts."})
+    check_audio: bool = field(
+        default=True,
+        metadata={
+            "help": "Decode every clip once before training starts, leave out those that are broken or silent, and remember it; "
+            "false: open them only."
+        },
+    )
     benchmarks_to_avoid: list[str] = field(
         default_factory=list,
         metadata={"help": "Benchmarks, as name or name=source, whose overlap with the rows is logged and recorded."},

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from datasets import (
@@ -21,12 +21,15 @@ from datasets import (
 )
 from tqdm.auto import tqdm
 
-from audiomcq.audio import audio_seconds
+from audiomcq.audio import LONGEST_SECONDS, audio_seconds
+from audiomcq.clip_check import check_clips
 from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, row_key, sound_rows
 
 FILE_KINDS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 TERMS = {"license": Value("string"), "attribution": Value("string")}
 """Columns on a row's own clip that stay where rows have them: what may be published hangs on them."""
+CLIP_SECONDS = "clip_seconds"
+"""Column of the clips' lengths, for training: what checked the clips knows them."""
 _UNFIT = (TypeError, ImportError, pa.ArrowException)
 """What `Dataset.cast` raises for a column that it cannot cast (ImportError: arrays of samples, which it would have to encode)."""
 SAVED = ("dataset_dict.json", "state.json")
@@ -39,7 +42,10 @@ def load_rows(
     config: str | None = None,
     audio_root: str | Path | None = None,
     max_bad_fraction: float = 0.01,
-    check_audio: bool = True,
+    check_audio: bool | Literal["header"] = True,
+    max_audio_seconds: float = LONGEST_SECONDS,
+    keep_silent: bool = False,
+    add_lengths: bool = False,
 ) -> Dataset:
     """Rows of the project's schema from a Hub id, a `save_to_disk` folder, a folder of .jsonl files (one per split), a folder laid
     out as on the Hub (what the contribution filter writes), or one .json / .jsonl / .parquet file.
@@ -47,7 +53,11 @@ def load_rows(
     Args:
         split: name of a split, or several joined with "+".
         audio_root: folder that `audio_path` values start from; by default the folder of the file.
-        check_audio: decode every clip once now, so that a broken one stops here and not in the middle of training.
+        check_audio: decode every distinct clip once now (`audiomcq.clip_check`), so that a broken one is left out here and does
+            not stop a run in its middle. "header": only open it. False: open none.
+        max_audio_seconds: how much of a clip will be used; what lies beyond is not decoded.
+        keep_silent: keep rows whose clips are silent. Else these are broken: audio and silence would be the same to a model.
+        add_lengths: add the lengths that the check found as a column `CLIP_SECONDS`.
 
     Raises:
         ValueError: nothing is found there, a column is missing, or too many rows are broken.
@@ -70,7 +80,13 @@ def load_rows(
     else:
         rows = load_dataset(str(source), config, split=split)
     rows = to_schema(rows, audio_root)
-    good, _ = sound_rows(rows if check_audio else texts_of(rows), max_bad_fraction, check_audio)
+    if not check_audio:
+        good, _ = sound_rows(texts_of(rows), max_bad_fraction)
+        return rows if len(good) == len(rows) else rows.select(good)
+    clips = check_clips(rows, None, max_audio_seconds if check_audio is True else 0, audio_root or source)
+    good, _ = sound_rows(texts_of(rows), max_bad_fraction, clips.left_out(keep_silent))
+    if add_lengths:
+        rows = rows.add_column(CLIP_SECONDS, clips.seconds, feature=Value("float64"))
     return rows if len(good) == len(rows) else rows.select(good)
 
 
@@ -164,13 +180,15 @@ def row_keys(rows: Dataset) -> list[str]:
 
 
 def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[float]:
-    """Length of every row's clip in seconds, from file headers.
+    """Length of every row's clip in seconds: as found when the clips were checked, else from file headers.
 
     Raises:
         AudioError: a clip is missing, or is no audio file.
     """
-    clips = tqdm(rows.select_columns(["audio"]), desc="reading clip lengths", unit="clip", dynamic_ncols=True)
-    return [audio_seconds(row["audio"], audio_root) for row in clips]
+    if CLIP_SECONDS in rows.column_names:
+        return rows.select_columns(CLIP_SECONDS).with_format("arrow")[:].column(CLIP_SECONDS).to_pylist()
+    cells = tqdm(rows.select_columns(["audio"]), desc="reading clip lengths", unit="clip", dynamic_ncols=True)
+    return [audio_seconds(row["audio"], audio_root) for row in cells]
 
 
 def fingerprint(rows: Iterable[Row]) -> str:

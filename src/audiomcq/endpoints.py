@@ -143,23 +143,27 @@ def _conversations(
     max_audio_seconds: float,
 ) -> Iterator[tuple[Row, str, list[dict[str, Any]]]]:
     """Each question with its messages; a clip is encoded when its first question comes and dropped after its last."""
-    clip, uri = object(), None
+    clip, uri, cut_clips = object(), None, 0
     for (index, _, order), hears in zip(questions, heard, strict=True):
         row = rows[index]
         if hears != clip:
-            clip, uri = hears, _data_uri(row, control, max_audio_seconds)
+            clip, (uri, was_cut) = hears, _data_uri(row, control, max_audio_seconds)
+            cut_clips += was_cut
+            if was_cut and cut_clips == 1:
+                logger.warning("%s: clip cut to %g s; further ones are counted", row_key(row), max_audio_seconds)
         choices = [row["choices"][i] for i in option_order(row, order)]
         yield row, order, _messages(row["question"], choices, uri)
+    if cut_clips > 1:
+        logger.warning("%d clips were cut to %g s", cut_clips, max_audio_seconds)
 
 
-def _data_uri(row: Row, control: Control, max_audio_seconds: float) -> str | None:
+def _data_uri(row: Row, control: Control, max_audio_seconds: float) -> tuple[str | None, bool]:
+    """What is played for a row, as a URI, and whether it was cut."""
     waveform = control.play(row)
     if waveform is None:
-        return None
+        return None, False
     waveform, was_cut = cut(waveform, max_audio_seconds)
-    if was_cut:
-        logger.warning("%s: clip cut to %g s", row_key(row), max_audio_seconds)
-    return f"data:audio/wav;base64,{base64.b64encode(wav_bytes(waveform)).decode()}"
+    return f"data:audio/wav;base64,{base64.b64encode(wav_bytes(waveform)).decode()}", was_cut
 
 
 def _messages(question: str, choices: Sequence[str], uri: str | None) -> list[dict[str, Any]]:

@@ -5,9 +5,10 @@ Column names are those of the public AudioMCQ data (arXiv 2509.21060), so that e
 
 import hashlib
 import logging
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from datasets import Audio, Features, List, Value
@@ -109,10 +110,12 @@ def defect(row: Row, check_audio: bool = False, audio_root: str | Path | None = 
 def sound_rows(
     rows: Iterable[Row],
     max_bad_fraction: float = 0.01,
-    check_audio: bool = False,
-    audio_root: str | Path | None = None,
+    clip_defects: Mapping[int, str] = MappingProxyType({}),
 ) -> tuple[list[int], list[BrokenRow]]:
     """Indices of the rows that are sound, and the broken ones with their reasons.
+
+    Args:
+        clip_defects: why the clips of rows cannot be used, by index (`audiomcq.clip_check`).
 
     Raises:
         ValueError: more than `max_bad_fraction` of the rows are broken, or two rows share a key.
@@ -121,7 +124,7 @@ def sound_rows(
     broken: list[BrokenRow] = []
     seen: set[str] = set()
     for index, row in enumerate(rows):
-        reason = defect(row, check_audio, audio_root)
+        reason = defect(row) or clip_defects.get(index)
         if reason is None and row_key(row) in seen:
             reason = f"a second row with the key {row_key(row)}"
         if reason is None:

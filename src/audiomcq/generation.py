@@ -41,11 +41,11 @@ class Control:
     seconds: Callable[[Row], float]
 
 
-def audio_control(audio_root: str | Path | None = None) -> Control:
-    """The row's own clip."""
+def audio_control(audio_root: str | Path | None = None, max_seconds: float | None = None) -> Control:
+    """The row's own clip, decoded as far as `max_seconds` of it are used (see `load_audio`)."""
     return Control(
         "audio",
-        play=lambda row: load_audio(row["audio"], audio_root),
+        play=lambda row: load_audio(row["audio"], audio_root, max_seconds=max_seconds),
         heard=samples_key,
         seconds=lambda row: audio_seconds(row["audio"], audio_root),
     )
@@ -259,7 +259,7 @@ def answer_questions(
     mode: Mode = "generate",
 ) -> list[Answer]:
     """All answers in the order of `rows` (and, within a row, of `orders`), with the rows' own clips unless told otherwise."""
-    control = control or audio_control(encoder.audio_root)
+    control = control or audio_control(encoder.audio_root, encoder.max_audio_seconds)
     asked = [(row_key(row), order) for row in rows for order in row_orders(row, orders)]
     answers: dict[Asked, Answer] = {}
     with tqdm(total=len(asked), desc=f"answering ({control.name})", unit="question", dynamic_ncols=True) as progress:

@@ -88,7 +88,9 @@ def train_stage(
             config=data.dataset_config,
             audio_root=data.audio_root,
             max_bad_fraction=data.max_bad_fraction,
-            check_audio=data.check_audio,
+            check_audio=data.check_audio or "header",
+            max_audio_seconds=args.max_audio_seconds,
+            add_lengths=True,
         )
         rows = stage_rows(load(data.dataset_split), data.paradigm, stage, data.mixed_seed)
         gold = check_gold(rows)

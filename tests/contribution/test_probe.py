@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from datasets import Audio, Dataset
 from safetensors.torch import load_file, save_file
 
@@ -72,6 +73,25 @@ def test_a_probe_never_hears_the_clip(model_folder: Path, rows: Dataset) -> None
     gone = rows.remove_columns(["audio"]).add_column("audio", [{"path": "nowhere.flac", "bytes": None}] * len(rows))
     before, after = (probe(each, [str(model_folder)], **QUICK) for each in (rows, gone))
     assert before.to_list() == after.to_list()
+
+
+def test_rows_with_clips_that_are_broken_or_silent_are_not_probed_and_lack_votes_when_the_rest_is_labelled(
+    model_folder: Path, rows: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.flac").write_bytes(b"no clip")
+    soundfile.write(tmp_path / "silent.flac", np.zeros(16_000), 16_000)
+    replaced = {0: tmp_path / "broken.flac", 2: tmp_path / "silent.flac"}
+    own = plain(rows).map(lambda row, index: {"audio": str(replaced.get(index, row["audio"]))}, with_indices=True)
+    options = {**QUICK, "controls": ["audio", "silence"]}
+    with pytest.raises(
+        ValueError, match=r"2 of 4 rows are broken, more than max_bad_fraction=0.01 .*broken\.flac: not deco"
+    ):
+        probe(own, str(model_folder), **options)
+    votes = probe(own, str(model_folder), **options, max_bad_fraction=0.5)
+    assert set(votes["row_key"]) == {"sound_None_1", "sound_None_3"}
+    assert label_rows(own, votes, max_bad_fraction=0.5)["id"][:] == ["1", "3"]
+    with pytest.raises(ValueError, match=r"2 of 4 rows are broken, .* no votes"):
+        label_rows(own, votes)
 
 
 def plain(rows: Dataset, **columns: Callable[[int, Row], object]) -> Dataset:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from datasets import Audio, Dataset
 
 from audiomcq.audio import load_audio
@@ -86,6 +87,25 @@ def test_items_without_their_clip_are_left_out_counted_and_change_the_name_of_th
         "n_missing_audio": 2,
         "n_without_gold": 0,
     }
+
+
+def test_an_item_whose_clip_is_broken_is_set_aside_like_one_without_and_a_silent_one_is_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write_benchmark(tmp_path, "mmar", without_clips=(2,))
+    clips = sorted(path for path in tmp_path.rglob("*.wav"))
+    for path in clips:
+        soundfile.write(path, 0.1 * np.sin(np.arange(16_000)), 16_000)
+    clips[4].write_bytes(clips[4].read_bytes()[:9_000])
+    soundfile.write(clips[6], np.zeros(16_000), 16_000)
+    found = load_benchmark("mmar", file, max_audio_seconds=30)
+    there = load_benchmark("mmar", file).rows  # whatever is in them
+    (broken,) = [row for row in there if row["audio"]["path"] == str(clips[4])]
+    assert sorted(row["id"] for row in found.missing_audio) == sorted(["q2", broken["id"]])
+    assert found.label == "MMAR (8 of 1000 items)"
+    assert f"set aside: {row_key(broken)}: {clips[4]}: breaks off" in caplog.text
+    assert f"silent clip, kept: {clips[6]}" in caplog.text
+    assert len(there) == 9
 
 
 def test_questions_load_without_their_clips_to_be_scored_elsewhere(tmp_path: Path) -> None:

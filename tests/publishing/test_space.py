@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,7 +177,7 @@ def url(browser: Any, space: Path, model_folder: Path, tmp_path_factory: pytest.
         port = free.getsockname()[1]
     said = tmp_path_factory.mktemp("app") / "stderr"
     options = {"model": model_folder, "dtype": "float32", "port": port}
-    options |= {"silence_seconds": SILENCE, "max_new_tokens": TOKENS}
+    options |= {"silence_seconds": SILENCE, "max_new_tokens": TOKENS, "max_upload_mb": 1}
     command = [sys.executable, "app.py", *(word for name, value in options.items() for word in (f"--{name}", value))]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
@@ -249,6 +250,22 @@ def test_a_person_picks_an_example_asks_and_sees_what_the_package_says(
         assert line[2] == f"{OPTIONS[one.probabilities.index(best)]} ({best:.0%})"
     for colour in COLOURS:
         assert page.evaluate(COUNT_PIXELS, colour) > 1_000
+
+
+def test_an_upload_beyond_the_limit_is_refused(url: str) -> None:
+    def upload(size: int) -> int:
+        head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="clip.wav"\r\n\r\n'
+        body = head + bytes(size) + b"\r\n--x--\r\n"
+        request = urllib.request.Request(
+            f"{url}gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=x"}
+        )
+        try:
+            return urllib.request.urlopen(request, timeout=60).status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert upload(900_000) == 200
+    assert upload(2_000_000) == 413
 
 
 def test_a_person_is_told_what_is_wrong_and_records_a_clip(page: Any, space: Path) -> None:

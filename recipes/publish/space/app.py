@@ -64,7 +64,7 @@ def examples(args: AppArguments, folder: Path) -> tuple[list[list[str]], list[st
     rows = pick_rows(load_rows(args.dataset, args.dataset_split, check_audio=False), args.num_examples)
     clips = [folder / f"{index}.wav" for index in range(len(rows))]
     for clip, row in zip(clips, rows, strict=True):
-        clip.write_bytes(wav_bytes(load_audio(row["audio"])))
+        clip.write_bytes(wav_bytes(load_audio(row["audio"], max_seconds=args.max_audio_seconds)))
     values = [
         [str(clip), row["question"], "\n".join(row["choices"]), row["answer"], str(other)]
         for clip, other, row in zip(clips, clips[1:] + clips[:1], rows, strict=True)
@@ -115,7 +115,9 @@ def main(argv: list[str] | None = None) -> None:
     with clear_errors(), tempfile.TemporaryDirectory() as folder:
         lalm = load_lalm(args.model, args.model_revision, args.dtype, device=PartialState().device)
         encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds)
-        page(args, lalm, encoder, Path(folder)).launch(server_port=args.port)
+        page(args, lalm, encoder, Path(folder)).launch(
+            server_port=args.port, max_file_size=args.max_upload_mb * 1_000_000
+        )
 
 
 if __name__ == "__main__":

@@ -67,10 +67,10 @@ def ask(
     Raises:
         ValueError: a clip cannot be used, the question or the options are unfit, or both clips sound the same.
     """
-    row = _row("asked", clip, question, choices)
+    row = _row("asked", clip, question, choices, encoder.max_audio_seconds)
     if reason := defect(row):
         raise ValueError(reason)
-    rows = [row, _row("other", other_clip, question, choices)]
+    rows = [row, _row("other", other_clip, question, choices, encoder.max_audio_seconds)]
     controls = [control_named(name, rows, silence_seconds) for name in HEARD]
     return [_hear(lalm, encoder, row, control, max_new_tokens) for control in controls]
 
@@ -120,9 +120,9 @@ def plot(hearings: Sequence[Hearing], choices: Sequence[str]) -> "Figure":
     return figure
 
 
-def _row(source: str, clip: AudioSource, question: str, choices: Sequence[str]) -> Row:
+def _row(source: str, clip: AudioSource, question: str, choices: Sequence[str], max_seconds: float) -> Row:
     """A row on a clip whose right answer nobody knows: the first option stands in for it."""
-    audio = {"bytes": wav_bytes(load_audio(clip)), "path": None}
+    audio = {"bytes": wav_bytes(load_audio(clip, max_seconds=max_seconds)), "path": None}
     answer = choices[0] if choices else None
     row = {"id": "0", "source_dataset": source, "question_type": "sound", "audio": audio}
     return {**row, "question": question, "choices": list(choices), "answer": answer}

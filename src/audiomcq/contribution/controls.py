@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from audiomcq.audio import MIN_SAMPLES, SAMPLE_RATE, audio_seconds, silence
+from audiomcq.audio import CUT_MARGIN_SECONDS, MIN_SAMPLES, SAMPLE_RATE, audio_seconds, silence
 from audiomcq.datasets import option_order, row_orders
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Control, audio_control
@@ -44,6 +44,7 @@ def control_named(
     silence_seconds: float | None = PUBLISHED_SILENCE_SECONDS,
     seed: int = 0,
     audio_root: str | Path | None = None,
+    max_seconds: float | None = None,
 ) -> Control:
     """The control of that name: one of `CONTROLS`.
 
@@ -51,20 +52,21 @@ def control_named(
         rows: the rows that are probed; `mismatched_audio` takes its clips from them.
         silence_seconds: length of the silence; None: as long as the clip.
         seed: of `mismatched_audio` and `noise`.
+        max_seconds: how much of a waveform will be used (see `load_audio`).
 
     Raises:
         ValueError: there is no such control.
     """
     if name == "audio":
-        return audio_control(audio_root)
+        return audio_control(audio_root, max_seconds)
     if name == "silence":
-        return silence_control(silence_seconds, audio_root)
+        return silence_control(silence_seconds, audio_root, max_seconds)
     if name == "no_audio":
         return no_audio_control()
     if name == "mismatched_audio":
-        return mismatched_control(rows, seed, audio_root)
+        return mismatched_control(rows, seed, audio_root, max_seconds)
     if name == "noise":
-        return noise_control(seed, audio_root)
+        return noise_control(seed, audio_root, max_seconds)
     raise ValueError(f"control {name!r}: known are {', '.join(CONTROLS)}")
 
 
@@ -74,14 +76,16 @@ def clips_needed(controls: Collection[str], silence_seconds: float | None) -> bo
 
 
 def silence_control(
-    seconds: float | None = PUBLISHED_SILENCE_SECONDS, audio_root: str | Path | None = None
+    seconds: float | None = PUBLISHED_SILENCE_SECONDS,
+    audio_root: str | Path | None = None,
+    max_seconds: float | None = None,
 ) -> Control:
     """Digital silence of a fixed length in seconds, or of the clip's own length where `seconds` is None."""
 
     def length(row: Row) -> float:
         return seconds if seconds is not None else audio_seconds(row["audio"], audio_root)
 
-    return Control("silence", play=lambda row: silence(length(row)), heard=length, seconds=length)
+    return Control("silence", play=lambda row: silence(_used(length(row), max_seconds)), heard=length, seconds=length)
 
 
 def no_audio_control() -> Control:
@@ -89,7 +93,7 @@ def no_audio_control() -> Control:
     return Control("no_audio", play=lambda row: None, heard=lambda row: None, seconds=lambda row: 0.0)
 
 
-def noise_control(seed: int = 0, audio_root: str | Path | None = None) -> Control:
+def noise_control(seed: int = 0, audio_root: str | Path | None = None, max_seconds: float | None = None) -> Control:
     """White Gaussian noise at `NOISE_RMS`, as long as the clip, drawn from (seed, row key)."""
 
     def length(row: Row) -> float:
@@ -98,13 +102,23 @@ def noise_control(seed: int = 0, audio_root: str | Path | None = None) -> Contro
     def play(row: Row) -> np.ndarray:
         # By the letters of the key: hash() of a text differs from process to process
         draw = np.random.default_rng(list(f"{seed}/{row_key(row)}".encode()))
-        samples = max(MIN_SAMPLES, round(length(row) * SAMPLE_RATE))
+        samples = max(MIN_SAMPLES, round(_used(length(row), max_seconds) * SAMPLE_RATE))
         return np.clip(NOISE_RMS * draw.standard_normal(samples, dtype=np.float32), -1, 1)
 
     return Control("noise", play=play, heard=row_key, seconds=length)
 
 
-def mismatched_control(rows: Dataset | Sequence[Row], seed: int = 0, audio_root: str | Path | None = None) -> Control:
+def _used(seconds: float, max_seconds: float | None) -> float:
+    """How much of a waveform to make: no more than is used, and what tells that it was cut."""
+    return seconds if max_seconds is None else min(seconds, max_seconds + CUT_MARGIN_SECONDS)
+
+
+def mismatched_control(
+    rows: Dataset | Sequence[Row],
+    seed: int = 0,
+    audio_root: str | Path | None = None,
+    max_seconds: float | None = None,
+) -> Control:
     """Another row's clip, drawn from (seed, row key): the same for a row whatever is asked beside it.
 
     It is the clip of a row from another `source_dataset` where there is one, else of any other row. A clip of another length than
@@ -114,7 +128,7 @@ def mismatched_control(rows: Dataset | Sequence[Row], seed: int = 0, audio_root:
     Raises:
         ValueError: all clips sound the same (when it is played).
     """
-    own = audio_control(audio_root)
+    own = audio_control(audio_root, max_seconds)
     donors = _donors(rows, own)
     picked: dict[str, int] = {}
 

@@ -249,7 +249,7 @@ def _completions(votes: Dataset | None, keys: list[str], rule: Numbers) -> dict[
 
 def _clip(row: Row) -> bytes | None:
     try:
-        return as_mp3(cut(load_audio(row["audio"]), EXAMPLE_SECONDS)[0])
+        return as_mp3(cut(load_audio(row["audio"], max_seconds=EXAMPLE_SECONDS), EXAMPLE_SECONDS)[0])
     except AudioError as error:
         logger.warning("an example without its clip: %s", error)
         return None

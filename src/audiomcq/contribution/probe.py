@@ -14,6 +14,7 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from audiomcq.clip_check import check_clips
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.controls import (
     CONTROLS,
@@ -56,6 +57,9 @@ class ProbeArguments:
     dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
     dataset_split: str = field(default="train", metadata={"help": "Split to probe."})
     audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
+    max_bad_fraction: float = field(
+        default=0.01, metadata={"help": "Stop when more rows than this are broken, or their clips broken or silent."}
+    )
     voters: list[str] = field(
         default_factory=list,
         metadata={"help": "Paths or Hub ids of the voters (NAME@REVISION pins one), or endpoints."},
@@ -99,7 +103,8 @@ def probe(
 ) -> Dataset:
     """Ask voters every row of a data set in memory; returns the vote table (`audiomcq.contribution.votes.VOTE_FEATURES`).
 
-    Broken rows are named, counted and left out; clips that will be heard are decoded once before the first voter is loaded.
+    Rows that are broken, or whose clips are broken or silent, are named, counted and left out. Clips are checked before the first
+    voter is loaded, where any of them is heard.
 
     Args:
         rows: columns of the project's schema (`audiomcq.examples.FEATURES`); optional ones may be absent.
@@ -116,9 +121,10 @@ def probe(
     args = ProbeArguments(voters=[voters] if isinstance(voters, str) else list(voters), **options)
     rows = to_schema(rows, args.audio_root)
     if clips_needed(args.controls, args.silence_seconds):
-        good, _ = sound_rows(rows, check_audio=True, audio_root=args.audio_root)
+        clips = check_clips(rows, args.audio_root, args.max_audio_seconds, args.audio_root)
+        good, _ = sound_rows(texts_of(rows), args.max_bad_fraction, clips.left_out())
     else:
-        good, _ = sound_rows(rows.remove_columns(["audio"]))
+        good, _ = sound_rows(texts_of(rows), args.max_bad_fraction)
     rows = rows.select(good)
     run_probe(args, rows, Path(folder), device=device)
     return read_votes(folder)
@@ -149,7 +155,8 @@ def run_probe(
     settings = run_settings(args, rows)
     open_run(folder, settings)
     controls = [
-        control_named(name, rows, args.silence_seconds, args.control_seed, args.audio_root) for name in args.controls
+        control_named(name, rows, args.silence_seconds, args.control_seed, args.audio_root, args.max_audio_seconds)
+        for name in args.controls
     ]
     asked = {(row_key(row), order) for row in texts_of(rows) for order in row_orders(row, args.orders)}
     with _Progress(folder, args, asked, part) as progress:

@@ -128,7 +128,9 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[s
         batches, writer, started = _batches(args, rows), PartWriter(path, state.process_index), time.monotonic()
         for name in missing:
             answered = {(key, order) for key, control, order in done if control == name}
-            control = control_named(name, rows, args.silence_seconds, args.seed, args.audio_root)
+            control = control_named(
+                name, rows, args.silence_seconds, args.seed, args.audio_root, args.max_audio_seconds
+            )
             _answer(batches(control, answered), writer, name, len(asked), missing[name])
         seconds = time.monotonic() - started
         asked_now = sum(missing.values())

@@ -13,6 +13,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from datasets import Audio, Dataset, DownloadManager, Features, Value, concatena
 from huggingface_hub import snapshot_download
 
 from audiomcq.answers import normalize
+from audiomcq.audio import stored_size
+from audiomcq.clip_check import check_clips
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, Benchmark, find_benchmark
 from audiomcq.examples import FEATURES, Row, row_key
@@ -28,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 CLIP = {"bytes": Value("binary"), "path": Value("string")}
 """What an `Audio` column stores. Its own encoder would need torchcodec."""
+ClipCheck = Callable[[Dataset, Path], dict[int, str]]
+"""Given the clips of all items and the folder they start from: why some cannot be heard, by index."""
+_NAMED = 10
 ARCHIVES = ("*.tar.gz", "*.tgz", "*.zip")
 TEXT_FEATURES = {
     name: FEATURES[name] for name in ("id", "source_dataset", "question_type", "question", "choices", "answer")
@@ -85,6 +91,7 @@ def load_benchmark(
     audio_root: str | Path | None = None,
     split: str | None = None,
     check_audio: bool = True,
+    max_audio_seconds: float | None = None,
 ) -> BenchmarkRows:
     """Load a benchmark from the Hub or from local files.
 
@@ -95,25 +102,30 @@ def load_benchmark(
         split: another split of the table, or of one's own rows.
         check_audio: False to score without the clips at hand: no item is set aside for its clip, and those that were not asked
             show as items without a prediction.
+        max_audio_seconds: decode so much of every clip, and set aside the items whose clips are broken as well. None: look only
+            whether the clips are there.
 
     Raises:
         ValueError: unknown name, no question file, an item that is not of this benchmark, or an id that occurs twice.
     """
     benchmark = find_benchmark(name)
+    check: ClipCheck = _missing_clips if check_audio else _no_clips
+    if check_audio and max_audio_seconds is not None:
+        check = partial(_broken_clips, max_audio_seconds=max_audio_seconds, beside=audio_root or source)
     source = source or benchmark.hub_id
     if not source or (Path(source).suffix in (".json", ".jsonl") and not Path(source).is_file()):
         raise ValueError(f"{benchmark.title}: no source {str(source)!r}; name a question file, a folder or a Hub id")
     if benchmark is AUDIOMCQ_ROWS:
         rows = load_rows(source, split or benchmark.split, audio_root=audio_root, check_audio=False)
-        loaded = _from_table(benchmark, rows, check_audio, audio_root)
+        loaded = _from_table(benchmark, rows, check, audio_root)
     elif Path(source).is_file():
-        loaded = _from_files(benchmark, [Path(source)], [Path(audio_root or Path(source).parent)], check_audio)
+        loaded = _from_files(benchmark, [Path(source)], [Path(audio_root or Path(source).parent)], check)
     elif benchmark.questions:
         folder = Path(source) if Path(source).is_dir() else Path(snapshot_download(str(source), repo_type="dataset"))
         roots = [Path(audio_root)] if audio_root else [folder, *_unpacked(folder)]
-        loaded = _from_files(benchmark, sorted(folder.glob(benchmark.questions)), roots, check_audio, str(source))
+        loaded = _from_files(benchmark, sorted(folder.glob(benchmark.questions)), roots, check, str(source))
     else:
-        loaded = _from_table(benchmark, load_dataset(str(source), split=split or benchmark.split), check_audio)
+        loaded = _from_table(benchmark, load_dataset(str(source), split=split or benchmark.split), check)
     if not loaded.complete:
         counts = loaded.coverage()
         logger.warning(
@@ -124,7 +136,7 @@ def load_benchmark(
 
 
 def _from_files(
-    benchmark: Benchmark, files: Sequence[Path], roots: Sequence[Path], check_audio: bool, where: str | None = None
+    benchmark: Benchmark, files: Sequence[Path], roots: Sequence[Path], check: ClipCheck, where: str | None = None
 ) -> BenchmarkRows:
     if not files:
         raise ValueError(f"{where}: no question file {benchmark.questions} of {benchmark.title} there")
@@ -133,14 +145,14 @@ def _from_files(
     rows = [row for row, _ in pairs]
     cells = [None if clip is None else {"bytes": None, "path": clip} for clip in (find(path) for _, path in pairs)]
     clips = Dataset.from_dict({"audio": cells}, Features({"audio": CLIP})).cast_column("audio", Audio(decode=False))
-    loaded = _sorted_out(benchmark, rows, clips, check_audio)
+    loaded = _sorted_out(benchmark, rows, clips, check)
     named = {row_key(row): {"bytes": None, "path": path} for row, path in pairs}
     silent = [row | {"audio": named[row_key(row)]} for row in loaded.missing_audio]
     return replace(loaded, missing_audio=silent)
 
 
 def _from_table(
-    benchmark: Benchmark, table: Dataset, check_audio: bool, audio_root: str | Path | None = None
+    benchmark: Benchmark, table: Dataset, check: ClipCheck, audio_root: str | Path | None = None
 ) -> BenchmarkRows:
     column = next((name for name in ("audio", "context") if name in table.column_names), None)
     if column is None:
@@ -148,27 +160,21 @@ def _from_table(
     texts = table.remove_columns(column)
     rows = [_row(benchmark, raw, f"row {i}")[0] for i, raw in enumerate(texts)]
     clips = table.select_columns(column).rename_columns({column: "audio"}).cast_column("audio", Audio(decode=False))
-    return _sorted_out(benchmark, rows, clips.flatten_indices(), check_audio, Path(audio_root or ""))
+    return _sorted_out(benchmark, rows, clips.flatten_indices(), check, Path(audio_root or ""))
 
 
 def _sorted_out(
-    benchmark: Benchmark, rows: list[Row], clips: Dataset, check_audio: bool, root: Path = Path()
+    benchmark: Benchmark, rows: list[Row], clips: Dataset, check: ClipCheck, root: Path = Path()
 ) -> BenchmarkRows:
     """Put rows and clips together; set aside what has no clip or no gold answer among its options."""
     if not rows:
         raise ValueError(f"{benchmark.title}: the question file holds no items")
     if repeated := [key for key, count in Counter(map(row_key, rows)).items() if count > 1]:
         raise ValueError(f"{benchmark.title}: {len(repeated)} ids occur twice, the first {repeated[0]}")
-    clip_cells = [
-        cell
-        for chunk in clips.data.column("audio").chunks  # not the rows: that would read every clip
-        for cell in zip(chunk.field("bytes").is_valid().to_pylist(), chunk.field("path").to_pylist(), strict=True)
-    ]
-    silent = {
-        i
-        for i, (embedded, path) in enumerate(clip_cells)
-        if check_audio and not embedded and not (path and (root / path).is_file())
-    }
+    defects = check(clips, root)
+    for i in sorted(defects)[:_NAMED]:
+        logger.warning("set aside: %s: %s", row_key(rows[i]), defects[i])
+    silent = set(defects)
     odd = {i for i, row in enumerate(rows) if benchmark.has_gold and row["answer"] not in row["choices"]} - silent
     good = [i for i in range(len(rows)) if i not in silent | odd]
     groups = {name: Value("string") for row in rows[:1] for name in row["groups"]}
@@ -179,6 +185,29 @@ def _sorted_out(
         [rows[i] for i in sorted(silent)],
         [rows[i] for i in sorted(odd)],
     )
+
+
+def _no_clips(clips: Dataset, root: Path) -> dict[int, str]:
+    return {}
+
+
+def _missing_clips(clips: Dataset, root: Path) -> dict[int, str]:
+    """The items whose clips are not there, by index, without opening any."""
+    cells = [
+        cell
+        for chunk in clips.data.column("audio").chunks  # not the rows: that would read every clip
+        for cell in zip(chunk.field("bytes").is_valid().to_pylist(), chunk.field("path").to_pylist(), strict=True)
+    ]
+    return {
+        i: f"{path}: no such audio file"
+        for i, (embedded, path) in enumerate(cells)
+        if not embedded and stored_size({"path": path}, root) is None
+    }
+
+
+def _broken_clips(clips: Dataset, root: Path, max_audio_seconds: float, beside: str | Path | None) -> dict[int, str]:
+    """The items whose clips are not there or broken, by index. Silent ones are named, and asked about like any other."""
+    return check_clips(clips, root, max_audio_seconds, beside).left_out(keep_silent=True)
 
 
 def _row(benchmark: Benchmark, raw: dict[str, Any], where: str) -> tuple[Row, str | None]:

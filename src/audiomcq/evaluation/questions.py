@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from datasets import Dataset
 
+from audiomcq.audio import LONGEST_SECONDS
 from audiomcq.datasets import load_rows, texts_of
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, find_benchmark
 from audiomcq.evaluation.items import BenchmarkRows, load_benchmark
@@ -25,24 +26,49 @@ class QuestionArguments:
     dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
     dataset_split: str = field(default="test", metadata={"help": "Split of the rows; benchmarks know their own."})
     audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
+    max_bad_fraction: float = field(
+        default=0.01,
+        metadata={
+            "help": "Stop when more rows of one's own than this are broken; benchmarks are scored on what there is, and say so."
+        },
+    )
 
 
-def load_questions(args: QuestionArguments, check_audio: bool = True) -> tuple[Dataset, BenchmarkRows | None]:
+def load_questions(
+    args: QuestionArguments, check_audio: bool = True, max_audio_seconds: float = LONGEST_SECONDS
+) -> tuple[Dataset, BenchmarkRows | None]:
     """The questions, and the benchmark they are of, None for rows of one's own.
+
+    Items whose clip is not there or broken cannot be asked; silent clips are counted and named, and asked about.
 
     Args:
         check_audio: False to score where the clips are not at hand.
+        max_audio_seconds: how much of a clip will be heard, and so is checked.
 
     Raises:
         ValueError: nothing is found, or it is not what it is said to be.
     """
     if args.benchmark is None:
         rows = load_rows(
-            args.dataset, args.dataset_split, args.dataset_config, args.audio_root, check_audio=check_audio
+            args.dataset,
+            args.dataset_split,
+            args.dataset_config,
+            args.audio_root,
+            args.max_bad_fraction,
+            check_audio,
+            max_audio_seconds,
+            keep_silent=True,
         )
         return rows, None
     split = args.dataset_split if args.benchmark == AUDIOMCQ_ROWS.name else None
-    loaded = load_benchmark(args.benchmark, args.dataset or None, args.audio_root, split, check_audio)
+    loaded = load_benchmark(
+        args.benchmark,
+        args.dataset or None,
+        args.audio_root,
+        split,
+        check_audio,
+        max_audio_seconds if check_audio else None,
+    )
     return loaded.rows, loaded
 
 

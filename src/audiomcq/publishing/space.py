@@ -35,6 +35,7 @@ class AppArguments:
     silence_seconds: float = field(default=30.0, metadata={"help": "Length of the silence; the paper's by default."})
     max_audio_seconds: float = field(default=30.0, metadata={"help": "Longer clips are cut to this many seconds."})
     max_new_tokens: int = field(default=64, metadata={"help": "Tokens of an answer at most."})
+    max_upload_mb: int = field(default=50, metadata={"help": "Larger clips are refused, in megabytes."})
     port: int | None = field(default=None, metadata={"help": "Port of the page; null: the first free one from 7860."})
 
 
@@ -136,7 +137,7 @@ def write_examples(rows: Dataset, folder: Path) -> list[str]:
     lines, names = [], []
     for index, row in enumerate(rows):
         names.append(f"audio/{index}{Path(describe(row['audio'])).suffix or '.wav'}")
-        load_audio(row["audio"])
+        load_audio(row["audio"], max_seconds=AppArguments.max_audio_seconds)
         (folder / names[-1]).write_bytes(audio_bytes(row["audio"]))
         plain = {key: value for key, value in row.items() if key != "audio"}
         lines.append(json.dumps({**plain, "audio_path": names[-1]}, ensure_ascii=False) + "\n")

@@ -1,0 +1,162 @@
+"""Check clips once before a long run: which cannot be used, which are silent, how long each is.
+
+Every distinct clip is decoded once, as far as it is used, in parallel and in processes of its own (`clip_workers.py`). Where a run
+has several processes the main one checks, and the others wait for what it found. That is remembered beside the clips, and a clip
+that has changed is checked again.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow.compute as pc
+import torch.distributed as dist
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from audiomcq.audio import LONGEST_SECONDS, describe, say
+from audiomcq.clip_memory import ClipMemory, Stamp
+from audiomcq.clip_workers import Found, examine_clip, examine_clips
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+SILENT = "silent: nothing in it is above -60 dBFS, or it is a constant, or its channels cancel; leave the row out"
+_NAMED = 10
+"""Silent clips that are named where they are kept."""
+_SAVE_SECONDS = 60.0
+"""Seconds of checking that a kill may cost."""
+_ROWS_AT_A_TIME = 200
+
+
+@dataclass(frozen=True)
+class CheckedClips:
+    """What is known of the clip of each row.
+
+    Attributes:
+        seconds: length of the whole clip, shape (rows,); NaN where it cannot be used.
+        defects: why it cannot be used, with its name, by index of the row.
+        silent: the name of a silent one, by index of the row.
+    """
+
+    seconds: np.ndarray
+    defects: dict[int, str]
+    silent: dict[int, str]
+
+    def left_out(self, keep_silent: bool = False) -> dict[int, str]:
+        """Why rows are left out for their clips, by index. Silent clips are counted and named; `keep_silent` does no more."""
+        if not keep_silent:
+            return self.defects | {index: f"{name}: {SILENT}" for index, name in self.silent.items()}
+        for name in list(self.silent.values())[:_NAMED]:
+            logger.warning("silent clip, kept: %s", name)
+        if self.silent:
+            logger.warning("%d of %d rows have silent clips; they are kept", len(self.silent), len(self.seconds))
+        return self.defects
+
+
+def check_clips(
+    rows: Dataset,
+    root: str | Path | None = None,
+    max_seconds: float = LONGEST_SECONDS,
+    beside: str | Path | None = None,
+    workers: int | None = None,
+) -> CheckedClips:
+    """Examine the clip of every row, each distinct one once.
+
+    Args:
+        rows: with a column `audio` of undecoded cells.
+        root: folder that relative paths start from.
+        max_seconds: how much of a clip is used, and so decoded; 0 reads headers alone.
+        beside: folder of the clips, where what is found is remembered; where it holds none or cannot be written to, and for
+            anything that is no folder, a folder of the Hugging Face cache stands for it. None: nothing is remembered.
+        workers: processes that decode; by default one per core.
+    """
+    return _on_main_process(lambda: _check(rows, root, max_seconds, beside, workers))
+
+
+def _check(
+    rows: Dataset, root: str | Path | None, max_seconds: float, beside: str | Path | None, workers: int | None
+) -> CheckedClips:
+    memory = ClipMemory(beside, max_seconds)
+    keys: list[str] = []
+    found: dict[str, Found] = {}
+    stamps: dict[str, Stamp] = {}
+    files: dict[str, str] = {}
+
+    def unknown() -> Iterator[tuple[str, dict[str, Any]]]:
+        """The distinct clips that have to be examined."""
+        for cell in tqdm(_cells(rows), "checking clips", len(rows), unit="row", dynamic_ncols=True, delay=1):
+            if cell["bytes"] is None and cell["path"] in files:
+                keys.append(files[cell["path"]])
+                continue
+            key, stamp = memory.identify(cell, root)
+            keys.append(key)
+            if cell["bytes"] is None:
+                files[cell["path"]] = key
+            if key in found or key in stamps:
+                continue
+            known = memory.recall(key, stamp) if stamp else examine_clip(cell, root, 0)
+            if known:
+                found[key] = known
+            else:
+                stamps[key] = stamp
+                yield key, cell
+
+    saved = time.monotonic()
+    try:
+        for key, result in examine_clips(unknown(), root, max_seconds, workers):
+            found[key] = result
+            memory.keep(key, stamps[key], result)
+            for note in result.notes:
+                say(note)
+            if time.monotonic() - saved > _SAVE_SECONDS:
+                memory.save()
+                saved = time.monotonic()
+    finally:
+        memory.save()
+    return _by_row(rows, root, [found[key] for key in keys])
+
+
+def _by_row(rows: Dataset, root: str | Path | None, found: list[Found]) -> CheckedClips:
+    cells = rows.select_columns(["audio"])
+    named = {
+        index: describe(cells[index]["audio"], root)
+        for index, clip in enumerate(found)
+        if clip.defect is not None or clip.silent
+    }
+    defects = {i: f"{name}: {found[i].defect}" for i, name in named.items() if found[i].defect is not None}
+    silent = {i: name for i, name in named.items() if i not in defects}
+    return CheckedClips(np.array([clip.seconds for clip in found]), defects, silent)
+
+
+def _cells(rows: Dataset) -> Iterator[dict[str, Any]]:
+    """The audio cells, read by column."""
+    for table in rows.select_columns(["audio"]).with_format("arrow").iter(_ROWS_AT_A_TIME):
+        column = table.column("audio")
+        paths, contents = pc.struct_field(column, "path").to_pylist(), pc.struct_field(column, "bytes")
+        for path, content in zip(paths, contents, strict=True):
+            yield {"bytes": content.as_py(), "path": path}
+
+
+def _on_main_process(work: Callable[[], T]) -> T:
+    """Do something on the first of a run's processes; all get its result, or its error, however long it takes."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return work()
+    # A group of its own: others time out after minutes, and this may take hours
+    group = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+    outcome: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            outcome[0] = work()
+        except Exception as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, src=0, group=group)
+    dist.destroy_process_group(group)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]

@@ -1,0 +1,154 @@
+"""Examine clips in processes of their own: a decoder that crashes or never ends takes its process along, and nothing else."""
+
+import faulthandler
+import math
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from audiomcq.audio import AudioError, AudioSource, Note, audio_seconds, cut, decode_clip, describe, is_silent
+
+CLIP_TIMEOUT_SECONDS = 120.0
+"""Half a minute of audio decodes in a hundredth of a second to one: what takes longer than this hangs."""
+MAX_WORKERS = 16
+_LOOK_SECONDS = 1.0
+"""How often to look for a clip that hangs, or a parent that is gone."""
+
+
+class Found(NamedTuple):
+    """What there is to know of a clip.
+
+    Attributes:
+        seconds: length of the whole clip, NaN where it cannot be used.
+        silent: whether there is nothing to hear in the part that is used.
+        defect: why it cannot be used, without its name, or None.
+        lasting: whether the same file gives the same again; not so where it could not be read just now.
+        notes: what is unusual about it.
+    """
+
+    seconds: float
+    silent: bool = False
+    defect: str | None = None
+    lasting: bool = True
+    notes: tuple[Note, ...] = ()
+
+
+def examine_clip(source: AudioSource, root: str | Path | None, max_seconds: float) -> Found:
+    """Decode the first `max_seconds` of a clip, none where it is 0: then its header alone is read."""
+    try:
+        if not max_seconds:
+            return Found(audio_seconds(source, root))
+        clip = decode_clip(source, root, max_seconds=max_seconds)
+        return Found(clip.seconds, is_silent(cut(clip.waveform, max_seconds)[0]), notes=tuple(clip.notes))
+    except AudioError as error:
+        defect = str(error).removeprefix(f"{describe(source, root)}: ")
+        return Found(math.nan, defect=defect, lasting=not isinstance(error.__cause__, OSError | MemoryError))
+
+
+def examine_clips(
+    clips: Iterable[tuple[Any, AudioSource]],
+    root: str | Path | None,
+    max_seconds: float,
+    workers: int | None = None,
+    timeout: float = CLIP_TIMEOUT_SECONDS,
+) -> Iterator[tuple[Any, Found]]:
+    """Examine clips in parallel; yields what each was given with, as they are done.
+
+    Args:
+        clips: pairs of anything and a clip; taken one by one, as there is room.
+        workers: processes; by default one per core.
+        timeout: seconds after which a clip is given up.
+    """
+    workers = workers or min(MAX_WORKERS, _cores())
+    waiting, idle, busy = iter(clips), [], []
+    try:
+        while True:
+            while len(busy) < workers and (clip := next(waiting, None)) is not None:
+                worker = idle.pop() if idle else _Worker()
+                worker.give(clip[0], (clip[1], root, max_seconds), timeout)
+                busy.append(worker)
+            if not busy:
+                return
+            wait([worker.pipe for worker in busy], _LOOK_SECONDS)
+            for worker in list(busy):
+                if (found := worker.found()) is not None:
+                    busy.remove(worker)
+                    if worker.process.is_alive():
+                        idle.append(worker)
+                    yield worker.key, found
+    finally:
+        for worker in (*idle, *busy):
+            worker.process.kill()
+            worker.process.join()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Worker:
+    """A process that examines one clip at a time."""
+
+    def __init__(self) -> None:
+        # Forked where that is possible: a script that does not guard its main part would be run again by a spawned one
+        methods = multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("fork" if "fork" in methods else None)
+        self.pipe, its_pipe = context.Pipe()
+        self.process = context.Process(target=_work, args=(its_pipe, os.getpid()), daemon=True)
+        self.process.start()
+        its_pipe.close()
+        self.key: Any = None
+        self.deadline = math.inf
+
+    def give(self, key: Any, task: tuple[AudioSource, str | Path | None, float], timeout: float) -> None:
+        self.key, self.timeout, self.deadline = key, timeout, time.monotonic() + timeout
+        with suppress(OSError):  # it is gone: `found` says so
+            self.pipe.send(task)
+
+    def found(self) -> Found | None:
+        """What it found, or None while it is at work."""
+        try:
+            if self.pipe.poll():
+                return self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join(_LOOK_SECONDS)
+        if self.process.is_alive():
+            if time.monotonic() < self.deadline:
+                return None
+            self.process.kill()
+            self.process.join()
+            return Found(math.nan, defect=f"not decoded after {self.timeout:g} s; re-export the clip", lasting=False)
+        code = self.process.exitcode or 0
+        # Killed from outside, for want of memory perhaps, is not the clip's fault for good
+        lasting = code != -signal.SIGKILL
+        return Found(
+            math.nan, defect=f"its decoder crashes ({_exit_reason(code)}); re-export the clip", lasting=lasting
+        )
+
+
+def _exit_reason(code: int) -> str:
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
+
+
+def _work(pipe: Connection, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    faulthandler.disable()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders in C complain there, without a name
+    while os.getppid() == parent:
+        if pipe.poll(_LOOK_SECONDS):
+            try:
+                task = pipe.recv()
+            except EOFError:
+                return
+            try:
+                found = examine_clip(*task)
+            except Exception as error:
+                found = Found(math.nan, defect=f"{type(error).__name__}: {error}", lasting=False)
+            pipe.send(found)

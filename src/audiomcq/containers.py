@@ -1,0 +1,317 @@
+"""Read what a sound file says of itself: of which kind it is, how much audio it promises, whether the file holds that much.
+
+Decoders do not ask: libsndfile shortens a WAV header to the bytes that are there and takes the last page of an Ogg file for its
+end, so a file that was cut looks like a whole and shorter one. Nothing is decoded here, and nothing but headers is read.
+"""
+
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+ASK_FOR_FILE = "fetch the file again"
+_MAX_CHUNKS = 1_000
+"""Chunks that are looked at: a file of zeros would be taken for one empty chunk per eight bytes."""
+_PLACEHOLDERS = (range(0x7FFF_EF00, 0x8000_0001), range(0xFFFF_FF00, 0x1_0000_0000))
+"""Sizes that programs write into the header of a WAV that goes to a pipe (sox: 2 GiB less a little; ffmpeg: all bits set)."""
+_SKIPPED_ZEROS = 65_536
+"""Bytes of padding between an ID3 tag and the first frame that are looked through."""
+
+
+@dataclass(frozen=True)
+class Container:
+    """What a file says of itself.
+
+    Attributes:
+        kind: wav, rifx, w64, aiff, au, caf, nist, flac, ogg, mp3, mov, matroska or aac; empty where its first bytes are of none.
+        promised_bytes: bytes of audio that its header promises, None where the kind does not count bytes.
+        held_bytes: how many of these the file holds.
+        says_length: whether the length of its audio stands in it: not in what was written to a pipe, nor in an mp3 without a count
+            of its frames.
+        problem: why it cannot be used whatever decodes it, or None.
+    """
+
+    kind: str = ""
+    promised_bytes: int | None = None
+    held_bytes: int | None = None
+    says_length: bool = True
+    problem: str | None = None
+
+    @property
+    def share(self) -> float:
+        """How much of what is promised is there, 1 where that is not said."""
+        return (self.held_bytes or 0) / self.promised_bytes if self.promised_bytes else 1.0
+
+
+def read_container(stream: BinaryIO) -> Container:
+    """Read the headers of a file, of any size, and leave the stream at its start."""
+    size = stream.seek(0, os.SEEK_END)
+    start = _after_tags(stream, size)
+    head = _read(stream, start, 64)
+    container = _recognize(stream, head, start, size)
+    stream.seek(0)
+    return container
+
+
+def _recognize(stream: BinaryIO, head: bytes, start: int, size: int) -> Container:
+    if problem := _no_audio(head):
+        return Container(problem=problem)
+    if head[:4] in (b"RIFF", b"RF64", b"BW64", b"RIFX") and head[8:12] == b"WAVE":
+        return _wav(stream, head, start, size)
+    if head[:4] == b"riff" and head[24:28] == b"wave":
+        return _w64(stream, start, size)
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return _aiff(stream, start, size)
+    if head[:4] in (b".snd", b"dns."):
+        return _au(head, size)
+    if head[:4] == b"caff":
+        return _caf(stream, start, size)
+    if head[:7] == b"NIST_1A":
+        return _nist(stream, start, size)
+    if head[:4] == b"fLaC":
+        samples = int.from_bytes(head[21:26], "big") & 0xF_FFFF_FFFF
+        return Container("flac", says_length=samples > 0)
+    if head[:4] == b"OggS":
+        return _ogg(stream, start, size)
+    if head[4:8] == b"ftyp":
+        return _mov(stream, start, size)
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return _matroska(stream, start, size)
+    if head[:2] in (b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9"):
+        return Container("aac", says_length=False)
+    if _is_frame(head):
+        return _mp3(stream, start, size)
+    return Container()
+
+
+def _no_audio(head: bytes) -> str | None:
+    """Name what often lies under the name of a clip without being one."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the clip itself; run `git lfs pull` where it came from"
+    if text.startswith((b"/annex/", b"../.git/annex/", b".git/annex/")):
+        return "a git-annex pointer, not the clip itself; run `git annex get` where it came from"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return f"a web page, not a clip (an error page of a download?); {ASK_FOR_FILE}"
+    return None
+
+
+def _after_tags(stream: BinaryIO, size: int) -> int:
+    """Where the audio starts: behind ID3v2 tags and the zeros that some taggers leave."""
+    start = 0
+    for _ in range(8):
+        head = _read(stream, start, 10)
+        if len(head) < 10 or head[:3] != b"ID3" or max(head[6:10]) > 127:
+            break
+        length = 0
+        for byte in head[6:10]:
+            length = length << 7 | byte
+        start += 10 + length + (10 if head[5] & 0x10 else 0)
+    if start and start < size:
+        padding = _read(stream, start, _SKIPPED_ZEROS)
+        start += len(padding) - len(padding.lstrip(b"\0"))
+    return start
+
+
+def _read(stream: BinaryIO, position: int, count: int) -> bytes:
+    stream.seek(position)
+    return stream.read(count)
+
+
+def _chunks(
+    stream: BinaryIO, start: int, size: int, header: str, align: int = 1, inclusive: bool = False
+) -> Iterator[tuple[bytes, int, int]]:
+    """Yield identifier, first byte and length of each chunk.
+
+    Args:
+        header: how identifier and length stand in the file, as for `struct`.
+        inclusive: whether the length counts the header.
+    """
+    length = struct.calcsize(header)
+    for _ in range(_MAX_CHUNKS):
+        head = _read(stream, start, length)
+        if len(head) < length:
+            return
+        name, count = struct.unpack(header, head)
+        count -= length if inclusive else 0
+        yield name, start + length, count
+        start += length + max(count, 0)
+        start += -start % align
+        if start >= size:
+            return
+
+
+def _of_bytes(kind: str, promised: int | None, start: int, size: int) -> Container:
+    """A container whose audio is a run of bytes from `start` on; `promised` None where its length was not known when written."""
+    held = max(0, size - start)
+    if promised and not held:
+        return Container(kind, problem=f"breaks off behind its header; {ASK_FOR_FILE}")
+    return Container(kind, promised, held if promised is None else min(promised, held), promised is not None)
+
+
+def _wav(stream: BinaryIO, head: bytes, start: int, size: int) -> Container:
+    big = head[:4] == b"RIFX"
+    kind, header = ("rifx", ">4sI") if big else ("wav", "<4sI")
+    long_size = None
+    for name, first, count in _chunks(stream, start + 12, size, header, align=2):
+        if name == b"ds64":
+            (long_size,) = struct.unpack("<8xQ", _read(stream, first, 16).ljust(16, b"\0"))
+        if name == b"data":
+            if count == 0xFFFF_FFFF and long_size:
+                return _of_bytes(kind, long_size, first, size)
+            if not count and _is_followed_by_chunks(stream, first, size, header):
+                return _of_bytes(kind, 0, first, size)
+            unknown = not count or any(count in sizes for sizes in _PLACEHOLDERS)
+            return _of_bytes(kind, None if unknown else count, first, size)
+    return Container(kind)
+
+
+def _is_followed_by_chunks(stream: BinaryIO, start: int, size: int, header: str) -> bool:
+    """Whether chunks fill the rest of the file, or nothing does: a data chunk of size 0 before them is empty indeed."""
+    end = start
+    for name, first, count in _chunks(stream, start, size, header, align=2):
+        if not re.fullmatch(rb"[\w ]{4}", name):
+            return False
+        end = first + count
+    return size <= end <= size + 1 if end > start else size == start
+
+
+def _w64(stream: BinaryIO, start: int, size: int) -> Container:
+    for name, first, count in _chunks(stream, start + 40, size, "<16sq", align=8, inclusive=True):
+        if name[:4] == b"data":
+            return _of_bytes("w64", count if count > 0 else None, first, size)
+    return Container("w64")
+
+
+def _aiff(stream: BinaryIO, start: int, size: int) -> Container:
+    for name, first, count in _chunks(stream, start + 12, size, ">4sI", align=2):
+        if name == b"SSND":
+            return _of_bytes("aiff", count - 8 if count > 8 else None, first + 8, size)
+    return Container("aiff")
+
+
+def _au(head: bytes, size: int) -> Container:
+    first, count = struct.unpack(">II" if head[:4] == b".snd" else "<II", head[4:12].ljust(8, b"\0"))
+    return _of_bytes("au", None if count in (0, 0xFFFF_FFFF) else count, first, size)
+
+
+def _caf(stream: BinaryIO, start: int, size: int) -> Container:
+    for name, first, count in _chunks(stream, start + 8, size, ">4sq"):
+        if name == b"data":  # four bytes of it count edits
+            return _of_bytes("caf", count - 4 if count >= 4 else None, first + 4, size)
+    return Container("caf")
+
+
+def _nist(stream: BinaryIO, start: int, size: int) -> Container:
+    header = _read(stream, start, 1024)
+    counts = [
+        re.search(rb"%s -i (\d{1,15})" % name, header)
+        for name in (b"sample_count", b"channel_count", b"sample_n_bytes")
+    ]
+    length = re.match(rb"NIST_1A\s+(\d{1,9})", header)
+    if None in counts or not length:
+        return Container("nist")
+    samples, channels, width = (int(found[1]) for found in counts)
+    return _of_bytes("nist", samples * channels * width, start + int(length[1]), size)
+
+
+def _ogg(stream: BinaryIO, start: int, size: int) -> Container:
+    """Walk the pages: each stream must end with a page that says so, and no page may be longer than the file (RFC 3533)."""
+    ended: dict[bytes, bool] = {}
+    chained = in_data = False
+    while start < size:
+        head = _read(stream, start, 27)
+        if head[:4] != b"OggS"[: len(head)]:
+            if ended and all(ended.values()):
+                break
+            start = _next_page(stream, start, size)
+            continue
+        table = stream.read(head[26]) if len(head) == 27 else b""
+        end = start + 27 + len(table) + sum(table)
+        if len(head) < 27 or len(table) < head[26] or end > size:
+            return Container("ogg", problem=f"breaks off in the middle of a page; {ASK_FOR_FILE}")
+        flags, serial = head[5], head[14:18]
+        chained |= bool(flags & 2) and in_data
+        in_data |= not flags & 2
+        ended[serial] = bool(flags & 4)
+        start = end
+    if not all(ended.values()):
+        return Container(
+            "ogg",
+            problem=f"breaks off: its last page does not end the stream; {ASK_FOR_FILE}, or if it was recorded so, `ffmpeg -i IN -c copy OUT.ogg`",
+        )
+    return Container("ogg", says_length=not chained)
+
+
+def _next_page(stream: BinaryIO, start: int, size: int) -> int:
+    while start < size:
+        block = _read(stream, start, 65_536)
+        if (found := block.find(b"OggS", 1)) >= 0:
+            return start + found
+        if len(block) < 65_536:
+            break
+        start += len(block) - 4
+    return size
+
+
+def _mov(stream: BinaryIO, start: int, size: int) -> Container:
+    for _ in range(_MAX_CHUNKS):
+        head = _read(stream, start, 16)
+        if len(head) < 8:
+            break
+        count, _, long_count = struct.unpack(">I4sQ", head.ljust(16, b"\0"))
+        count = long_count if count == 1 else count
+        if start + count > size:
+            return Container("mov", problem=f"breaks off in the middle of a box; {ASK_FOR_FILE}")
+        if count < 8:  # 0: the rest of the file
+            break
+        start += count
+    return Container("mov")
+
+
+def _matroska(stream: BinaryIO, start: int, size: int) -> Container:
+    """Compare the length of the segment, where one is said, with the file's: recorders that cannot seek leave it out."""
+    for name in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
+        head = _read(stream, start, 12)
+        if head[:4] != name or len(head) < 12 or not head[4]:
+            break
+        width = 9 - head[4].bit_length()
+        count = int.from_bytes(head[4 : 4 + width], "big") & (1 << 7 * width) - 1
+        if count == (1 << 7 * width) - 1:
+            break
+        if start + 4 + width + count > size:
+            return Container("matroska", problem=f"breaks off before the end of its segment; {ASK_FOR_FILE}")
+        start += 4 + width + count * (name[0] == 0x1A)
+    return Container("matroska")
+
+
+def _is_frame(head: bytes) -> bool:
+    """Whether these bytes are the header of an MPEG audio frame."""
+    return (
+        len(head) >= 4
+        and head[0] == 0xFF
+        and head[1] & 0xE0 == 0xE0
+        and head[1] & 0x18 != 0x08
+        and head[1] & 0x06 != 0
+        and head[2] & 0xF0 != 0xF0
+        and head[2] & 0x0C != 0x0C
+    )
+
+
+def _mp3(stream: BinaryIO, start: int, size: int) -> Container:
+    """Look for the count of frames in the first one (Xing, LAME). Where more frames follow than it counts, it is none."""
+    frame = _read(stream, start, 64)
+    at = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if at < 0:
+        return Container("mp3", says_length=False)
+    flags, _, count = struct.unpack(">III", frame[at + 4 : at + 16].ljust(12, b"\0"))
+    if not flags & 1:
+        return Container("mp3", says_length=False)
+    if not flags & 2 or not count:
+        return Container("mp3")
+    behind = _read(stream, start + count, 4)
+    if behind[:3] == b"ID3" or _is_frame(behind):
+        return Container("mp3", says_length=False)
+    return Container("mp3", count, min(count, size - start))

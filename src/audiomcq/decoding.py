@@ -1,0 +1,207 @@
+"""Decode sound files block by block, as they are, by path and by bytes alike; `audio.py` makes waveforms of the blocks.
+
+soundfile (libsndfile) is the main decoder. PyAV, a wheel with ffmpeg inside, reads what soundfile does not know (m4a, mp4, webm,
+aac) and what it cannot be trusted with: files that do not say how long they are, GSM, Ogg files of several streams. The kind of a
+file is told by `containers.py` and handed to PyAV, which so never guesses: playlists and scripts, which open other files, stay
+unread.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+import soundfile
+
+from audiomcq.containers import ASK_FOR_FILE, Container, read_container
+
+DECODERS = f"libsndfile {soundfile.__libsndfile_version__}, PyAV {av.__version__}"
+MAX_LOST_SECONDS = 0.1
+"""A clip may be this much shorter than its container says: encoders pad, and headers round."""
+_BLOCK_SAMPLES = 1 << 18
+"""Samples, of all channels, that are decoded at a time: 1 MiB."""
+_UNKNOWN_FRAMES = 1 << 48
+"""libsndfile gives the largest integer for a length that it does not know."""
+_AV_KINDS = ("wav", "au", "caf", "flac", "ogg", "mp3", "mov", "matroska", "aac")
+"""What PyAV may read; these are also the names of ffmpeg's demuxers. Not RIFX, whose samples it takes for little-endian ones."""
+_AV_ALONE = ("mov", "matroska", "aac")
+_AV_CODECS = ("GSM610",)
+"""What soundfile pads to whole blocks."""
+
+
+class DecodingError(ValueError):
+    """What is wrong with a file, in words, without its name."""
+
+
+class _Stream:
+    """A file as decoders want it: a jump to before its start or beyond its end is one to there, on disk as in memory."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+
+    def read(self, count: int = -1) -> bytes:
+        return self.stream.read(count)
+
+    def readinto(self, buffer: Any) -> int:
+        return self.stream.readinto(buffer)
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.stream.tell(), os.SEEK_END: self.size}[whence]
+        return self.stream.seek(min(max(0, start + offset), self.size))
+
+
+@dataclass(frozen=True)
+class OpenClip:
+    """A sound file that is being decoded.
+
+    Attributes:
+        rate: Hz.
+        seconds: how long its container says it is, None where it does not say.
+        blocks: its samples, float32 of shape (frames, channels), full scale 1. They end with a `DecodingError` where they are
+            fewer than the container says.
+        check_end: raises `DecodingError` where the end of the file cannot be reached, without decoding what lies before it.
+    """
+
+    rate: int
+    seconds: float | None
+    blocks: Iterator[np.ndarray]
+    check_end: Callable[[], None]
+
+
+@contextmanager
+def open_clip(stream: BinaryIO) -> Iterator[OpenClip]:
+    """Open a sound file with the decoder that it needs.
+
+    Raises:
+        DecodingError: it is none, or holds less audio than its header says. While they decode, decoders may raise anything.
+    """
+    container = read_container(stream)
+    if container.problem:
+        raise DecodingError(container.problem)
+    av_reads = container.kind in _AV_KINDS
+    if container.kind in _AV_ALONE or (av_reads and not container.says_length):
+        with _opened_by_av(stream, container) as clip:
+            yield clip
+        return
+    try:
+        handle = soundfile.SoundFile(_Stream(stream))
+    except Exception as error:
+        if not av_reads:
+            raise DecodingError(_not_decodable(error)) from error
+        with _opened_by_av(stream, container) as clip:
+            yield clip
+        return
+    with handle:
+        if not (av_reads and (handle.subtype in _AV_CODECS or handle.frames > _UNKNOWN_FRAMES)):
+            yield _opened_by_soundfile(handle, container)
+            return
+    with _opened_by_av(stream, container) as clip:
+        yield clip
+
+
+def _opened_by_soundfile(handle: soundfile.SoundFile, container: Container) -> OpenClip:
+    rate, count = handle.samplerate, max(1, _BLOCK_SAMPLES // handle.channels)
+    seconds = handle.frames / rate
+    if (
+        container.kind == "mp3"
+    ):  # of frames it takes the header's word, else it counts those of the bytes that are there
+        held, promised = seconds * container.share, seconds
+    else:
+        held, promised = seconds, seconds / container.share
+    _compare(held, promised)
+
+    def blocks() -> Iterator[np.ndarray]:
+        read = 0
+        while len(block := handle.read(count, dtype="float32", always_2d=True)):
+            read += len(block)
+            yield block
+        _compare(read / rate, promised)
+
+    def check_end() -> None:
+        # The headers of the other kinds have told already
+        if container.kind == "flac":
+            start, left = max(0, handle.frames - rate), min(rate, handle.frames)
+            try:
+                handle.seek(start)
+                while left > 0 and (read := len(handle.read(min(count, left)))):
+                    left -= read
+            except soundfile.LibsndfileError as error:
+                raise DecodingError(_breaks_off("somewhere", promised)) from error
+            _compare(promised - left / rate, promised)
+
+    return OpenClip(rate, promised if container.says_length else None, blocks(), check_end)
+
+
+@contextmanager
+def _opened_by_av(stream: BinaryIO, container: Container) -> Iterator[OpenClip]:
+    try:
+        opened = av.open(_Stream(stream), format=container.kind, metadata_errors="replace")
+    except Exception as error:
+        raise DecodingError(_not_decodable(error)) from error
+    with opened:
+        if not opened.streams.audio:
+            raise DecodingError("holds no audio; leave the row out")
+        track = opened.streams.audio[0]
+        track.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
+        rate = track.codec_context.sample_rate
+        if not rate:
+            raise DecodingError("says no sampling rate; re-export the clip")
+        promised = _promised_by_av(opened, track, container)
+        if container.share < 1 and track.duration is not None:
+            seconds = float(track.duration * track.time_base)
+            _compare(seconds * container.share, seconds)
+
+        def blocks() -> Iterator[np.ndarray]:
+            resampler = av.AudioResampler(format="fltp")  # the samples as floats; rate and channels stay
+            read = 0
+            for packet in opened.demux(track):
+                # Of kinds that count bytes, the last packet is one whenever it is shorter than the others
+                if packet.is_corrupt and container.held_bytes is None:
+                    raise DecodingError(f"breaks off in the middle of a packet; {ASK_FOR_FILE}")
+                for frame in packet.decode():
+                    for floats in resampler.resample(frame):
+                        read += floats.samples
+                        yield floats.to_ndarray().T
+            _compare(read / rate, read / rate / container.share if promised is None else promised)
+
+        yield OpenClip(rate, promised, blocks(), lambda: None)
+
+
+def _promised_by_av(opened: av.container.InputContainer, track: av.AudioStream, container: Container) -> float | None:
+    """Seconds, where the container says them and ffmpeg does not estimate them."""
+    if not container.says_length or container.held_bytes is not None:
+        return None
+    if track.duration is not None and track.time_base is not None:
+        return float(track.duration * track.time_base)
+    if len(opened.streams) == 1 and opened.duration is not None:  # else that of the picture may be longer
+        return opened.duration / av.time_base
+    return None
+
+
+def _compare(seconds: float, promised: float) -> None:
+    if seconds < promised - MAX_LOST_SECONDS:
+        raise DecodingError(_breaks_off(f"after {seconds:.2f} s", promised))
+
+
+def _breaks_off(where: str, promised: float) -> str:
+    return f"breaks off {where}, its header says {promised:.2f} s; {ASK_FOR_FILE}"
+
+
+def explain(error: Exception) -> str:
+    """What a decoder says, without what it calls the file."""
+    if isinstance(error, av.FFmpegError):
+        return error.strerror
+    return re.sub(r"^Error opening .*?: (?=[A-Z])", "", str(error)).rstrip(".") or type(error).__name__
+
+
+def _not_decodable(error: Exception) -> str:
+    return f"not decodable as wav, flac, ogg, mp3, m4a, mp4 or webm ({explain(error)}); convert it, e.g. ffmpeg -i IN OUT.flac"
