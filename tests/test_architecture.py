@@ -7,9 +7,21 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "audiomcq"
 FLOORS = {
-    1: ("prompts", "answers", "audio"),
-    2: ("examples", "datasets", "models", "collation"),
-    3: ("packing", "shared_attention", "shared_prefix", "likelihood", "generation", "endpoints", "configs", "run"),
+    1: ("prompts", "answers", "audio", "errors", "storage"),
+    2: ("examples", "datasets", "decoding", "models", "collation"),
+    3: (
+        "packing",
+        "shared_attention",
+        "shared_prefix",
+        "likelihood",
+        "generation",
+        "endpoints",
+        "configs",
+        "options",
+        "run_record",
+        "safe_trainer",
+        "run",
+    ),
     4: ("sft", "grpo", "rewards", "contribution", "evaluation", "construction"),
     5: ("tiny", "publishing"),
 }

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from audiomcq.errors import exit_on_user_error
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_parity
 from audiomcq.evaluation.questions import load_questions, unheard
-from audiomcq.run import clear_errors, parse, set_up_logging
+from audiomcq.options import parse
+from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
-    (args,) = parse((AnswerArguments,), Path(__file__).parent / "tiny" / "answer.yaml")
-    set_up_logging()
-    with clear_errors():
+    with exit_on_user_error():
+        (args,) = parse((AnswerArguments,), Path(__file__).parent / "tiny" / "answer.yaml")
+        set_up_logging()
         rows, benchmark = load_questions(args)
         if args.check_parity:
             Console().print(str(check_parity(args, rows)), markup=False, soft_wrap=True)

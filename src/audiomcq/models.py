@@ -28,9 +28,11 @@ from transformers import (
     Qwen3OmniMoeProcessor,
 )
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.utils import cached_file
+from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 from transformers.utils.hub import extract_commit_hash
 from transformers.utils.peft_utils import find_adapter_config_file
+
+from audiomcq.decoding import NeutralGeneration
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,8 @@ class Family:
         trims_mel: whether the audio tower takes mel of any length (else the extractor's fixed length must stay).
         mask_name: what processor and model call the mask over mel frames.
         processor: class to load the processor with, where `AutoProcessor` would import torchvision.
+        lora_targets: modules that LoRA adapts unless told otherwise: the projections of the LLM. Plain names would also hit those
+            of the audio tower.
     """
 
     architecture: str
@@ -97,6 +101,7 @@ class Family:
     audio_tower: str = r"(^|\.)audio_tower\."
     aligner: str = r"(^|\.)(audio_tower\.proj|multi_modal_projector)\."
     unused: str = r"(^|\.)(visual\.|audio_tower\.audio_bos_eos_token)"
+    lora_targets: str = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
 _OMNI = Family("Qwen2_5OmniThinkerForConditionalGeneration", trims_mel=True, processor=AudioOnlyOmniProcessor)
@@ -201,6 +206,10 @@ def load_lalm(
     if getattr(model.config.get_text_config(), "output_router_logits", False):
         # Saved so by TRL's SFTTrainer, which sets it again; set, transformers 5.23 fails as soon as it generates
         model.config.get_text_config().output_router_logits = False
+    settings = cached_file(
+        source, GENERATION_CONFIG_NAME, revision=revision, _raise_exceptions_for_missing_entries=False
+    )
+    model.generation_config = NeutralGeneration(model.generation_config, Path(settings) if settings else None)
     # Kept, the full checkpoint's renaming rules would be undone twice by a ZeRO-3 save, which then reloads as noise.
     model._weight_conversions = None
     if device is not None:

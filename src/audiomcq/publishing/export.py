@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from audiomcq.models import load_lalm
 from audiomcq.publishing.hub import CARD_FILE
-from audiomcq.run import ROWS_FILE, RUN_FILE
+from audiomcq.run_record import ROWS_FILE, RUN_FILE
 
 INDEX = "model.safetensors.index.json"
 THINKER = "thinker."

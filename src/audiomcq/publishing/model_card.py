@@ -19,7 +19,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from audiomcq.models import FAMILIES
 from audiomcq.prompts import ANSWER_CLOSE, ANSWER_OPEN, PROMPT_VERSION, QUESTION_TEMPLATE, SYSTEM_PROMPT
 from audiomcq.publishing.hub import CARD_FILE
-from audiomcq.run import RUN_FILE
+from audiomcq.run_record import RUN_FILE
 
 TEMPLATE = Path(__file__).parents[3] / "model_cards" / "model_card.md"
 EVAL_FILE = ".eval_results/audiomcq.yaml"
