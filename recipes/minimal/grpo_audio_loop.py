@@ -175,9 +175,7 @@ def summary(records: Sequence[dict], part: str) -> str:
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = OneLineParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = OneLineParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--model", default="outputs/demo/w2s_sft", help="folder or Hub id of a LALM")
     parser.add_argument("--rows", default="outputs/demo/labelled", help="anything that load_rows takes")
     parser.add_argument("--split", default="train")
@@ -188,7 +186,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-new-tokens", type=int, default=12)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--log", type=Path, default="outputs/minimal/grpo.jsonl", help="a new file, one JSON line per step")
+    parser.add_argument(
+        "--log", type=Path, default="outputs/minimal/grpo.jsonl", help="a new file, one JSON line per step"
+    )
     return parser.parse_args(argv)
 
 

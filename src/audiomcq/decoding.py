@@ -2,9 +2,12 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig, PreTrainedModel
+
+if TYPE_CHECKING:
+    from audiomcq.models import LALM
 
 _FROM_CHECKPOINT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 _NOT_RECORDED = ("transformers_version", "_from_model_config")
@@ -37,6 +40,20 @@ class NeutralGeneration(GenerationConfig):
         target.parent.mkdir(parents=True, exist_ok=True)
         if self._file.resolve() != target.resolve():
             shutil.copyfile(self._file, target)
+
+
+def greedy_options(lalm: "LALM", max_new_tokens: int) -> dict[str, Any]:
+    """What answers to questions are generated with: greedily, up to the end tokens of the tokenizer or of the checkpoint (Qwen2-Audio
+    names two), and never a placeholder of audio."""
+    own = lalm.model.generation_config.eos_token_id
+    own = own if isinstance(own, list) else [own]
+    return {
+        "do_sample": False,
+        "max_new_tokens": max_new_tokens,
+        "eos_token_id": sorted({token for token in (lalm.tokenizer.eos_token_id, *own) if token is not None}),
+        "pad_token_id": lalm.tokenizer.pad_token_id,
+        "suppress_tokens": lalm.placeholder_ids,
+    }
 
 
 def generation_settings(

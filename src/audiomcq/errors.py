@@ -111,7 +111,7 @@ def explain_os_error(error: OSError, place: object = None) -> str:
     """
     where = place or error.filename or "a file"
     if error.errno in _FULL:
-        return f"{where}: {error.strerror}; make room and start again: what was written before is kept"
+        return f"{where}: {error.strerror}; what was written before is kept: make room, then start again"
     if error.errno in _FORBIDDEN:
         return f"{where}: {error.strerror}; change its rights, or name another place"
     if error.errno == errno.ENOENT:

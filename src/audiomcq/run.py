@@ -62,7 +62,8 @@ def train_stage(
     with exit_on_user_error():
         set_up_logging(logging.INFO if args.log_level == "passive" else args.get_process_log_level())
         main = PartialState().is_main_process
-        with hold(output / LOCK_FILE, f"output folder {output}") if main else nullcontext():
+        busy = f"output folder {output}: another run is at work there"
+        with hold(output / LOCK_FILE, busy) if main else nullcontext():
             settings = resolved_settings(stage, data, args, model)
             start = check_output(output, settings, args.resume_from_checkpoint, PartialState().num_processes)
             PartialState().wait_for_everyone()

@@ -59,7 +59,7 @@ def writing(place: str | Path) -> Iterator[None]:
         if type(error).__name__ != "SafetensorError" and "PytorchStreamWriter" not in str(error):
             raise
         raise ValueError(
-            f"cannot write to {place}: {str(error).splitlines()[0]}; make room and start again: what was written before is kept"
+            f"cannot write to {place}: {str(error).splitlines()[0]}; what was written before is kept: make room, then start again"
         ) from error
 
 
@@ -141,22 +141,22 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 @contextmanager
-def hold(path: str | Path, what: str, patience: float = _PATIENCE_SECONDS) -> Iterator[None]:
+def hold(path: str | Path, busy: str, patience: float = _PATIENCE_SECONDS) -> Iterator[None]:
     """Hold a lock while the block lasts. It is the kernel's, so that no kill leaves it locked; its file goes with it.
 
     A folder that is made for the lock goes too, when nothing else came to lie in it.
 
     Args:
         path: of the lock's file.
-        what: is locked, for people.
-        patience: seconds to wait for another process; -1 for as long as it takes.
+        busy: what to say when another process holds it, naming the place.
+        patience: seconds to wait for that process; -1 for as long as it takes.
 
     Raises:
         ValueError: another process holds it, or nobody may write there.
     """
     path = Path(path)
     made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    lock = _acquire(path, what, patience)
+    lock = _acquire(path, busy, patience)
     try:
         yield
     finally:
@@ -168,7 +168,7 @@ def hold(path: str | Path, what: str, patience: float = _PATIENCE_SECONDS) -> It
                 folder.rmdir()
 
 
-def _acquire(path: Path, what: str, patience: float) -> FileLock:
+def _acquire(path: Path, busy: str, patience: float) -> FileLock:
     lock, end = FileLock(path), time.monotonic() + patience
     with writing(path.parent):
         while True:
@@ -177,10 +177,7 @@ def _acquire(path: Path, what: str, patience: float) -> FileLock:
                 lock.acquire(timeout=patience if patience < 0 else max(0.0, end - time.monotonic()))
             except Timeout:
                 holder = path.read_text(errors="replace") if path.is_file() else ""
-                raise ValueError(
-                    f"{what}: another run is still at work there ({holder or 'its process is not known'}); wait for it or end "
-                    "it, or choose another place"
-                ) from None
+                raise ValueError(f"{busy} ({holder or 'its process is not known'}); wait for it, or end it") from None
             except FileNotFoundError:
                 # Its folder was made for the lock of another run, which has just ended before it began
                 continue
@@ -322,7 +319,7 @@ def replaced_folder(folder: str | Path) -> Iterator[Path]:
         ValueError: something else lies there (it is named, and nothing is touched), another run is at it, or the disk is full.
     """
     folder = Path(folder)
-    with hold(folder / LOCK_FILE, f"output folder {folder}"):
+    with hold(folder / LOCK_FILE, f"output folder {folder}: another process is writing it"):
         _own_files(folder)
         staged = folder / f".partial-{uuid4().hex[:8]}"
         try:
