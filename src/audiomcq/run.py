@@ -14,6 +14,7 @@ import torch
 import transformers
 from accelerate import PartialState
 from datasets import Dataset
+from huggingface_hub import HfApi
 from transformers import Trainer
 from trl import ModelConfig, get_peft_config
 
@@ -178,24 +179,48 @@ def fit_lora(config: Any, lalm: LALM) -> Any:
     return config
 
 
-def check_push(args: AudioSFTConfig | AudioGRPOConfig, model: ModelConfig) -> None:
-    """Refuse now, and not after training, to push an adapter whose base nobody else can load.
+def check_login(repo_id: str) -> None:
+    """Find out who is logged in to the Hub, before work is done that would then not be published.
 
     Raises:
-        ValueError: a LoRA run with `push_to_hub` starts from a local folder, such as that of an earlier stage, or from an adapter.
+        ValueError: nobody is, the Hub does not know the token or cannot be reached, or the owner is somebody else.
     """
-    if not (args.push_to_hub and model.use_peft):
+    try:
+        user = HfApi().whoami()
+    except Exception as error:  # what the Hub, its client or the network have against it
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{repo_id}: the Hub does not say who you are ({reason}); log in with `hf auth login`, or set HF_TOKEN to a token that "
+            "may write"
+        ) from error
+    owner, known = repo_id.partition("/")[0], [user.get("name"), *(each.get("name") for each in user.get("orgs", []))]
+    if owner not in known:
+        raise ValueError(
+            f"{repo_id}: you are logged in as {known[0]}, who is no member of {owner}; name another repository"
+        )
+
+
+def check_push(args: AudioSFTConfig | AudioGRPOConfig, model: ModelConfig) -> None:
+    """Refuse now, and not after training, to push what cannot be pushed.
+
+    Raises:
+        ValueError: nobody is logged in to the Hub, or a LoRA run with `push_to_hub` starts from a local folder, such as that of an
+            earlier stage, or from an adapter: nobody else could load its base.
+    """
+    if not args.push_to_hub:
         return
     base = model.model_name_or_path or ""
     wrong = (
         "a folder" if Path(base).is_dir() else "an adapter itself" if is_adapter(base, model.model_revision) else ""
     )
-    if wrong:
+    if model.use_peft and wrong:
         raise ValueError(
             f"push_to_hub: a LoRA adapter needs a base model on the Hub, {base} is {wrong}; leave push_to_hub out and, when the run "
             f"has finished, merge it with `python recipes/publish/export.py --folder {args.output_dir} --output_dir NEW_FOLDER` and "
             "publish it with `python recipes/publish/model.py --folder NEW_FOLDER --repo_id OWNER/NAME`"
         )
+    if PartialState().is_main_process:
+        check_login(args.hub_model_id)
 
 
 def hub_commit(rows: Dataset) -> str | None:

@@ -310,46 +310,61 @@ def move_files(staged: Path, target: Path) -> dict[str, int]:
 
 
 @contextmanager
-def replaced_folder(folder: str | Path) -> Iterator[Path]:
-    """Write a folder anew: inside the block into an empty one, whose content takes the old one's place when the block ends well.
-
-    Only what an earlier block wrote there, and nobody has changed since, is ever replaced.
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Write a folder that is there whole or not at all: inside the block into an empty one, whose files appear when it ends well.
 
     Raises:
-        ValueError: something else lies there (it is named, and nothing is touched), another run is at it, or the disk is full.
+        ValueError: something lies there already, another process is at it, or the disk is full.
     """
     folder = Path(folder)
+    with _staged(folder) as staged:
+        if any(path not in (staged, folder / LOCK_FILE) for path in folder.iterdir()):
+            raise ValueError(f"output folder {folder} is not empty; choose another --output_dir")
+        yield staged
+        move_files(staged, folder)
+
+
+@contextmanager
+def replaced_folder(folder: str | Path) -> Iterator[Path]:
+    """Write a folder anew, as `new_folder`. What an earlier block wrote there, and nobody has changed since, is replaced.
+
+    Raises:
+        ValueError: something else lies there (it is named, and nothing is touched), another process is at it, or the disk is full.
+    """
+    folder = Path(folder)
+    with _staged(folder) as staged:
+        _own_files(folder, staged.name)
+        yield staged
+        digests = {path.relative_to(staged).as_posix(): _digest(path) for path in files_below(staged)}
+        for name in _own_files(folder, staged.name):
+            (folder / name).unlink()
+        _remove_empty_folders(folder, staged)
+        write_json(folder / OWN_FILE, digests)
+        move_files(staged, folder)
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A folder to write to inside another one, which is this process's alone meanwhile; gone when the block ends."""
+    staged = folder / f".partial-{uuid4().hex[:8]}"
     with hold(folder / LOCK_FILE, f"output folder {folder}: another process is writing it"):
-        _own_files(folder)
-        staged = folder / f".partial-{uuid4().hex[:8]}"
         try:
             with writing(folder):
                 staged.mkdir()
                 yield staged
-                digests = {path.relative_to(staged).as_posix(): _digest(path) for path in files_below(staged)}
-                for name in _own_files(folder, staged.name):
-                    (folder / name).unlink()
-                _remove_empty_folders(folder, staged)
-                write_json(folder / OWN_FILE, digests)
-                move_files(staged, folder)
         finally:
-            # Of this very block
             shutil.rmtree(staged, ignore_errors=True)
 
 
-def _own_files(folder: Path, ours: str = "") -> list[str]:
-    """Names of the files in a folder, all of them written by an earlier `replaced_folder` and as it left them.
-
-    Args:
-        ours: a folder in it that does not count.
-    """
+def _own_files(folder: Path, staged: str) -> list[str]:
+    """Names of the files in a folder but for what is staged, all written by an earlier `replaced_folder` and as it left them."""
     said: dict[str, Any] = {}
     if (folder / OWN_FILE).is_file():
         said = read_json(folder / OWN_FILE, f"move {folder} away, or choose another --output_dir")
     names = []
     for path in files_below(folder):
         name = path.relative_to(folder).as_posix()
-        if name in (OWN_FILE, LOCK_FILE) or path.relative_to(folder).parts[0] == ours:
+        if name in (OWN_FILE, LOCK_FILE) or path.relative_to(folder).parts[0] == staged:
             continue
         if name not in said:
             raise ValueError(
