@@ -110,6 +110,8 @@ def explain_os_error(error: OSError, place: object = None) -> str:
         place: what was written or read, for errors that do not say it.
     """
     where = place or error.filename or "a file"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        where = error.filename or where  # the file on the way, not what was to lie behind it
     if error.errno in _FULL:
         return f"{where}: {error.strerror}; what was written before is kept: make room, then start again"
     if error.errno in _FORBIDDEN:

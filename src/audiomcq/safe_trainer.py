@@ -125,21 +125,31 @@ class SafeTrainer(Trainer):
         """
         self.require_finite()
         output = Path(self.args.output_dir)
-        staged = output / STAGING / "final"
         sizes: dict[str, int] = {}
-        with writing(output):
-            if self.args.should_save:
-                clear_staging(output)
-                staged.mkdir(parents=True)
-            self.accelerator.wait_for_everyone()
-            self.save_model(str(staged), _internal_call=True)
+        with self._staging_in(output, output) as staging:
+            self.save_model(str(staging), _internal_call=True)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
-                sizes = move_files(staged, output)
-                clear_staging(output)
+                self.state.save_to_json(str(staging / TRAINER_STATE_NAME))
+                sizes = move_files(staging, output)
         self.accelerator.wait_for_everyone()
         return sizes
+
+    @contextmanager
+    def _staging_in(self, output: Path, target: Path) -> Iterator[Path]:
+        """A folder for all processes to write to, before its content appears as `target`. It is gone at the end, however that comes."""
+        staging = output / STAGING
+        with writing(target):
+            try:
+                if self.args.should_save:
+                    clear_staging(output)
+                    staging.mkdir(parents=True)
+                self.accelerator.wait_for_everyone()
+                yield staging
+            finally:
+                self._staging = None
+                if self.args.should_save:
+                    clear_staging(output)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: TRL's has no licence and a text-only usage. `publishing.model` writes the card, from what the run recorded."""
@@ -150,25 +160,12 @@ class SafeTrainer(Trainer):
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging or super()._get_output_dir(trial))
 
-    @contextmanager
-    def _writing_to(self, staging: Path) -> Iterator[None]:
-        self._staging = staging
-        try:
-            yield
-        finally:
-            self._staging = None
-
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.require_finite()
         output, name = Path(self._get_output_dir(trial)), f"checkpoint-{self.state.global_step}"
-        staging = output / STAGING
-        with writing(output / name):
-            if self.args.should_save:
-                clear_staging(output)
-                staging.mkdir(parents=True)
-            self.accelerator.wait_for_everyone()
-            with self._writing_to(staging):
-                super()._save_checkpoint(model, trial)
+        with self._staging_in(output, output / name) as staging:
+            self._staging = staging
+            super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             best = output / f"checkpoint-{self.state.best_global_step}"
             if best.is_dir() or best.name == name:
@@ -177,7 +174,6 @@ class SafeTrainer(Trainer):
                 self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))
                 publish_checkpoint(staging / name, output / name, self.run_id)
                 rotate_checkpoints(output, self.run_id, self._checkpoints_kept, self.state.best_model_checkpoint)
-                clear_staging(output)
             self.accelerator.wait_for_everyone()
             if self.args.local_process_index == 0 and (staging / name).is_dir():
                 # Another machine with a disk of its own: its processes' part of the checkpoint stays there

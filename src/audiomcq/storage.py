@@ -55,11 +55,12 @@ def writing(place: str | Path) -> Iterator[None]:
             raise
         raise ValueError(f"cannot write to {explain_os_error(error, place)}") from error
     except Exception as error:
-        # safetensors (0.6) and torch (2.13) raise errors of their own: SafetensorError, and a RuntimeError of their zip writer
-        if type(error).__name__ != "SafetensorError" and "PytorchStreamWriter" not in str(error):
+        # safetensors (0.8) and torch (2.13) raise errors of their own: SafetensorError, and a RuntimeError of their zip writer
+        if type(error).__name__ != "SafetensorError" and "inline_container" not in str(error):
             raise
         raise ValueError(
-            f"cannot write to {place}: {str(error).splitlines()[0]}; what was written before is kept: make room, then start again"
+            f"cannot write to {place}: the disk is full, or cannot be written to ({str(error).splitlines()[0]}); what was written "
+            "before is kept: make room, then start again"
         ) from error
 
 
