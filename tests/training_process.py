@@ -1,9 +1,10 @@
-"""Real processes that train. They are forked from a server that has imported torch and TRL, so that one starts in an instant."""
+"""Real processes that run recipes, training above all. They are forked from a server that has imported torch and TRL, so that one starts in an instant."""
 
 import importlib
 import multiprocessing
 import os
 import resource
+import runpy
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,20 @@ def _run(stage: str, argv: Sequence[str], log: Path, die: tuple[str, int] | None
             main(RECIPES / "unused.yaml", list(argv))
         finally:
             sys.stderr.flush()
+
+
+def _run_script(script: Path, argv: Sequence[str], log: Path) -> None:
+    sys.argv = [str(script), *argv]
+    sys.path[0] = str(script.parent)
+    with log.open("w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
+        runpy.run_path(str(script), run_name="__main__")
+
+
+def run_script(script: Path, log: Path, *argv: object) -> tuple[int | None, str]:
+    """Exit code of any script as it is started from a shell, and what it said."""
+    process = SERVER.Process(target=_run_script, args=(script, [str(word) for word in argv], log), daemon=True)
+    process.start()
+    return end(process), log.read_text(errors="replace")
 
 
 def start(

@@ -79,11 +79,8 @@ def exit_on_user_error() -> Iterator[None]:
             raise
         logger.debug("traceback", exc_info=True)
         line = "error: " + re.sub(r"\s*\n\s*", " ", without_secrets(message)).strip()
-    else:
-        return
-    # Outside the handler: the exit carries no chain of errors, and with it nothing that they hold
-    _say(line)
-    raise UserErrorExit(line)
+        _say(line)
+        raise UserErrorExit(line) from None
 
 
 def explain(error: BaseException) -> str | None:

@@ -36,6 +36,7 @@ from audiomcq.decoding import NeutralGeneration
 
 logger = logging.getLogger(__name__)
 
+_DTYPES = ("float32", "bfloat16", "float16", "auto")
 _ENDS = 1 << 20
 """Bytes at both ends of a weight file that tell one checkpoint from another."""
 
@@ -196,9 +197,12 @@ def load_lalm(
     if config.model_type not in FAMILIES:
         raise ValueError(f"{source}: model type {config.model_type!r} is unknown; known: {', '.join(FAMILIES)}")
     family = FAMILIES[config.model_type]
-    model, info = getattr(transformers, family.architecture).from_pretrained(
-        source, revision=revision, dtype=dtype, attn_implementation=attn_implementation, output_loading_info=True
-    )
+    if isinstance(dtype, str) and dtype not in _DTYPES:
+        raise ValueError(f"dtype {dtype!r}: known are {', '.join(_DTYPES)}")
+    with _naming(source):
+        model, info = getattr(transformers, family.architecture).from_pretrained(
+            source, revision=revision, dtype=dtype, attn_implementation=attn_implementation, output_loading_info=True
+        )
     if info["missing_keys"]:
         raise ValueError(
             f"{source}: {len(info['missing_keys'])} tensors are missing, e.g. {min(info['missing_keys'])}"
@@ -218,6 +222,19 @@ def load_lalm(
     processor = load_processor(source, revision)
     commit = _commit(source, cached_file(source, "config.json", revision=revision))
     return LALM(model, processor, family, source, placeholder_ids(model.config), plain, commit)
+
+
+@contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Name the checkpoint whose files cannot be read: safetensors and json say neither which file nor where."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError" and not isinstance(error, json.JSONDecodeError):
+            raise
+        raise ValueError(
+            f"{source}: its files are damaged or cut short ({error}); copy it again, or train it again"
+        ) from error
 
 
 def is_adapter(source: str | Path, revision: str | None = None) -> bool:
@@ -250,7 +267,8 @@ def _merge_adapter(lalm: LALM, source: str, revision: str | None, commit: str | 
     """The base model with a LoRA adapter merged in, so that a next stage or an evaluation sees plain weights."""
     from peft import PeftModel
 
-    lalm.model = PeftModel.from_pretrained(lalm.model, source, revision=revision or "main").merge_and_unload()
+    with _naming(source):
+        lalm.model = PeftModel.from_pretrained(lalm.model, source, revision=revision or "main").merge_and_unload()
     # The name that an adapter trained on top of this one keeps as that of its base.
     lalm.model.name_or_path = lalm.model.config._name_or_path = source
     lalm.source, lalm.plain, lalm.commit = source, False, commit

@@ -59,17 +59,16 @@ def parse(
     file, words = _config_of(list(sys.argv[1:] if argv is None else argv))
     file = file or default_config
     parser = _Parser(kinds, allow_abbrev=False)
+    if file is not None:
+        parser.set_defaults_with_config(**_values(Path(file), kinds))
     try:
-        if file is not None:
-            parser.set_defaults_with_config(**_values(Path(file), kinds))
         *options, unknown = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
         )
-    except ValueError:
-        raise
     except Exception as error:
-        # Types are checked, so what is left is a value that one of the libraries' own checks stumbles over
-        raise ValueError(f"the options do not fit ({type(error).__name__}: {error})") from error
+        # Types are checked, so what is left is a value that an option's own checks refuse, or those of the libraries stumble over
+        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(what if file is None else f"{what} (options of {file} and the command line)") from error
     if unknown:
         raise ValueError(_unknown(unknown[0].partition("=")[0].lstrip("-"), _hints(kinds), "on the command line"))
     return tuple(options)
