@@ -7,9 +7,28 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "audiomcq"
 FLOORS = {
-    1: ("prompts", "answers", "audio", "decoding", "containers", "clip_workers", "clip_memory"),
-    2: ("examples", "clip_check", "datasets", "models", "collation"),
-    3: ("packing", "shared_attention", "shared_prefix", "likelihood", "generation", "endpoints", "configs", "run"),
+    1: ("prompts", "answers", "audio", "decoding", "containers", "clip_workers", "clip_memory", "errors", "storage"),
+    2: ("examples", "clip_check", "datasets", "generation_options", "models", "collation"),
+    3: (
+        "packing",
+        "shared_attention",
+        "sampling",
+        "decode_plain",
+        "decode_kernels",
+        "decode_layer",
+        "rollout_engine",
+        "shared_prefix",
+        "training_kernels",
+        "phases",
+        "likelihood",
+        "generation",
+        "endpoints",
+        "configs",
+        "options",
+        "run_record",
+        "safe_trainer",
+        "run",
+    ),
     4: ("sft", "grpo", "rewards", "contribution", "evaluation", "construction"),
     5: ("tiny", "publishing"),
 }

@@ -21,7 +21,8 @@ from audiomcq import grpo, sft
 from audiomcq.audio import SAMPLE_RATE
 from audiomcq.examples import row_key
 from audiomcq.models import load_lalm
-from audiomcq.run import RUN_FILE, FollowEpoch, SafeTrainer, check_output, check_unseen
+from audiomcq.run_record import RUN_FILE, check_output, check_unseen, row_digests
+from audiomcq.safe_trainer import FollowEpoch, SafeTrainer
 from audiomcq.sft import AudioSFTTrainer
 from small_runs import changed, sft_config, weights
 
@@ -220,7 +221,10 @@ def test_an_output_folder_that_holds_a_run_is_neither_overwritten_nor_resumed_wi
     saved = {**MIXED, "save_strategy": "steps", "save_steps": 1}
     for options, says in (
         (saved, "already holds another run; choose another --output_dir, or continue that run with"),
-        ({**saved, "resume_from_checkpoint": "true", "learning_rate": "1e-4"}, "other settings (learning_rate)"),
+        (
+            {**saved, "resume_from_checkpoint": "true", "learning_rate": "1e-4"},
+            "other settings: learning_rate is 0.001 and 0.0001",
+        ),
     ):
         with pytest.raises(SystemExit) as end:
             train("sft", rows_folder, model_folder, trained, **options)
@@ -229,15 +233,12 @@ def test_an_output_folder_that_holds_a_run_is_neither_overwritten_nor_resumed_wi
     assert files_of(trained) == before
 
 
-def test_a_finished_run_that_is_resumed_with_its_own_settings_ends_the_same(
+def test_a_run_whose_weights_are_lost_and_that_was_moved_ends_the_same_when_it_is_resumed(
     trained: Path, rows_folder: Path, model_folder: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(trained, tmp_path / "copy")
     shutil.rmtree(copy / "checkpoint-2")
     (copy / "model.safetensors").unlink()
-    record = json.loads((copy / RUN_FILE).read_text())
-    record["settings"]["output_dir"] = str(copy)
-    (copy / RUN_FILE).write_text(json.dumps(record))
     options = {**MIXED, "save_strategy": "steps", "save_steps": 1, "resume_from_checkpoint": "true"}
     train("sft", rows_folder, model_folder, copy, **options)
     assert not changed(weights(load_lalm(trained).model), weights(load_lalm(copy).model))
@@ -246,10 +247,7 @@ def test_a_finished_run_that_is_resumed_with_its_own_settings_ends_the_same(
 def test_a_run_without_a_checkpoint_cannot_be_resumed(
     trained: Path, rows_folder: Path, model_folder: Path, tmp_path: Path
 ) -> None:
-    copy = shutil.copytree(trained, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoint-*"))
-    record = json.loads((copy / RUN_FILE).read_text())
-    record["settings"]["output_dir"] = str(copy)
-    (copy / RUN_FILE).write_text(json.dumps(record))
+    copy = shutil.copytree(trained, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoint-*", "*.safetensors"))
     options = {**MIXED, "save_strategy": "steps", "save_steps": 1, "resume_from_checkpoint": "true"}
     with pytest.raises(SystemExit, match="has saved no checkpoint yet; delete that folder and start again"):
         train("sft", rows_folder, model_folder, copy, **options)
@@ -269,10 +267,10 @@ def test_rows_of_earlier_stages_are_handed_on_and_overlap_is_refused(
     seen = json.loads((trained / "trained_rows.json").read_text())
     assert len(seen) == 8
     unseen = rows.filter(lambda row: row_key(row) not in seen)
-    assert check_unseen(unseen, trained) == seen
-    assert check_unseen(rows, tmp_path) == []
+    assert check_unseen(row_digests(unseen), trained) == seen
+    assert check_unseen(row_digests(rows), tmp_path) == {}
     with pytest.raises(ValueError, match=f"8 of 16 rows were already trained on by .*, e.g. {min(seen)}"):
-        check_unseen(rows, trained)
+        check_unseen(row_digests(rows), trained)
 
 
 LOAD_ELSEWHERE = """
@@ -360,7 +358,7 @@ def test_a_diverged_run_is_a_process_that_fails_with_one_line_and_keeps_its_earl
     }  # fmt: skip
     command = [sys.executable, RECIPE / "sft.py", "--config", RECIPE / "tiny" / "sft.yaml", *words(options)]
     done = processes.run(command)
-    assert done.returncode == 1
+    assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert "the loss is nan at step" in lines[0]
@@ -379,7 +377,7 @@ def test_a_wrong_model_path_is_a_process_that_fails_with_one_line(rows_folder: P
     }  # fmt: skip
     command = [sys.executable, RECIPE / "grpo.py", "--config", RECIPE / "tiny" / "grpo.yaml", *words(options)]
     done = processes.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: model path ./nothing: no such folder; train or download")
     assert "Traceback" not in done.stderr
 

@@ -10,13 +10,15 @@ from accelerate import PartialState
 from audiomcq.contribution.controls import clips_needed
 from audiomcq.contribution.probe import ProbeArguments, run_probe
 from audiomcq.datasets import load_rows
-from audiomcq.run import clear_errors, parse, set_up_logging
+from audiomcq.errors import exit_on_user_error
+from audiomcq.options import parse
+from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
-    (args,) = parse((ProbeArguments,), Path(__file__).parent / "paper" / "probe.yaml")
-    set_up_logging()
-    state = PartialState()
-    with clear_errors():
+    with exit_on_user_error():
+        (args,) = parse((ProbeArguments,), Path(__file__).parent / "paper" / "probe.yaml")
+        set_up_logging()
+        state = PartialState()
         check_audio = clips_needed(args.controls, args.silence_seconds)
         rows = load_rows(
             args.dataset,

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from audiomcq.contribution.split import Rule, SplitArguments, load_votes, save_split
 from audiomcq.datasets import load_rows
-from audiomcq.run import clear_errors, parse, set_up_logging
+from audiomcq.errors import exit_on_user_error
+from audiomcq.options import parse
+from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
-    args, rule = parse((SplitArguments, Rule), Path(__file__).parent / "paper" / "split.yaml")
-    set_up_logging()
-    with clear_errors():
+    with exit_on_user_error():
+        args, rule = parse((SplitArguments, Rule), Path(__file__).parent / "paper" / "split.yaml")
+        set_up_logging()
         # Labels depend on votes alone, so no clip is opened. Training checks the clips that it will hear.
         splits = {
             split: load_rows(args.dataset, split, args.dataset_config, args.audio_root, args.max_bad_fraction, False)

@@ -20,7 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from audiomcq.construction.sources import build as build_from_recordings
 from audiomcq.datasets import load_rows
-from audiomcq.run import clear_errors, parse, set_up_logging
+from audiomcq.errors import exit_on_user_error
+from audiomcq.options import parse
+from audiomcq.run import set_up_logging
 from audiomcq.tiny.data import build as build_tiny
 from audiomcq.tiny.model import make_tiny_lalm
 from audiomcq.tiny.report import write_report
@@ -76,7 +78,7 @@ class Step:
         """Run to the end.
 
         Raises:
-            ValueError: the recipe failed; the end of its log is in the message.
+            ValueError: the recipe failed; with what it said last, and its log.
         """
         words = [str(word) for key, value in self.options.items() for word in (f"--{key}", *_words(value))]
         log = logs / f"{self.name}.log"
@@ -89,9 +91,8 @@ class Step:
                 check=False,
             )
         if done.returncode:
-            raise ValueError(
-                f"{self.script} failed; the end of {log}:\n" + "\n".join(log.read_text().splitlines()[-12:])
-            )
+            said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] or ["nothing"]
+            raise ValueError(f"{self.script} ended with exit code {done.returncode}: {said[-1]} (its log: {log})")
 
 
 def pretrain(model: TinyModel, folder: Path) -> Step:
@@ -221,8 +222,8 @@ def _words(value: object) -> list[object]:
 
 
 if __name__ == "__main__":
-    (arguments,) = parse((DemoArguments,))
-    set_up_logging()
-    default = "outputs/demo_recordings" if arguments.recordings else "outputs/demo"
-    with clear_errors():
+    with exit_on_user_error():
+        (arguments,) = parse((DemoArguments,))
+        set_up_logging()
+        default = "outputs/demo_recordings" if arguments.recordings else "outputs/demo"
         demo(Path(arguments.output_dir or default), arguments.recordings)

@@ -5,11 +5,13 @@ python recipes/evaluate/forgetting.py --config recipes/evaluate/tiny/forgetting.
 
 from pathlib import Path
 
+from audiomcq.errors import exit_on_user_error
 from audiomcq.evaluation.forgetting import ForgettingArguments, check_forgetting, save_forgetting
-from audiomcq.run import clear_errors, parse, set_up_logging
+from audiomcq.options import parse
+from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
-    (args,) = parse((ForgettingArguments,), Path(__file__).parent / "tiny" / "forgetting.yaml")
-    set_up_logging()
-    with clear_errors():
+    with exit_on_user_error():
+        (args,) = parse((ForgettingArguments,), Path(__file__).parent / "tiny" / "forgetting.yaml")
+        set_up_logging()
         save_forgetting(args, check_forgetting(args))

@@ -7,15 +7,17 @@ from pathlib import Path
 
 from rich.console import Console
 
+from audiomcq.errors import exit_on_user_error
 from audiomcq.evaluation.report import console_table
 from audiomcq.evaluation.results import ScoreArguments, export_folder, score_folder
 from audiomcq.evaluation.tables import caveats, legend
-from audiomcq.run import clear_errors, parse, set_up_logging
+from audiomcq.options import parse
+from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
-    (args,) = parse((ScoreArguments,), Path(__file__).parent / "tiny" / "score.yaml")
-    set_up_logging()
-    with clear_errors():
+    with exit_on_user_error():
+        (args,) = parse((ScoreArguments,), Path(__file__).parent / "tiny" / "score.yaml")
+        set_up_logging()
         if args.export:
             for file in export_folder(args):
                 Console().print(str(file))

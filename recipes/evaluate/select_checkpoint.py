@@ -8,14 +8,16 @@ from pathlib import Path
 from accelerate import PartialState
 from rich.console import Console
 
+from audiomcq.errors import exit_on_user_error
 from audiomcq.evaluation.questions import load_questions
 from audiomcq.evaluation.selection import SelectArguments, save_selection, select_checkpoint, selection_table
-from audiomcq.run import clear_errors, parse, set_up_logging
+from audiomcq.options import parse
+from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
-    (args,) = parse((SelectArguments,), Path(__file__).parent / "tiny" / "select_checkpoint.yaml")
-    set_up_logging()
-    with clear_errors():
+    with exit_on_user_error():
+        (args,) = parse((SelectArguments,), Path(__file__).parent / "tiny" / "select_checkpoint.yaml")
+        set_up_logging()
         state = PartialState()  # one of the processes checks the clips for all
         rows, _ = load_questions(args, max_audio_seconds=args.max_audio_seconds)
         candidates = select_checkpoint(args, rows)

@@ -54,6 +54,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from audiomcq.answers import has_answer_format, is_correct, parse_answer
 from audiomcq.collation import EncodedPrompt, PromptEncoder, prompt_batch
 from audiomcq.datasets import PARADIGMS, load_rows, shuffle_choices, stage_rows
+from audiomcq.errors import OneLineParser, exit_on_user_error
 from audiomcq.examples import Row
 from audiomcq.models import LALM, load_lalm, set_trainable
 
@@ -174,9 +175,7 @@ def summary(records: Sequence[dict], part: str) -> str:
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = OneLineParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--model", default="outputs/demo/w2s_sft", help="folder or Hub id of a LALM")
     parser.add_argument("--rows", default="outputs/demo/labelled", help="anything that load_rows takes")
     parser.add_argument("--split", default="train")
@@ -187,7 +186,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-new-tokens", type=int, default=12)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--log", type=Path, default="outputs/minimal/grpo.jsonl", help="one JSON line per step")
+    parser.add_argument(
+        "--log", type=Path, default="outputs/minimal/grpo.jsonl", help="a new file, one JSON line per step"
+    )
     return parser.parse_args(argv)
 
 
@@ -197,7 +198,7 @@ def main() -> None:
     rows = stage_rows(load_rows(args.rows, args.split), args.paradigm, "grpo", args.seed)
     records = []
     args.log.parent.mkdir(parents=True, exist_ok=True)
-    with args.log.open("w", buffering=1) as log, logging_redirect_tqdm():
+    with args.log.open("x", buffering=1) as log, logging_redirect_tqdm():
         for record in train(load_lalm(args.model), rows, args):
             records.append(record)
             log.write(json.dumps(record) + "\n")
@@ -207,4 +208,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main()

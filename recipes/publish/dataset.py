@@ -5,14 +5,16 @@ python recipes/publish/dataset.py --config recipes/publish/tiny/dataset.yaml
 
 from audiomcq.contribution.split import load_votes, saved_rule, saved_votes
 from audiomcq.datasets import load_rows
+from audiomcq.errors import exit_on_user_error
+from audiomcq.options import parse
 from audiomcq.publishing.dataset import PublishArguments, publish_dataset
-from audiomcq.run import clear_errors, parse, set_up_logging
+from audiomcq.run import set_up_logging
 
 
 def main(argv: list[str] | None = None) -> None:
-    (args,) = parse((PublishArguments,), argv=argv)
-    set_up_logging()
-    with clear_errors():
+    with exit_on_user_error():
+        (args,) = parse((PublishArguments,), argv=argv)
+        set_up_logging()
         splits = {
             split: load_rows(args.dataset, split, args.dataset_config, args.audio_root, keep_silent=True)
             for split in args.dataset_split.split("+")

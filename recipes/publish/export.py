@@ -5,13 +5,15 @@ python recipes/publish/export.py --config recipes/publish/tiny/export.yaml
 
 from pathlib import Path
 
+from audiomcq.errors import exit_on_user_error
+from audiomcq.options import parse
 from audiomcq.publishing.export import ExportArguments, export_full, merge_adapter
-from audiomcq.run import clear_errors, parse, set_up_logging
+from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
-    (args,) = parse((ExportArguments,))
-    set_up_logging()
-    with clear_errors():
+    with exit_on_user_error():
+        (args,) = parse((ExportArguments,))
+        set_up_logging()
         if args.base:
             export_full(Path(args.folder), args.base, Path(args.output_dir), args.base_revision)
         else:

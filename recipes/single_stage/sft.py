@@ -6,8 +6,10 @@ accelerate launch recipes/single_stage/sft.py --config recipes/single_stage/tiny
 
 from pathlib import Path
 
+from audiomcq.errors import exit_on_user_error
 from audiomcq.publishing.model import push_run
 from audiomcq.sft import main
 
 if __name__ == "__main__":
-    push_run(main(Path(__file__).parent / "qwen2_5_omni_7b" / "sft.yaml"))
+    with exit_on_user_error():
+        push_run(main(Path(__file__).parent / "qwen2_5_omni_7b" / "sft.yaml"))

@@ -260,7 +260,7 @@ class ShuffleByEpoch:
     """A `datasets` transform that puts the options of each row in a new order in each epoch, the same for the same seed.
 
     Attributes:
-        epoch: current epoch; `audiomcq.run.FollowEpoch` moves it on.
+        epoch: current epoch; `audiomcq.safe_trainer.FollowEpoch` moves it on.
     """
 
     def __init__(self, seed: int) -> None:

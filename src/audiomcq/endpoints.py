@@ -4,20 +4,28 @@ For models that `audiomcq.models` does not load or that are too large for the ma
 (`pip install audiomcq[endpoint]`): back-off with jitter, Retry-After, time-outs and typed errors are its own, and
 `transformers serve` needs it anyway. Servers give texts, not the log-probabilities of texts that they are handed, so there
 is no likelihood mode here: whoever takes a mode refuses it for a voter that `parse_voter` reads as an endpoint.
+
+A voter's name goes into tables, records, logs and messages, so no key may be part of it: the key is read from the environment
+variable `AUDIOMCQ_API_KEY` when a question is asked, and leaves this process in the Authorization header alone. Where the server
+says that the questions should go elsewhere, they do not.
 """
 
 import base64
 import logging
 import os
+import re
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from audiomcq.audio import cut, wav_bytes
 from audiomcq.datasets import option_order, row_orders
+from audiomcq.errors import without_secrets
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer, Asked, Control, to_answer
 from audiomcq.prompts import conversation
@@ -31,7 +39,12 @@ logger = logging.getLogger(__name__)
 API_KEY_VARIABLE = "AUDIOMCQ_API_KEY"
 """Environment variable with the key of a server that wants one. Not OPENAI_API_KEY: that one belongs to another company's
 server and must not travel to whatever URL a YAML names."""
+_KEY_REMEDY = (
+    f"a key belongs in the environment variable {API_KEY_VARIABLE}, since voters' names are written to tables and logs"
+)
 _MESSAGE_CHARACTERS = 300
+_TELLING = 8
+"""Characters from which on a key is blacked out in answers too: a shorter one ("EMPTY") may be a word of them."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,7 @@ class Endpoint:
             0.5, 1, 2, 4, then 8 s each, less up to a quarter, or as long as Retry-After says (120 s at most).
 
     Raises:
-        ValueError: the URL is none, or carries a password.
+        ValueError: the URL is none, or carries a password or a query. It is not repeated, since it may hold a key.
     """
 
     url: str
@@ -57,14 +70,33 @@ class Endpoint:
     retries: int = 5
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.username or parts.password:
-            raise ValueError(
-                f"endpoint at {parts.hostname}: take the key out of the URL and put it into the environment variable "
-                f"{API_KEY_VARIABLE}, since voters' names are written to vote tables"
-            )
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"endpoint {self.url!r}: not a URL such as http://127.0.0.1:8000/v1")
+        object.__setattr__(self, "url", _plain_url(self.url))
+        if re.search(r"[?&=\s]", self.model):
+            raise ValueError(f"endpoint {self.url}: what stands after its '#' is no name of a model; {_KEY_REMEDY}")
+
+
+def _plain_url(url: str) -> str:
+    """A base URL in the one spelling that it has here.
+
+    Raises:
+        ValueError: see `Endpoint`.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        # Not its own words: they repeat what it could not read
+        host, port, parts = None, None, urlsplit("")
+    scheme = parts.scheme.lower()
+    if scheme not in ("http", "https") or not host:
+        raise ValueError(
+            f"endpoint: not a URL such as http://127.0.0.1:8000/v1 (it is not repeated here); {_KEY_REMEDY}"
+        )
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(f"endpoint at {host}: its URL carries a password or a query; {_KEY_REMEDY}")
+    usual = {"http": 80, "https": 443}[scheme]
+    place = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{place}{'' if port in (None, usual) else f':{port}'}{parts.path.rstrip('/')}"
 
 
 def parse_voter(text: str, concurrency: int = 16, timeout_seconds: float = 120.0) -> Endpoint | None:
@@ -72,15 +104,42 @@ def parse_voter(text: str, concurrency: int = 16, timeout_seconds: float = 120.0
     None for every other text, which is a local path or a Hub id.
 
     Raises:
-        ValueError: a URL without a model's name, or with a password in it.
+        ValueError: a URL without a model's name, or with a password or a query in it.
     """
-    if not text.startswith(("http://", "https://")):
+    if "://" not in text:
         return None
     url, _, model = text.partition("#")
-    endpoint = Endpoint(url.rstrip("/"), model, concurrency, timeout_seconds)
-    if not model:
-        raise ValueError(f"voter {text}: say which model after a '#', e.g. {text}#Qwen/Qwen2-Audio-7B-Instruct")
+    endpoint = Endpoint(url, model.strip(), concurrency, timeout_seconds)
+    if not endpoint.model:
+        raise ValueError(
+            f"voter {endpoint.url}: say which model after a '#', e.g. {endpoint.url}#Qwen/Qwen2-Audio-7B-Instruct"
+        )
     return endpoint
+
+
+def voter_name(text: str) -> str:
+    """The one name of a model that votes, however it is spelled: a folder, a Hub id with or without a revision, or `URL#model`.
+
+    Raises:
+        ValueError: it is none of these; it is not repeated, since it may hold a key.
+    """
+    text = text.strip()
+    if endpoint := parse_voter(text):
+        return f"{endpoint.url}#{endpoint.model}"
+    if Path(text).exists():
+        folder = Path(os.path.abspath(text))  # noqa: PTH100 - a link keeps its name
+        return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+    if re.search(r"[#?&=:\s]", text):
+        raise ValueError(
+            f"a voter is neither a folder nor a Hub id nor a URL such as http://127.0.0.1:8000/v1#model (not repeated here); {_KEY_REMEDY}"
+        )
+    return text.removesuffix("@main")
+
+
+def server_options(max_new_tokens: int) -> dict[str, Any]:
+    """What a server is told about generation. What it does beside is its own: start vLLM with `--generation-config vllm`, or the
+    checkpoint's penalties reach the answers."""
+    return {"temperature": 0, "max_tokens": max_new_tokens}
 
 
 def endpoint_batches(
@@ -206,13 +265,25 @@ def _client(endpoint: Endpoint) -> "openai.OpenAI":
         import openai
     except ImportError as error:
         raise ValueError(f"endpoint {endpoint.url}: run `pip install audiomcq[endpoint]` to ask a server") from error
-    return openai.OpenAI(
-        base_url=endpoint.url,
-        api_key=os.environ.get(API_KEY_VARIABLE) or "none",
-        timeout=endpoint.timeout_seconds,
-        max_retries=endpoint.retries,
-        http_client=openai.DefaultHttpxClient(event_hooks={"response": [_require_whole_answer]}),
-    )
+    http = openai.DefaultHttpxClient(follow_redirects=False, event_hooks={"response": [_require_whole_answer]})
+    with _without_openai_variables():
+        return openai.OpenAI(
+            base_url=endpoint.url,
+            api_key=os.environ.get(API_KEY_VARIABLE) or "none",
+            timeout=endpoint.timeout_seconds,
+            max_retries=endpoint.retries,
+            http_client=http,
+        )
+
+
+@contextmanager
+def _without_openai_variables() -> Iterator[None]:
+    """OPENAI_ORG_ID, OPENAI_CUSTOM_HEADERS and the like are for another company's server; the client would send them to any."""
+    held = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OPENAI_")}
+    try:
+        yield
+    finally:
+        os.environ.update(held)
 
 
 def _require_whole_answer(response: "httpx2.Response") -> None:
@@ -233,13 +304,19 @@ def _complete(
     """The greedy completion of one conversation; an empty answer is an empty text."""
     import openai
 
+    failure = None
     try:
         completion = client.chat.completions.create(
-            model=endpoint.model, messages=messages, temperature=0, max_tokens=max_new_tokens
+            model=endpoint.model, messages=messages, **server_options(max_new_tokens)
         )
     except openai.APIError as error:
-        raise ValueError(_explain(error, endpoint, question)) from error
-    return completion.choices[0].message.content or ""
+        failure = _explain(error, endpoint, question)
+    if failure is not None:
+        # Outside the handler: the client's error holds the request with its key, and would travel along as the cause
+        raise ValueError(without_secrets(failure))
+    text = completion.choices[0].message.content or ""
+    key = os.environ.get(API_KEY_VARIABLE) or ""
+    return text.replace(key, "***") if len(key) >= _TELLING else text
 
 
 def _explain(error: "openai.APIError", endpoint: Endpoint, question: str) -> str:
@@ -255,6 +332,10 @@ def _explain(error: "openai.APIError", endpoint: Endpoint, question: str) -> str
     if not isinstance(error, openai.APIStatusError):
         return f"{server}: no answer in {attempts} ({error.__cause__ or error}); is the server up and the URL right?"
     status = error.status_code
+    if 300 <= status < 400:
+        target = urlsplit(error.response.headers.get("Location", ""))
+        place = f"{target.scheme}://{target.hostname}" if target.hostname else "another path"
+        return f"{server}: redirects to {place} ({status}), which is not followed; give the URL that answers by itself"
     said = f"{status}: {error.response.text[:_MESSAGE_CHARACTERS]}"
     if status in (401, 403):
         # Without the server's own words: some repeat the key

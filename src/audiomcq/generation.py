@@ -16,6 +16,7 @@ from audiomcq.audio import audio_seconds, load_audio
 from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, prompt_batch, to_model
 from audiomcq.datasets import option_order, row_orders
 from audiomcq.examples import Row, row_key, samples_key
+from audiomcq.generation_options import greedy_options
 from audiomcq.likelihood import likeliest, option_logps
 from audiomcq.models import LALM
 from audiomcq.prompts import answer_target
@@ -271,24 +272,11 @@ def answer_questions(
     return [answers[question] for question in asked]
 
 
-def _ends(lalm: LALM) -> list[int]:
-    """What ends an answer: the tokenizer's end, and what the checkpoint itself stops at (Qwen2-Audio names two)."""
-    own = lalm.model.generation_config.eos_token_id
-    own = own if isinstance(own, list) else [own]
-    return sorted({token for token in (lalm.tokenizer.eos_token_id, *own) if token is not None})
-
-
 def _complete(
     lalm: LALM, prompts: Sequence[EncodedPrompt], max_new_tokens: int, continuation: Continuation | None
 ) -> list[str]:
     """Greedy completions of one batch."""
-    options = {
-        "do_sample": False,
-        "max_new_tokens": max_new_tokens,
-        "eos_token_id": _ends(lalm),
-        "pad_token_id": lalm.tokenizer.pad_token_id,
-        "suppress_tokens": lalm.placeholder_ids,
-    }
+    options = greedy_options(lalm, max_new_tokens)
     if continuation is not None:
         tokens = continued_generation(lalm.model, continuation, **options)
     else:

@@ -26,13 +26,16 @@ from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, to_mod
 from audiomcq.configs import AudioGRPOConfig, DataArguments
 from audiomcq.construction.decontamination import audit_training
 from audiomcq.datasets import ShuffleByEpoch, clip_seconds
+from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import Row, row_key
 from audiomcq.models import LALM, loadable_by_name, set_trainable
+from audiomcq.options import parse
 from audiomcq.packing import group_rows, pack
 from audiomcq.phases import PhaseClock
 from audiomcq.prompts import conversation
 from audiomcq.rewards import REWARDS
-from audiomcq.run import FollowEpoch, SafeTrainer, parse, train_stage
+from audiomcq.run import train_stage
+from audiomcq.safe_trainer import FollowEpoch, SafeTrainer
 from audiomcq.shared_prefix import shared_generation, shared_logps, sharing_obstacle
 from audiomcq.training_kernels import fuse_training
 
@@ -304,6 +307,7 @@ def _image_token(config: Any) -> Iterator[None]:
 
 def main(default_config: Path, argv: list[str] | None = None) -> AudioGRPOConfig:
     """Entry point of every recipes/*/grpo.py; returns the options of the run."""
-    data, args, model = parse((DataArguments, AudioGRPOConfig, ModelConfig), default_config, argv)
+    with exit_on_user_error():
+        data, args, model = parse((DataArguments, AudioGRPOConfig, ModelConfig), default_config, argv)
     train_stage("grpo", AudioGRPOTrainer, data, args, model, audit_training)
     return args

@@ -28,12 +28,15 @@ from transformers import (
     Qwen3OmniMoeProcessor,
 )
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.utils import cached_file
+from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 from transformers.utils.hub import extract_commit_hash
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from audiomcq.generation_options import NeutralGeneration
+
 logger = logging.getLogger(__name__)
 
+_DTYPES = ("float32", "bfloat16", "float16", "auto")
 _ENDS = 1 << 20
 """Bytes at both ends of a weight file that tell one checkpoint from another."""
 
@@ -88,6 +91,8 @@ class Family:
         trims_mel: whether the audio tower takes mel of any length (else the extractor's fixed length must stay).
         mask_name: what processor and model call the mask over mel frames.
         processor: class to load the processor with, where `AutoProcessor` would import torchvision.
+        lora_targets: modules that LoRA adapts unless told otherwise: the projections of the LLM. Plain names would also hit those
+            of the audio tower.
     """
 
     architecture: str
@@ -97,6 +102,7 @@ class Family:
     audio_tower: str = r"(^|\.)audio_tower\."
     aligner: str = r"(^|\.)(audio_tower\.proj|multi_modal_projector)\."
     unused: str = r"(^|\.)(visual\.|audio_tower\.audio_bos_eos_token)"
+    lora_targets: str = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
 _OMNI = Family("Qwen2_5OmniThinkerForConditionalGeneration", trims_mel=True, processor=AudioOnlyOmniProcessor)
@@ -191,9 +197,12 @@ def load_lalm(
     if config.model_type not in FAMILIES:
         raise ValueError(f"{source}: model type {config.model_type!r} is unknown; known: {', '.join(FAMILIES)}")
     family = FAMILIES[config.model_type]
-    model, info = getattr(transformers, family.architecture).from_pretrained(
-        source, revision=revision, dtype=dtype, attn_implementation=attn_implementation, output_loading_info=True
-    )
+    if isinstance(dtype, str) and dtype not in _DTYPES:
+        raise ValueError(f"dtype {dtype!r}: known are {', '.join(_DTYPES)}")
+    with _naming(source):
+        model, info = getattr(transformers, family.architecture).from_pretrained(
+            source, revision=revision, dtype=dtype, attn_implementation=attn_implementation, output_loading_info=True
+        )
     if info["missing_keys"]:
         raise ValueError(
             f"{source}: {len(info['missing_keys'])} tensors are missing, e.g. {min(info['missing_keys'])}"
@@ -201,6 +210,10 @@ def load_lalm(
     if getattr(model.config.get_text_config(), "output_router_logits", False):
         # Saved so by TRL's SFTTrainer, which sets it again; set, transformers 5.23 fails as soon as it generates
         model.config.get_text_config().output_router_logits = False
+    settings = cached_file(
+        source, GENERATION_CONFIG_NAME, revision=revision, _raise_exceptions_for_missing_entries=False
+    )
+    model.generation_config = NeutralGeneration(model.generation_config, Path(settings) if settings else None)
     # Kept, the full checkpoint's renaming rules would be undone twice by a ZeRO-3 save, which then reloads as noise.
     model._weight_conversions = None
     if device is not None:
@@ -209,6 +222,19 @@ def load_lalm(
     processor = load_processor(source, revision)
     commit = _commit(source, cached_file(source, "config.json", revision=revision))
     return LALM(model, processor, family, source, placeholder_ids(model.config), plain, commit)
+
+
+@contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Name the checkpoint whose files cannot be read: safetensors and json say neither which file nor where."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError" and not isinstance(error, json.JSONDecodeError):
+            raise
+        raise ValueError(
+            f"{source}: its files are damaged or cut short ({error}); copy it again, or train it again"
+        ) from error
 
 
 def is_adapter(source: str | Path, revision: str | None = None) -> bool:
@@ -241,7 +267,8 @@ def _merge_adapter(lalm: LALM, source: str, revision: str | None, commit: str | 
     """The base model with a LoRA adapter merged in, so that a next stage or an evaluation sees plain weights."""
     from peft import PeftModel
 
-    lalm.model = PeftModel.from_pretrained(lalm.model, source, revision=revision or "main").merge_and_unload()
+    with _naming(source):
+        lalm.model = PeftModel.from_pretrained(lalm.model, source, revision=revision or "main").merge_and_unload()
     # The name that an adapter trained on top of this one keeps as that of its base.
     lalm.model.name_or_path = lalm.model.config._name_or_path = source
     lalm.source, lalm.plain, lalm.commit = source, False, commit

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig
 from transformers.generation import (
     InfNanRemoveLogitsProcessor,
     LogitsProcessor,
@@ -68,17 +68,6 @@ class Sampling:
     ends: tuple[int, ...] = ()
     suppressed: tuple[int, ...] = ()
     pad: int = 0
-
-
-def resolve_config(
-    model: PreTrainedModel, config: GenerationConfig | None, **options: object
-) -> tuple[GenerationConfig, dict[str, object]]:
-    """Merge a call's configuration and options with the model's own, as `generate` would.
-
-    Returns the configuration and the options that are not about generation. The one private method of transformers that the engine
-    calls (5.23); tests/test_sampling.py checks its signature.
-    """
-    return model._prepare_generation_config(config, **options)
 
 
 def unknown_options(config: GenerationConfig) -> list[str]:

@@ -21,10 +21,13 @@ from audiomcq.collation import PromptEncoder, SFTCollator, to_model
 from audiomcq.configs import AudioSFTConfig, DataArguments
 from audiomcq.construction.decontamination import audit_training
 from audiomcq.datasets import ShuffleByEpoch, clip_seconds
+from audiomcq.errors import exit_on_user_error
 from audiomcq.models import LALM, set_trainable
+from audiomcq.options import parse
 from audiomcq.packing import PADDING, label_columns, pack_by_clip, unpack
 from audiomcq.prompts import CotVariant
-from audiomcq.run import FollowEpoch, SafeTrainer, parse, train_stage
+from audiomcq.run import train_stage
+from audiomcq.safe_trainer import FollowEpoch, SafeTrainer
 from audiomcq.shared_prefix import packed_inputs, selected_hidden_states, sharing_obstacle
 
 logger = logging.getLogger(__name__)
@@ -141,6 +144,7 @@ def check_cot(rows: Dataset | None, cot: CotVariant) -> None:
 
 def main(default_config: Path, argv: list[str] | None = None) -> AudioSFTConfig:
     """Entry point of every recipes/*/sft.py; returns the options of the run."""
-    data, args, model = parse((DataArguments, AudioSFTConfig, ModelConfig), default_config, argv)
+    with exit_on_user_error():
+        data, args, model = parse((DataArguments, AudioSFTConfig, ModelConfig), default_config, argv)
     train_stage("sft", AudioSFTTrainer, data, args, model, audit_training)
     return args

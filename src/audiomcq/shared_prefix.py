@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, DynamicCache, GenerationConfig, PreTrainedModel
 
+from audiomcq.generation_options import resolve_config
 from audiomcq.packing import IGNORED, PackedBatch, pack, shared_attention_mask, unpack
 from audiomcq.rollout_engine import Continued, engine_obstacle, engine_of
-from audiomcq.sampling import read_sampling, resolve_config, unknown_options
+from audiomcq.sampling import read_sampling, unknown_options
 from audiomcq.shared_attention import SHARED_ATTENTION, packed_layout, shared_prompt_cache
 
 logger = logging.getLogger(__name__)

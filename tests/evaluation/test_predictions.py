@@ -130,7 +130,7 @@ def test_another_run_is_not_mixed_into_a_file(tmp_path: Path, rows: Dataset) -> 
     start_run(path, {**SETTINGS, "model": "never mind: nothing is answered yet"}, ["audio"])
     start_run(path, SETTINGS, ["audio"])
     PartWriter(path, 0).append(answered(rows))
-    with pytest.raises(ValueError, match=r"another run \(model 'm', now 'n'\)"):
+    with pytest.raises(ValueError, match="another run: model is 'm' and 'n'"):
         start_run(path, {**SETTINGS, "model": "n"}, ["audio"])
     start_run(path, SETTINGS, ["silence"])
     assert read_run(path)["controls"] == ["audio", "silence"]

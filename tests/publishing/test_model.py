@@ -326,9 +326,9 @@ def test_a_run_whose_push_fails_ends_with_the_line_that_publishes_it(
     push = {"push_to_hub": "true", "hub_model_id": "org/stopped", "hub_revision": "sft", "hub_private_repo": "true"}
     store.fail("POST /api/models/org/stopped/commit/sft", status=403)
     stopped = store.run(sft_command(**options, **push), token=store.token, check=False)
-    assert stopped.returncode == 1 and "Traceback" not in stopped.stderr
-    message, line = stopped.stderr.splitlines()[-2:]
-    assert "Make sure your token has the correct permissions" in message
+    assert stopped.returncode == 2 and "Traceback" not in stopped.stderr
+    line = stopped.stderr.splitlines()[-1]
+    assert line.startswith("error: ") and "Make sure your token has the correct permissions" in line
     assert set(store.files("model", "org/stopped", "sft")) == {".gitattributes"}
     script, *words = shlex.split(line.partition("python ")[2])
     store.run([str(ROOT / script), *words], token=store.token)
@@ -344,9 +344,20 @@ def test_a_new_push_removes_the_weights_and_pickles_of_an_earlier_one_and_nothin
     assert not {"model-00001-of-00002.safetensors", "training_args.bin"} & files
 
 
-def test_a_dry_run_names_every_file_and_asks_the_hub_for_nothing(store: Hub, run: Path) -> None:
+def test_a_dry_run_names_every_file_shows_the_card_and_asks_the_hub_for_nothing(
+    store: Hub, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     before = len(store.requests)
-    files = publish_model(PublishModelArguments(str(run), "org/dry", license="mit", dry_run=True))
+    args = PublishModelArguments(str(run), "org/dry", license="mit", dry_run=True, output_dir=str(tmp_path / "drafts"))
+    for _ in range(2):
+        with caplog.at_level("INFO", logger="audiomcq"):
+            files = publish_model(args)
+    card = tmp_path / "drafts" / "README.md"
+    assert str(card) in caplog.text
+    assert "license: mit" in card.read_text()
+    (tmp_path / "drafts" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds other things \(notes.txt\)"):
+        publish_model(args)
     sizes = {file.path: file.size for file in files}
     assert sizes["model.safetensors"] == (run / "model.safetensors").stat().st_size
     assert "README.md" in sizes

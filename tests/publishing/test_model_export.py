@@ -21,7 +21,7 @@ from transformers import (
 import processes
 from audiomcq.models import load_lalm
 from audiomcq.publishing.export import export_full
-from audiomcq.run import RUN_FILE
+from audiomcq.run_record import RUN_FILE
 from random_lalms import with_lora
 from small_runs import changed, weights
 

@@ -7,7 +7,6 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-import gradio as gr
 from accelerate import PartialState
 from matplotlib.figure import Figure
 
@@ -15,10 +14,15 @@ from audiomcq.audio import load_audio, wav_bytes
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.ask import HEARD, ask, in_words, plot
 from audiomcq.datasets import load_rows
+from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import CONTRIBUTION
 from audiomcq.models import LALM, load_lalm
+from audiomcq.options import parse
 from audiomcq.publishing.space import AppArguments, pick_rows
-from audiomcq.run import clear_errors, parse, set_up_logging
+from audiomcq.run import set_up_logging
+
+with exit_on_user_error():  # an extra of its own: without it, a line that says so
+    import gradio as gr
 
 ABOUT = """\
 # What does the audio contribute?
@@ -110,14 +114,15 @@ def page(args: AppArguments, lalm: LALM, encoder: PromptEncoder, folder: Path) -
 
 
 def main(argv: list[str] | None = None) -> None:
-    (args,) = parse((AppArguments,), default_config=Path(__file__).with_name("app.yaml"), argv=argv)
-    set_up_logging()
-    with clear_errors(), tempfile.TemporaryDirectory() as folder:
-        lalm = load_lalm(args.model, args.model_revision, args.dtype, device=PartialState().device)
-        encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds)
-        page(args, lalm, encoder, Path(folder)).launch(
-            server_port=args.port, max_file_size=args.max_upload_mb * 1_000_000
-        )
+    with exit_on_user_error():
+        (args,) = parse((AppArguments,), default_config=Path(__file__).with_name("app.yaml"), argv=argv)
+        set_up_logging()
+        with tempfile.TemporaryDirectory() as folder:
+            lalm = load_lalm(args.model, args.model_revision, args.dtype, device=PartialState().device)
+            encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds)
+            page(args, lalm, encoder, Path(folder)).launch(
+                server_port=args.port, max_file_size=args.max_upload_mb * 1_000_000
+            )
 
 
 if __name__ == "__main__":

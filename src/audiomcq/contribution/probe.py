@@ -30,7 +30,7 @@ from audiomcq.contribution.votes import (
     VoteWriter,
     answered,
     as_voter,
-    check_voter,
+    check_weights,
     count_by_voter,
     list_shards,
     open_run,
@@ -38,9 +38,10 @@ from audiomcq.contribution.votes import (
     write_unparsed,
 )
 from audiomcq.datasets import fingerprint, row_orders, texts_of, to_schema
-from audiomcq.endpoints import endpoint_batches, parse_voter
+from audiomcq.endpoints import endpoint_batches, parse_voter, server_options, voter_name
 from audiomcq.examples import row_key, sound_rows
 from audiomcq.generation import Answer, Asked, Control, answer_batches
+from audiomcq.generation_options import generation_settings, greedy_options
 from audiomcq.models import load_lalm, weights_digest
 from audiomcq.prompts import PROMPT_VERSION
 
@@ -86,8 +87,8 @@ class ProbeArguments:
     output_dir: str = field(default="outputs/votes", metadata={"help": "Folder of the votes; more are added to it."})
 
     def __post_init__(self) -> None:
-        # A folder's votes stand under its name: with a slash after it, it would vote a second time
-        self.voters = [str(Path(name)) if Path(name).exists() else name for name in self.voters]
+        # Votes stand under their voter's name: one model that is spelled in two ways would vote twice
+        self.voters = [voter_name(name) for name in self.voters]
 
 
 Ask = Callable[..., Iterator[list[Answer]]]
@@ -163,7 +164,7 @@ def run_probe(
         for name in args.voters:
             if progress.finished(name):
                 if Path(name).is_dir():
-                    check_voter(folder, Voter(name, weights_digest(name), args.dtype))
+                    check_weights(folder, name, weights_digest(name), args.dtype)
                 continue
             voter, ask = _load_voter(name, args, rows, device, part, parts)
             with as_voter(folder, voter, part):
@@ -181,8 +182,11 @@ def run_probe(
 
 def check_options(args: ProbeArguments, rows: Dataset) -> None:
     """Raises: ValueError naming the option that is wrong and what it may be."""
-    if not args.voters or len(set(args.voters)) < len(args.voters):
-        raise ValueError(f"voters {args.voters}: give at least one, and each once")
+    same = {str(Path(name).resolve()) if Path(name).exists() else name for name in args.voters}
+    if not args.voters or len(same) < len(args.voters):
+        raise ValueError(
+            f"voters {', '.join(args.voters) or 'none'}: give at least one, and each once (a model is one voter, however it is spelled)"
+        )
     check_asked(args.controls, args.orders, rows[0])
     if args.mode not in ("generate", "likelihood"):
         raise ValueError(f"mode {args.mode!r}: known are generate and likelihood")
@@ -225,12 +229,16 @@ def _load_voter(
         "parts": parts,
     }
     if endpoint := parse_voter(name, args.endpoint_concurrency, args.endpoint_timeout):
-        return Voter(name), partial(endpoint_batches, endpoint, max_audio_seconds=args.max_audio_seconds, **common)
+        voter = Voter(name, generation=server_options(args.max_new_tokens))
+        return voter, partial(endpoint_batches, endpoint, max_audio_seconds=args.max_audio_seconds, **common)
     source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
     lalm = load_lalm(source, revision or None, args.dtype, device=device)
     encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, args.audio_root)
     revision = weights_digest(name) if Path(name).is_dir() else lalm.commit
-    return Voter(name, revision, args.dtype), partial(answer_batches, lalm, encoder, mode=args.mode, **common)
+    voter = Voter(
+        name, revision, args.dtype, generation_settings(lalm.model, **greedy_options(lalm, args.max_new_tokens))
+    )
+    return voter, partial(answer_batches, lalm, encoder, mode=args.mode, **common)
 
 
 def _ask(ask: Ask, control: Control, done: Collection[Asked], writer: VoteWriter, progress: "_Progress") -> None:

@@ -7,13 +7,12 @@ them says the same to people.
 
 import hashlib
 import json
-import os
 import re
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, List, Value
 from datasets.table import InMemoryTable
-from filelock import FileLock, Timeout
 
 from audiomcq import __version__
 from audiomcq.generation import Answer, Asked
+from audiomcq.storage import check_same, hold, read_json, write_json, write_whole, writing
 
 VOTE_FEATURES = Features(
     {
@@ -51,6 +50,7 @@ FLUSH_ANSWERS = 1024
 """Answers in a shard at most, but for the last batch."""
 
 _FOOTER = b"audiomcq.votes"
+_REMEDY = "use the same settings, or keep each run in a folder of its own"
 _PATIENCE_SECONDS = 10.0
 """How long a killed process may take to be gone."""
 
@@ -63,11 +63,13 @@ class Voter:
         name: path, Hub id or endpoint, as the user wrote it.
         revision: commit on the Hub, `weights_digest` of a folder, or None where neither is known (endpoints).
         dtype: precision of the weights, or None where it is not known.
+        generation: all that its answers are generated with (`audiomcq.generation_options`).
     """
 
     name: str
     revision: str | None = None
     dtype: str | None = None
+    generation: dict[str, Any] | None = None
 
     @property
     def slug(self) -> str:
@@ -152,7 +154,7 @@ class VoteWriter:
         content = pa.BufferOutputStream()
         pq.write_table(table, content)
         name = f"{self.voter.slug}-{self.part}-{uuid.uuid4().hex[:12]}.parquet"
-        _write_whole(self.folder / name, content.getvalue())
+        write_whole(self.folder / name, content.getvalue())
 
 
 def open_run(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -164,13 +166,14 @@ def open_run(folder: Path, settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the folder holds votes of another run, a shard in it is torn or foreign, or it cannot be written to.
     """
-    with _clear_errors(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".probe.lock"):
+        with _record_lock(folder):
             record = _read_record(folder) or {"audiomcq": __version__, "settings": settings, "voters": {}}
-            _check_same(settings, record["settings"], f"{folder} holds votes of another run")
+            check_same(record["settings"], settings, f"{folder} holds votes of another run", _REMEDY)
             for shard in list_shards(folder)[:1]:
-                _check_same(settings, shard.settings, f"{folder} holds votes of another run, {shard.path.name}")
+                what = f"{folder} holds votes of another run, {shard.path.name}"
+                check_same(shard.settings, settings, what, _REMEDY)
             _write_record(folder, record)
 
 
@@ -181,38 +184,56 @@ def as_voter(folder: Path, voter: Voter, part: int = 0) -> Iterator[None]:
     Raises:
         ValueError: another process is at it, or the folder has votes of this voter at another revision or precision.
     """
-    lock = FileLock(folder / f".{voter.slug}-{part}.lock", timeout=_PATIENCE_SECONDS)
-    with _clear_errors(folder):
-        try:
-            lock.acquire()
-        except Timeout:
-            raise ValueError(
-                f"{folder}: another process (part {part}) is still writing votes of {voter.name} there; wait for it, or end it"
-            ) from None
-    try:
-        with _clear_errors(folder), FileLock(folder / ".probe.lock"):
+    busy = f"{folder}: another process (part {part}) is still writing votes of {voter.name} there"
+    with hold(folder / f".{voter.slug}-{part}.lock", busy, _PATIENCE_SECONDS):
+        with writing(folder), _record_lock(folder):
             # Of a writer that was killed
             for partial in folder.glob(f".{voter.slug}-{part}-*.partial"):
                 partial.unlink()
-            record = _read_record(folder)
+            record = _begun_record(folder)
             record["voters"][voter.name] = check_voter(folder, voter)
+            record.setdefault("generation", {})[voter.name] = voter.generation
             _write_record(folder, record)
         yield
-    finally:
-        lock.release()
 
 
 def check_voter(folder: Path, voter: Voter) -> dict[str, str | None]:
     """What the run's record says of a voter.
 
     Raises:
-        ValueError: the folder has votes of this voter at another revision or precision.
+        ValueError: the folder has votes of this voter at another revision or precision, or generated otherwise, or votes of the
+            same model by another name.
     """
-    made = {"revision": voter.revision, "dtype": voter.dtype}
+    record, made = _begun_record(folder), {"revision": voter.revision, "dtype": voter.dtype}
+    what = f"{folder} has other votes of {voter.name}"
     before = [vars(shard.voter) for shard in list_shards(folder) if shard.voter.name == voter.name][:1]
-    for known in [_read_record(folder)["voters"].get(voter.name, made), *before]:
-        _check_same(made, {name: known[name] for name in made}, f"{folder} has other votes of {voter.name}")
+    for known in [record["voters"].get(voter.name, made), *before]:
+        check_same({name: known.get(name) for name in made}, made, what, _REMEDY)
+    for known in [
+        record.get("generation", {}).get(voter.name, voter.generation),
+        *(each["generation"] for each in before),
+    ]:
+        check_same(known or {}, voter.generation or {}, f"{what}, generated otherwise", _REMEDY)
+    base = voter.name.partition("@")[0]
+    for name, known in record["voters"].items():
+        if name != voter.name and name.partition("@")[0] == base and voter.revision and known == made:
+            raise ValueError(
+                f"{folder} has votes of {name}, which is the same model as {voter.name} (revision {voter.revision}): it would vote "
+                "twice; leave one of them out"
+            )
     return made
+
+
+def check_weights(folder: Path, name: str, revision: str, dtype: str) -> None:
+    """Make sure that a folder of weights is still what it was when it voted.
+
+    Raises:
+        ValueError: its weights or the precision are other ones.
+    """
+    made = {"revision": revision, "dtype": dtype}
+    before = [vars(shard.voter) for shard in list_shards(folder) if shard.voter.name == name][:1]
+    for known in [_begun_record(folder)["voters"].get(name, made), *before]:
+        check_same({key: known.get(key) for key in made}, made, f"{folder} has other votes of {name}", _REMEDY)
 
 
 def list_shards(folder: str | Path, known: frozenset[Path] = frozenset()) -> list[Shard]:
@@ -225,10 +246,10 @@ def list_shards(folder: str | Path, known: frozenset[Path] = frozenset()) -> lis
     forms: dict[str, Shard] = {}
     for shard in shards:
         names = f"{shards[0].path.name} and {shard.path.name} in {folder}"
-        _check_same(shard.settings, shards[0].settings, f"shards of two different runs: {names}")
+        check_same(shards[0].settings, shard.settings, f"shards of two different runs: {names}", _REMEDY)
         form = forms.setdefault(shard.voter.name, shard)
         names = f"{form.path.name} and {shard.path.name} in {folder}"
-        _check_same(vars(shard.voter), vars(form.voter), f"two forms of voter {shard.voter.name}: {names}")
+        check_same(vars(form.voter), vars(shard.voter), f"two forms of voter {shard.voter.name}: {names}", _REMEDY)
     return shards
 
 
@@ -286,10 +307,10 @@ def count_by_voter(votes: Dataset) -> list[dict[str, Any]]:
 
 def write_unparsed(folder: Path) -> tuple[Dataset, list[dict[str, Any]]]:
     """List the rows of `unparsed_rows` in the folder, as of now; returns the votes and the list."""
-    with _clear_errors(folder), FileLock(folder / ".probe.lock"):
+    with writing(folder), _record_lock(folder):
         votes = read_votes(folder)
         rows = unparsed_rows(votes)
-        _write_whole(folder / UNPARSED_FILE, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        write_whole(folder / UNPARSED_FILE, "".join(json.dumps(row) + "\n" for row in rows))
     return votes, rows
 
 
@@ -305,14 +326,6 @@ def _read_footer(path: Path) -> Shard:
         raise ValueError(f"{path}: a Parquet file, but no shard of votes; move it out of the folder")
     said = json.loads(footer)
     return Shard(path, metadata.num_rows, said["settings"], Voter(**said["voter"]), said["control"], said["mode"])
-
-
-def _check_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], what: str) -> None:
-    """Raises: ValueError with the settings that differ."""
-    names = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
-    if names:
-        differences = ", ".join(f"{name} is {theirs.get(name)!r} and {ours.get(name)!r}" for name in names)
-        raise ValueError(f"{what}: {differences}; use the same settings, or keep each run in a folder of its own")
 
 
 def _sorted_votes(shards: Sequence[Shard]) -> pa.Table:
@@ -342,44 +355,30 @@ def _sorted_votes(shards: Sequence[Shard]) -> pa.Table:
     return table
 
 
+def _record_lock(folder: Path) -> AbstractContextManager[None]:
+    """Held while the run's record is read and written: an instant."""
+    return hold(folder / ".probe.lock", f"{folder}: another process is writing {RUN_FILE}", patience=-1)
+
+
 def _read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / RUN_FILE
-    try:
-        return json.loads(path.read_text()) if path.is_file() else None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not readable ({error}); delete it, the shards hold the same") from error
+    if not path.is_file():
+        return None
+    remedy = "delete it, the shards hold the same"
+    record = read_json(path, remedy, settings=dict, voters=dict)
+    for name, said in [*record["voters"].items(), ("generation", record.get("generation", {}))]:
+        if not isinstance(said, dict):
+            raise ValueError(f"{path}: {name!r} is {said!r}; {remedy}")
+    return record
+
+
+def _begun_record(folder: Path) -> dict[str, Any]:
+    record = _read_record(folder)
+    if record is None:
+        raise ValueError(f"{folder / RUN_FILE}: it was deleted while the probe was at work; start the probe again")
+    return record
 
 
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
     if record != _read_record(folder):
-        _write_whole(folder / RUN_FILE, json.dumps(record, indent=2).encode())
-
-
-def _write_whole(path: Path, content: bytes | pa.Buffer) -> None:
-    """Write a file such that it is there whole or not at all, also after a power cut."""
-    partial = path.with_name(f".{path.name}.partial")
-    with _clear_errors(path.parent):
-        try:
-            with partial.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.replace(path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextmanager
-def _clear_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(
-            f"cannot write to {folder} ({error}); what was written before is kept: make room, then start again"
-        ) from error
+        write_json(folder / RUN_FILE, record)

@@ -3,7 +3,9 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,19 @@ from audiomcq import __version__
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.controls import check_asked, control_named
 from audiomcq.datasets import fingerprint, row_orders, texts_of
-from audiomcq.endpoints import endpoint_batches, parse_voter
-from audiomcq.evaluation.predictions import PartWriter, finish_run, read_done, start_run
+from audiomcq.endpoints import endpoint_batches, parse_voter, server_options, voter_name
+from audiomcq.evaluation.predictions import (
+    PartWriter,
+    finish_run,
+    hold_run,
+    read_done,
+    record_generation,
+    start_run,
+)
 from audiomcq.evaluation.questions import QuestionArguments, prompt_style
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer, Asked, Control, Mode, answer_batches, answer_questions
+from audiomcq.generation_options import generation_settings, greedy_options
 from audiomcq.models import load_lalm, weights_digest
 from audiomcq.prompts import AUDIOMCQ_STYLE
 
@@ -70,6 +80,12 @@ class AnswerArguments(QuestionArguments):
     )
     output_dir: str = field(default="outputs/predictions", metadata={"help": "Folder of the prediction files."})
 
+    def __post_init__(self) -> None:
+        self.model = voter_name(self.model)
+        for option in ("batch_size", "max_new_tokens", "endpoint_concurrency"):
+            if getattr(self, option) < 1:
+                raise ValueError(f"{option} {getattr(self, option)}: give at least 1")
+
     @property
     def path(self) -> Path:
         """The prediction file of this run."""
@@ -112,8 +128,20 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[s
         raise ValueError("there are no rows to answer")
     check_asked(args.controls, args.orders, rows[0])
     state, path = PartialState(), args.path
-    start_run(path, run_settings(args, rows), args.controls, left_out, state.is_main_process)
+    with hold_run(path) if state.is_main_process else nullcontext():
+        start_run(path, run_settings(args, rows), args.controls, left_out, state.is_main_process)
+        state.wait_for_everyone()
+        _answer_missing(args, rows)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            finish_run(path, rows, args.orders)
     state.wait_for_everyone()
+    return path
+
+
+def _answer_missing(args: AnswerArguments, rows: Sequence[Row]) -> None:
+    """Ask what is not answered yet, and append the answers to this process's part of the run."""
+    state, path = PartialState(), args.path
     done = read_done(path)
     asked = [(row_key(row), order) for row in texts_of(rows) for order in row_orders(row, args.orders)]
     if not asked:
@@ -124,24 +152,23 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[s
     }
     # No process may look for what is done while another one already adds to it
     state.wait_for_everyone()
-    if any(missing.values()):
-        batches, writer, started = _batches(args, rows), PartWriter(path, state.process_index), time.monotonic()
+    if not any(missing.values()):
+        logger.info("%s: all %d questions are answered already", path, len(missing) * len(asked))
+        return
+    batches, generation = _batches(args, rows)
+    if state.is_main_process:
+        record_generation(path, generation)
+    started = time.monotonic()
+    with PartWriter(path, state.process_index) as writer:
         for name in missing:
             answered = {(key, order) for key, control, order in done if control == name}
             control = control_named(
                 name, rows, args.silence_seconds, args.seed, args.audio_root, args.max_audio_seconds
             )
             _answer(batches(control, answered), writer, name, len(asked), missing[name])
-        seconds = time.monotonic() - started
-        asked_now = sum(missing.values())
-        logger.info("%d questions in %.1f s, %.2f questions/s", asked_now, seconds, asked_now / seconds)
-    else:
-        logger.info("%s: all %d questions are answered already", path, len(missing) * len(asked))
-    state.wait_for_everyone()
-    if state.is_main_process:
-        finish_run(path, rows, args.orders)
-    state.wait_for_everyone()
-    return path
+    seconds = time.monotonic() - started
+    asked_now = sum(missing.values())
+    logger.info("%d questions in %.1f s, %.2f questions/s", asked_now, seconds, asked_now / seconds)
 
 
 def check_parity(args: AnswerArguments, rows: Sequence[Row]) -> Parity:
@@ -195,8 +222,8 @@ def _identity(model: str, revision: str | None) -> dict[str, str | None]:
     return {"revision": revision, "weights": weights_digest(model)}
 
 
-def _batches(args: AnswerArguments, rows: Sequence[Row]) -> Batches:
-    """This process's share of the batches, from the model loaded here or from a server."""
+def _batches(args: AnswerArguments, rows: Sequence[Row]) -> tuple[Batches, dict[str, Any] | None]:
+    """This process's share of the batches, from the model loaded here or from a server, and what answers are generated with."""
     state = PartialState()
     share = {"part": state.process_index, "parts": state.num_processes}
     if endpoint := parse_voter(args.model, args.endpoint_concurrency, args.endpoint_timeout):
@@ -204,21 +231,22 @@ def _batches(args: AnswerArguments, rows: Sequence[Row]) -> Batches:
             raise ValueError(f"{args.model}: a server tells no likelihoods; leave out mode {args.mode}")
         if prompt_style(args.benchmark, args.official_prompt) is not AUDIOMCQ_STYLE:
             raise ValueError(f"{args.model}: a server is asked in our words; leave out official_prompt")
-        return lambda control, done: endpoint_batches(
+        asked = partial(
+            endpoint_batches,
             endpoint,
             rows,
-            control,
-            args.orders,
-            args.max_audio_seconds,
-            args.batch_size,
-            args.max_new_tokens,
-            done,
+            orders=args.orders,
+            max_audio_seconds=args.max_audio_seconds,
+            batch_size=args.batch_size,
+            max_new_tokens=args.max_new_tokens,
             **share,
         )
+        return lambda control, done: asked(control, done=done), server_options(args.max_new_tokens)
     lalm, encoder = _model(args)
+    generation = generation_settings(lalm.model, **greedy_options(lalm, args.max_new_tokens))
     return lambda control, done: answer_batches(
         lalm, encoder, rows, control, args.orders, args.batch_size, args.max_new_tokens, done, mode=args.mode, **share
-    )
+    ), generation if args.mode == "generate" else None
 
 
 def _model(args: AnswerArguments) -> tuple[Any, PromptEncoder]:

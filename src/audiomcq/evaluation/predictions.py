@@ -2,17 +2,22 @@
 
 While a run goes on, every process appends to a part of its own, batch by batch; the last step writes `<name>.jsonl` in one
 piece and in the order of the rows. So a file is a finished run, and a run that was killed and started again leaves the same bytes.
+One run at a time writes a file: whoever answers holds its lock (`hold_run`).
 """
 
 import json
 import logging
+import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from audiomcq.datasets import row_orders, texts_of
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer
+from audiomcq.storage import check_same, hold, read_json, write_json, write_whole, writing
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +26,10 @@ RUN_SUFFIX = ".run.json"
 
 _LONE = "backslashreplace"
 # Half of a surrogate pair, as servers send it, has no UTF-8; so written it is JSON's own escape for it.
+
+_REMEDY = "go on with the settings that it was started with, or choose another --output_dir or --name"
+_SYNC_SECONDS = 5.0
+"""How much work a power cut may cost; a kill costs the batch in flight."""
 
 Key = tuple[str, str, str]
 """Row key, control and option order: one prediction of a run."""
@@ -46,45 +55,91 @@ def start_run(
     """
     record = _record_path(path)
     started = path.is_file() or bool(_parts(path))
-    if started and not record.is_file():
+    before = read_run(path)
+    if started and before is None:
         raise ValueError(
             f"{path}: predictions without their record {record.name}; choose another --output_dir or --name"
         )
-    before = json.loads(record.read_text()) if record.is_file() else {}
-    if started and (changed := [key for key in {**before["settings"], **settings}
-                                if before["settings"].get(key) != settings.get(key)]):  # fmt: skip
-        was = ", ".join(f"{key} {before['settings'].get(key)!r}, now {settings.get(key)!r}" for key in changed[:4])
-        raise ValueError(
-            f"{path}: holds the predictions of another run ({was}); go on with the settings that it was started with, or choose "
-            "another --output_dir or --name"
-        )
+    if started:
+        check_same(before["settings"], settings, f"{path} holds the predictions of another run", _REMEDY)
     if write:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        controls = list(dict.fromkeys([*(before.get("controls", ()) if started else ()), *controls]))
-        content = {"settings": settings, "controls": controls, "left_out": sorted(left_out)}
-        _replace(record, json.dumps(content, indent=2) + "\n")
+        asked = list(dict.fromkeys([*(before["controls"] if started else ()), *controls]))
+        generation = {"generation": before["generation"]} if started and "generation" in before else {}
+        write_json(record, {"settings": settings, "controls": asked, "left_out": sorted(left_out), **generation})
+
+
+def record_generation(path: Path, generation: dict[str, Any] | None) -> None:
+    """Add to a run's record all that its answers are generated with; it must be what earlier ones were generated with.
+
+    Raises:
+        ValueError: they were generated otherwise.
+    """
+    record = read_run(path)
+    if "generation" in record:
+        what = f"{path} holds the predictions of another run"
+        check_same({"generation": record["generation"]}, {"generation": generation}, what, _REMEDY)
+    write_json(_record_path(path), {**record, "generation": generation})
 
 
 def read_run(path: Path) -> dict[str, Any] | None:
-    """The record of the run that wrote a prediction file, None where it has none."""
+    """The record of the run that wrote a prediction file, None where it has none.
+
+    Raises:
+        ValueError: it is damaged; it is named.
+    """
     record = _record_path(path)
-    return json.loads(record.read_text()) if record.is_file() else None
+    if not record.is_file():
+        return None
+    return read_json(
+        record, "restore it from a copy, or answer again under another --name", settings=dict, controls=list
+    )
+
+
+def hold_run(path: Path) -> AbstractContextManager[None]:
+    """Hold a prediction file while it is written.
+
+    Raises:
+        ValueError: another process is writing it.
+    """
+    return hold(path.with_name(f".{path.name}.lock"), f"{path}: another run is writing these predictions")
 
 
 class PartWriter:
-    """Appends answers to one process's part of a run; what a killed run left half-written is cut off first."""
+    """Appends answers to one process's part of a run; what a killed run left half-written is cut off first.
+
+    A context: at its end everything is on the disk itself.
+
+    Raises:
+        ValueError: the disk is full, or nobody may write there; what was appended before is kept.
+    """
 
     def __init__(self, path: Path, rank: int) -> None:
         self.path = _part_path(path, rank)
+        self._synced = time.monotonic()
         if self.path.is_file():
             whole = self.path.read_bytes().rfind(b"\n") + 1
-            with self.path.open("r+b") as stream:
+            with writing(self.path), self.path.open("r+b") as stream:
                 stream.truncate(whole)
+
+    def __enter__(self) -> "PartWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.path.is_file():
+            self._write("", sync=True)
 
     def append(self, answers: Iterable[Answer]) -> None:
         """Write one batch through to the file."""
-        with self.path.open("ab") as stream:
-            stream.write("".join(_line(answer.to_dict()) for answer in answers).encode("utf-8", _LONE))
+        lines = "".join(_line(answer.to_dict()) for answer in answers)
+        self._write(lines, sync=time.monotonic() - self._synced >= _SYNC_SECONDS)
+
+    def _write(self, lines: str, sync: bool) -> None:
+        with writing(self.path), self.path.open("ab") as stream:
+            stream.write(lines.encode("utf-8", _LONE))
+            if sync:
+                stream.flush()
+                os.fsync(stream.fileno())
+                self._synced = time.monotonic()
 
 
 def read_done(path: Path) -> dict[Key, dict[str, Any]]:
@@ -114,7 +169,7 @@ def finish_run(path: Path, rows: Sequence[Row], orders: Sequence[str]) -> None:
         raise ValueError(
             f"{path}: {len(missing)} predictions are missing, the first: {missing[0]}; run answer.py again"
         )
-    _replace(path, "".join(_line(done[key]) for key in wanted))
+    write_whole(path, "".join(_line(done[key]) for key in wanted))
     for part in _parts(path):
         part.unlink()
 
@@ -184,12 +239,6 @@ def _lines(path: Path, torn_end: bool = False) -> Iterator[dict[str, Any]]:
 
 def _line(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(text.encode("utf-8", _LONE))
-    partial.replace(path)
 
 
 def _record_path(path: Path) -> Path:

@@ -4,7 +4,6 @@ import hashlib
 import logging
 import math
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
 from audiomcq.publishing import licences
 from audiomcq.publishing.dataset_card import CardText, render_card
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
+from audiomcq.storage import replaced_folder
 
 logger = logging.getLogger(__name__)
 
@@ -126,9 +126,20 @@ def write_folder(
     """Write everything that is published below `args.output_dir`. The same input gives the same bytes.
 
     Raises:
-        ValueError: see `publish_dataset`.
+        ValueError: see `publish_dataset`; the folder holds something else than what was written by an earlier call; it is full.
     """
-    folder = _empty_folder(Path(args.output_dir))
+    with replaced_folder(args.output_dir) as folder:
+        _write_content(folder, args, splits, votes, rule)
+    return Path(args.output_dir)
+
+
+def _write_content(
+    folder: Path,
+    args: PublishArguments,
+    splits: Mapping[str, Dataset],
+    votes: Iterable[Mapping[str, Any]] | None,
+    rule: Rule | None,
+) -> None:
     splits = cut_splits(splits, args.validation_fraction, args.test_fraction, args.seed)
     sources = licences.read_sources(args.sources)
     splits = licences.with_terms(splits, sources, args.also_allowed, args.leave_out_refused)
@@ -158,7 +169,6 @@ def write_folder(
     (folder / CARD_FILE).write_text(render_card(texts, splits, clips, records, sources, configs), encoding="utf-8")
     if "test" in splits:
         (folder / "eval.yaml").write_text(eval_yaml(args, parts), encoding="utf-8")
-    return folder
 
 
 def cut_splits(splits: Mapping[str, Dataset], validation: float, test: float, seed: int) -> dict[str, Dataset]:
@@ -355,17 +365,3 @@ def eval_yaml(args: PublishArguments, parts: Sequence[Part]) -> str:
 
 def _with_label(rows: Dataset, label: str | None) -> Dataset:
     return rows.select([index for index, value in enumerate(rows[CONTRIBUTION]) if value == label])
-
-
-def _empty_folder(folder: Path) -> Path:
-    """A folder to write to. One that an earlier run wrote is replaced; anything else is left alone.
-
-    Raises:
-        ValueError: the folder holds something else.
-    """
-    if folder.is_dir() and any(folder.iterdir()):
-        if unknown := {path.name for path in folder.iterdir()} - {CARD_FILE, "eval.yaml", "votes", *FOLDERS}:
-            raise ValueError(f"{folder} holds other things ({min(unknown)}); choose another --output_dir")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from audiomcq.models import load_lalm
 from audiomcq.publishing.hub import CARD_FILE
-from audiomcq.run import ROWS_FILE, RUN_FILE
+from audiomcq.run_record import ROWS_FILE, RUN_FILE
+from audiomcq.storage import new_folder
 
 INDEX = "model.safetensors.index.json"
 THINKER = "thinker."
@@ -41,11 +42,11 @@ def merge_adapter(source: Path, output: Path, dtype: str = "bfloat16") -> None:
     Raises:
         ValueError: the source is no checkpoint, or the output folder is not empty.
     """
-    _check_empty(output)
-    lalm = load_lalm(source, dtype=dtype)
-    lalm.model.save_pretrained(output)
-    lalm.processor.save_pretrained(output)
-    _copy_records(source, output)
+    with new_folder(output) as folder:
+        lalm = load_lalm(source, dtype=dtype)
+        lalm.model.save_pretrained(folder)
+        lalm.processor.save_pretrained(folder)
+        _copy_records(source, folder)
 
 
 def export_full(thinker: Path, base: str, output: Path, revision: str | None = None) -> None:
@@ -60,7 +61,11 @@ def export_full(thinker: Path, base: str, output: Path, revision: str | None = N
     Raises:
         ValueError: names or shapes of the two do not match, or the output folder is not empty.
     """
-    _check_empty(output)
+    with new_folder(output) as folder:
+        _write_full(thinker, base, folder, revision)
+
+
+def _write_full(thinker: Path, base: str, output: Path, revision: str | None) -> None:
     folder = Path(base) if Path(base).is_dir() else Path(snapshot_download(base, revision=revision))
     trained, place = _shards(thinker), _shards(folder)
     ours = {THINKER + name for name in trained}
@@ -70,7 +75,6 @@ def export_full(thinker: Path, base: str, output: Path, revision: str | None = N
             f"{thinker} is not the thinker of {base}: {len(theirs - ours)} tensors are missing and {len(ours - theirs)} are "
             f"foreign, e.g. {min(ours ^ theirs)}"
         )
-    output.mkdir(parents=True, exist_ok=True)
     for file in sorted(folder.iterdir()):
         if file.is_file() and not any(fnmatch(file.name, pattern) for pattern in _LEFT_OUT):
             shutil.copyfile(file, output / file.name)
@@ -114,11 +118,6 @@ def _shards(folder: Path) -> dict[str, str]:
         raise ValueError(f"{folder}: no plain .safetensors weights there; merge an adapter first (without --base)")
     with safe_open(files[0], "pt") as file:
         return dict.fromkeys(file.keys(), files[0].name)
-
-
-def _check_empty(output: Path) -> None:
-    if output.is_dir() and any(output.iterdir()):
-        raise ValueError(f"output folder {output} is not empty; choose another --output_dir")
 
 
 def _copy_records(source: Path, output: Path) -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCard, HfApi, ModelCard, SpaceCard
 
+from audiomcq.run import check_login
+from audiomcq.storage import OWN_FILE
+
 logger = logging.getLogger(__name__)
 
 CARD_FILE = "README.md"
@@ -30,8 +33,8 @@ class PlannedFile:
 
 
 def planned_files(folder: str | Path) -> list[PlannedFile]:
-    """Every file below a folder, as it would be uploaded."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    """Every file below a folder, as it would be uploaded: all but the list of them that `replaced_folder` keeps there."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.name != OWN_FILE)
     return [PlannedFile(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)) for path in files]
 
 
@@ -100,9 +103,11 @@ def push_folder(
         logger.info("%s %s", "would upload" if dry_run else "uploading", file)
     if dry_run:
         return files
+    check_login(repo_id)
     api = HfApi()
     _CARDS[kind](text).validate(repo_type=kind)
     sdk = _CARDS[kind](text).data.get("sdk") if kind == "space" else None
+    logger.info("publishing to %s; should this be interrupted, the same command goes on with it", repo_id)
     # None: an organisation may have new repositories private
     api.create_repo(repo_id, repo_type=kind, private=private or None, exist_ok=True, space_sdk=sdk)
     if private and not api.repo_info(repo_id, repo_type=kind).private:
@@ -115,6 +120,7 @@ def push_folder(
         folder_path=folder,
         revision=revision,
         commit_message=message,
+        ignore_patterns=[OWN_FILE],
         delete_patterns=list(delete_patterns) or None,
     )
     logger.info("%s is at %s", repo_id, commit.commit_url)

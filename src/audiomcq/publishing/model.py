@@ -29,6 +29,7 @@ from audiomcq.publishing.model_card import (
     read_evaluation,
     run_records,
 )
+from audiomcq.storage import replaced_folder
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,13 @@ class PublishModelArguments:
     evaluated_on: str | None = field(default=None, metadata={"help": "Hub id of the data set that was answered."})
     evaluated_config: str | None = field(default=None, metadata={"help": "Its config."})
     evaluated_split: str = field(default="test", metadata={"help": "Its split."})
-    dry_run: bool = field(default=False, metadata={"help": "List what would be uploaded, and upload nothing."})
+    dry_run: bool = field(
+        default=False, metadata={"help": "List what would be uploaded, write the card to output_dir, upload nothing."}
+    )
+    output_dir: str = field(
+        default="outputs/publish/model",
+        metadata={"help": "Folder to which a dry run writes the card, to be read first."},
+    )
 
 
 def model_files(args: PublishModelArguments) -> dict[str, Path | bytes]:
@@ -121,7 +128,10 @@ def publish_model(args: PublishModelArguments) -> list[PlannedFile]:
         ValueError: see `model_files` and `push_folder`.
     """
     with TemporaryDirectory() as name:
-        for path, file in model_files(args).items():
+        files = model_files(args)
+        if args.dry_run:
+            _write_drafts(files, Path(args.output_dir))
+        for path, file in files.items():
             target = Path(name) / path
             target.parent.mkdir(exist_ok=True)
             if isinstance(file, bytes):
@@ -140,25 +150,35 @@ def publish_model(args: PublishModelArguments) -> list[PlannedFile]:
         )
 
 
+def _write_drafts(files: dict[str, Path | bytes], folder: Path) -> None:
+    """Write what is made for the publication, the card above all, where it can be read."""
+    with replaced_folder(folder) as drafts:
+        for path, file in files.items():
+            if isinstance(file, bytes):
+                (drafts / path).parent.mkdir(exist_ok=True)
+                (drafts / path).write_bytes(file)
+    logger.info("the card is in %s", folder / CARD_FILE)
+
+
 def push_run(args: AudioSFTConfig | AudioGRPOConfig) -> None:
     """What a training recipe ends with: where its options say `push_to_hub`, publish what it saved.
 
     Raises:
-        SystemExit: it was not published; with the line that does it.
+        ValueError: it was not published; with the command that does it.
     """
     if not (args.push_to_hub and PartialState().is_main_process):
         return
     push = PublishModelArguments(args.output_dir, args.hub_model_id, args.hub_revision, bool(args.hub_private_repo))
     options = {"folder": push.folder, "repo_id": push.repo_id, "revision": push.revision, "private": push.private}
     again = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value)
+    go_on = f"python recipes/publish/model.py {again}"
+    logger.info("%s is trained and saved; should its publication be interrupted, go on with: %s", push.folder, go_on)
     try:
         publish_model(push)
     except Exception as error:  # whatever the Hub, the network or the card had against it: training is not lost
-        logger.debug("traceback", exc_info=True)
-        raise SystemExit(
-            f"error: {push.folder} is trained and saved, but not published: {error}\n"
-            f"Publish it with: python recipes/publish/model.py {again}"
-        ) from None
+        raise ValueError(
+            f"{push.folder} is trained and saved, but not published: {str(error).strip()}; publish it with: {go_on}"
+        ) from error
 
 
 def _adapter_config(path: Path, base: Base, stages: int) -> bytes:

@@ -19,7 +19,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from audiomcq.models import FAMILIES
 from audiomcq.prompts import ANSWER_CLOSE, ANSWER_OPEN, PROMPT_VERSION, QUESTION_TEMPLATE, SYSTEM_PROMPT
 from audiomcq.publishing.hub import CARD_FILE
-from audiomcq.run import RUN_FILE
+from audiomcq.run_record import RUN_FILE, read_record
 
 TEMPLATE = Path(__file__).parents[3] / "model_cards" / "model_card.md"
 EVAL_FILE = ".eval_results/audiomcq.yaml"
@@ -122,12 +122,12 @@ def run_records(folder: Path) -> list[dict[str, Any]]:
     run = next((place for place in (folder, folder.parent) if (place / RUN_FILE).is_file()), None)
     if run is None:
         raise ValueError(f"{folder}: no {RUN_FILE} there; give the output folder of a training recipe")
-    record = json.loads((run / RUN_FILE).read_text())
+    record = read_record(run)
     if not record["finished"]:
         raise ValueError(f"{folder}: this run has not finished; resume it with --resume_from_checkpoint true")
-    if record["prompt_version"] != PROMPT_VERSION:
+    if record.get("prompt_version") != PROMPT_VERSION:
         raise ValueError(
-            f"{folder} was trained with prompts {record['prompt_version']}, the card would say {PROMPT_VERSION}: publish it "
+            f"{folder} was trained with prompts {record.get('prompt_version')}, the card would say {PROMPT_VERSION}: publish it "
             "with the version of audiomcq that trained it"
         )
     state = folder / "trainer_state.json"

@@ -15,11 +15,11 @@ from audiomcq.audio import audio_bytes, describe, load_audio
 from audiomcq.examples import CONTRIBUTION, samples_key
 from audiomcq.publishing import licences
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
+from audiomcq.storage import replaced_folder
 
 APP_FILES = (CARD_FILE, "app.py")
 SETTINGS_FILE = "app.yaml"
 EXAMPLES = "examples"
-_WRITTEN = {*APP_FILES, SETTINGS_FILE, EXAMPLES, "requirements.txt", "audiomcq"}
 
 
 @dataclass
@@ -88,7 +88,12 @@ def publish_space(args: SpaceArguments, rows: Dataset, app: Path) -> list[Planne
 
 def write_space(args: SpaceArguments, rows: Dataset, app: Path) -> Path:
     """Write what a Space runs: the app, its settings, this package as it is, what that needs, examples with their clips."""
-    folder = _empty_folder(Path(args.output_dir))
+    with replaced_folder(args.output_dir) as folder:
+        _write_content(folder, args, rows, app)
+    return Path(args.output_dir)
+
+
+def _write_content(folder: Path, args: SpaceArguments, rows: Dataset, app: Path) -> None:
     picked = pick_rows(rows, args.num_examples)
     picked = licences.with_terms({"train": picked}, licences.read_sources(args.sources))["train"]
     files = write_examples(picked, folder / EXAMPLES)
@@ -111,7 +116,6 @@ def write_space(args: SpaceArguments, rows: Dataset, app: Path) -> Path:
     )
     text = f"{str(card).rstrip()}\n\n## Clips\n\n{lines}"
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
-    return folder
 
 
 def pick_rows(rows: Dataset, count: int) -> Dataset:
@@ -143,17 +147,3 @@ def write_examples(rows: Dataset, folder: Path) -> list[str]:
         lines.append(json.dumps({**plain, "audio_path": names[-1]}, ensure_ascii=False) + "\n")
     (folder / "train.jsonl").write_text("".join(lines), encoding="utf-8")
     return names
-
-
-def _empty_folder(folder: Path) -> Path:
-    """A folder to write to. One that an earlier run wrote is replaced.
-
-    Raises:
-        ValueError: the folder holds something else.
-    """
-    if folder.is_dir():
-        if unknown := {path.name for path in folder.iterdir()} - _WRITTEN:
-            raise ValueError(f"{folder} holds other things ({min(unknown)}); choose another --output_dir")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    return folder

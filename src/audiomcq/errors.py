@@ -1,0 +1,150 @@
+"""How every program here ends when a person can set it right: one line that says what to do, and exit code 2.
+
+Everything else that is raised is a defect of the program and keeps its traceback.
+"""
+
+import argparse
+import errno
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+logger = logging.getLogger(__name__)
+
+EXIT_CODE = 2
+SECRET_VARIABLES = ("AUDIOMCQ_API_KEY", "HF_TOKEN", "OPENAI_API_KEY")
+"""Environment variables whose values never stand in a message."""
+
+_FOREIGN = {
+    "YAMLError",
+    "SafetensorError",  # weights that are cut short
+    "DatasetsError",
+    "ArrowException",
+    "HTTPError",  # the Hub, or the way there
+    "OutOfMemoryError",
+}
+"""Errors of libraries that people cause, by the names of their classes: to import them all would take seconds."""
+_EXTRAS = {"gradio": "space", "openai": "endpoint", "httpx2": "endpoint", "peft": "peft", "deepspeed": "deepspeed",
+           "espeakng_loader": "tts", "evaluate": "metrics"}  # fmt: skip
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_PATIENCE_SECONDS = 3.0
+"""How long a further process waits for the first to say what is wrong with all of them."""
+_SECRETS = (
+    (re.compile(r"(?<=://)[^/\s'\"@]+@"), "***@"),
+    (re.compile(r"([?&][\w.-]+=)[^&#\s'\"]+"), r"\1***"),
+    (re.compile(r"\b(hf_|sk-)[A-Za-z0-9_-]{16,}"), r"\1***"),
+    (re.compile(r"(?i)\b(bearer )\S+"), r"\1***"),
+)
+
+
+class UserErrorExit(SystemExit):
+    """The end of a program by `exit_on_user_error`: `code` is 2, the text is the line that was said."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(line)
+        self.code = EXIT_CODE
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser that raises what is wrong, instead of printing all of its options first.
+
+    Raises:
+        ValueError: from `parse_args`.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """End the program with one line and exit code 2 when what happens inside is the user's to set right.
+
+    `--log_level debug` shows the traceback all the same. Of several processes that fail alike the first one speaks.
+
+    Raises:
+        UserErrorExit: instead of the error.
+    """
+    try:
+        yield
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        logger.debug("traceback", exc_info=True)
+        line = "error: " + re.sub(r"\s*\n\s*", " ", without_secrets(message)).strip()
+        _say(line)
+        raise UserErrorExit(line) from None
+
+
+def explain(error: BaseException) -> str | None:
+    """What to tell the user about an error; None when it is not the user's."""
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRAS:
+        extra = _EXTRAS[error.name.split(".")[0]]
+        return f"{error.name} is not installed; run `pip install 'audiomcq[{extra}]'`"
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, OSError) and "HTTPError" not in kinds and error.strerror:
+        return explain_os_error(error)
+    if "OutOfMemoryError" in kinds:
+        return f"{error}; lower the batch size (per_device_train_batch_size, batch_size) or max_audio_seconds"
+    if kinds & _FOREIGN:
+        return f"{error}: {error.__cause__}" if error.__cause__ else str(error)
+    if isinstance(error, ValueError | OSError | FloatingPointError):
+        return _original(str(error))
+    return None
+
+
+def explain_os_error(error: OSError, place: object = None) -> str:
+    """Which file, what about it, and what to do.
+
+    Args:
+        place: what was written or read, for errors that do not say it.
+    """
+    where = place or error.filename or "a file"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        where = error.filename or where  # the file on the way, not what was to lie behind it
+    if error.errno in _FULL:
+        return f"{where}: {error.strerror}; what was written before is kept: make room, then start again"
+    if error.errno in _FORBIDDEN:
+        return f"{where}: {error.strerror}; change its rights, or name another place"
+    if error.errno == errno.ENOENT:
+        return f"{where}: no such file or folder; check the path"
+    if error.errno == errno.EEXIST:
+        return f"{where} already exists; name another place, or move it away"
+    return f"{where}: {error.strerror}"
+
+
+def without_secrets(text: str) -> str:
+    """The text with keys and passwords blacked out: those in URLs, tokens by their form, and what the environment holds."""
+    for variable in SECRET_VARIABLES:
+        value = os.environ.get(variable) or ""
+        if len(value) > 3:
+            text = text.replace(value, "***")
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def _original(message: str) -> str:
+    """What a data-loader worker raised, of the traceback that torch makes of it."""
+    if not message.startswith("Caught "):
+        return message
+    return message.strip().split("\n")[-1].partition(": ")[2] or message
+
+
+def _say(line: str) -> None:
+    """Print the line; processes of one job leave at once, since the others may be waiting for them for ever."""
+    if int(os.environ.get("RANK", 0)) > 0:
+        # What ends all processes ends the first as well, and the launcher then ends this one before it repeats it
+        time.sleep(_PATIENCE_SECONDS)
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        logging.shutdown()
+        os._exit(EXIT_CODE)

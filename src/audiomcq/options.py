@@ -1,0 +1,238 @@
+"""Options of every recipe, from a YAML file and the command line, strictly: what does not fit is named with file, key and value."""
+
+import difflib
+import os
+import sys
+import types
+from dataclasses import MISSING, fields
+from datetime import date
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from trl import TrlParser
+
+from audiomcq.errors import explain_os_error
+
+_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_SHOWN = 60
+
+
+class _Parser(TrlParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which no key of a mapping stands twice: the last would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands there twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def parse(
+    kinds: tuple[type, ...], default_config: Path | None = None, argv: list[str] | None = None
+) -> tuple[Any, ...]:
+    """Read options from a YAML file (`--config FILE` or `--config=FILE`) and the command line, which wins.
+
+    Args:
+        kinds: dataclasses of the options.
+        default_config: YAML to use where `--config` names no other.
+        argv: words of the command line; by default this program's.
+
+    Returns:
+        one object of each kind.
+
+    Raises:
+        ValueError: the file cannot be read, a key is unknown, or a value does not fit; all of them are named.
+    """
+    file, words = _config_of(list(sys.argv[1:] if argv is None else argv))
+    file = file or default_config
+    parser = _Parser(kinds, allow_abbrev=False)
+    if file is not None:
+        parser.set_defaults_with_config(**_values(Path(file), kinds))
+    try:
+        *options, unknown = parser.parse_args_into_dataclasses(
+            words, return_remaining_strings=True, look_for_args_file=False
+        )
+    except Exception as error:
+        # Types are checked, so what is left is a value that an option's own checks refuse, or those of the libraries stumble over
+        what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(what if file is None else f"{what} (options of {file} and the command line)") from error
+    if unknown:
+        raise ValueError(_unknown(unknown[0].partition("=")[0].lstrip("-"), _hints(kinds), "on the command line"))
+    return tuple(options)
+
+
+def _config_of(words: list[str]) -> tuple[str | None, list[str]]:
+    """The file that `--config` names, and the other words."""
+    file, others = None, []
+    left = iter(words)
+    for word in left:
+        name, equals, value = word.partition("=")
+        if name != "--config":
+            others.append(word)
+            continue
+        if file is not None:
+            raise ValueError("--config stands there twice; give one file")
+        file = value if equals else next(left, "")
+        if not file or file.startswith("--"):
+            raise ValueError("--config needs a YAML file after it")
+    return file, others
+
+
+def _values(file: Path, kinds: tuple[type, ...]) -> dict[str, Any]:
+    """The options of a YAML file, each in the type of its field; what stands under `env` goes to the environment."""
+    content = _read(file)
+    environment = content.pop("env", None) or {}
+    if not isinstance(environment, dict):
+        raise ValueError(f"{file}: env is {_shown(environment)}, not a mapping of names to values")
+    hints, values = _hints(kinds), {}
+    for key, value in content.items():
+        if key not in hints:
+            raise ValueError(_unknown(key, hints, f"in {file}"))
+        try:
+            values[key] = _converted(value, hints[key])
+        except TypeError:
+            raise ValueError(
+                f"{file}: {key} is {_shown(value)}, expected {_named(hints[key])}{_remedy(value)}"
+            ) from None
+    for name, value in environment.items():
+        try:
+            os.environ[name] = str(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{file}: env {_shown(name)}: {error}") from error
+    return values
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), _StrictLoader)
+    except OSError as error:
+        raise ValueError(f"config {explain_os_error(error, file)}") from error
+    except yaml.MarkedYAMLError as error:
+        place = error.problem_mark or error.context_mark
+        where = f", line {place.line + 1}, column {place.column + 1}" if place else ""
+        raise ValueError(f"{file}{where}: no valid YAML ({error.problem or error.context})") from error
+    except (yaml.YAMLError, ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
+        # Not UTF-8, control characters, an impossible date, too deep: PyYAML has no one class for it
+        raise ValueError(f"{file}: no valid YAML ({str(error) or type(error).__name__})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: holds {_shown(content)}, expected lines of `option: value`")
+    return content
+
+
+def _hints(kinds: tuple[type, ...]) -> dict[str, Any]:
+    """The type of each option; one that is null by default may be null."""
+    hints: dict[str, Any] = {}
+    for kind in kinds:
+        annotated = get_type_hints(kind)
+        for field in fields(kind):
+            if field.init:
+                nullable = field.default is None and field.default_factory is MISSING
+                hints[field.name] = annotated[field.name] | None if nullable else annotated[field.name]
+    return hints
+
+
+def _converted(value: Any, kind: Any) -> Any:
+    """A value of a YAML file as one of this kind. A list may be a single value, a number may be in quotes.
+
+    Raises:
+        TypeError: it is none.
+    """
+    origin, parts = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _first_that_fits(value, parts)
+    if origin is Literal:
+        return _one_of(value, parts)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return _one_of(value, [each.value for each in kind])
+    if kind is list or origin is list:
+        each = parts[0] if parts else Any
+        return [_converted(item, each) for item in (value if isinstance(value, list) else [value])]
+    if kind is dict or origin is dict:
+        return _instance(value, dict)
+    if kind is bool:
+        return value if isinstance(value, bool) else _one_of(_WORDS.get(str(value).lower()), (True, False))
+    if kind in (int, float):
+        return _number(value, kind)
+    return _instance(value, kind if isinstance(kind, type) else object)
+
+
+def _first_that_fits(value: Any, kinds: tuple[Any, ...]) -> Any:
+    # The very type first: an option that may be a text or a switch takes "1" as a text
+    for kind in sorted(kinds, key=lambda kind: type(value) is not (get_origin(kind) or kind)):
+        try:
+            return _converted(value, kind)
+        except TypeError:
+            continue
+    raise TypeError
+
+
+def _number(value: Any, kind: type) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError
+    try:
+        number = float(value)
+        exact = kind(value) if kind is float or isinstance(value, str) else int(number)
+    except (ValueError, OverflowError):
+        raise TypeError from None
+    if number != number or (kind is int and exact != number):
+        raise TypeError
+    return exact
+
+
+def _instance(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError
+    return value
+
+
+def _one_of(value: Any, allowed: Any) -> Any:
+    for each in allowed:
+        if type(each) is type(value) and each == value:
+            return value
+    raise TypeError
+
+
+def _named(kind: Any) -> str:
+    """A type in words."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_named(part) for part in parts))
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return f"one of {', '.join(str(each.value) for each in kind)}"
+    if kind is list or origin is list:
+        return f"a list, each {_named(parts[0])}" if parts else "a list"
+    if kind is dict or origin is dict:
+        return "a mapping"
+    return "null" if kind is type(None) else _PLAIN.get(kind, str(kind))
+
+
+def _remedy(value: Any) -> str:
+    """What turns a value into a text, where YAML has read something else."""
+    return "; put it in quotes if it is meant as a text" if isinstance(value, int | float | date) else ""
+
+
+def _unknown(key: Any, known: dict[str, Any], where: str) -> str:
+    near = difflib.get_close_matches(str(key), known, 1)
+    return f"unknown option {_shown(key)} {where}" + (f"; did you mean {near[0]}?" if near else "; leave it out")
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

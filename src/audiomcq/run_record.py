@@ -1,0 +1,324 @@
+"""The record of a training run, in its output folder: what it is, which rows its weights have seen, and whether it may go on."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import yaml
+from accelerate import PartialState
+from datasets import Dataset
+
+from audiomcq import __version__
+from audiomcq.datasets import row_keys
+from audiomcq.examples import FEATURES
+from audiomcq.prompts import PROMPT_VERSION
+from audiomcq.storage import (
+    LOCK_FILE,
+    check_same,
+    defect_of_checkpoint,
+    list_checkpoints,
+    read_json,
+    write_json,
+    write_whole,
+)
+
+logger = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+ROWS_FILE = "trained_rows.json"
+"""Keys of the rows that a checkpoint was trained on, over all its stages, each with a hash of the row."""
+
+_NOT_SETTINGS = {"resume_from_checkpoint", "hub_token", "push_to_hub_token", "logging_dir", "local_rank", "run_name"}
+_HARMLESS = {
+    "output_dir", "dataset", "dataset_config", "dataset_split", "audio_root", "check_audio", "max_bad_fraction",
+    "report_to", "disable_tqdm", "log_level", "log_level_replica", "log_completions", "num_completions_to_print",
+    "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory",
+    "save_steps", "save_strategy", "save_total_limit", "push_to_hub",
+}  # fmt: skip
+"""What a run may go on with otherwise: no weight depends on it. Rows may lie elsewhere, since they are compared themselves."""
+_HARMLESS_PREFIXES = ("logging_", "hub_", "project", "trackio_")
+_LENGTH = {"max_steps", "num_train_epochs"}
+_BATCH = {"per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"}
+"""These may change together, as long as a step still sees as many rows: after an out-of-memory error, say."""
+_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run starts.
+
+    Attributes:
+        checkpoint: folder to go on from, or None.
+        record: of the run that goes on; None for a new one.
+        finished: whether nothing is left to do.
+    """
+
+    checkpoint: str | None = None
+    record: dict[str, Any] | None = field(default=None, repr=False)
+    finished: bool = False
+
+
+def check_output(output: Path, settings: dict[str, Any], resume: str | bool | None, processes: int = 1) -> Start:
+    """Refuse an output folder that holds something else than what is to be continued.
+
+    Args:
+        settings: of the run that is about to start (`resolved_settings`).
+        resume: `resume_from_checkpoint` as the user gave it.
+        processes: how many train together.
+
+    Raises:
+        ValueError: the folder is not empty and the run is no continuation of what lies there, or no checkpoint in it is whole.
+    """
+    resume = {"true": True, "false": False}.get(str(resume).lower(), resume)
+    file = output / RUN_FILE
+    if not resume:
+        _check_empty(output, file.is_file())
+        return Start()
+    if not file.is_file():
+        raise ValueError(f"output folder {output} holds no run to resume; leave resume_from_checkpoint out")
+    record = read_record(output)
+    longer = _check_settings(output, record, settings, processes)
+    if record["finished"] and not longer and _is_intact(output, record):
+        _say(
+            "the run in %s is finished and stays as it is; to go on with it, raise max_steps or num_train_epochs",
+            output,
+        )
+        return Start(record=record, finished=True)
+    checkpoint = _newest_whole(output) if resume is True else Path(str(resume))
+    if defect := defect_of_checkpoint(checkpoint):
+        raise ValueError(
+            f"checkpoint {checkpoint} cannot be resumed: {defect}; name another, or give true for the newest"
+        )
+    _say("going on from %s", checkpoint)
+    return Start(str(checkpoint), record)
+
+
+def _say(message: str, *values: object) -> None:
+    """What every process finds alike, once."""
+    if PartialState().is_main_process:
+        logger.warning(message, *values)
+
+
+def _check_empty(output: Path, has_record: bool) -> None:
+    if has_record:
+        raise ValueError(
+            f"output folder {output} already holds another run; choose another --output_dir, or continue that run with "
+            "--resume_from_checkpoint true"
+        )
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"output folder {output} is a file; choose another --output_dir")
+    if output.is_dir() and any(path.name != LOCK_FILE for path in output.iterdir()):
+        raise ValueError(
+            f"output folder {output} holds other things, or a run that ended before it began; choose another --output_dir, or "
+            "delete that folder"
+        )
+
+
+def _check_settings(output: Path, record: dict[str, Any], settings: dict[str, Any], processes: int) -> bool:
+    """Whether a run is to become longer than it was started.
+
+    Raises:
+        ValueError: it was started with other settings.
+    """
+    before, left = record["settings"], dict(settings)
+    longer = any(_grew(before.get(name), settings.get(name)) for name in _LENGTH)
+    ignored = {name for name in {*before, *settings} if name in _HARMLESS or name.startswith(_HARMLESS_PREFIXES)}
+    ignored |= _LENGTH if longer else set()
+    rows = [_rows_per_step(before, record.get("processes", processes)), _rows_per_step(settings, processes)]
+    if rows[0] == rows[1]:
+        ignored |= _BATCH
+    else:
+        before, left = {**before, "rows of a step": rows[0]}, {**settings, "rows of a step": rows[1]}
+    before, left = ({name: value for name, value in each.items() if name not in ignored} for each in (before, left))
+    check_same(
+        before, left, f"output folder {output} holds a run with other settings",
+        "resume it with the settings it was started with, or choose another --output_dir",
+    )  # fmt: skip
+    return longer
+
+
+def _grew(before: Any, now: Any) -> bool:
+    return all(isinstance(value, int | float) and value > 0 for value in (before, now)) and now > before
+
+
+def _rows_per_step(settings: Mapping[str, Any], processes: int) -> int | None:
+    parts = [settings.get(name) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")]
+    return None if None in parts else parts[0] * parts[1] * processes
+
+
+def _is_intact(output: Path, record: Mapping[str, Any]) -> bool:
+    """Whether the weights that a finished run has saved are all there."""
+    saved = record.get("saved") or {}
+    return bool(saved) and all(
+        (output / name).is_file() and (output / name).stat().st_size == size for name, size in saved.items()
+    )
+
+
+def _newest_whole(output: Path) -> Path:
+    """The last checkpoint of a run that is whole. Those that are not are named."""
+    found = list_checkpoints(output)
+    whole = [path for path, defect in found.items() if defect is None and path.parent == output]
+    others = [
+        f"{path.relative_to(output)} ({defect or 'the run ended while it was saved'})"
+        for path, defect in found.items()
+        if path not in whole
+    ]
+    if others:
+        _say("not whole, and not gone on from: %s", "; ".join(others))
+    if not whole:
+        lacking = f"no whole checkpoint: {'; '.join(others)}" if others else "saved no checkpoint yet"
+        raise ValueError(f"the run in {output} has {lacking}; delete that folder and start again")
+    return whole[-1]
+
+
+def read_record(output: Path) -> dict[str, Any]:
+    """The record of a run.
+
+    Raises:
+        ValueError: it is missing or damaged; it is named.
+    """
+    remedy = "it was damaged: restore it from a copy, or start again in another --output_dir"
+    return read_json(output / RUN_FILE, remedy, settings=dict, finished=bool)
+
+
+def start_record(
+    output: Path, stage: str, settings: dict[str, Any], rows: dict[str, str], values: dict[str, Any]
+) -> None:
+    """Write what a run is before it trains: versions, settings, and the rows that its weights will have seen.
+
+    Args:
+        rows: key and hash of each (`row_digests`), with those of earlier stages.
+        values: further ones.
+    """
+    versions = {name: version(name) for name in ("torch", "transformers", "trl", "datasets", "accelerate")}
+    record = {
+        "stage": stage,
+        "finished": False,
+        "settings": settings,
+        "prompt_version": PROMPT_VERSION,
+        "versions": {"audiomcq": __version__, **versions},
+        **values,
+    }
+    write_json(output / ROWS_FILE, rows)
+    write_whole(output / "config.yaml", yaml.safe_dump(settings, sort_keys=True))
+    # Last: where it lies, the others do
+    write_json(output / RUN_FILE, record)
+
+
+def update_record(output: Path, values: dict[str, Any]) -> None:
+    """Add values to the run's record, `run.json`."""
+    write_json(output / RUN_FILE, {**read_record(output), **values})
+
+
+def resolved_settings(stage: str, *configs: Any) -> dict[str, Any]:
+    """All options of a run, flat and plain, without those that only say where and how it is resumed."""
+    merged = {"stage": stage}
+    for config in configs:
+        merged.update(config.to_dict() if hasattr(config, "to_dict") else asdict(config))
+    return {
+        key: json.loads(json.dumps(value, default=str)) for key, value in merged.items() if key not in _NOT_SETTINGS
+    }
+
+
+def row_digests(rows: Dataset) -> dict[str, str]:
+    """A hash of what training reads of each row, by row key; of a clip, its name and how many bytes it has."""
+    names = [name for name in FEATURES if name != "audio" and name in rows.column_names]
+    texts = rows.select_columns(names).with_format(None)
+    hashed = []
+    for start in range(0, len(rows), _AT_ONCE):
+        batch = texts[start : start + _AT_ONCE]
+        hashed += [json.dumps(values, default=str) for values in zip(*batch.values(), strict=True)]
+    clips = _clips(rows) if "audio" in rows.column_names else [None] * len(rows)
+    lines = zip(row_keys(rows), hashed, clips, strict=True)
+    return {
+        key: hashlib.blake2b(f"{text} {clip}".encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
+        for key, text, clip in lines
+    }
+
+
+def _clips(rows: Dataset) -> list[tuple[str | None, int | None]]:
+    """Name and bytes of each row's clip, without reading it."""
+    known: dict[str, int | None] = {}
+    clips = []
+    for batch in rows.select_columns(["audio"]).with_format("arrow").iter(_AT_ONCE):
+        column = batch["audio"].combine_chunks()
+        paths = column.field("path").to_pylist()
+        sizes = pc.binary_length(column.field("bytes")).to_pylist()
+        for path, size in zip(paths, sizes, strict=True):
+            if size is None and path not in known:
+                known[path] = Path(path).stat().st_size if path and Path(path).is_file() else None
+            clips.append((path and Path(path).name, known[path] if size is None else size))
+    return clips
+
+
+def rows_fingerprint(digests: Mapping[str, str]) -> str:
+    """A hash of rows in their order."""
+    lines = "".join(f"{key} {digest}\n" for key, digest in digests.items())
+    return hashlib.blake2b(lines.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
+
+
+def check_rows(output: Path, record: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    """Make sure that a run goes on with the rows that it began with.
+
+    Raises:
+        ValueError: rows are other ones, or in another order; the first is named.
+    """
+    if record.get("rows_fingerprint") in (None, rows_fingerprint(digests)):
+        return
+    before = read_rows(output / ROWS_FILE)
+    new = [key for key in digests if key not in before]
+    changed = [key for key, digest in digests.items() if key in before and before[key] != digest]
+    what = "; ".join(
+        f"{len(keys)} {kind}, the first: {keys[0]}"
+        for keys, kind in ((changed, "have changed"), (new, "are new"))
+        if keys
+    )
+    counts = f"{len(digests)} rows instead of {record.get('rows')}" if len(digests) != record.get("rows") else ""
+    told = "; ".join(filter(None, (counts, what))) or "they stand in another order"
+    raise ValueError(
+        f"output folder {output} holds a run on other rows ({told}); resume it with the rows that it was started with, or choose "
+        "another --output_dir"
+    )
+
+
+def read_rows(file: Path) -> dict[str, str | None]:
+    """The rows that a checkpoint was trained on, by key.
+
+    Raises:
+        ValueError: the file is damaged; it is named.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{file}: not readable ({error}); restore it from a copy") from error
+    if isinstance(content, list):  # as runs before 0.2 wrote it
+        content = dict.fromkeys(map(str, content))
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: holds {type(content).__name__}, not the rows of a run; restore it from a copy")
+    return content
+
+
+def check_unseen(digests: Mapping[str, str], checkpoint: Path) -> dict[str, str | None]:
+    """Make sure that no row was in an earlier stage of the checkpoint; returns the rows that were.
+
+    Raises:
+        ValueError: stages overlap (arXiv 2509.21060, section 4: SFT and GRPO rows are disjoint).
+    """
+    # A checkpoint-N folder lies inside its run's.
+    files = [folder / ROWS_FILE for folder in (checkpoint, checkpoint.parent) if (folder / ROWS_FILE).is_file()]
+    if not files:
+        return {}
+    seen = read_rows(files[0])
+    if shared := seen.keys() & digests.keys():
+        raise ValueError(
+            f"{len(shared)} of {len(digests)} rows were already trained on by {checkpoint}, e.g. {min(shared)}; use the same "
+            "paradigm, dataset and mixed_seed in both stages"
+        )
+    logger.info("none of the %d rows was among the %d of earlier stages", len(digests), len(seen))
+    return seen

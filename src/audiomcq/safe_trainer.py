@@ -1,0 +1,206 @@
+"""What both trainers correct in transformers' own (5.23): what is saved is whole and finite, and what is resumed is what was saved.
+
+Private methods of `Trainer` are overridden here and nowhere else but in `sft.py` and `grpo.py`; tests/test_safe_trainer.py pins their
+signatures.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
+
+from audiomcq.datasets import ShuffleByEpoch
+from audiomcq.models import restore_weights
+from audiomcq.storage import (
+    STAGING,
+    clear_staging,
+    move_files,
+    publish_checkpoint,
+    rotate_checkpoints,
+    whole_checkpoints,
+    writing,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class FollowEpoch(TrainerCallback):
+    """Starts every epoch from (seed, epoch) alone, so that a resumed run goes on as an uninterrupted one would.
+
+    The trainer's own `set_epoch` reaches neither transforms nor samplers that group by length or repeat prompts.
+
+    Attributes:
+        shuffle: gives the options their order.
+        order: what the training sampler draws the order of the rows from.
+    """
+
+    def __init__(self, shuffle: ShuffleByEpoch, order: torch.Generator) -> None:
+        self.shuffle, self.order = shuffle, order
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.shuffle.epoch = int((state.epoch or 0) + 1e-6)
+        self.order.manual_seed(args.seed + self.shuffle.epoch)
+
+
+class SafeTrainer(Trainer):
+    """A `Trainer` whose checkpoints can be trusted.
+
+    A checkpoint is written in a folder of its own and appears when it is whole; what it holds is finite. Of older ones only those
+    that this run has written are deleted (`save_total_limit`). A resumed run, and `load_best_model_at_end`, read the names that
+    weights have on disk: transformers' own look for those in memory, load nothing, and go on from the base model with a warning.
+
+    Attributes:
+        run_id: of the run, which its checkpoints carry; a resumed run keeps it.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.run_id = uuid4().hex
+        self._staging: Path | None = None
+        # transformers' rotation goes by names: it would delete a `checkpoint-best` that somebody has put aside
+        self._checkpoints_kept, self.args.save_total_limit = self.args.save_total_limit, None
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(self._diverged(f"the loss is {loss.item()}"))
+        return loss
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        """The gradient norm, before the optimizer makes use of it. A loss scaler (fp16) skips bad steps itself."""
+        norm = super()._get_grad_norm(*args, **kwargs)
+        scaled = self.args.fp16 or getattr(self.accelerator, "scaler", None) is not None
+        if norm is not None and not scaled and not torch.isfinite(torch.as_tensor(norm)):
+            raise FloatingPointError(self._diverged(f"the gradient norm is {float(norm)} (the loss is finite)"))
+        return norm
+
+    def require_finite(self) -> None:
+        """Look at every weight and at what the optimizer keeps, in all processes, before they are saved.
+
+        Raises:
+            FloatingPointError: one is NaN or infinite; it is named.
+        """
+        bad = next((name for name, tensor in self._kept_tensors() if not torch.isfinite(tensor).all()), None)
+        found = torch.tensor([bad is not None], device=self.args.device, dtype=torch.float32)
+        if self.accelerator.gather(found).any():
+            raise FloatingPointError(self._diverged(f"{bad or 'a weight of another process'} is NaN or infinite"))
+
+    def _kept_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """What this process has of weights, buffers and optimizer state, as floating-point tensors."""
+        model = self.accelerator.unwrap_model(self.model)
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            yield name, _local(tensor)
+        names = {id(tensor): name for name, tensor in model.named_parameters()}
+        # DeepSpeed keeps its own state, in parts; a weight that comes of a bad one is bad at once
+        states = {} if self.is_deepspeed_enabled else getattr(self.optimizer, "state", {})
+        for parameter, state in states.items():
+            for key, value in state.items():
+                if isinstance(value, torch.Tensor) and value.is_floating_point():
+                    yield f"the optimizer's {key} of {names.get(id(parameter), 'a weight')}", _local(value)
+
+    def _diverged(self, what: str) -> str:
+        intact = [path.name for path in whole_checkpoints(Path(self.args.output_dir))]
+        kept = (
+            f"{', '.join(intact)} in {self.args.output_dir} hold finite weights"
+            if intact
+            else "no checkpoint was saved"
+        )
+        return f"{what} at step {self.state.global_step}: lower learning_rate, or train in bf16 instead of fp16; it is not saved: {kept}"
+
+    def save_whole(self) -> dict[str, int]:
+        """Save the model and the trainer's state to the output folder, each file whole; returns their sizes by name.
+
+        As the trainer calls it itself: the call of a user would push, without our card.
+
+        Raises:
+            FloatingPointError: see `require_finite`; what lies in the folder is left alone.
+            ValueError: the disk is full, or nobody may write there.
+        """
+        self.require_finite()
+        output = Path(self.args.output_dir)
+        sizes: dict[str, int] = {}
+        with self._staging_in(output, output) as staging:
+            self.save_model(str(staging), _internal_call=True)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                self.state.save_to_json(str(staging / TRAINER_STATE_NAME))
+                sizes = move_files(staging, output)
+        self.accelerator.wait_for_everyone()
+        return sizes
+
+    @contextmanager
+    def _staging_in(self, output: Path, target: Path) -> Iterator[Path]:
+        """A folder for all processes to write to, before its content appears as `target`. It is gone at the end, however that comes."""
+        staging = output / STAGING
+        with writing(target):
+            try:
+                if self.args.should_save:
+                    clear_staging(output)
+                    staging.mkdir(parents=True)
+                self.accelerator.wait_for_everyone()
+                yield staging
+            finally:
+                self._staging = None
+                if self.args.should_save:
+                    clear_staging(output)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: TRL's has no licence and a text-only usage. `publishing.model` writes the card, from what the run recorded."""
+
+    def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
+        """None yet: a run that is killed would leave an empty repository. `publishing.hub` makes it when there is something to push."""
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging or super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.require_finite()
+        output, name = Path(self._get_output_dir(trial)), f"checkpoint-{self.state.global_step}"
+        with self._staging_in(output, output / name) as staging:
+            self._staging = staging
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            best = output / f"checkpoint-{self.state.best_global_step}"
+            if best.is_dir() or best.name == name:
+                self.state.best_model_checkpoint = str(best)
+            if self.args.should_save:
+                self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))
+                publish_checkpoint(staging / name, output / name, self.run_id)
+                rotate_checkpoints(output, self.run_id, self._checkpoints_kept, self.state.best_model_checkpoint)
+            self.accelerator.wait_for_everyone()
+            if self.args.local_process_index == 0 and (staging / name).is_dir():
+                # Another machine with a disk of its own: its processes' part of the checkpoint stays there
+                publish_checkpoint(staging / name, output / name, self.run_id)
+        self.accelerator.wait_for_everyone()
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """One epoch, unless all steps are done: transformers' own takes one more step when a run is resumed from its last."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_fsdp_enabled or not isinstance(self.model, PreTrainedModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            restore_weights(self.model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not isinstance(self.model, PreTrainedModel):
+            super()._load_best_model()
+        else:
+            restore_weights(self.model, self.state.best_model_checkpoint)
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a tensor that may be spread over several (ZeRO-3, FSDP2)."""
+    tensor = getattr(tensor, "ds_tensor", tensor)
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -1,0 +1,120 @@
+"""Real processes that run recipes, training above all. They are forked from a server that has imported torch and TRL, so that one starts in an instant."""
+
+import importlib
+import multiprocessing
+import os
+import resource
+import runpy
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    ["audiomcq.sft", "audiomcq.grpo", "transformers.models.qwen2_5_omni.modeling_qwen2_5_omni"]
+)
+RECIPES = Path(__file__).parents[1] / "recipes"
+SMALL = {
+    "per_device_train_batch_size": 4,
+    "max_steps": 3,
+    "learning_rate": "1e-3",
+    "lr_scheduler_type": "constant",
+    "warmup_steps": 0,
+    "save_strategy": "steps",
+    "save_steps": 1,
+    "use_cpu": "true",
+    "disable_tqdm": "true",
+    "paradigm": "single_stage",
+}
+
+
+def words(options: Mapping[str, Any]) -> list[str]:
+    return [str(word) for key, value in options.items() for word in (f"--{key}", value)]
+
+
+def _die_at(function: str, call: int) -> None:
+    """Have the `call`-th call of a function (module:qualified.name) be this process's last act, in its very beginning."""
+    module, _, name = function.partition(":")
+    owner: Any = importlib.import_module(module)
+    *path, name = name.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+    original, count = getattr(owner, name), 0
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    setattr(owner, name, dying)
+
+
+def _run(stage: str, argv: Sequence[str], log: Path, die: tuple[str, int] | None, limit: int | None) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    if die:
+        _die_at(*die)
+    with log.open("w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
+        os.dup2(stream.fileno(), 2)
+        if limit:
+            # As Python does at its start: the write fails, instead of ending the process
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        main = importlib.import_module(f"audiomcq.{stage}").main
+        try:
+            main(RECIPES / "unused.yaml", list(argv))
+        finally:
+            sys.stderr.flush()
+
+
+def _run_script(script: Path, argv: Sequence[str], log: Path) -> None:
+    sys.argv = [str(script), *argv]
+    sys.path[0] = str(script.parent)
+    with log.open("w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
+        runpy.run_path(str(script), run_name="__main__")
+
+
+def run_script(script: Path, log: Path, *argv: object) -> tuple[int | None, str]:
+    """Exit code of any script as it is started from a shell, and what it said."""
+    process = SERVER.Process(target=_run_script, args=(script, [str(word) for word in argv], log), daemon=True)
+    process.start()
+    return end(process), log.read_text(errors="replace")
+
+
+def start(
+    stage: str, log: Path, die: tuple[str, int] | None = None, limit: int | None = None, **options: Any
+) -> BaseProcess:
+    """A running recipe (with its tiny YAML) that writes what it says to `log`.
+
+    Args:
+        die: a function and the call of it that is the end.
+        limit: bytes that a file may have, as on a full disk.
+    """
+    argv = ["--config", str(RECIPES / "weak_to_strong" / "tiny" / f"{stage}.yaml"), *words({**SMALL, **options})]
+    process = SERVER.Process(target=_run, args=(stage, argv, log, die, limit), daemon=True)
+    process.start()
+    return process
+
+
+def end(process: BaseProcess, seconds: float = 180.0) -> int | None:
+    """The exit code of a process. One that hangs is killed, and fails the test."""
+    process.join(seconds)
+    hangs = process.is_alive()
+    if hangs:
+        process.kill()
+        process.join(10.0)
+    assert not hangs, f"still at it after {seconds:g} s"
+    return process.exitcode
+
+
+def train(stage: str, log: Path, **options: Any) -> tuple[int | None, str]:
+    """Exit code of a recipe, and what it said."""
+    code = end(start(stage, log, **options))
+    return code, log.read_text(errors="replace")
