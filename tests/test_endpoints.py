@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,10 +29,15 @@ import processes
 from audiomcq.audio import SAMPLE_RATE, cut, load_audio, silence
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.controls import silence_control
-from audiomcq.endpoints import API_KEY_VARIABLE, Endpoint, endpoint_batches, parse_voter
+from audiomcq.contribution.probe import ProbeArguments, probe
+from audiomcq.contribution.votes import Voter, as_voter, open_run, read_votes
+from audiomcq.endpoints import API_KEY_VARIABLE, Endpoint, endpoint_batches, parse_voter, voter_name
+from audiomcq.errors import exit_on_user_error
+from audiomcq.evaluation.answering import AnswerArguments, answer_rows
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer, Control, answer_questions, audio_control
 from audiomcq.models import load_lalm
+from audiomcq.options import parse
 from audiomcq.prompts import SYSTEM_PROMPT, question_prompt
 
 NO_AUDIO = Control("no_audio", lambda row: None, heard=lambda row: None, seconds=lambda row: 0.0)
@@ -302,6 +308,178 @@ def test_the_key_of_another_company_stays_at_home(row: Row, monkeypatch: pytest.
     with serving() as server:
         ask(at(server), [row])
     assert "s3cret" not in str(server.asked[0][1])
+
+
+SECRET_URLS = [
+    "https://user:s3cret@host/v1#model",
+    "https://s3cret@host/v1#model",
+    "http://host/v1?api_key=s3cret#model",
+    "http://host/v1?s3cret#model",
+    "http://host/v1#model?api_key=s3cret",
+    "http://host/v1#model&key=s3cret",
+    "http://user:s3cret/v1#model",
+    "http://host:s3cret/v1#model",
+    "http://[s3cret/v1#model",
+    "HTTP://user:s3cret@host/v1#model",
+    "ftp://user:s3cret@host/v1#model",
+    "user:s3cret@host/v1#model",
+    "host/v1?api_key=s3cret",
+    "http:///v1?api_key=s3cret#model",
+]
+
+
+@pytest.mark.parametrize("url", SECRET_URLS)
+@pytest.mark.parametrize("take", ["probe", "answer", "yaml"])
+def test_a_name_with_a_secret_in_it_is_refused_without_repeating_it(
+    url: str, take: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "probe.yaml").write_text(json.dumps({"voters": [url]}))
+    with caplog.at_level(logging.DEBUG), pytest.raises((ValueError, SystemExit)) as error:
+        if take == "probe":
+            ProbeArguments(voters=["org/a", url])
+        elif take == "answer":
+            AnswerArguments(model=url)
+        else:
+            with exit_on_user_error():
+                parse((ProbeArguments,), tmp_path / "probe.yaml", [])
+    assert API_KEY_VARIABLE in str(error.value)
+    told = (
+        "".join(traceback.format_exception(error.value))
+        + str(chain(error.value))
+        + caplog.text
+        + "".join(capfd.readouterr())
+    )
+    assert "s3cret" not in told
+
+
+def chain(error: BaseException | None) -> list[str]:
+    """What an error says and holds, and those behind it."""
+    if error is None:
+        return []
+    return [str(error), repr(error), str(vars(error)), *chain(error.__cause__), *chain(error.__context__)]
+
+
+def repeats_key(handler: Handler, body: dict) -> None:
+    key = handler.headers["Authorization"]
+    handler.send(500, json.dumps({"error": {"message": f"cannot use {key}"}}).encode(), X_Key=key.partition(" ")[2])
+
+
+def repeats_key_in_half_an_answer(handler: Handler, body: dict) -> None:
+    handler.send(200, json.dumps({"key": handler.headers["Authorization"]}).encode())
+
+
+def repeats_key_as_a_place(handler: Handler, body: dict) -> None:
+    handler.send(302, b"", Location=f"http://user:{handler.headers['Authorization'].split()[1]}@elsewhere/v1")
+
+
+@pytest.mark.parametrize("fault", [repeats_key, repeats_key_in_half_an_answer, repeats_key_as_a_place])
+def test_a_key_that_the_server_repeats_stands_in_no_error_and_in_none_behind_it(
+    fault: Reply, row: Row, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(API_KEY_VARIABLE, "s3cret-of-mine")
+    with serving(otherwise=fault) as server, caplog.at_level(logging.DEBUG), pytest.raises(ValueError) as error:
+        ask(at(server, retries=0), [row])
+    assert server.asked[0][1]["Authorization"] == "Bearer s3cret-of-mine"
+    assert "s3cret-of-mine" not in str(chain(error.value)) + caplog.text + "".join(
+        traceback.format_exception(error.value)
+    )
+
+
+def test_a_key_reaches_nothing_that_a_probe_writes(
+    rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither names of shards nor their content, the record, predictions or the log, even when the server answers with it."""
+    monkeypatch.setenv(API_KEY_VARIABLE, "s3cret-of-mine")
+
+    def echo_key(handler: Handler, body: dict) -> None:
+        handler.send(200, completion(f"your key is {handler.headers['Authorization']}"))
+
+    few_rows = rows.select(range(3))
+    with serving(otherwise=echo_key) as server, caplog.at_level(logging.DEBUG):
+        name = f"http://127.0.0.1:{server.server_port}/v1#tiny"
+        probe(few_rows, name, tmp_path / "votes")
+        answer_rows(AnswerArguments(model=name, dataset="x", output_dir=str(tmp_path / "predictions")), few(rows, 3))
+    for path in tmp_path.rglob("*"):
+        assert "s3cret" not in str(path)
+        assert not path.is_file() or b"s3cret" not in path.read_bytes()
+    votes = read_votes(tmp_path / "votes").to_list()
+    assert {vote["completion"] for vote in votes} == {"your key is Bearer ***"}
+    assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_is_named(status: int, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(API_KEY_VARIABLE, "s3cret-of-mine")
+    with serving() as other:
+        target = f"http://127.0.0.1:{other.server_port}/v1/chat/completions?token=s3cret"
+        with (
+            serving(otherwise=fail(status, Location=target)) as server,
+            pytest.raises(
+                ValueError, match=rf"redirects to http://127.0.0.1 \({status}\), which is not followed"
+            ) as error,
+        ):
+            ask(at(server), [row])
+        assert not other.asked
+    assert "s3cret" not in str(error.value)
+
+
+def test_headers_for_another_company_stay_at_home(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_WEBHOOK_SECRET"):
+        monkeypatch.setenv(name, "s3cret")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Secret: s3cret")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    with serving() as server:
+        ask(at(server), [row])
+    assert "s3cret" not in str(server.asked[0][1])
+    assert os.environ["OPENAI_ORG_ID"] == "s3cret"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("org/m", "org/m@main"),
+        ("org/m", " org/m"),
+        ("http://h/v1#m", "http://h/v1/#m"),
+        ("http://h/v1#m", "HTTP://H:80/v1//#m"),
+        ("https://h:443#org/m", "https://h/#org/m"),
+        ("http://[::1]:8000/v1#m", "http://[::1]:8000/v1/#m"),
+    ],
+)
+def test_one_model_that_is_spelled_in_two_ways_is_one_voter(
+    one: str, other: str, rows: Dataset, tmp_path: Path
+) -> None:
+    assert ProbeArguments(voters=[one]).voters == ProbeArguments(voters=[other]).voters
+    assert AnswerArguments(model=one).model == AnswerArguments(model=other).model
+    with pytest.raises(ValueError, match="give at least one, and each once"):
+        probe(rows, [one, other], tmp_path)
+
+
+def test_one_folder_that_is_spelled_in_two_ways_is_one_voter(
+    model_folder: Path, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model_folder, "models/a")
+    spelled = ["models/a", "./models/a/", "models/../models/a", str(tmp_path / "models" / "a")]
+    assert {voter_name(each) for each in spelled} == {"models/a"}
+    assert voter_name(str(model_folder)) == str(model_folder)
+    Path("link").symlink_to("models/a")
+    with pytest.raises(ValueError, match="each once"):
+        probe(rows, ["models/a", "link"], tmp_path / "votes")
+
+
+def test_a_pinned_revision_does_not_vote_beside_the_same_commit(tmp_path: Path) -> None:
+    open_run(tmp_path, {"rows": 1})
+    with as_voter(tmp_path, Voter("org/m", "c0ffee", "float32")):
+        pass
+    with as_voter(tmp_path, Voter("org/m@decade", "decade", "float32")):
+        pass
+    with (
+        pytest.raises(
+            ValueError, match=r"votes of org/m, which is the same model as org/m@c0ffee \(revision c0ffee\)"
+        ),
+        as_voter(tmp_path, Voter("org/m@c0ffee", "c0ffee", "float32")),
+    ):
+        pass
 
 
 def test_a_server_that_is_not_there_is_named(row: Row) -> None:

@@ -14,13 +14,17 @@ import pytest
 import soundfile
 import yaml
 from datasets import Dataset
+from peft import get_peft_model
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration, Trainer, TrainerCallback
+from trl import ModelConfig, get_peft_config
 
 import processes
+import random_lalms
 from audiomcq import grpo, sft
 from audiomcq.audio import SAMPLE_RATE
 from audiomcq.examples import row_key
-from audiomcq.models import load_lalm
+from audiomcq.models import FAMILIES, LALM, load_lalm, parameter_group
+from audiomcq.run import fit_lora
 from audiomcq.run_record import RUN_FILE, check_output, check_unseen, row_digests
 from audiomcq.safe_trainer import FollowEpoch, SafeTrainer
 from audiomcq.sft import AudioSFTTrainer
@@ -327,6 +331,42 @@ def test_a_lora_run_adapts_the_language_model_alone_and_a_second_stage_builds_on
     reference = json.loads((grpo_folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert reference == str(sft_folder)
     assert changed(base, weights(load_lalm(grpo_folder).model)) == adapted
+
+
+@pytest.mark.parametrize("family", ["Qwen2.5-Omni", "Qwen3-Omni", "Qwen2-Audio"])
+@pytest.mark.parametrize(
+    "targets", ["all-linear", None, "gate_proj", "q_proj k_proj qkv", r".*\.(q|k|v|qkv|q_proj|linear_fc1)"]
+)
+def test_lora_never_adapts_what_audio_and_text_do_not_reach(family: str, targets: str | None) -> None:
+    model = random_lalms.FAMILIES[family]("sdpa")
+    lalm = LALM(model, None, FAMILIES[model.config.model_type], "here")
+    if family == "Qwen3-Omni" and targets == "gate_proj":
+        targets = "q_proj"  # its LLM has experts
+    options = {"use_peft": True, "lora_target_modules": targets.split() if targets else None}
+    config = fit_lora(get_peft_config(ModelConfig(**options)), lalm)
+    adapted = {name for name, _ in get_peft_model(model, config).named_parameters() if "lora_" in name}
+    groups = {parameter_group(name, lalm.family) for name in adapted}
+    assert "unused" not in groups
+    assert "llm" in groups
+    assert ("audio_tower" in groups) == (targets not in (None, "gate_proj"))
+
+
+def test_lora_without_targets_is_trained_and_merged(rows_folder: Path, model_folder: Path, tmp_path: Path) -> None:
+    options = {"use_peft": "true", "lora_r": 4, "learning_rate": "1e-2", "paradigm": "single_stage"}
+    for name, targets in (("default", {}), ("linear", {"lora_target_modules": "all-linear"})):
+        train("sft", rows_folder, model_folder, tmp_path / name, **options, **targets)
+        adapted = changed(weights(load_lalm(model_folder).model), weights(load_lalm(tmp_path / name).model))
+        assert adapted and not any("visual" in each for each in adapted)
+        assert any("audio_tower" in each for each in adapted) == (name == "linear")
+
+
+def test_lora_on_modules_that_are_not_there_ends_with_one_line(
+    rows_folder: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    options = {"use_peft": "true", "lora_target_modules": "nowhere_proj", "paradigm": "single_stage"}
+    with pytest.raises(SystemExit, match=r"nowhere_proj.* not found in the base model"):
+        train("sft", rows_folder, model_folder, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_full_grpo_with_a_reference_model_starts_from_a_lora_folder(

@@ -265,6 +265,8 @@ def _client(endpoint: Endpoint) -> "openai.OpenAI":
         import openai
     except ImportError as error:
         raise ValueError(f"endpoint {endpoint.url}: run `pip install audiomcq[endpoint]` to ask a server") from error
+    # At level DEBUG it tells all headers of an answer, and a server may repeat the key in them
+    logging.getLogger("httpcore2").setLevel(logging.WARNING)
     http = openai.DefaultHttpxClient(follow_redirects=False, event_hooks={"response": [_require_whole_answer]})
     with _without_openai_variables():
         return openai.OpenAI(

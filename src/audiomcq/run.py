@@ -15,6 +15,7 @@ import transformers
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import HfApi
+from torch import nn
 from transformers import Trainer
 from trl import ModelConfig, get_peft_config
 
@@ -171,13 +172,25 @@ def fit_lora(config: Any, lalm: LALM) -> Any:
     """
     from peft.tuners.tuners_utils import check_target_module_exists
 
-    if not config.target_modules and not config.target_parameters:
+    unused = [name for name, _ in lalm.model.named_modules() if parameter_group(f"{name}.", lalm.family) == "unused"]
+    targets = config.target_modules
+    if not targets and not config.target_parameters:
         config.target_modules = lalm.family.lora_targets
         logger.info("LoRA adapts %s", config.target_modules)
-    unused = [name for name, _ in lalm.model.named_modules() if parameter_group(f"{name}.", lalm.family) == "unused"]
-    everything = str(config.target_modules).lower() == "all-linear"
-    if unused and (everything or any(check_target_module_exists(config, name) for name in unused)):
+    elif targets == "all-linear":
+        head = lalm.model.get_output_embeddings()
+        linear = {
+            name for name, each in lalm.model.named_modules() if isinstance(each, nn.Linear) and each is not head
+        }
+        config.target_modules = linear.difference(unused)
+    elif isinstance(targets, str) and targets.isidentifier():
+        config.target_modules = {targets}  # TRL makes a pattern of a single name, which then fits no module
+    if any(check_target_module_exists(config, name) for name in unused):
         config.exclude_modules = rf".*?{lalm.family.unused}.*"
+    if isinstance(config.target_modules, str) and any(".experts" in name for name, _ in lalm.model.named_modules()):
+        # Of a model with experts PEFT (0.21) makes bare names of a pattern, which then hit the audio tower as well
+        fitting = {name for name, _ in lalm.model.named_modules() if check_target_module_exists(config, name)}
+        config.target_modules, config.exclude_modules = fitting or config.target_modules, None
     return config
 
 

@@ -309,3 +309,26 @@ def test_a_tally_counts_by_voter_control_and_mode(tmp_path: Path) -> None:
         {**first, "control": "noise", "asked": 1, "unparsed": 0, "right": 1},
         {**first, "control": "silence", "asked": 3, "unparsed": 1, "right": 1},
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("5", "holds 5, not a JSON object"), ('{"settings": {', "not readable as JSON"), ("{}", "has no 'settings'"),
+     ('{"settings": {}, "voters": 5}', "'voters' is 5"), ('{"settings": {}, "voters": {"m": 5}}', "'m' is 5")],
+)  # fmt: skip
+def test_a_damaged_record_is_named_and_may_be_deleted(content: str, says: str, tmp_path: Path) -> None:
+    write(tmp_path, [answer(1)])
+    (tmp_path / RUN_FILE).write_text(content)
+    with pytest.raises(ValueError, match=rf"probe\.json: {says}.*; delete it, the shards hold the same"):
+        open_run(tmp_path, SETTINGS)
+    (tmp_path / RUN_FILE).unlink()
+    write(tmp_path, [answer(2)])
+    assert len(read_votes(tmp_path)) == 2
+
+
+def test_one_voter_that_generates_otherwise_is_another(tmp_path: Path) -> None:
+    neutral, loud = (Voter("org/m", "c0ffee", "float32", {"repetition_penalty": value}) for value in (1.0, 1.2))
+    write(tmp_path, [answer(1)], neutral)
+    assert json.loads((tmp_path / RUN_FILE).read_text())["generation"] == {"org/m": {"repetition_penalty": 1.0}}
+    with pytest.raises(ValueError, match=r"org/m, generated otherwise: repetition_penalty is 1.0 and 1.2"):
+        write(tmp_path, [answer(2)], loud)

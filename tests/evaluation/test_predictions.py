@@ -1,5 +1,6 @@
 """Prediction files: appended batch by batch, whole when they are done, and what is no prediction file is named."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ from audiomcq.datasets import fingerprint
 from audiomcq.evaluation.predictions import (
     PartWriter,
     finish_run,
+    hold_run,
     prediction_files,
     read_done,
     read_predictions,
     read_run,
+    record_generation,
     start_run,
 )
 from audiomcq.examples import row_key
@@ -145,3 +148,61 @@ def test_the_fingerprint_is_of_the_questions_and_not_of_their_order_or_labels(ro
     assert fingerprint(rows) == fingerprint(texts) == fingerprint(relabelled)
     turned = [{**texts[0], "choices": texts[0]["choices"][::-1]}, *texts[1:]]
     assert fingerprint(turned) != fingerprint(texts)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("5", "holds 5, not a JSON object"), ('{"settings": {', "not readable as JSON"), ("{}", "has no 'settings'"),
+     ('{"settings": {}, "controls": 5}', "'controls' is 5")],
+)  # fmt: skip
+def test_a_damaged_record_is_named(content: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text("")
+    (tmp_path / "m.run.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"m\.run\.json: {says}.*; restore it from a copy, or answer again"):
+        start_run(tmp_path / "m.jsonl", SETTINGS, ["audio"])
+
+
+def test_one_process_at_a_time_writes_a_file(tmp_path: Path) -> None:
+    with (
+        hold_run(tmp_path / "new" / "m.jsonl"),
+        hold_run(tmp_path / "new" / "other.jsonl"),
+        pytest.raises(ValueError, match=r"m\.jsonl: another run is writing these predictions \(process \d+ on "),
+        hold_run(tmp_path / "new" / "m.jsonl", patience=0.1),
+    ):
+        pass
+    with hold_run(tmp_path / "new" / "m.jsonl"):
+        pass
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_keeps_what_was_answered_and_the_rest_is_done_again(tmp_path: Path, rows: Dataset) -> None:
+    path, answers = tmp_path / "m.jsonl", answered(rows)
+    start_run(path, SETTINGS, ["audio"])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with PartWriter(path, 0) as writer:
+        writer.append(answers[:2])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+        try:
+            with pytest.raises(
+                ValueError, match=r"cannot write to .*m.rank0.part: File too large; .*make room, then start"
+            ):
+                writer.append(answers[2:])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [key for key, _, _ in read_done(path)][:2] == [answer.row_key for answer in answers[:2]]
+    with PartWriter(path, 0) as writer:
+        done = {key for key, _, _ in read_done(path)}
+        writer.append([answer for answer in answers if answer.row_key not in done])
+    finish_run(path, rows, ["given"])
+    assert [line["row_key"] for line in read_predictions(path)["audio"]] == [answer.row_key for answer in answers]
+
+
+def test_answers_that_were_generated_otherwise_are_not_mixed_into_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    start_run(path, SETTINGS, ["audio"])
+    PartWriter(path, 0).append([])
+    record_generation(path, {"num_beams": 1})
+    start_run(path, SETTINGS, ["audio"])
+    assert read_run(path)["generation"] == {"num_beams": 1}
+    with pytest.raises(ValueError, match=r"another run: generation is {'num_beams': 1} and {'num_beams': 2}"):
+        record_generation(path, {"num_beams": 2})

@@ -558,6 +558,40 @@ def test_a_folder_with_other_things_is_not_overwritten(labelled: Path, tmp_path:
         write_folder(arguments(labelled, tmp_path), load_from_disk(labelled / "data"), None)
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("name", ["votes", "weak", "README.md"])
+def test_what_a_probe_or_anybody_wrote_under_a_name_that_is_published_is_not_deleted(
+    name: str, dry_run: bool, labelled: Path, tmp_path: Path
+) -> None:
+    """The probe's default place is outputs/votes, and `--output_dir outputs` is soon typed."""
+    outputs = tmp_path / "outputs"
+    if name == "README.md":
+        outputs.mkdir()
+        (outputs / name).write_text("mine")
+    else:
+        (outputs / name).mkdir(parents=True)
+        (outputs / name / "probe.json").write_text("{}")
+    before = {path: path.is_file() and path.read_bytes() for path in outputs.rglob("*")}
+    args = arguments(labelled, outputs, dry_run=dry_run)
+    with pytest.raises(ValueError, match=rf"output folder {outputs} holds other things \({name}"):
+        publish_dataset(args, load_from_disk(labelled / "data"), None)
+    assert {path: path.is_file() and path.read_bytes() for path in outputs.rglob("*")} == before
+
+
+def test_a_folder_is_written_again_but_not_over_what_was_edited_in_it(labelled: Path, tmp_path: Path) -> None:
+    rows = load_from_disk(labelled / "data")
+    args = arguments(labelled, tmp_path / "out")
+    for _ in range(2):
+        folder = write_folder(args, rows, None)
+    before = {path: path.read_bytes() for path in folder.rglob("*.parquet")}
+    (folder / "README.md").write_text("with a better title")
+    with pytest.raises(ValueError, match=r"README.md was changed after it was written, and would be lost"):
+        write_folder(args, rows, None)
+    assert (folder / "README.md").read_text() == "with a better title"
+    assert {path: path.read_bytes() for path in folder.rglob("*.parquet")} == before
+    assert ".audiomcq.json" not in [file.path for file in planned_files(folder)]
+
+
 def test_the_recipe_lists_what_it_would_upload(
     labelled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -336,6 +336,42 @@ def test_a_run_whose_push_fails_ends_with_the_line_that_publishes_it(
     assert store.repo("model", "org/stopped").private
 
 
+KILLED = """
+import os, sys
+from transformers import Trainer
+Trainer.train = lambda *args, **kwargs: os.kill(os.getpid(), 9)
+import runpy
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_run_that_is_killed_before_it_has_something_to_push_leaves_no_repository(
+    store: Hub, rows_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "killed.py").write_text(KILLED)
+    options = {"dataset": rows_folder, "model_name_or_path": "org/base", "output_dir": tmp_path / "run"}
+    push = {"push_to_hub": "true", "hub_model_id": "org/never"}
+    command = [str(tmp_path / "killed.py"), *sft_command(**options, **push)]
+    assert store.run(command, token=store.token, check=False).returncode == -9
+    assert (tmp_path / "run" / "run.json").is_file()
+    assert ("model", "org/never") not in store.store.repos
+
+
+@pytest.mark.parametrize("owner", ["org", "somebody-else"])
+def test_who_could_not_push_afterwards_is_told_before_anything_is_trained(
+    owner: str, store: Hub, rows_folder: Path, tmp_path: Path
+) -> None:
+    options = {"dataset": rows_folder, "model_name_or_path": "org/base", "output_dir": tmp_path / "run"}
+    push = {"push_to_hub": "true", "hub_model_id": f"{owner}/model"}
+    done = store.run(sft_command(**options, **push), token=None if owner == "org" else store.token, check=False)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    says = "log in with `hf auth login`, or set HF_TOKEN" if owner == "org" else "who is no member of somebody-else"
+    assert f"error: {owner}/model: " in line and says in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_new_push_removes_the_weights_and_pickles_of_an_earlier_one_and_nothing_else(
     store: Hub, more: list[str]
 ) -> None:

@@ -95,13 +95,13 @@ def read_run(path: Path) -> dict[str, Any] | None:
     )
 
 
-def hold_run(path: Path) -> AbstractContextManager[None]:
-    """Hold a prediction file while it is written.
+def hold_run(path: Path, patience: float = 10.0) -> AbstractContextManager[None]:
+    """Hold a prediction file while it is written; another process may take `patience` seconds to be gone.
 
     Raises:
         ValueError: another process is writing it.
     """
-    return hold(path.with_name(f".{path.name}.lock"), f"{path}: another run is writing these predictions")
+    return hold(path.with_name(f".{path.name}.lock"), f"{path}: another run is writing these predictions", patience)
 
 
 class PartWriter:
