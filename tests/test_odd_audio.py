@@ -96,6 +96,17 @@ def test_a_clip_that_breaks_off_is_named_where_its_container_says_how_long_it_is
         load_audio(source, max_seconds=0.1)  # less than is there
 
 
+@pytest.mark.parametrize("form", ["FLAC", "WAV", "OGG", "MP3"])
+def test_a_long_clip_that_breaks_off_far_behind_what_is_used_is_named(form: str, as_source) -> None:
+    stream = io.BytesIO()
+    soundfile.write(stream, signal(44_100, 2, 20.0), 44_100, format=form)
+    whole = stream.getvalue()
+    assert len(load_audio(as_source(whole, "long"), max_seconds=1)) == (1 + CUT_MARGIN_SECONDS) * SAMPLE_RATE
+    for share in (0.5, 0.95):
+        with pytest.raises(AudioError, match="broken: breaks off"):
+            load_audio(as_source(whole[: round(share * len(whole))], "broken"), max_seconds=1)
+
+
 def with_number(content: bytes, at: int, order: str, change: Callable[[int], int]) -> bytes:
     """The content with another 32-bit number at a place."""
     number = int.from_bytes(content[at : at + 4], order)

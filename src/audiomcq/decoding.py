@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, BinaryIO
 
 import av
@@ -87,36 +88,39 @@ def open_clip(stream: BinaryIO) -> Iterator[OpenClip]:
     container = read_container(stream)
     if container.problem:
         raise DecodingError(container.problem)
-    av_reads = container.kind in _AV_KINDS
-    if container.kind in _AV_ALONE or (av_reads and not container.says_length):
+    handle = _trusted_handle(stream, container)
+    if handle is None:
         with _opened_by_av(stream, container) as clip:
             yield clip
-        return
+    else:
+        with handle:
+            yield _opened_by_soundfile(handle, container)
+
+
+def _trusted_handle(stream: BinaryIO, container: Container) -> soundfile.SoundFile | None:
+    """Open a file with soundfile, or return None where PyAV is to read it."""
+    av_reads = container.kind in _AV_KINDS
+    if container.kind in _AV_ALONE or (av_reads and not container.says_length):
+        return None
     try:
         handle = soundfile.SoundFile(_Stream(stream))
     except Exception as error:
-        if not av_reads:
-            raise DecodingError(_not_decodable(error)) from error
-        with _opened_by_av(stream, container) as clip:
-            yield clip
-        return
-    with handle:
-        if not (av_reads and (handle.subtype in _AV_CODECS or handle.frames > _UNKNOWN_FRAMES)):
-            yield _opened_by_soundfile(handle, container)
-            return
-    with _opened_by_av(stream, container) as clip:
-        yield clip
+        if av_reads:
+            return None
+        raise DecodingError(_not_decodable(error)) from error
+    if av_reads and (handle.subtype in _AV_CODECS or handle.frames > _UNKNOWN_FRAMES):
+        handle.close()
+        return None
+    return handle
 
 
 def _opened_by_soundfile(handle: soundfile.SoundFile, container: Container) -> OpenClip:
     rate, count = handle.samplerate, max(1, _BLOCK_SAMPLES // handle.channels)
-    seconds = handle.frames / rate
-    if (
-        container.kind == "mp3"
-    ):  # of frames it takes the header's word, else it counts those of the bytes that are there
-        held, promised = seconds * container.share, seconds
-    else:
-        held, promised = seconds, seconds / container.share
+    held = promised = handle.frames / rate
+    if container.kind == "mp3":  # soundfile takes the header's word
+        held *= container.share
+    else:  # it counts the frames of the bytes that are there
+        promised /= container.share
     _compare(held, promised)
 
     def blocks() -> Iterator[np.ndarray]:
@@ -152,7 +156,10 @@ def _opened_by_av(stream: BinaryIO, container: Container) -> Iterator[OpenClip]:
             raise DecodingError("holds no audio; leave the row out")
         track = opened.streams.audio[0]
         track.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
-        rate = track.codec_context.sample_rate
+        frames = _frames(opened, track, container)
+        first = list(islice(frames, 1))
+        # The header of an AAC track may say half its rate
+        rate = first[0].sample_rate if first else track.codec_context.sample_rate
         if not rate:
             raise DecodingError("says no sampling rate; re-export the clip")
         promised = _promised_by_av(opened, track, container)
@@ -161,19 +168,26 @@ def _opened_by_av(stream: BinaryIO, container: Container) -> Iterator[OpenClip]:
             _compare(seconds * container.share, seconds)
 
         def blocks() -> Iterator[np.ndarray]:
-            resampler = av.AudioResampler(format="fltp")  # the samples as floats; rate and channels stay
             read = 0
-            for packet in opened.demux(track):
-                # Of kinds that count bytes, the last packet is one whenever it is shorter than the others
-                if packet.is_corrupt and container.held_bytes is None:
-                    raise DecodingError(f"breaks off in the middle of a packet; {ASK_FOR_FILE}")
-                for frame in packet.decode():
-                    for floats in resampler.resample(frame):
-                        read += floats.samples
-                        yield floats.to_ndarray().T
+            for frame in chain(first, frames):
+                read += frame.samples
+                yield frame.to_ndarray().T
             _compare(read / rate, read / rate / container.share if promised is None else promised)
 
         yield OpenClip(rate, promised, blocks(), lambda: None)
+
+
+def _frames(
+    opened: av.container.InputContainer, track: av.AudioStream, container: Container
+) -> Iterator[av.AudioFrame]:
+    """What is decoded of a track, its samples as floats; a track that changes its rate or channels is an error."""
+    floats = av.AudioResampler(format="fltp")
+    for packet in opened.demux(track):
+        # Of kinds that count bytes, the last packet is one whenever it is shorter than the others
+        if packet.is_corrupt and container.held_bytes is None:
+            raise DecodingError(f"breaks off in the middle of a packet; {ASK_FOR_FILE}")
+        for frame in packet.decode():
+            yield from floats.resample(frame)
 
 
 def _promised_by_av(opened: av.container.InputContainer, track: av.AudioStream, container: Container) -> float | None:
