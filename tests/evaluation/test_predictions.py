@@ -57,9 +57,9 @@ def test_a_missing_an_empty_a_foreign_and_an_unfinished_file_are_named(tmp_path:
     for name, says in (
         ("missing", "no such prediction file"),
         ("empty", "is empty"),
-        ("foreign", "JSON lines"),
-        ("keyless", "1 lines have no row_key or no completion, the first: line 2"),
-        ("list", "line 1 is a list"),
+        ("foreign", "line 1: no JSON"),
+        ("keyless", "line 2 has no completion and no row_key"),
+        ("list", r"line 1 is \[1\], not a JSON object"),
         ("begun", "unfinished"),
     ):
         with pytest.raises(ValueError, match=rf"{name}\.jsonl.*{says}"):

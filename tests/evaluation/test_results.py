@@ -21,7 +21,7 @@ from audiomcq.contribution.votes import Voter, VoteWriter
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows
 from audiomcq.evaluation.benchmarks import MMSU
-from audiomcq.evaluation.questions import QuestionArguments, load_questions, unheard
+from audiomcq.evaluation.questions import QuestionArguments, load_questions, questions_to_ask
 from audiomcq.evaluation.report import Estimate
 from audiomcq.evaluation.results import (
     ScoreArguments,
@@ -200,12 +200,11 @@ def test_rows_of_ones_own_that_could_not_be_heard_are_left_out_by_name_and_the_t
         controls=["audio"], output_dir=str(tmp_path / "p"),
     )  # fmt: skip
     monkeypatch.setattr("audiomcq.evaluation.questions.load_rows", partial(load_rows, max_bad_fraction=0.5))
-    rows, benchmark = load_questions(args)
-    silent = unheard(args, rows, benchmark)
+    rows, silent = questions_to_ask(args)
     answer_rows(args, rows, silent)
     scored = score_folder(ScoreArguments(dataset=args.dataset, dataset_split="train", predictions=args.output_dir))
-    assert silent == ["sound_tones_3"] and len(rows) == 15
-    assert scored.title == f"tones ({len(rows)} of 16 rows)" == scored.page.splitlines()[0].removeprefix("# ")
+    assert silent == ["sound_tones_3"] and len(rows) == 16
+    assert scored.title == "tones (15 of 16 rows)" == scored.page.splitlines()[0].removeprefix("# ")
     assert scored.results["questions"]["left_out"] == sorted(silent)
     assert "1 rows could not be heard and are left out of every figure." in caveats(scored.results)
 
@@ -305,12 +304,12 @@ def test_a_benchmark_is_answered_scored_officially_and_handed_in_with_what_it_co
     scores, questions = scored.scores["tiny"], scored.results["questions"]
     assert (scores.n_total, scores.accuracy.value, scores.silent.value) == (9, 8 / 9, 0.0)
     assert scores.official.value == 1.0  # "C#" and "C" are one set of words
-    assert questions["benchmark"]["label"] == "MMAU v05.15.25 test-mini (9 of 1000 items)"
+    assert questions["benchmark"]["label"] == "MMAU test-mini, unknown version (9 of 1000 items)"
     assert (questions["benchmark"]["n_missing_audio"], questions["benchmark"]["complete"]) == (1, False)
-    assert scored.page.startswith("# MMAU v05.15.25 test-mini (9 of 1000 items)\n")
+    assert scored.page.startswith("# MMAU test-mini, unknown version (9 of 1000 items)\n")
     assert "| strict accuracy | official accuracy |" in scored.page
     assert (
-        "> **Not a score of the whole benchmark: MMAU v05.15.25 test-mini (9 of 1000 items); 1 items without audio"
+        "> **Not a score of the whole benchmark: MMAU test-mini, unknown version (9 of 1000 items); 1 items without audio"
         in scored.page
     )
     assert "Official: the benchmark's own rule" in scored.page

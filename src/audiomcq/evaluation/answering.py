@@ -3,32 +3,33 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers.utils import cached_file, extract_commit_hash
 
 from audiomcq import __version__
 from audiomcq.collation import PromptEncoder
-from audiomcq.contribution.controls import check_asked, control_named
+from audiomcq.contribution.controls import check_asked, clips_needed, control_named
 from audiomcq.datasets import fingerprint, row_orders, texts_of
 from audiomcq.endpoints import endpoint_batches, parse_voter
+from audiomcq.evaluation.identity import Identity, identify, lineage
 from audiomcq.evaluation.predictions import PartWriter, finish_run, read_done, start_run
 from audiomcq.evaluation.questions import QuestionArguments, prompt_style
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer, Asked, Control, Mode, answer_batches, answer_questions
-from audiomcq.models import load_lalm, weights_digest
+from audiomcq.models import load_lalm
 from audiomcq.prompts import AUDIOMCQ_STYLE
 
 logger = logging.getLogger(__name__)
 
 CONTROLS = ("audio", "silence")
 
-Batches = Callable[[Control, Collection[Asked]], Iterator[list[Answer]]]
-"""Answers to all rows under a control but those that are done, batch by batch."""
+Batches = Callable[[Sequence[Row], Control, Collection[Asked]], Iterator[list[Answer]]]
+"""Answers to rows under a control but those that are done, batch by batch."""
 
 
 @dataclass
@@ -103,7 +104,8 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[s
     A batch is kept as soon as it is answered. Processes of `accelerate launch` share the batches.
 
     Args:
-        left_out: keys of items that cannot be asked, since their clips are not there; the record names them.
+        left_out: keys of items whose clips are not there, of `rows` or beside them; the record names them. Controls that need no
+            clip (no_audio, silence of a fixed length) are asked on those of `rows` all the same.
 
     Raises:
         ValueError: the file holds another run, or an option is unknown.
@@ -112,34 +114,62 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[s
         raise ValueError("there are no rows to answer")
     check_asked(args.controls, args.orders, rows[0])
     state, path = PartialState(), args.path
-    start_run(path, run_settings(args, rows), args.controls, left_out, state.is_main_process)
+    line = lineage(args.model, args.model_revision)
+    hearing = clips_needed(args.controls, args.silence_seconds)
+    start_run(
+        path,
+        run_settings(args, rows, line[0]),
+        args.controls,
+        left_out if hearing else None,
+        state.is_main_process,
+        [asdict(each) for each in line],
+    )
     state.wait_for_everyone()
     done = read_done(path)
-    asked = [(row_key(row), order) for row in texts_of(rows) for order in row_orders(row, args.orders)]
-    if not asked:
+    asked = asked_under(args, rows, left_out)
+    if not any(asked.values()):
         raise ValueError(f"orders {args.orders}: no row has that many options; ask given too")
     missing = {
-        name: len(asked) - sum((key, name, order) in done for key, order in asked)
-        for name in dict.fromkeys(args.controls)
+        name: sum((key, name, order) not in done for key, order in questions) for name, questions in asked.items()
     }
     # No process may look for what is done while another one already adds to it
     state.wait_for_everyone()
     if any(missing.values()):
-        batches, writer, started = _batches(args, rows), PartWriter(path, state.process_index), time.monotonic()
+        batches, writer, started = _batches(args), PartWriter(path, state.process_index), time.monotonic()
+        heard = _with_clips(rows, left_out)
         for name in missing:
             answered = {(key, order) for key, control, order in done if control == name}
-            control = control_named(name, rows, args.silence_seconds, args.seed, args.audio_root)
-            _answer(batches(control, answered), writer, name, len(asked), missing[name])
+            control = control_named(name, heard, args.silence_seconds, args.seed, args.audio_root)
+            played = heard if clips_needed([name], args.silence_seconds) else rows
+            _answer(batches(played, control, answered), writer, name, len(asked[name]), missing[name])
         seconds = time.monotonic() - started
         asked_now = sum(missing.values())
         logger.info("%d questions in %.1f s, %.2f questions/s", asked_now, seconds, asked_now / seconds)
     else:
-        logger.info("%s: all %d questions are answered already", path, len(missing) * len(asked))
+        logger.info("%s: all %d questions are answered already", path, sum(map(len, asked.values())))
     state.wait_for_everyone()
     if state.is_main_process:
         finish_run(path, rows, args.orders)
     state.wait_for_everyone()
     return path
+
+
+def asked_under(args: AnswerArguments, rows: Sequence[Row], left_out: Collection[str]) -> dict[str, list[Asked]]:
+    """The questions that are asked under each control: where it plays the clips, those whose clips are there."""
+    silent = frozenset(left_out)
+    every = [(row_key(row), order) for row in texts_of(rows) for order in row_orders(row, args.orders)]
+    heard = [question for question in every if question[0] not in silent]
+    return {
+        name: heard if clips_needed([name], args.silence_seconds) else every for name in dict.fromkeys(args.controls)
+    }
+
+
+def _with_clips(rows: Sequence[Row], left_out: Collection[str]) -> Sequence[Row]:
+    silent = frozenset(left_out)
+    kept = [index for index, row in enumerate(texts_of(rows)) if row_key(row) not in silent]
+    if len(kept) == len(rows):
+        return rows
+    return rows.select(kept) if isinstance(rows, Dataset) else [rows[index] for index in kept]
 
 
 def check_parity(args: AnswerArguments, rows: Sequence[Row]) -> Parity:
@@ -166,13 +196,15 @@ def check_parity(args: AnswerArguments, rows: Sequence[Row]) -> Parity:
     return Parity(len(alone), len(alone) - len(differing), args.batch_size, differing[0] if differing else None)
 
 
-def run_settings(args: AnswerArguments, rows: Sequence[Row]) -> dict[str, Any]:
+def run_settings(args: AnswerArguments, rows: Sequence[Row], itself: Identity | None = None) -> dict[str, Any]:
     """All that decides an answer: what a run that is resumed must have in common with the one that was stopped."""
+    itself = itself or identify(args.model, args.model_revision)
     copied = ("model", "benchmark", "dataset", "dataset_config", "dataset_split", "orders", "dtype", "max_audio_seconds",
               "batch_size", "max_new_tokens", "mode", "silence_seconds", "seed")  # fmt: skip
     return {
         **{name: getattr(args, name) for name in copied},
-        **_identity(args.model, args.model_revision),
+        "revision": itself.revision,
+        "weights": itself.weights,
         "rows": len(rows),
         "fingerprint": fingerprint(rows),
         "prompt_version": prompt_style(args.benchmark, args.official_prompt).version,
@@ -180,20 +212,7 @@ def run_settings(args: AnswerArguments, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _identity(model: str, revision: str | None) -> dict[str, str | None]:
-    """Which weights a name stands for: the commit of a model on the Hub, a hash of the files of a folder."""
-    if parse_voter(model):
-        return {"revision": None, "weights": None}
-    if not Path(model).is_dir():
-        try:
-            commit = extract_commit_hash(cached_file(model, "config.json", revision=revision), None)
-        except OSError:  # no such model, or an adapter; loading it says so
-            commit = None
-        return {"revision": commit or revision, "weights": None}
-    return {"revision": revision, "weights": weights_digest(model)}
-
-
-def _batches(args: AnswerArguments, rows: Sequence[Row]) -> Batches:
+def _batches(args: AnswerArguments) -> Batches:
     """This process's share of the batches, from the model loaded here or from a server."""
     state = PartialState()
     share = {"part": state.process_index, "parts": state.num_processes}
@@ -202,7 +221,7 @@ def _batches(args: AnswerArguments, rows: Sequence[Row]) -> Batches:
             raise ValueError(f"{args.model}: a server tells no likelihoods; leave out mode {args.mode}")
         if prompt_style(args.benchmark, args.official_prompt) is not AUDIOMCQ_STYLE:
             raise ValueError(f"{args.model}: a server is asked in our words; leave out official_prompt")
-        return lambda control, done: endpoint_batches(
+        return lambda rows, control, done: endpoint_batches(
             endpoint,
             rows,
             control,
@@ -214,7 +233,7 @@ def _batches(args: AnswerArguments, rows: Sequence[Row]) -> Batches:
             **share,
         )
     lalm, encoder = _model(args)
-    return lambda control, done: answer_batches(
+    return lambda rows, control, done: answer_batches(
         lalm, encoder, rows, control, args.orders, args.batch_size, args.max_new_tokens, done, mode=args.mode, **share
     )
 

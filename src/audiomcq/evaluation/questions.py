@@ -8,6 +8,7 @@ from datasets import Dataset
 from audiomcq.datasets import load_rows, texts_of
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, find_benchmark
 from audiomcq.evaluation.items import BenchmarkRows, load_benchmark
+from audiomcq.evaluation.versions import recorded_versions
 from audiomcq.examples import row_key
 from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
 
@@ -25,6 +26,12 @@ class QuestionArguments:
     dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
     dataset_split: str = field(default="test", metadata={"help": "Split of the rows; benchmarks know their own."})
     audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
+    known_versions: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Versions of the benchmark's file that you know, name=fingerprint, beside those known here."
+        },
+    )
 
 
 def load_questions(args: QuestionArguments, check_audio: bool = True) -> tuple[Dataset, BenchmarkRows | None]:
@@ -42,17 +49,25 @@ def load_questions(args: QuestionArguments, check_audio: bool = True) -> tuple[D
         )
         return rows, None
     split = args.dataset_split if args.benchmark == AUDIOMCQ_ROWS.name else None
-    loaded = load_benchmark(args.benchmark, args.dataset or None, args.audio_root, split, check_audio)
+    known = recorded_versions(args.known_versions)
+    loaded = load_benchmark(args.benchmark, args.dataset or None, args.audio_root, split, check_audio, known)
     return loaded.rows, loaded
 
 
-def unheard(args: QuestionArguments, rows: Dataset, benchmark: BenchmarkRows | None) -> list[str]:
-    """Keys of the questions that `load_questions` left out of `rows` because their clips are not there or broken."""
-    if benchmark:
-        return [row_key(row) for row in benchmark.missing_audio]
+def questions_to_ask(args: QuestionArguments, hearing: bool = True) -> tuple[Dataset, list[str]]:
+    """All questions, and the keys of those whose clips are not there or broken.
+
+    Args:
+        hearing: False where nothing is asked that needs the clips: none is looked for.
+
+    Raises:
+        ValueError: as `load_questions`.
+    """
     every, _ = load_questions(args, check_audio=False)
-    heard = {row_key(row) for row in texts_of(rows)}
-    return [key for key in map(row_key, texts_of(every)) if key not in heard]
+    if not hearing:
+        return every, []
+    heard = {row_key(row) for row in texts_of(load_questions(args)[0])}
+    return every, [key for key in map(row_key, texts_of(every)) if key not in heard]
 
 
 def prompt_style(benchmark: str | None, official: bool) -> PromptStyle:
