@@ -60,13 +60,18 @@ def shown(value: Any) -> str:
     return _SHORT.repr(value)
 
 
+def encodable(text: str) -> str:
+    """The text without halves of surrogate pairs, as servers send them: a table cannot hold them."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
 def read_json(path: Path, kinds: Mapping[str, Fits], needed: frozenset[str] = frozenset()) -> dict[str, Any]:
     """The object that a JSON file holds, its fields checked.
 
     Raises:
         ValueError: the file cannot be read, is no JSON, or holds something else than is expected; the file is named.
     """
-    record = _parse(_decode(path, read_bytes(path)), str(path))
+    record = parse_json(read_text(path), str(path))
     check_fields(record, kinds, str(path), needed)
     return record
 
@@ -88,7 +93,7 @@ def read_lines(path: Path, torn_end: bool = False) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(content.decode("utf-8-sig", "replace").split("\n"), 1):
         if line.strip():
             where = f"{path}, line {number}"
-            yield where, _parse(line, where)
+            yield where, parse_json(line, where)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -99,18 +104,20 @@ def read_bytes(path: Path) -> bytes:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _decode(path: Path, content: bytes) -> str:
+def read_text(path: Path) -> str:
+    """Raises: ValueError naming the file where it cannot be read, or is no text in UTF-8."""
     try:
-        return content.decode("utf-8-sig")
+        return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text file in UTF-8 (byte {error.start})") from error
 
 
-def _parse(text: str, where: str) -> Any:
+def parse_json(text: str, where: str) -> Any:
+    """Raises: ValueError naming `where` the text stands."""
     try:
         return json.loads(text)
     except (
         ValueError,
         RecursionError,
-    ) as error:  # numbers of thousands of digits, and brackets in brackets, are no JSONDecodeError
+    ) as error:  # numbers of thousands of digits, brackets in brackets: no JSONDecodeError
         raise ValueError(f"{where}: no JSON ({error})") from error

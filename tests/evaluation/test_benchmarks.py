@@ -82,6 +82,7 @@ def test_items_without_their_clip_are_left_out_counted_and_change_the_name_of_th
         "label": "MMAR, unknown version (8 of 1000 items)",
         "version": None,
         "fingerprint": found.fingerprint,
+        "all_there": False,
         "complete": False,
         "n_published": 1000,
         "n_loaded": 8,

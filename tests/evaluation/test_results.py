@@ -28,11 +28,10 @@ from audiomcq.evaluation.results import (
     export_folder,
     official_of,
     score_folder,
-    strong_by_label,
-    strong_by_votes,
 )
 from audiomcq.evaluation.scoring import questions_by_key
 from audiomcq.evaluation.statistics import wilson_interval
+from audiomcq.evaluation.strong import split_by_votes, strong_by_label
 from audiomcq.evaluation.tables import caveats
 from audiomcq.examples import CONTRIBUTION, row_key
 from audiomcq.generation import Answer
@@ -121,14 +120,20 @@ def test_weak_and_strong_come_from_votes_where_a_vote_table_is_given(rows: Datas
     for voter, right in (("a", 10), ("b", 6), ("c", 2)):
         write_answers(tmp_path / f"{voter}.jsonl", rows, right, control="silence")
         with VoteWriter(tmp_path / "votes", {}, Voter(voter), "silence", "generate") as writer:
-            writer.add([Answer(row_key(row), "silence", "given", "", None, i < right) for i, row in enumerate(texts)])
+            said = [row["answer"] if i < right else "?" for i, row in enumerate(texts)]
+            writer.add(
+                [
+                    Answer(row_key(row), "silence", "given", text, None, True)
+                    for row, text in zip(texts, said, strict=True)
+                ]
+            )
     by_key = questions_by_key(texts)
     expected = {row_key(row) for row in texts[6:]}
-    assert strong_by_votes(by_key, tmp_path / "votes") == strong_by_votes(by_key, tmp_path) == expected
-    with pytest.raises(ValueError, match="votes"):
-        strong_by_votes(by_key | {"new": {**texts[0], "id": "new"}}, tmp_path / "votes")
+    assert split_by_votes(by_key, tmp_path / "votes").strong == split_by_votes(by_key, tmp_path).strong == expected
+    with pytest.raises(ValueError, match="1 of 17 rows have no votes"):
+        split_by_votes(by_key | {"new": {**texts[0], "id": "new"}}, tmp_path / "votes")
     with pytest.raises(ValueError, match="no votes there"):
-        strong_by_votes(by_key, tmp_path / "nowhere")
+        split_by_votes(by_key, tmp_path / "nowhere")
 
 
 def test_rows_are_labelled_all_or_not_at_all(rows: Dataset) -> None:

@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from audiomcq.contribution.report import chance_share
 from audiomcq.contribution.split import Rule, label_rows, saved_rule
-from audiomcq.contribution.votes import VOTE_FEATURES
+from audiomcq.contribution.vote_files import VOTE_FEATURES
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key

@@ -16,7 +16,9 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from audiomcq.audio import AudioError, as_mp3, cut, load_audio
+from audiomcq.contribution.cast import read_again
 from audiomcq.contribution.report import Numbers
+from audiomcq.datasets import texts_of
 from audiomcq.examples import CONTRIBUTION, Row, row_key
 
 logger = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ def pick_examples(rows: Dataset, votes: Dataset | None, report: Numbers, each: i
         keys = (row_key(row) for row in table.drop_columns([CONTRIBUTION]).to_pylist())
         kinds["harmed by its audio"] = [i for i, key in enumerate(keys) if key in harmed][:each]
     picked = {i: rows[i] for indices in kinds.values() for i in indices}
-    written = _completions(votes, [row_key(row) for row in picked.values()], report["rule"])
+    written = _completions(votes, rows.select(list(picked)), report["rule"])
     return [
         Example(kind, picked[i], written.get(row_key(picked[i]), {}), _clip(picked[i]))
         for kind, indices in kinds.items()
@@ -225,14 +227,13 @@ def _example(example: Example) -> str:
     )
 
 
-def _completions(votes: Dataset | None, keys: list[str], rule: Numbers) -> dict[str, dict[str, dict[str, str]]]:
+def _completions(votes: Dataset | None, rows: Dataset, rule: Numbers) -> dict[str, dict[str, dict[str, str]]]:
     """`Example.completions` by row key."""
-    if votes is None:
+    if votes is None or not len(rows):
         return {}
-    columns = votes.select_columns(["row_key", "voter", "control", "mode", "correct", "completion"]).with_format(
-        "arrow"
-    )[:]
-    wanted = columns.filter(pc.is_in(columns["row_key"], value_set=pa.array(keys, pa.string()))).to_pylist()
+    keys = pa.array([row_key(row) for row in texts_of(rows)], pa.string())
+    on_these = pc.is_in(votes.with_format("arrow")["row_key"][:], value_set=keys)
+    wanted = read_again(votes.select(pc.indices_nonzero(on_these).to_pylist()), rows)
     asked: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     for vote in wanted:
         if vote["mode"] == rule["mode"]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from audiomcq.contribution.ballots import Ballots, Questions, ballots_of, questions_of, shown_positions, tally
+from audiomcq.contribution.cast import read_again
 from audiomcq.contribution.split import RULES, Rule, Verdict, judge, trainability, votes_of_rule
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.statistics import binomial_at_least, fleiss_kappa, paired_bootstrap, wilson_interval
@@ -36,7 +37,7 @@ class ReportArguments:
     votes: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Parquet file of votes; null: those beside the rows, if any, else a report without."
+            "help": "Votes, as split.py takes them; null: those beside the rows, if any, else a report without."
         },
     )
     examples: int = field(default=2, metadata={"help": "Rows of each kind shown with their audio."})
@@ -63,7 +64,7 @@ def contribution_report(rows: Dataset, votes: Dataset | None = None, rule: Rule 
     if votes is None:
         orders = np.ones(len(questions), dtype=int)
         return report | {"shares": _shares(labels, questions, rule, PUBLISHED_VOTERS, orders)}
-    ballots = ballots_of(votes, questions)
+    ballots = ballots_of(read_again(votes, rows), questions)
     counted = votes_of_rule(ballots, questions, rule)
     counts = tally(counted, len(questions))
     verdict = judge(counted, questions, rule)

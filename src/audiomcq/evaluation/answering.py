@@ -149,7 +149,7 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[s
         logger.info("%s: all %d questions are answered already", path, sum(map(len, asked.values())))
     state.wait_for_everyone()
     if state.is_main_process:
-        finish_run(path, rows, args.orders)
+        finish_run(path, rows, args.orders, lambda control: clips_needed([control], args.silence_seconds))
     state.wait_for_everyone()
     return path
 

@@ -91,6 +91,7 @@ class BenchmarkRows:
             "label": self.label,
             "version": self.version,
             "fingerprint": self.fingerprint,
+            "all_there": self.all_there,
             "complete": self.complete,
             "n_published": self.benchmark.n_items,
             "n_loaded": len(self.rows),

@@ -7,11 +7,10 @@ piece and in the order of the rows. So a file is a finished run, and a run that 
 import json
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiomcq.contribution.controls import clips_needed
 from audiomcq.datasets import row_orders, texts_of
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer
@@ -147,17 +146,21 @@ def read_done(path: Path) -> dict[Key, dict[str, Any]]:
     return done
 
 
-def finish_run(path: Path, rows: Sequence[Row], orders: Sequence[str]) -> None:
+def finish_run(
+    path: Path, rows: Sequence[Row], orders: Sequence[str], needs_clips: Callable[[str], bool] = lambda control: True
+) -> None:
     """Write the one file of a run from its parts, in the order of controls, rows and option orders, and remove the parts.
+
+    Args:
+        needs_clips: whether a control plays the clips: then it was not asked on the rows that the run left out.
 
     Raises:
         ValueError: predictions are missing.
     """
     done, record = read_done(path), read_run(path)
-    silent, seconds = set(record.get("left_out", ())), record["settings"].get("silence_seconds")
-    wanted = []
+    silent, wanted = set(record.get("left_out", ())), []
     for control in record["controls"]:
-        not_asked = silent if clips_needed([control], seconds) else ()
+        not_asked = silent if needs_clips(control) else ()
         for row in texts_of(rows):
             if (key := row_key(row)) not in not_asked:
                 wanted += [(key, control, order) for order in row_orders(row, orders)]
