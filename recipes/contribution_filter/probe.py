@@ -3,12 +3,13 @@
 accelerate launch recipes/contribution_filter/probe.py --config recipes/contribution_filter/tiny/probe.yaml
 """
 
+from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
 
 from audiomcq.contribution.controls import clips_needed
-from audiomcq.contribution.probe import ProbeArguments, run_probe
+from audiomcq.contribution.probe import ProbeArguments, run_probe, without_clips
 from audiomcq.datasets import load_rows
 from audiomcq.run import clear_errors, parse, set_up_logging
 
@@ -17,8 +18,9 @@ if __name__ == "__main__":
     set_up_logging()
     state = PartialState()
     with clear_errors():
-        check_audio = clips_needed(args.controls, args.silence_seconds)
-        rows = load_rows(
-            args.dataset, args.dataset_split, args.dataset_config, args.audio_root, check_audio=check_audio
-        )
-        run_probe(args, rows, Path(args.output_dir), state.process_index, state.num_processes, state.device)
+        load = partial(load_rows, args.dataset, args.dataset_split, args.dataset_config, args.audio_root)
+        rows, unheard = load(check_audio=False), []
+        if clips_needed(args.controls, args.silence_seconds):
+            unheard = without_clips(rows, load(check_audio=True))
+        process = (state.process_index, state.num_processes, state.device)
+        run_probe(args, rows, Path(args.output_dir), *process, unheard)

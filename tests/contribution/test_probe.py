@@ -74,6 +74,22 @@ def test_a_probe_never_hears_the_clip(model_folder: Path, rows: Dataset) -> None
     assert before.to_list() == after.to_list()
 
 
+def test_a_row_without_its_clip_is_asked_where_none_is_played_and_nowhere_else(
+    model_folder: Path, rows: Dataset, tmp_path: Path
+) -> None:
+    few = rows.select(range(4))
+    clips = [row["audio"] if index != 2 else {"path": "nowhere.flac", "bytes": None} for index, row in enumerate(few)]
+    broken = few.remove_columns(["audio"]).add_column("audio", clips, feature=few.features["audio"])
+    args = ProbeArguments(voters=[str(model_folder)], controls=["audio", "no_audio", "silence"], **QUICK)
+    run_probe(args, broken, tmp_path, unheard=[row_key(few[2])])
+    votes = read_votes(tmp_path).to_list()
+    asked = {control: [vote["row_key"] for vote in votes if vote["control"] == control] for control in args.controls}
+    assert asked["no_audio"] == asked["silence"] == sorted(row_key(row) for row in few)
+    assert asked["audio"] == sorted(row_key(row) for index, row in enumerate(few) if index != 2)
+    run_probe(args, broken, tmp_path, unheard=[row_key(few[2])])
+    assert read_votes(tmp_path).to_list() == votes
+
+
 def plain(rows: Dataset, **columns: Callable[[int, Row], object]) -> Dataset:
     """Four rows as people build them, without the optional columns; `columns` are computed from index and row."""
     made = [
@@ -320,7 +336,8 @@ def test_the_bar_counts_what_was_there_and_what_others_write(
     open_run(tmp_path, {})
     write(0, "a", part=1)
     write(1, "not asked", part=0)
-    with _Progress(tmp_path, args, {(row_key(row), "given") for row in rows}, part=0) as progress:
+    asked = {"silence": {(row_key(row), "given") for row in rows}}
+    with _Progress(tmp_path, args, asked, part=0) as progress:
         assert (progress.bar.n, progress.bar.total) == (1, 32)
         write(2, "b", part=1)
         write(3, "b", part=0)

@@ -4,7 +4,7 @@ import gc
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -87,7 +87,7 @@ class ProbeArguments:
 
 
 Ask = Callable[..., Iterator[list[Answer]]]
-"""Given a `control` and what is `done`, asks a voter the rest, batch by batch."""
+"""Given `rows`, a `control` and what is `done`, asks a voter the rest, batch by batch."""
 
 
 def probe(
@@ -99,7 +99,8 @@ def probe(
 ) -> Dataset:
     """Ask voters every row of a data set in memory; returns the vote table (`audiomcq.contribution.votes.VOTE_FEATURES`).
 
-    Broken rows are named, counted and left out; clips that will be heard are decoded once before the first voter is loaded.
+    Broken rows are named, counted and left out; clips that will be heard are decoded once before the first voter is loaded, and rows
+    whose clips are broken are asked under those controls alone that play none of them.
 
     Args:
         rows: columns of the project's schema (`audiomcq.examples.FEATURES`); optional ones may be absent.
@@ -115,13 +116,19 @@ def probe(
             return probe(rows, voters, temporary, device, **options)
     args = ProbeArguments(voters=[voters] if isinstance(voters, str) else list(voters), **options)
     rows = to_schema(rows, args.audio_root)
+    good, _ = sound_rows(texts_of(rows))
+    rows, silent = rows.select(good), []
     if clips_needed(args.controls, args.silence_seconds):
-        good, _ = sound_rows(rows, check_audio=True, audio_root=args.audio_root)
-    else:
-        good, _ = sound_rows(rows.remove_columns(["audio"]))
-    rows = rows.select(good)
-    run_probe(args, rows, Path(folder), device=device)
+        heard, _ = sound_rows(rows, check_audio=True, audio_root=args.audio_root)
+        silent = without_clips(rows, rows.select(heard))
+    run_probe(args, rows, Path(folder), device=device, unheard=silent)
     return read_votes(folder)
+
+
+def without_clips(rows: Dataset, heard: Dataset) -> list[str]:
+    """Keys of the rows that are not among those whose clips can be heard."""
+    keys = {row_key(row) for row in texts_of(heard)}
+    return [key for key in map(row_key, texts_of(rows)) if key not in keys]
 
 
 def run_probe(
@@ -131,12 +138,14 @@ def run_probe(
     part: int = 0,
     parts: int = 1,
     device: str | torch.device | None = None,
+    unheard: Collection[str] = (),
 ) -> None:
     """Add to the folder what is missing of voters x controls x orders x rows, one voter in memory at a time.
 
     Args:
         rows: of the project's schema, keys distinct.
         part, parts: this process asks every `parts`-th batch from `part` on.
+        unheard: keys of the rows whose clips are not there or broken; under controls that play the clips they are not asked.
 
     Raises:
         ValueError: an option is wrong, the folder holds votes of another run or cannot be written to, or a voter does not load.
@@ -148,28 +157,40 @@ def run_probe(
         rows = rows.remove_columns(["audio"])
     settings = run_settings(args, rows)
     open_run(folder, settings)
+    heard = _heard(rows, unheard)
     controls = [
-        control_named(name, rows, args.silence_seconds, args.control_seed, args.audio_root) for name in args.controls
+        control_named(name, heard, args.silence_seconds, args.control_seed, args.audio_root) for name in args.controls
     ]
-    asked = {(row_key(row), order) for row in texts_of(rows) for order in row_orders(row, args.orders)}
+    played = {name: heard if clips_needed([name], args.silence_seconds) else rows for name in args.controls}
+    asked = {
+        name: {(row_key(row), order) for row in texts_of(played[name]) for order in row_orders(row, args.orders)}
+        for name in args.controls
+    }
     with _Progress(folder, args, asked, part) as progress:
         for name in args.voters:
             if progress.finished(name):
                 if Path(name).is_dir():
                     check_voter(folder, Voter(name, weights_digest(name), args.dtype))
                 continue
-            voter, ask = _load_voter(name, args, rows, device, part, parts)
+            voter, ask = _load_voter(name, args, device, part, parts)
             with as_voter(folder, voter, part):
                 for control in controls:
                     # Read again under the voter's lock: a writer that was left over may have gone on until now
                     done = answered(list_shards(folder), name, control.name, args.mode)
                     writer = VoteWriter(folder, settings, voter, control.name, args.mode, part, args.flush_seconds)
-                    _ask(ask, control, done, writer, progress)
+                    _ask(partial(ask, rows=played[control.name]), control, done, writer, progress)
             # Before the next is loaded: two voters would not fit
             del ask
             gc.collect()
             torch.cuda.empty_cache()
-    _report(folder, args, len(asked))
+    _report(folder, args, asked)
+
+
+def _heard(rows: Dataset, unheard: Collection[str]) -> Dataset:
+    """The rows whose clips are there."""
+    silent = frozenset(unheard)
+    kept = [index for index, row in enumerate(texts_of(rows)) if row_key(row) not in silent]
+    return rows if len(kept) == len(rows) else rows.select(kept)
 
 
 def check_options(args: ProbeArguments, rows: Dataset) -> None:
@@ -206,11 +227,10 @@ def run_settings(args: ProbeArguments, rows: Dataset) -> dict[str, Any]:
 
 
 def _load_voter(
-    name: str, args: ProbeArguments, rows: Dataset, device: str | torch.device | None, part: int, parts: int
+    name: str, args: ProbeArguments, device: str | torch.device | None, part: int, parts: int
 ) -> tuple[Voter, Ask]:
     """A voter in memory, or at its endpoint."""
     common = {
-        "rows": rows,
         "orders": args.orders,
         "batch_size": args.batch_size,
         "max_new_tokens": args.max_new_tokens,
@@ -239,7 +259,7 @@ def _ask(ask: Ask, control: Control, done: Collection[Asked], writer: VoteWriter
     logger.info("%s, %s: %d answered by this process, %d unparsed", writer.voter.name, control.name, count, unparsed)
 
 
-def _report(folder: Path, args: ProbeArguments, asked: int) -> None:
+def _report(folder: Path, args: ProbeArguments, asked: Mapping[str, Collection[Asked]]) -> None:
     """Log how far each voter is, and list the rows that most could not answer."""
     votes, unread = write_unparsed(folder)
     for count in count_by_voter(votes):
@@ -247,7 +267,7 @@ def _report(folder: Path, args: ProbeArguments, asked: int) -> None:
             logger.log(
                 logging.WARNING if 2 * count["unparsed"] > count["asked"] else logging.INFO,
                 "%s, %s: %d of %d answered, %d unparsed, %.1f %% right",
-                *(count["voter"], count["control"], count["asked"], asked, count["unparsed"]),
+                *(count["voter"], count["control"], count["asked"], len(asked[count["control"]]), count["unparsed"]),
                 100 * count["right"] / count["asked"],
             )
     if unread:
@@ -261,15 +281,15 @@ def _report(folder: Path, args: ProbeArguments, asked: int) -> None:
 class _Progress:
     """The bar of the whole job: what lay in the folder before, what this process asks, and, now and then, what others have written."""
 
-    def __init__(self, folder: Path, args: ProbeArguments, asked: Collection[Asked], part: int) -> None:
+    def __init__(self, folder: Path, args: ProbeArguments, asked: Mapping[str, Set[Asked]], part: int) -> None:
         shards = list_shards(folder)
         self.folder, self.voters, self.part = folder, args.voters, part
         self.known = frozenset(shard.path for shard in shards)
         self.left = {
-            voter: sum(len(asked - answered(shards, voter, control, args.mode)) for control in args.controls)
+            voter: sum(len(asked[control] - answered(shards, voter, control, args.mode)) for control in args.controls)
             for voter in args.voters
         }
-        total = len(asked) * len(args.controls) * len(args.voters)
+        total = sum(map(len, asked.values())) * len(args.voters)
         # Shards of others come in jumps, so the rate is that of the whole run
         self.bar = tqdm(
             total=total,
