@@ -77,6 +77,19 @@ def test_rows_with_few_options_are_corrected_by_their_own_odds(four: Dataset) ->
     assert shares["all"]["corrected"] == pytest.approx((1 + 1 + 2 * -0.15625 / 0.84375) / 4)
 
 
+def test_fewer_weak_rows_than_guessing_makes_are_no_negative_knowledge(four: Dataset) -> None:
+    votes = table(votes_for(four, {}))
+    report = contribution_report(label_rows(four, votes), votes)
+    assert report["shares"]["all"]["weak_share"] == 0.0 == report["shares"]["all"]["corrected"]
+    assert all(
+        share["corrected"] >= 0
+        for group in ("source", "type", "choices")
+        for share in report["shares"][group].values()
+    )
+    said = headline(report)
+    assert said.startswith("0.0 % of the rows are weak") and "-" not in said and "are known without audio" not in said
+
+
 def test_kappa_of_four_rows_is_the_one_counted_by_hand(four: Dataset) -> None:
     """3, 2, 1 and 0 of three right: pairs agree by 1, 1/3, 1/3, 1; half of all votes are right."""
     report = contribution_report(four, table(votes_for(four, RIGHT)))
@@ -161,7 +174,8 @@ def test_a_voter_asked_with_audio_in_several_orders_says_what_is_learnable(four:
 def test_unparsed_answers_are_counted_as_not_right_and_reported(four: Dataset) -> None:
     mute = [{**one, "completion": "I hear nothing of that kind"} for one in votes_for(four, RIGHT)]
     report = contribution_report(four, table(mute))
-    assert report["mostly_unparsed"] == 4
+    assert report["mostly_unparsed"] == 4 == report["measured"]
+    assert "Nothing is known of these rows: on all 4" in headline(report) and "%" not in headline(report)
     assert [(v["votes"], v["parsed"], v["accuracy"]) for v in report["voters"]] == [(4, 0, 0.0)] * 3
 
 

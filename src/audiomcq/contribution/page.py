@@ -96,17 +96,23 @@ def html_page(report: Numbers, examples: Sequence[Example], figure: bytes) -> st
 
 
 def headline(report: Numbers) -> str:
-    """The result in two sentences."""
+    """The result in two sentences. Nothing is said of knowledge where no vote could be read."""
     share, rule = report["shares"]["all"], report["rule"]
     if share["weak_share"] is None:
         return "The rows carry no labels: run the contribution filter."
+    if report.get("mostly_unparsed") and report["mostly_unparsed"] == report["measured"]:
+        return (
+            f"Nothing is known of these rows: on all {report['measured']:,} that were voted on, most votes chose no option that could "
+            "be read. See what the voters wrote, and ask them for the option alone."
+        )
     text = f"{_percent(share['weak_share'])} % of the rows are weak: voters answer them without the audio."
     if share["chance"] is not None:
         asked = f"rule {rule['rule']}" if "voters" in report else "three voters, two right"
-        text += (
-            f" Voters that guess would make {_percent(share['chance'])} % of them weak ({asked}); corrected for that, "
-            f"{_percent(share['corrected'])} % are known without audio."
-        )
+        text += f" Voters that guess would make {_percent(share['chance'])} % of them weak ({asked})"
+        if share["corrected"]:
+            text += f"; corrected for that, {_percent(share['corrected'])} % are known without audio."
+        else:
+            text += ": no more than that many are, so that none is shown to be known without audio."
     return text
 
 
