@@ -83,22 +83,42 @@ def test_items_that_are_set_aside_may_stand_in_the_list(tmp_path: Path) -> None:
     assert strong_rows_of_list(str(tmp_path / "s.json"), ROWS[1:], ROWS[:1]) == {"sound_s_2"}
 
 
-def test_a_list_may_be_a_data_set_on_the_hub_or_a_file_of_one(
-    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded = []
-    monkeypatch.setattr(
-        "audiomcq.evaluation.strong_list.load_dataset",
-        lambda name: loaded.append(name) or {"train": Dataset.from_list([{"id": "0"}, {"id": "2"}])},
-    )
-    monkeypatch.setattr(
-        "audiomcq.evaluation.strong_list.hf_hub_download",
-        lambda repository, file, repo_type: loaded.append((repository, file, repo_type)) or str(tmp_path / "s.json"),
-    )
-    (tmp_path / "s.json").write_text("[0, 2]")
-    assert strong_rows_of_list("org/lists", ROWS) == STRONG
-    assert strong_rows_of_list("org/lists:benchmarks/mmar.json", ROWS) == STRONG
-    assert loaded == ["org/lists", ("org/lists", "benchmarks/mmar.json", "dataset")]
+PUSH = """
+import sys
+from pathlib import Path
+from huggingface_hub import HfApi
+
+api, folder = HfApi(), Path(sys.argv[1])
+api.create_repo("org/lists", repo_type="dataset")
+api.upload_folder(repo_id="org/lists", repo_type="dataset", folder_path=folder)
+"""
+READ = """
+import json, sys
+from audiomcq.evaluation.strong_list import strong_rows_of_list
+
+rows = json.loads(open(sys.argv[1]).read())
+for source in sys.argv[2:]:
+    try:
+        print(json.dumps(sorted(strong_rows_of_list(source, rows))))
+    except ValueError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def test_a_list_may_be_a_data_set_on_the_hub_or_a_file_of_one(tmp_path: Path, hub: Hub) -> None:
+    (tmp_path / "repo" / "benchmarks").mkdir(parents=True)
+    (tmp_path / "repo" / "train.jsonl").write_text('{"id": "0"}\n{"id": "2"}\n')
+    (tmp_path / "repo" / "benchmarks" / "mmar.txt").write_text("0\n2\n")
+    (tmp_path / "rows.json").write_text(json.dumps(ROWS))
+    for name, text in (("push.py", PUSH), ("read.py", READ)):
+        (tmp_path / name).write_text(text)
+    hub.run([str(tmp_path / "push.py"), str(tmp_path / "repo")], token=hub.token)
+    sources = ["org/lists", "org/lists:benchmarks/mmar.txt", "org/nowhere", "org/lists:benchmarks/nowhere.txt"]
+    done = hub.run([str(tmp_path / "read.py"), str(tmp_path / "rows.json"), *sources], token=hub.token)
+    one, other, *missing = map(json.loads, done.stdout.splitlines())
+    assert one == other == sorted(STRONG)
+    for source, said in zip(sources[2:], missing, strict=True):
+        assert said.startswith(f"{source}: no such file, and no such data set on the Hub"), said
 
 
 def test_strong_accuracy_is_reported_by_the_list(tmp_path: Path) -> None:
