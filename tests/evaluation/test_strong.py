@@ -21,7 +21,7 @@ from audiomcq.examples import row_key
 from audiomcq.models import weights_digest
 from audiomcq.run import RUN_FILE
 
-OPTIONS = ["rain", "wind", "siren", "drum"]
+OPTIONS = ["rain", "wind"]
 N = 400
 
 
