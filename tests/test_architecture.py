@@ -7,7 +7,18 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "audiomcq"
 FLOORS = {
-    1: ("prompts", "answers", "audio", "decoding", "containers", "clip_workers", "clip_memory", "errors", "storage"),
+    1: (
+        "prompts",
+        "answers",
+        "audio",
+        "decoding",
+        "containers",
+        "clip_workers",
+        "clip_memory",
+        "errors",
+        "records",
+        "storage",
+    ),
     2: ("examples", "clip_check", "datasets", "generation_options", "models", "collation"),
     3: (
         "packing",

@@ -3,12 +3,13 @@
 accelerate launch recipes/contribution_filter/probe.py --config recipes/contribution_filter/tiny/probe.yaml
 """
 
+from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
 
 from audiomcq.contribution.controls import clips_needed
-from audiomcq.contribution.probe import ProbeArguments, run_probe
+from audiomcq.contribution.probe import ProbeArguments, run_probe, without_clips
 from audiomcq.datasets import load_rows
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
@@ -19,14 +20,17 @@ if __name__ == "__main__":
         (args,) = parse((ProbeArguments,), Path(__file__).parent / "paper" / "probe.yaml")
         set_up_logging()
         state = PartialState()
-        check_audio = clips_needed(args.controls, args.silence_seconds)
-        rows = load_rows(
+        load = partial(
+            load_rows,
             args.dataset,
             args.dataset_split,
             args.dataset_config,
             args.audio_root,
             args.max_bad_fraction,
-            check_audio,
-            args.max_audio_seconds,
+            max_audio_seconds=args.max_audio_seconds,
         )
-        run_probe(args, rows, Path(args.output_dir), state.process_index, state.num_processes, state.device)
+        rows, unheard = load(check_audio=False), []
+        if clips_needed(args.controls, args.silence_seconds):
+            unheard = without_clips(rows, load(check_audio=True))
+        process = (state.process_index, state.num_processes, state.device)
+        run_probe(args, rows, Path(args.output_dir), *process, unheard)

@@ -5,9 +5,10 @@ python recipes/contribution_filter/report.py --config recipes/contribution_filte
 
 from pathlib import Path
 
+from audiomcq.contribution.cast import load_votes
 from audiomcq.contribution.page import pick_examples, write_report
 from audiomcq.contribution.report import ReportArguments, contribution_report
-from audiomcq.contribution.split import Rule, load_votes, saved_rule, saved_votes
+from audiomcq.contribution.split import Rule, saved_rule, saved_votes
 from audiomcq.datasets import load_rows
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse

@@ -5,7 +5,8 @@ python recipes/contribution_filter/split.py --config recipes/contribution_filter
 
 from pathlib import Path
 
-from audiomcq.contribution.split import Rule, SplitArguments, load_votes, save_split
+from audiomcq.contribution.cast import load_votes
+from audiomcq.contribution.split import Rule, SplitArguments, save_split
 from audiomcq.datasets import load_rows
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse

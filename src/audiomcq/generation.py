@@ -240,12 +240,31 @@ def to_answer(row: Row, control: str, order: str, completion: str) -> Answer:
     return Answer(row_key(row), control, order, completion, choice, is_correct(parsed, choices, row["answer"]))
 
 
+def judge_answer(
+    row: Row, order: str, completion: str | None, logps: Sequence[float] | None = None
+) -> tuple[int | None, bool]:
+    """What an answer that was kept chose, and whether it is right: read again from its completion, or the likeliest of its options.
+
+    Raises:
+        ValueError: there is no completion, the order is none, or the scores are of other options.
+    """
+    if logps is None:
+        if completion is None:
+            raise ValueError("it has no completion")
+        answer = to_answer(row, "", order, completion)
+        return answer.choice, answer.correct
+    if len(logps) != len(row["choices"]):
+        raise ValueError(
+            f"it has log-probs of {len(logps)} options, the row has {len(row['choices'])}: it is about another row; ask again"
+        )
+    choice = likeliest(row["choices"], logps)
+    return choice, choice is not None and row["choices"][choice] == row["answer"]
+
+
 def _likeliest(row: Row, control: str, order: str, logps: list[float]) -> Answer:
     """The likeliest option as an answer; its text is what the model would have written, so that it reads like any other."""
-    choice = likeliest(row["choices"], logps)
-    chosen = None if choice is None else row["choices"][choice]
-    text = "" if chosen is None else answer_target(chosen)
-    correct = chosen is not None and chosen == row["answer"]  # gold may be withheld
+    choice, correct = judge_answer(row, order, None, logps)
+    text = "" if choice is None else answer_target(row["choices"][choice])
     return Answer(row_key(row), control, order, text, choice, correct, logps)
 
 

@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from audiomcq.contribution.report import chance_share
 from audiomcq.contribution.split import Rule, label_rows, saved_rule
-from audiomcq.contribution.votes import VOTE_FEATURES
+from audiomcq.contribution.vote_files import VOTE_FEATURES
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
@@ -543,7 +543,11 @@ def test_labels_by_another_rule_than_the_published_need_it_beside_the_rows(label
 def test_a_voter_asked_in_several_orders_is_right_when_more_than_half_are(labelled: Path, tmp_path: Path) -> None:
     rows = {"train": load_from_disk(labelled / "data")["train"]}
     votes = votes_on(rows["train"])
-    wrong = [{**vote, "order": order, "correct": False} for vote in votes for order in ("cyclic-1", "shuffle-3")]
+    wrong = [
+        {**vote, "order": order, "completion": "?", "choice": None, "correct": False}
+        for vote in votes
+        for order in ("cyclic-1", "shuffle-3")
+    ]
     text = (write_folder(arguments(labelled, tmp_path / "a"), rows, [*votes, *wrong]) / "README.md").read_text()
     weak = sum(row[CONTRIBUTION] == "weak" for row in rows["train"])
     assert f"gives back {10 - weak} of 10 labels" in text and cells(text, "rule: any")[2] == "0"

@@ -117,10 +117,7 @@ class Tally:
 
 def questions_of(rows: Dataset) -> Questions:
     """The columns of rows that are counted by, as `to_schema` reads them. The audio column is not read."""
-    if "source_dataset" not in rows.column_names:
-        rows = rows.add_column("source_dataset", [None] * len(rows), feature=Value("string"))
-    kinds = Features({name: FEATURES[name] for name in ("id", "source_dataset", "question_type", "choices", "answer")})
-    table = cast_columns(rows.select_columns(list(kinds)), kinds).with_format("arrow")[:]
+    table = question_columns(rows)
     column = {name: table[name].combine_chunks() for name in table.column_names}
     choices, parent = column["choices"], pc.list_parent_indices(column["choices"])
     lengths = pc.list_value_length(choices).to_numpy()
@@ -128,12 +125,20 @@ def questions_of(rows: Dataset) -> Questions:
     is_answer = pc.equal(choices.flatten(), column["answer"].take(parent)).to_numpy(zero_copy_only=False)
     gold = np.full(len(choices), -1)
     gold[parent.to_numpy()[is_answer]] = position[is_answer]
-    return Questions(_keys(column), column["id"], column["source_dataset"], column["question_type"], lengths, gold)
+    return Questions(keys_of(table), column["id"], column["source_dataset"], column["question_type"], lengths, gold)
 
 
-def _keys(column: dict[str, pa.Array]) -> pa.Array:
+def question_columns(rows: Dataset) -> pa.Table:
+    """Key columns, choices and answer of rows, in the types of the schema."""
+    if "source_dataset" not in rows.column_names:
+        rows = rows.add_column("source_dataset", [None] * len(rows), feature=Value("string"))
+    kinds = Features({name: FEATURES[name] for name in ("id", "source_dataset", "question_type", "choices", "answer")})
+    return cast_columns(rows.select_columns(list(kinds)), kinds).with_format("arrow")[:]
+
+
+def keys_of(questions: pa.Table) -> pa.Array:
     """`examples.row_key` of all rows."""
-    parts = [column[name] for name in ("question_type", "source_dataset", "id")]
+    parts = [questions[name].combine_chunks() for name in ("question_type", "source_dataset", "id")]
     return pc.binary_join_element_wise(*parts, "_", null_handling="replace", null_replacement="None")
 
 

@@ -11,7 +11,7 @@ import ast
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from audiomcq.audio import stored_size
 from audiomcq.clip_check import check_clips
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, Benchmark, find_benchmark
+from audiomcq.evaluation.versions import UNKNOWN, content_fingerprint
 from audiomcq.examples import FEATURES, Row, row_key
 
 logger = logging.getLogger(__name__)
@@ -50,18 +51,28 @@ class BenchmarkRows:
         missing_audio: items whose clip is not there, `audio` naming it where the question file does. Not scored; submissions carry
             them with an empty answer.
         without_gold: items whose gold answer is none of their options. Not scored; submissions carry them the same way.
+        fingerprint: of all items that the question file holds (`versions.content_fingerprint`).
+        version: name of the version that has this content, None where none is known.
     """
 
     benchmark: Benchmark
     rows: Dataset
     missing_audio: list[Row] = field(default_factory=list)
     without_gold: list[Row] = field(default_factory=list)
+    fingerprint: str = ""
+    version: str | None = None
+
+    @property
+    def all_there(self) -> bool:
+        """Whether as many items as are published can be asked and scored. Not so where their number is unknown."""
+        n_items = self.benchmark.n_items or (None if self.benchmark.hub_id else len(self.rows))
+        return not self.missing_audio and not self.without_gold and len(self.rows) == n_items
 
     @property
     def complete(self) -> bool:
-        """Whether every published item is there: else no score may be called the benchmark's. Not so where their number is unknown."""
-        n_items = self.benchmark.n_items or (None if self.benchmark.hub_id else len(self.rows))
-        return not self.missing_audio and not self.without_gold and len(self.rows) == n_items
+        """Whether every published item is there: else no score may be called the benchmark's. Where versions are known, their content
+        has to be one of theirs."""
+        return self.all_there and (self.version is not None or not self.benchmark.versions)
 
     @property
     def label(self) -> str:
@@ -70,13 +81,23 @@ class BenchmarkRows:
         whole = f"{self.benchmark.n_items or n_found} items"
         if not self.benchmark.n_items and self.benchmark.hub_id:
             whole += " found, the whole number is not known"
-        return self.benchmark.title + ("" if self.complete else f" ({len(self.rows)} of {whole})")
+        return self.name + ("" if self.all_there else f" ({len(self.rows)} of {whole})")
+
+    @property
+    def name(self) -> str:
+        """The benchmark with its version, or that this is not known."""
+        if not self.benchmark.hub_id:  # rows of one's own have no versions
+            return self.benchmark.title
+        return f"{self.benchmark.title} {self.version}" if self.version else f"{self.benchmark.title}, {UNKNOWN}"
 
     def coverage(self) -> dict[str, Any]:
         """What results carry: how much of the benchmark a score covers."""
         return {
             "benchmark": self.benchmark.name,
             "label": self.label,
+            "version": self.version,
+            "fingerprint": self.fingerprint,
+            "all_there": self.all_there,
             "complete": self.complete,
             "n_published": self.benchmark.n_items,
             "n_loaded": len(self.rows),
@@ -92,6 +113,7 @@ def load_benchmark(
     split: str | None = None,
     check_audio: bool = True,
     max_audio_seconds: float | None = None,
+    known_versions: Mapping[str, str] | None = None,
 ) -> BenchmarkRows:
     """Load a benchmark from the Hub or from local files.
 
@@ -104,6 +126,7 @@ def load_benchmark(
             show as items without a prediction.
         max_audio_seconds: decode so much of every clip, and set aside the items whose clips are broken as well. None: look only
             whether the clips are there.
+        known_versions: names by `content_fingerprint`, beside those that are known here.
 
     Raises:
         ValueError: unknown name, no question file, an item that is not of this benchmark, or an id that occurs twice.
@@ -126,7 +149,14 @@ def load_benchmark(
         loaded = _from_files(benchmark, sorted(folder.glob(benchmark.questions)), roots, check, str(source))
     else:
         loaded = _from_table(benchmark, load_dataset(str(source), split=split or benchmark.split), check)
-    if not loaded.complete:
+    name = {**benchmark.versions, **(known_versions or {})}.get(loaded.fingerprint)
+    loaded = replace(loaded, version=name)
+    if name is None and benchmark.hub_id:
+        logger.warning(
+            "%s: its content (fingerprint %s) is of no version that is known; if you know which it is, say known_versions: [NAME=%s]",
+            *(loaded.name, loaded.fingerprint, loaded.fingerprint),
+        )
+    if not loaded.all_there:
         counts = loaded.coverage()
         logger.warning(
             "%s: %d items without audio, %d without their gold answer among the options were left out",
@@ -155,8 +185,10 @@ def _from_table(
     benchmark: Benchmark, table: Dataset, check: ClipCheck, audio_root: str | Path | None = None
 ) -> BenchmarkRows:
     column = next((name for name in ("audio", "context") if name in table.column_names), None)
-    if column is None:
+    if column is None and check is not _no_clips:
         raise ValueError(f"{benchmark.title}: no audio column among {', '.join(table.column_names)}")
+    if column is None:
+        column, table = "audio", table.add_column("audio", [None] * len(table), feature=Audio(decode=False))
     texts = table.remove_columns(column)
     rows = [_row(benchmark, raw, f"row {i}")[0] for i, raw in enumerate(texts)]
     clips = table.select_columns(column).rename_columns({column: "audio"}).cast_column("audio", Audio(decode=False))
@@ -184,6 +216,7 @@ def _sorted_out(
         concatenate_datasets([texts, clips.select(good)], axis=1),
         [rows[i] for i in sorted(silent)],
         [rows[i] for i in sorted(odd)],
+        content_fingerprint(rows),
     )
 
 
@@ -216,9 +249,11 @@ def _row(benchmark: Benchmark, raw: dict[str, Any], where: str) -> tuple[Row, st
         item = benchmark.read(raw)
         if not isinstance(item["choices"], list):
             raise TypeError(f"its options are {item['choices']!r}, not a list")
+        if not isinstance(item["question"], str):
+            raise TypeError(f"its question is {item['question']!r}, not a text")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where} is not of {benchmark.title} ({error!r}); it has {', '.join(raw)}") from error
-    choices = [str(choice) for choice in item["choices"]]
+    choices = ["" if choice is None else str(choice) for choice in item["choices"]]
     answer = _as_printed(item["answer"], choices) if benchmark.has_gold else None
     groups = {"type": item["type"]} | {name: _as_text(value) for name, value in item["groups"].items()}
     row = {

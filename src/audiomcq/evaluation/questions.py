@@ -9,6 +9,7 @@ from audiomcq.audio import LONGEST_SECONDS
 from audiomcq.datasets import load_rows, texts_of
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, find_benchmark
 from audiomcq.evaluation.items import BenchmarkRows, load_benchmark
+from audiomcq.evaluation.versions import recorded_versions
 from audiomcq.examples import row_key
 from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
 
@@ -30,6 +31,12 @@ class QuestionArguments:
         default=0.01,
         metadata={
             "help": "Stop when more rows of one's own than this are broken; benchmarks are scored on what there is, and say so."
+        },
+    )
+    known_versions: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Versions of the benchmark's file that you know, name=fingerprint, beside those known here."
         },
     )
 
@@ -68,17 +75,28 @@ def load_questions(
         split,
         check_audio,
         max_audio_seconds if check_audio else None,
+        recorded_versions(args.known_versions),
     )
     return loaded.rows, loaded
 
 
-def unheard(args: QuestionArguments, rows: Dataset, benchmark: BenchmarkRows | None) -> list[str]:
-    """Keys of the questions that `load_questions` left out of `rows` because their clips are not there or broken."""
-    if benchmark:
-        return [row_key(row) for row in benchmark.missing_audio]
+def questions_to_ask(
+    args: QuestionArguments, hearing: bool = True, max_audio_seconds: float = LONGEST_SECONDS
+) -> tuple[Dataset, list[str]]:
+    """All questions, and the keys of those whose clips are not there or broken.
+
+    Args:
+        hearing: False where nothing is asked that needs the clips: none is looked for.
+        max_audio_seconds: how much of a clip will be heard, and so is checked.
+
+    Raises:
+        ValueError: as `load_questions`.
+    """
     every, _ = load_questions(args, check_audio=False)
-    heard = {row_key(row) for row in texts_of(rows)}
-    return [key for key in map(row_key, texts_of(every)) if key not in heard]
+    if not hearing:
+        return every, []
+    heard = {row_key(row) for row in texts_of(load_questions(args, max_audio_seconds=max_audio_seconds)[0])}
+    return every, [key for key in map(row_key, texts_of(every)) if key not in heard]
 
 
 def prompt_style(benchmark: str | None, official: bool) -> PromptStyle:

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from audiomcq.audio import audio_bytes, audio_seconds
 from audiomcq.contribution.split import SPLIT_FILE, Rule
-from audiomcq.contribution.votes import VOTE_FEATURES
+from audiomcq.contribution.vote_files import VOTE_FEATURES
 from audiomcq.datasets import TERMS, split_by_clip
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
 from audiomcq.publishing import licences

@@ -13,7 +13,7 @@ from datasets import Dataset, concatenate_datasets
 from audiomcq import __version__
 from audiomcq.contribution.report import Numbers, contribution_report
 from audiomcq.contribution.split import SCORE_THRESHOLD, Rule
-from audiomcq.contribution.votes import VOTE_FEATURES
+from audiomcq.contribution.vote_files import VOTE_FEATURES
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.report import markdown
 from audiomcq.examples import CONTRIBUTION, QUESTION_TYPES
