@@ -14,7 +14,6 @@ from audiomcq.answer_matching import Named, Options, after_marks
 from audiomcq.answer_words import (
     BECAUSE,
     CHOOSES,
-    CONCLUDES,
     CONDITION,
     CONTRAST,
     CORRECT,
@@ -28,8 +27,8 @@ from audiomcq.answer_words import (
     OPENS,
     OR_ELSE,
     OTHERWISE,
-    STATES,
     TAKES_BACK,
+    TURN,
     UNDERMINES,
 )
 from audiomcq.prompts import ANSWER_CLOSE, ANSWER_OPEN
@@ -49,30 +48,29 @@ _OWN_TAG = re.compile(rf"{ANSWER_OPEN}|{ANSWER_CLOSE}", re.IGNORECASE)
 _TORN_TAG = re.compile(r"<\s*/?\s*\w{0,12}\s*$")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s?\{")
 _TEX = re.compile(r"\\{1,2}(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|rm|bf)\s*(?=\{)|[{}$]|\\[ ,;()\[\]]")
+_FIELD_NAME = (
+    r"(?:final[_ ]?answer|correct[_ ]?(?:answer|option|choice)|(?:selected|chosen)[_ ]?(?:answer|option|choice)"
+    r"|answer[_ ]?(?:text|letter|choice|option)?|choice|option|prediction|response|letter|label|index|text"
+    r"|答案|答え|réponse|respuesta|antwort|resposta|risposta)"
+)
 _FIELD = re.compile(
-    r"[\"'](?:final[_ ]?answer|correct[_ ]?(?:answer|option|choice)|(?:selected|chosen)[_ ]?(?:answer|option|choice)"
-    r"|answer[_ ]?(?:text|letter|choice|option)?|choice|option|prediction|response|letter|答案|réponse|respuesta|antwort|resposta|risposta)[\"']"
-    r"\s*[:=]\s*(?P<list>\[\s*)?(?:\"(?P<double>(?:[^\"\\]|\\.)*)(?P<end>\"?)|'(?P<single>(?:[^'\\]|\\.)*)(?P<end2>'?)|(?P<plain>[\w.+-]+))"
+    rf"(?:[\"'](?P<key>{_FIELD_NAME})[\"']\s*[:=]\s*|(?<![\w\"'])(?P<argument>{_FIELD_NAME})=|(?:submit|final|select|choose)_(?:answer|option)\((?=[\"']))"
+    r"(?P<list>\[\s*)?(?:\"(?P<double>(?:[^\"\\]|\\.)*)(?P<end>\"?)|'(?P<single>(?:[^'\\]|\\.)*)(?P<end2>'?)|(?P<plain>[\w.+-]+))"
     r"(?(list)\s*(?P<closed>\]))",
     re.IGNORECASE,
 )
+_BESIDE = ("label", "index", "text", "response", "option")
+"""Fields that may hold other things than the answer."""
 _CUT = re.compile(
     r"[.!;](?=[\s\"')\]]|$|[^\x00-\x7f])|[。;…]|[,:](?=\s|[^\x00-\x7f])|、|\s(?=[-–—]+\s)|(?=—)|\s?(?=\()|\s(?=" + BECAUSE.pattern + ")",
     re.IGNORECASE,
 )
 _BREAK = re.compile(r"[.!?;:](?=[\s\"')\]]|$)|[\n。?;…]")
-_TURN = re.compile(
-    r"(?<!anything)(?<!nothing)(?<!everything)(?<!all),?\s(?:but|so|therefore|thus|hence|instead|sondern|aber|also|mais|donc|sino|pero|así que|mas|portanto|ma|quindi|maar|dus)(?=[\s,])|但是?|所以|因此|而是"
-    r"|したがって|しかし|따라서|하지만",
-    re.IGNORECASE,
-)
 _NOT_THE_ANSWER = re.compile(
     r"(?<!\w)(?:wrong|incorrect|other|another|possible|potential|alternative|any|each|every|first|second|initial|previous|earlier|falsche|andere|mögliche"
     r"|mauvaise|autre|possible|otra|posible|outra|possível|altra|possibile|错误|其他|可能的|间違|他の|別の)\s*(?:\w+\s)?$",
     re.IGNORECASE,
 )
-_LISTED = re.compile(r"(?<!\w)(?:(?i:option|choice|first|second|third|fourth)(?: \w)?|[A-H])$")
-"""A subject that lists an option instead of stating an answer: "option A is rain"."""
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|[。;\n]")
 _NOT_ONLY = re.compile(r"(?i)not (?:only|just|sure|certain)|不仅|不确定")
 _IDLE = 3
@@ -165,7 +163,6 @@ def find_fields(text: str, options: Options) -> list[Declaration]:
         if end == len(text) and named and not text.endswith("}") and _may_go_on(content, named, options):
             named = None
         found.append(Declaration(box.start(), end, FIELD, content, named, _is_denied(text, box.start(), end, options, found[-1].end if found else 0)))
-    boxes = len(found)
     for field in islice(_FIELD.finditer(text), MOST + 1):
         value = next(each for each in (field["double"], field["single"], field["plain"]) if each is not None)
         if field["double"] is not None and len(value) <= options.limit:
@@ -173,8 +170,9 @@ def find_fields(text: str, options: Options) -> list[Declaration]:
         named = options.name(value) if len(value) <= options.limit else None
         if named and field["plain"] is None and not (field["end"] or field["end2"]) and _may_go_on(value, named, options):
             named = None
-        denied = _is_denied(text, field.start(), field.end(), options, found[-1].end if len(found) > boxes else 0)
-        found.append(Declaration(field.start(), field.end(), FIELD, value, named, denied))
+        name = (field["key"] or field["argument"] or "answer").lower()
+        if named or name not in _BESIDE:
+            found.append(Declaration(field.start(), field.end(), FIELD, value, named))
     return sorted(found, key=lambda each: each.start)
 
 
@@ -258,35 +256,11 @@ def read_opening(text: str, start: int, options: Options) -> Opening | None:
         shift = start + len(line) - len(opening)
         cuts = [cut.start() for cut in _CUT.finditer(opening)] + ([len(opening)] if whole else [])
         for cut in sorted(set(cuts), reverse=True):
+            if opening[:cut].strip() == "a" and opening[cut : cut + 1] not in (".", "!", ",", ":"):
+                continue  # an article
             if named := options.name(opening[:cut]):
                 end = shift + cut
                 return Opening(named, end, _stands(text[end:], named, options))
-    return None
-
-
-def read_statement(text: str, options: Options) -> tuple[Named, str] | None:
-    """The option that the last sentence states: "it is a siren", "therefore, B". Other sentences before it need a word that concludes."""
-    sentences = [part for part in re.split(r"(?<=[.!?。;])(?:\s|(?=[^\x00-\x7f]))|\n", text) if part.strip()]
-    if not sentences:
-        return None
-    last = sentences[-1].strip()
-    if len(last) > 2 * options.limit or last.endswith("?"):
-        return None
-    concluded = CONCLUDES.match(last.lstrip(" -*#>"))
-    core = _TURN.split(last)[-1] if _TURN.search(last) else last
-    if NEGATION.search(core) or CONDITION.search(core) or DOUBT.search(core):
-        return None
-    starts = [0] if concluded or core is not last and CONCLUDES.search(last[: -len(core)][-12:]) else []
-    starts += [verb.end() for verb in STATES.finditer(core)][-6:]
-    for start in starts:
-        opening, before = read_opening(core, start, options), core[:start]
-        if not opening or not opening.stands or options.mentions_other(before, opening.named.choice):
-            continue
-        if not concluded and any(options.mentions_other(each, opening.named.choice) and not NEGATION.search(each) for each in sentences[:-1]):
-            continue
-        subject = before.rstrip().rpartition(" ")[0]
-        if not _LISTED.search(subject) and not DECLARES.search(before) and not is_taken_back(core[opening.end :], opening.named, options):
-            return opening.named, core[start : opening.end].strip()
     return None
 
 
@@ -378,7 +352,7 @@ def _is_unsaid(text: str, start: int, stop: int) -> bool:
 def _clause(text: str, start: int) -> str:
     """What stands before a place in its sentence, from the last "but" or "so" on."""
     before = text[max(0, start - _BEFORE) : start]
-    for boundary in (_BREAK, _TURN):
+    for boundary in (_BREAK, TURN):
         *_, last = [None, *boundary.finditer(before)]
         before = before[last.end() :] if last else before
     return before

@@ -22,7 +22,34 @@ _REMEMBERED = 1_000
 _LETTERED = re.compile(r"[(\[]?([a-z]|\d{1,2})[)\].:、](?:\s+|(?=[^\x00-\x7f]))(\S.*)")
 # Options that open like a note, a key or a chord: there "C" may mean the tone as well as the third option.
 _CHORD = r"b?(?:maj|min|m|dim|aug|sus|add|[#♯♭b]?\d+)+(?![a-z])"
-_TONE = re.compile(rf"[a-z]$|[a-g](?:{_CHORD}|[#♯♭':/]|b\b|[- ](?:flat|sharp|natural|major|minor)\b)|[b-g]\s")
+_TONE = re.compile(rf"[a-z]$|[a-g](?:{_CHORD}(?=$|[/:(,])|[#♯♭':/]|b\b|[- ](?:flat|sharp|natural|major|minor|dur|moll|maje?ur|mineur|mayor|menor|maggiore|minore)\b)|[b-g]\s")
+_COUNTS = (
+    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty",
+    "zwei drei vier fünf sechs sieben acht neun zehn elf zwölf",
+    "deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze",
+    "dos tres cuatro cinco seis siete ocho nueve diez",
+)
+_NUMBERS = {word: str(number) for words in _COUNTS for number, word in enumerate(words.split(), 2)}
+_NUMBERS |= {"doce": "12", "quince": "15", "veinte": "20", "thirty": "30", "forty": "40", "fifty": "50"}
+_NUMBER = re.compile(rf"(?<![\w-])(?:{'|'.join(_NUMBERS)})(?![\w-])")
+_SHARP = re.compile(r"(?<!\w)([a-g])(?:[ -]sharp(?!\w)|♯)")
+_FLAT = re.compile(r"(?<!\w)([a-g])(?:[ -]flat(?!\w)|♭)")
+_RANGE = re.compile(r"(?<=\d) to (?=\d)")
+_THEN = re.compile(r",? and (?:then )?|, then ")
+_MONEY = re.compile(r"([$€£])(\d[\d.,]*)")
+_COINS = {"$": "dollars", "€": "euros", "£": "pounds"}
+_SECONDS = re.compile(r"(?<=\d) ?(?:seconds?|secs?)(?!\w)")
+_ORDINAL = re.compile(
+    r"(?:the |die |la |le |el )?(?:(?P<place>first|second|third|fourth|fifth|erste|zweite|dritte|vierte|primera|segunda|tercera|cuarta|première"
+    r"|deuxième|troisième|quatrième|第[一二三四五]个?)\s?(?:one|option|choice|answer|antwort|opción|respuesta|réponse|选项)|(?:option|choice|选项) ?(?P<digit>[1-9]))"
+)
+_PLACES = {
+    word: place
+    for place, words in enumerate(
+        ("first erste primera première 一", "second zweite segunda deuxième 二", "third dritte tercera troisième 三", "fourth vierte cuarta quatrième 四", "fifth 五")
+    )
+    for word in words.split()
+}
 _BETWEEN_WORDS = re.compile(r"[\s,;:()]+")
 _PAIRS = {'"': '"', "'": "'", "`": "`", "*": "*", "_": "_", "$": "$"}
 _BRACKETS = {"(": ")", "[": "]", "{": "}", "<": ">", "【": "】", "〈": "〉", "《": "》"}
@@ -34,7 +61,7 @@ _KEY = rf"(?:(?P<key>{LETTER_KEY})|(?:the|la|le|die|el|l')\s*)?"
 _LETTER = r"(?P<bracket>[(\[])?(?P<letter>[a-z]|\d{1,2})(?(bracket)[)\]]|[)\]]?)"
 _ONE_LETTER = re.compile(rf"{_KEY}{_LETTER}{LETTER_END}")
 _LETTER_FIRST = re.compile(
-    rf"{_KEY}{_LETTER}{LETTER_END}(?:[.:),、/=]*(?:\s*[–—-]\s+|\s+)|[.:),、/=]+|(?<=[)\]])|[–—-](?=[^\W\d])|(?=[^\x00-\x7f\"'(\[]))"
+    rf"{_KEY}{_LETTER}{LETTER_END}(?:[.:),、/=]*(?:\s*[–—-]\s+|\s+)|[.:),、/=]+|(?<=[)\]])|[–—-](?=[^\W\d])|の|(?=[^\x00-\x7f\"'(\[]))"
     r"(?P<rest>.+)"
 )
 _LETTER_LAST = re.compile(
@@ -71,8 +98,8 @@ class Options:
     def loose(self) -> list[str]:
         """The options' texts as loosely as answers are compared with them, without labels that they print."""
         # Of "a side" and "b side" the first is no side with an article
-        lettered = self.tones or any(re.match(r"[b-z]\s", text) for text in self.texts)
-        return [_loose(text, keep_article=lettered and text.startswith("a ")) for text in self.texts]
+        lettered = self.tones or any(re.match(r"[b-z][\s-]", text) for text in self.texts)
+        return [_loose(text, keep_article=lettered and text.startswith(("a ", "a-"))) for text in self.texts]
 
     def name(self, text: str) -> Named | None:
         """The option that the text is. None where it is none, where it is several, or where text and letter name different ones."""
@@ -111,8 +138,10 @@ class Options:
 
     def mentions_other(self, text: str, choice: int | None) -> bool:
         """Whether another option stands in the text, by its words or as a capital letter."""
-        if self._mention(choice).search(_mild(text)):
-            return True
+        return bool(self._mention(choice).search(_mild(text))) or self.mentions_other_letter(text, choice)
+
+    def mentions_other_letter(self, text: str, choice: int | None) -> bool:
+        """Whether the letter of another option stands in the text."""
         letters = self._letters_of_others(choice).upper()
         if not letters:
             return False
@@ -138,6 +167,17 @@ class Options:
         """Whether the text is a letter, and not that of `choice`, be it a tone as well."""
         place, _ = self._by_letter(_undecorated(bare(text)))
         return place is not None and self.choices[place] != self.choices[choice]
+
+    @cached_property
+    def in_sentences(self) -> re.Pattern[str]:
+        """Finds options in `searchable` text: the longest one at a place, not inside a word or a number."""
+        texts = sorted({text for text in self.loose if text}, key=len, reverse=True)
+        return re.compile("|".join(map(_in_sentence, texts)) or r"(?!)")
+
+    def index_of(self, words: str) -> int:
+        """The option that `in_sentences` found."""
+        words = _THEN.sub(", ", words)
+        return self.loose.index(words if words in self.loose else words.replace("-", " "))
 
     def _letters_of_others(self, choice: int | None) -> str:
         """Letters that name other options: their texts where these are letters, else their labels, but for tones."""
@@ -165,9 +205,7 @@ class Options:
         if choice not in cached:
             others = range(len(self.choices)) if choice is None else self.others(choice)
             texts = sorted({self.loose[i] for i in others if len(self.loose[i]) > 1 or self.loose[i].isdigit()}, key=len, reverse=True)
-            words = [text if ord(text[0]) > 0x2E7F else rf"(?<!\w){re.escape(text)}(?!\w)" for text in texts]
-            words = [word if word.startswith("(?<!") else re.escape(word) for word in words]
-            cached[choice] = re.compile("|".join(words) or r"(?!)")
+            cached[choice] = re.compile("|".join(_in_text(text) for text in texts) or r"(?!)")
         return cached[choice]
 
     def _by_text(self, text: str) -> list[int]:
@@ -189,6 +227,10 @@ class Options:
     def _by_letter(self, answer: str) -> tuple[int | None, bool]:
         """The option whose letter the answer may be, and whether it can be nothing else: a tone, a name that ends in a letter."""
         match = _ONE_LETTER.fullmatch(answer)
+        if ordinal := _ORDINAL.fullmatch(answer):
+            place = int(ordinal["digit"]) - 1 if ordinal["digit"] else _PLACES[ordinal["place"].strip("第个")]
+            numbered = ordinal["digit"] and any(re.search(r"\d", text) for text in self.choices)
+            return (None, False) if place >= len(self.choices) or numbered else (place, True)
         if not match or match["letter"] not in self.labels:
             return None, False
         letter, choice = match["letter"], self.labels.index(match["letter"])
@@ -235,6 +277,24 @@ def bare(text: str) -> str:
     return text
 
 
+def searchable(text: str) -> str:
+    """A sentence in which options are looked for (`Options.in_sentences`)."""
+    return _notation(normalize(plain(text)))
+
+
+def _in_text(text: str) -> str:
+    """An expression for an option's loose text; lists may be written with "and" or "then"."""
+    words = re.escape(text).replace(r",\ ", r"(?:,? and (?:then )?|, (?:then )?)")
+    return words if ord(text[0]) > 0x2E7F else rf"(?<!\w){words}(?!\w)"
+
+
+def _in_sentence(text: str) -> str:
+    words = re.escape(text).replace(r",\ ", r"(?:,? and (?:then )?|, (?:then )?)").replace(r"\ ", "[ -]")
+    if ord(text[0]) > 0x2E7F:
+        return words
+    return rf"(?<![\w$€£.:-]){words}(?![\w-]|'\w|[.,:]\d)"
+
+
 def after_marks(text: str) -> str:
     """The text from its first word or number on."""
     return text[_MARKS.match(text).end() :]
@@ -255,14 +315,22 @@ def _undecorated(text: str) -> str:
 
 
 def _loose(text: str, keep_article: bool) -> str:
-    text = _BETWEEN_LETTERS.sub(" ", _undecorated(text)).replace("–", "-").replace("&", "and")
+    text = _THEN.sub(", ", _notation(_BETWEEN_LETTERS.sub(" ", _undecorated(text))))
     text = re.sub(r"[*`]|__", "", text)
-    return text if keep_article else ARTICLE.sub("", text, count=1) if ARTICLE.match(text) else text
+    return text if keep_article or not ARTICLE.match(text) else bare(ARTICLE.sub("", text, count=1))
 
 
 def _mild(text: str) -> str:
-    """A text in which options are looked for: folded as they are, sentence by sentence."""
-    return _BETWEEN_LETTERS.sub(" ", normalize(plain(text))).replace("–", "-").replace("&", "and")
+    """A text in which options are looked for, folded as they are."""
+    return _notation(_BETWEEN_LETTERS.sub(" ", normalize(plain(text))))
+
+
+def _notation(text: str) -> str:
+    """Numbers as digits; sums, ranges, sharps and flats written in one way."""
+    text = text.replace("–", "-").replace("&", "and")
+    text = _RANGE.sub("-", _NUMBER.sub(lambda word: _NUMBERS[word[0]], text))
+    text = _MONEY.sub(lambda sum_: f"{sum_[2]} {_COINS[sum_[1]]}", text)
+    return _SECONDS.sub(" s", _FLAT.sub(r"\1b", _SHARP.sub(r"\1#", text)))
 
 
 def _spells(text: str, letter: str) -> bool:

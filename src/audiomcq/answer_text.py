@@ -26,9 +26,7 @@ _BEGINS_TURN = re.compile(
     re.IGNORECASE,
 )
 _ENDS_TURN = re.compile(
-    r"<\|(?:im_end|im_start|endoftext|eot_id|eom_id|end|end_of_text|end_of_turn|return|user|assistant|eos|start_header_id|end_response"
-    r"|end_of_solution|start)\|>|</?s>|<eos>|<(?:end|start)_of_turn>|<\|end▁of▁sentence\|>|\[/?INST\]|\n(?:human|user|question|q):",
-    re.IGNORECASE,
+    r"<\|[^<>|\s]{1,40}\|>|</?s>|<eos>|<(?:end|start)_of_turn>|\[/?INST\]|\n(?:human|user|question|q):", re.IGNORECASE
 )
 _PLAIN = str.maketrans("‘’‛′´“”„‟«»‹›「」『』‐‑‒−", "'''''\"\"\"\"\"\"\"\"\"\"\"\"----")
 _UNSEEN = {0xAD, 0x180E, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFE0E, 0xFE0F}

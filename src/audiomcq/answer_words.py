@@ -25,7 +25,8 @@ _ADJECTIVE = (
 _NOUNS = (
     _whole(
         r"answer(?!\s+(?:choices|options))",
-        rf"{_ADJECTIVE}\s+(?:(?:final|answer)\s+)?(?:option|choice|response|selection|pick|guess|candidate|match|prediction|conclusion|letter|one|verdict)",
+        r"final(?=\s*:)",
+        rf"{_ADJECTIVE}\s+(?:(?:final|answer)\s+)?(?:fit|option|choice|response|selection|pick|guess|candidate|match|prediction|conclusion|letter|one|verdict)",
         r"(?:choice|option|response|selection|prediction|conclusion|solution|verdict|result|output)(?=\s*:)",
         r"(?:antwort|lösung)",
         r"(?:richtig|korrekt)(?=\s+(?:ist|wäre))",
@@ -48,7 +49,7 @@ _NOUNS = (
     r"答案",
     r"(?:正确|最佳|最合适|最终|我)的?(?:选项|选择|回答)",
     r"(?:回答|结论)(?=[:是为])",
-    r"答え|正解|解答|(?:最終)?回答(?=[:は])|正しい選択肢",
+    r"答え|正解|解答|(?:最終)?回答(?=[:は])|正しい選択肢|正しく(?=は)",
     r"(?<![가-힣])(?:최종\s*)?(?:정답|해답|답안|답변|답)",
 )
 DECLARES = _any(*_NOUNS)
@@ -74,7 +75,7 @@ HEADING = re.compile(r"[^\S\n]*\n")
 CHOOSES = _any(
     _whole(
         r"(?:i|we)(?:'d|'ll| would| will| shall| must| should| have to| therefore| thus| hence){0,3}\s+"
-        r"(?:choose|select|pick|chose|selected|go (?:with|for)|opt for|answer|say|settle on|vote for)(?: that)?",
+        r"(?:choose|select|pick|chose|selected|go (?:with|for)|opt for|answer|say|settle on|vote for|lean (?:to|towards?))(?: that)?",
         r"not (?!only|just)(?:\w+,? ){1,4}?but(?: rather)?(?! not)",
         r"(?:i'm|i am|we are) (?:going with|choosing|selecting|picking)",
         r"(?:ist|lautet|wäre) (?:die|meine) (?:\w+ )?(?:antwort|lösung|option|wahl)|is het (?:\w+ )?antwoord",
@@ -131,12 +132,12 @@ CONCLUDES = _any(
 
 STATES = _any(
     _whole(
-        r"is|are|was|were|sounds? like|sounds?|seems?(?: to be)?|appears?(?: to be)?|must be|would be|should be|has to be",
+        r"is|are|was|were|sounds? like|sounds?|(?:that|it)'d be|seems?(?: to be)?|appears?(?: to be)?|must be|should be|has to be|would be",
         r"hear|heard|count(?:ed)?|guess|detect(?:ed)?|contains?|features?|corresponds? to|points? to|belongs? to|indicates?|suggests?|matches|leaves|called|named",
         r"ist|sind|klingt (?:nach|wie)|höre|hört man|handelt es sich um",
         r"est|sont|c'est|s'agit (?:d'|de)|entends|entend|ressemble à",
-        r"es|son|suena (?:como|a)|trata de|escucha|oye|oigo|escucho",
-        r"é|são|soa como|trata-se de|ouço|ouve-se",
+        r"es|son|será|era|fue|suena (?:como|a)|trata de|escucha|oye|oigo|escucho",
+        r"é|são|foi|soa como|trata-se de|ouço|ouve-se",
         r"è|sono|sembra|sento|si sente|tratta di",
         r"zijn|hoor|klinkt als|это|слышен|слышна|слышно",
     ),
@@ -151,7 +152,7 @@ LEAD = re.compile(
         (
             _whole(
                 r"(?:most |very )?(?:likely|probably)|clearly|definitely|certainly|indeed|therefore|thus|hence|so|simply|obviously|as follows",
-                r"the following|that|it is|it's|this is|option|choice|the (?:sound|sounds) of|consequently|in conclusion|i (?:think|believe|would say)",
+                r"the following|that|it is|it's|this is|option|choice|the (?:sound|sounds) of|(?:that|it)'d be|consequently|in conclusion|i (?:think|believe|would say)",
                 r"wahrscheinlich|vermutlich|eindeutig|klar|also|daher|somit|folglich|dass|es ist",
                 r"donc|probablement|clairement|sans doute|sûrement|que|c'est|ainsi",
                 r"probablemente|claramente|entonces|por lo tanto|por tanto|que|es",
@@ -186,7 +187,7 @@ ARTICLE = re.compile(
 NEGATION = _any(
     _whole(
         r"not|never|no|nor|neither|cannot|nothing|none|without|hardly|\w+n't|isnt|rather than|instead of|except|excluding|unlike|anything but",
-        r"wrong|incorrect|false|unlikely|rule[sd]? out|ruling out|excluded?|eliminat\w+|reject\w*|doubt\w*",
+        r"wrong|incorrect|false|unlikely|everything but|all but|lack(?:s|ing|ed)?|absence|opposite|far from|no longer|used to|too \w+ (?:for|to be)|rule[sd]? out|ruling out|excluded?|eliminat\w+|reject\w*|doubt\w*",
         r"nicht|kein|keine|keinen|keiner|nie|weder|falsch|statt|ausgeschlossen",
         r"ne|pas|jamais|aucune?|ni|sans|faux|fausse|incorrecte?|plutôt que",
         r"nunca|ningún|ninguna|tampoco|incorrect[oa]|fals[oa]|en vez de|en lugar de",
@@ -204,7 +205,7 @@ CONDITION = _any(
 """What makes a sentence a condition or a question, so that it declares nothing."""
 DOUBT = _any(
     _whole(
-        r"might|could|may|maybe|perhaps|possibly|either|not sure|unsure|vielleicht|könnte|entweder|peut-être|pourrait|soit",
+        r"might|could|may|maybe|perhaps|possibly|either|not sure|unsure|vielleicht|könnte|entweder|peut-être|pourrait",
         r"quizás?|tal vez|podría|talvez|poderia|forse|potrebbe|misschien|возможно",
     ),
     r"也许|或许|かもしれ|일지도",
@@ -255,7 +256,7 @@ UNDERMINES = re.compile(
         r"ist\s(?:\S+\s){0,2}?(?:nicht|falsch|ausgeschlossen)",
         r"n'est|est\s(?:\S+\s){0,2}?(?:faux|fausse|incorrecte?)",
         r"no es|es\s(?:\S+\s){0,2}?(?:incorrect[oa]|fals[oa])|não é|non è|è\s(?:\S+\s){0,2}?(?:sbagliat[oa]|errat[oa])|is niet",
-    ) + r"|不是|不对|是错|不正确|错误|ではない|ではありません|じゃない|[이가은는]?\s*아니)",
+    ) + r"|不是|不对|是错|不正确|错误|ではなく|でも|ではない|ではありません|じゃない|[이가은는]?\s*아니)",
     _FLAGS,
 )  # fmt: skip
 """What, right after an answer, denies it."""
@@ -263,7 +264,7 @@ UNDERMINES = re.compile(
 BECAUSE = _any(
     _whole(
         r"because|since|as (?=it|the|there|this|that|these|he|she|they|we|i|no)|given|due to|based on|considering|which|where|for the|in (?:the|this) (?:audio|clip|recording|sound)",
-        r"weil|da|denn|aufgrund|car|parce|puisque|porque|ya que|debido|pois|já que|perché|poiché|omdat|want|потому|так как|поскольку",
+        r"weil|da(?= (?:der|die|das|es|man|ich|ein|eine|hier|sie|er|im))|denn|aufgrund|car(?= (?:on|il|elle|le|la|les|un|une|cela|ce|je|nous)| [lcj]')|parce|puisque|porque|ya que|debido|pois|já que|perché|poiché|omdat|потому|так как|поскольку",
     ),
     r"因为|由于|理由|なぜなら|から|ので|왜냐하면",
 )
@@ -292,29 +293,33 @@ ABSTAINS = _any(
         rf"(?:i|we)(?:'m| am| was| are)? (?:(?:really|simply|honestly|currently|also|just) )?(?:can(?:no|')t|can not|could(?:n't| not)|do(?:n't| not)|did(?:n't| not)|(?:am |was |are )?(?:unable|not able) to|am not|not)"
         rf" (?:(?:really|clearly|actually|reliably|confidently|directly|currently|able to) )?(?:{_HEAR}|have|sure|certain)",
         rf"i'm (?:unable|not able) to (?:{_HEAR})",
-        rf"(?:unable|impossible|not possible|difficult|hard) to (?:{_HEAR})",
+        rf"(?:unable|impossible|not possible) to (?:{_HEAR}|do)|no way (?:of knowing|to (?:know|tell))",
+        r"(?:is|are|was|does|do|did|has|have)(?: not|n't) (?:\w+ )?(?:mentioned|stated|specified|said|given|clear|say|mention|tell|reveal|specify|contain|include|provide)(?: enough)?",
+        r"please (?:provide|upload|share|attach|send)",
         r"(?:cannot|can't|can not|could not|couldn't) (?:be )?(?:reliably |confidently )?(?:determined?|identif(?:y|ied)|known|answer(?:ed)?|heard?|tell|say|judged?|inferred|made out)",
         r"(?:hear|heard|detect(?:ed)?|perceive|contains?|there(?:'s| is| was| seems to be| appears to be)|has|have|given|received|provided) (?:just |only |absolutely |basically )?(?:nothing|silence|no(?: \w+){0,2} (?:audio|sounds?|speech|clip|recording|file|information|answer|voice|music|content|idea|way))",
         r"no (?:audible )?(?:audio|sounds?|clip|recording|file|speech)(?: \w+)? (?:was|were|is|are|has been|can be|could be|to)\b[^.]{0,40}",
-        r"(?:audio|clip|recording|file|sound|track) (?:\w+ )?(?:is|was|seems|appears|seems to be|appears to be) (?:\w+ )?(?:silent|silence|empty|blank|missing|corrupted|inaudible|unavailable|unclear|not (?:audible|available|provided|attached|clear))",
+        r"(?:audio|clip|recording|file|sound|track) (?:[\w']+ ){0,3}(?:is|was|seems|appears|seems to be|appears to be) (?:\w+ )?(?:silent|silence|empty|blank|missing|corrupted|inaudible|unavailable|unclear|not (?:audible|available|provided|attached|clear))",
         r"(?:audio|clip|recording|file) (?:wasn't|was not|isn't|is not|has not been) (?:\w+ )?(?:provided|attached|included|available|audible)",
         r"none of (?:the |these |those )?(?:above|them|these|those|options|choices|answers|(?:given|provided|listed|available) (?:options|choices|answers))|none (?:fits?|match(?:es)?|apply|applies)|neither of (?:them|these|those|the (?:options|choices|above))",
         r"no (?:correct|suitable|matching|valid|right|appropriate) (?:answer|option|choice)",
         r"(?:not enough|insufficient|no sufficient) (?:information|context|data|evidence|audio)",
         r"(?:i )?(?:have )?no idea|don't know|do not know|not sure|unsure|(?:is|remains) (?:unclear|uncertain|unknown)|cannot tell|can't tell|can't say",
         r"(?:i'm|i am)?(?:^| )sorry|i apologi[sz]e|as an ai",
-        r"(?:ich )?(?:höre|hör) (?:nichts|keine?n?)|(?:ich )?(?:kann|konnte|weiß)(?: \w+){0,5} nichts?(?: \w+)?|nicht (?:bestimmbar|erkennbar|möglich)|keine (?:ahnung|angabe|der|audio|antwort)\b|keine (?:der )?(?:oben genannten|genannten|angegebenen)|nichts davon|ist nichts zu hören|lässt sich nicht(?: \w+)?",
-        r"je n'entends(?: \w+)? (?:rien|pas|aucun)|je ne (?:peux|sais|parviens|suis)(?: \w+)? pas(?: \w+)?|impossible (?:de|à) (?:dire|déterminer|savoir|répondre|identifier)|aucune? (?:de ces|des|idée|réponse|son)|il n'y a (?:rien|aucun|pas)",
-        r"no (?:puedo|se puede|oigo|escucho|sé|es posible|hay|logro)(?: \w+){0,4}|ningun[oa] de|imposible (?:determinar|saber|decir)",
+        r"(?:ich )?(?:höre|hör) (?:nichts|keine?n?)|(?:ich )?(?:kann|konnte|weiß)(?: \w+){0,5} nichts?(?: \w+)?|nicht (?:bestimmbar|erkennbar|möglich)|keine (?:ahnung|angabe|der|audio|antwort)\b|keine (?:der )?(?:oben genannten|genannten|angegebenen)|nichts davon|ist nichts zu hören|lässt sich(?: \w+){0,6} nicht(?: \w+)?|tut mir leid",
+        r"je n'entends(?: \w+)? (?:rien|pas|aucun)|je ne (?:peux|sais|parviens|suis)(?: \w+)? pas(?: \w+)?|désolée?|incapable de|impossible (?:de|à) (?:dire|déterminer|savoir|répondre|identifier)|aucune? (?:de ces|des|idée|réponse|son)|il n'y a (?:rien|aucun|pas)",
+        r"no (?:puedo|se puede|se sabe|tengo forma|oigo|escucho|sé|es posible|hay|logro)(?: \w+){0,4}|ningun[oa] de|imposible (?:determinar|saber|decir)",
         r"não (?:consigo|posso|é possível|ouço|sei|há|dá)(?: \w+){0,4}|nenhuma? d[ae]s|impossível (?:determinar|saber|dizer)",
         r"non (?:posso|riesco|sento|so|è possibile|c'è|si può)(?: \w+){0,4}|nessun[oa] dell[ea]|impossibile (?:determinare|sapere|dire)",
         r"ik (?:hoor niets|kan(?: \w+){0,4} niet|weet het niet)|geen van|я (?:не (?:слышу|могу|знаю)|ничего не слышу)(?: \w+){0,3}|невозможно|ни один из",
     ),
     r"无法|不能(?:确定|判断|回答|听)|听不(?:到|清|见)|没有(?:听到|声音|音频|任何)|不(?:知道|确定|清楚)|以上都不|都不(?:是|对)|没听到|未听到|抱歉|未提供|没有提供",
-    r"わかりません|分かりません|聞こえません|聞こえない|判断できません|判断できない|できません|何も聞こえ|該当なし|不明|申し訳",
+    r"わかりません|分かりません|聞こえません|聞こえない|判断できません|判断できない|できません|聞き取れ(?:ません|ない)|何も聞こえ|該当なし|不明|申し訳",
     r"알 수 없|들리지 않|모르겠|판단할 수 없|들을 수 없|없습니다|죄송",
 )
 """An answer that says it gives none."""
+ASKS = re.compile(r"\W*(?:is|are|was|were|does|do|did|can|could|would|should|what|who|how|est-ce)\s", _FLAGS)
+"""How a question opens that lacks its mark."""
 ABSTAINS_ALONE = re.compile(
     r"\W*(?:nothing|none|neither|silence|unknown|unclear|uncertain|undetermined|indeterminate|inaudible|unanswerable|n/a|na|not applicable"
     r"|(?:there is |just |only )?(?:no (?:audio|sounds?|speech|answer|idea|clue)|silence)|abstain|nichts|keine?|stille|unbekannt|rien|aucune?|inconnue?"
@@ -325,3 +330,60 @@ ABSTAINS_ALONE = re.compile(
 """The same in a word that says it when nothing else is said."""
 LIST_ITEM = re.compile(r"\s*(?:(?P<bullet>[-•*–])|\(?(?P<number>\d{1,2})[.):]|\(?(?P<letter>[a-z])[.):])\s", _FLAGS)
 """How a line of a list begins."""
+
+MARKS_ANSWER = re.compile(r"\*\*([^*\n]{1,200})\*\*|__([^_\n]{1,200})__")
+"""Words in bold."""
+META = _any(
+    _whole(
+        r"questions?|asks? (?:if|whether|which|what|who|about|us|you|for the answer)|asked|options?|choices?|choose|chose|chosen|almost|possible|let me"
+        r"|let's|let us|listen|i (?:will|need|should|must|have to)|going to|check|consider|compare|rule|(?<!i )would|suppose",
+        r"frage|optionen|question|options|choix|pregunta|opciones|pergunta|opções|domanda|opzioni|вопрос|варианты",
+        r"such as|for example|e\.g|like to|(?<!rather )than|als ob|como si|similar|confus\w+|mistak\w+|resembl\w+|imitat\w+|pretend\w*|remin\w+"
+        r"|expect\w*|imagin\w+|as if|wish\w*|hop(?:e|es|ed|ing)|at least|at most|up to",
+    ),
+    r"问题|选项|选择|質問|選択肢|질문|선택지",
+)
+"""What makes a sentence one about the question or about what something is like, so that an option in it is no answer."""
+SEQUENCE = _any(
+    _whole(
+        r"first|firstly|initially|begins?|starts?|then|next|another|also|zuerst|dann|d'abord|puis|ensuite|primero|luego|prima|poi",
+    ),
+    r"首先|然后|先(?!生)|最初|次に|먼저",
+)
+"""What makes a sentence one of several about what is heard."""
+TURN = re.compile(
+    r"(?<!anything)(?<!nothing)(?<!everything)(?<!all),?\s(?:but|so|therefore|thus|hence|instead|sondern|aber|also|mais|donc|sino|pero|así que|mas"
+    r"|portanto|ma|quindi|maar|dus)(?=[\s,])|但是?|所以|因此|而是|したがって|しかし|따라서|하지만",
+    _FLAGS,
+)
+"""What a sentence turns on: what was denied or doubted before it is no longer."""
+BEFORE_OPTION = re.compile(
+    r"(?:^|[\"'(:;→]|(?<!\w)(?:a|an|the|is|are|was|were|be|been|being|of|in|on|at|to|as|like|from|by|with|for|its?|it's|that's|this|that|these"
+    r"|her|his|their|my|some|just|made|recorded|located|mostly|likely|probably|clearly|definitely|called|named|hear|heard|says?|indicates?|suggests?|represents?|shows?"
+    r"|contains?|implies|means|plays?|playing|exactly|about|around|roughly|approximately|so|i\.e|"
+    r"loud|soft|strong|clear|single|small|large|big|old|young|female|male|heavy|light|faint|gentle|distant|steady"
+    r"|ein|eine|einen|einer|einem|eines|der|die|das|den|dem|des|ist|sind|war|von|im|am|auf|mit|wie|nach|zu|zum|zur|höre|genau|etwa|spricht|auf"
+    r"|un|une|le|la|les|de|du|des|est|sont|en|à|au|aux|avec|comme|par|soit|parle"
+    r"|una|el|los|las|es|son|del|con|como|por|o|os|as|um|uma|é|são|do|da|no|na|com|il|lo|gli|è|sono|di|del|della|nel|come|será|sera"
+    r"|een|het|zijn|van|op|met|это|слышен|слышна|слышно|говорит|звук)|(?<!\w)[dl]'|[是为在有到听像了的共杯个只种位名条\"「、は,])\s*$",
+    _FLAGS,
+)
+"""What may stand right before an option that a sentence names: with other words there it may be part of another thing."""
+AFTER_OPTION = re.compile(
+    r"\s*(?:$|[.!,;:)\"'”(—–]|-\s|(?:in|on|at|about|after|before|into|of|from|to|with|for|by|as|is|are|was|were|has|have|had|that|which|who|when|while|where|because|since|can|over"
+    r"|during|under|throughout|through|here|a|an|the|his|being|not|rather|instead|now|per|\w{2,}ing|(?!indeed)\w{2,}ed|sung|heard|made|sounds?|noises?|music|melody|tone|mood|emotion"
+    r"|voice|accent|language|genre|style|key|instrument|speakers?|person|people|audio|clip|recording|scene|times?|songs?|piece|radio"
+    r"|zu|ist|sind|im|auf|der|die|das|und zwar|gehört|spricht|klang|geräusch|stimme|gesprochen|dans|du|qui|que|est|sur|parle|entendu"
+    r"|del?|se|por|hablando|suena|es|no|na|da|do|é|que|parla|che|nel|è|di|in|zijn|hoor)(?!\w)"
+    r"|[。,声音的吧呢在、でだがをはとの」\"]|です|입니다|이다|[을를이가은는])",
+    _FLAGS,
+)
+"""What may stand right after it."""
+CORRECTS = _any(
+    _whole(
+        r"(?:i )?(?:need to |have to |must |let me )?correct(?:ing)? (?:myself|that|my answer)|correction|i misspoke|my mistake",
+        r"korrigiere|korrektur|erreur de ma part|je (?:me )?corrige|réponse corrigée|me corrijo|corrección|correção|mi correggo|correzione|исправляю",
+    ),
+    r"更正|纠正|訂正|間違えました|정정합니다",
+)
+"""What announces that an answer is replaced by the one after it."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from audiomcq.answer_anchors import (
+    FIELD,
     MOST,
     Declaration,
     counts_against,
@@ -20,11 +21,11 @@ from audiomcq.answer_anchors import (
     find_tags,
     is_taken_back,
     read_opening,
-    read_statement,
 )
-from audiomcq.answer_matching import Named, Options, options_of
+from audiomcq.answer_matching import Named, Options, after_marks, options_of
+from audiomcq.answer_statements import read_statement
 from audiomcq.answer_text import normalize, plain, said
-from audiomcq.answer_words import ABSTAINS, ABSTAINS_ALONE, LIST_ITEM, TAKES_BACK
+from audiomcq.answer_words import ABSTAINS, ABSTAINS_ALONE, CORRECTS, LIST_ITEM, MARKS_ANSWER, TAKES_BACK
 from audiomcq.prompts import ANSWER_CLOSE, ANSWER_OPEN, AskedFor
 
 __all__ = ["HOW", "How", "ParsedAnswer", "has_answer_format", "is_correct", "normalize", "parse_answer"]
@@ -90,9 +91,10 @@ def parse_answer(completion: str, choices: Sequence[str], asked_for: AskedFor = 
     options = options_of(tuple(choices), asked_for)
     shown = _without_markup(text, options)
     if named := options.name(shown):
-        return ParsedAnswer(named.choice, text, "letter" if named.by == "letter" else "bare")
+        return ParsedAnswer(named.choice, text, _how(named))
     tags = find_tags(shown, options)
-    read = _read_tags(shown, tags, options) if tags else _read_rest(shown, options)
+    bold = ["".join(words) for words in MARKS_ANSWER.findall(plain(text))]
+    read = _read_tags(shown, tags, bold, options) if tags else _read_rest(shown, bold, options)
     if read:
         return read
     held = tags or find_fields(shown, options)
@@ -105,14 +107,16 @@ def is_correct(parsed: ParsedAnswer, choices: Sequence[str], answer: str) -> boo
     return parsed.choice is not None and choices[parsed.choice] == answer
 
 
-def _read_tags(text: str, tags: list[Declaration], options: Options) -> ParsedAnswer | None:
+def _read_tags(text: str, tags: list[Declaration], bold: list[str], options: Options) -> ParsedAnswer | None:
     """What the tags hold: options, or one text each that declares one."""
     read: list[tuple[int, str, bool]] = []
     denied: set[int] = set()
     for tag in tags[:MOST]:
         named = tag.named.choice if tag.named else None
-        # A text that breaks off may be the beginning of anything
-        inside = _read_rest(tag.text, options) if named is None and not tag.torn else None
+        inside = None
+        if named is None and not tag.torn:  # a text that breaks off may be the beginning of anything
+            own = text[tag.start :].lower().startswith(ANSWER_OPEN)
+            inside = _read_rest(tag.text, bold, options, stated=not own)
         named = inside.choice if inside else named
         if tag.denied:
             denied |= set() if named is None else {named}
@@ -138,21 +142,30 @@ def _declares_other(text: str, choice: int, options: Options) -> bool:
     return any(each.named and not each.denied and _differ(each.named.choice, choice, options) for each in declared)
 
 
-def _read_rest(text: str, options: Options) -> ParsedAnswer | None:
-    """The answer of a text without tags."""
-    fields, sentences = find_fields(text, options), []
-    for found in find_sentences(text, options):
-        sentences.append(found)
-        if len(sentences) > MOST:
-            return None
-    if len(fields) > MOST:
+def _read_rest(text: str, bold: list[str], options: Options, stated: bool = True) -> ParsedAnswer | None:
+    """The answer of a text without tags; `stated` False leaves out statements that declare nothing."""
+    declared = _declarations(text, options)
+    if len(declared) > MOST:
         return None
+    *_, correction = [None, *CORRECTS.finditer(text)]
+    if correction and declared and declared[0].start < correction.start():
+        return _read_rest(after_marks(text[correction.end() :]), bold, options, stated)
+    fields = [each for each in declared if each.rank == FIELD]
     if fields and fields[-1].named is None and fields[-1].text and not fields[-1].denied:
         return None
-    declared = sorted([*fields, *sentences], key=lambda each: each.start)
     if any(each.named and not each.denied and not each.doubtful for each in declared):
         return _read_declared(text, declared, options)
-    return _read_alone(text, declared, options)
+    return _read_alone(text, declared, bold if stated else None, options)
+
+
+def _declarations(text: str, options: Options) -> list[Declaration]:
+    """Fields and sentences that declare, in the order of the text; more than `MOST` where there are too many."""
+    found = find_fields(text, options)
+    for each in find_sentences(text, options):
+        if len(found) > MOST:
+            break
+        found.append(each)
+    return sorted(found, key=lambda each: each.start)
 
 
 def _read_declared(text: str, declared: list[Declaration], options: Options) -> ParsedAnswer | None:
@@ -170,37 +183,52 @@ def _read_declared(text: str, declared: list[Declaration], options: Options) -> 
     ]
     if against or is_taken_back(text[max(each.end for each in top) :], last.named, options):
         return None
-    lines = [options.name(line) for line in text.split("\n", MOST)[:MOST]]
-    alone = {options.choices[line.choice] for line in lines if line}
-    if lines[0] and len(alone) == 1 and _differ(lines[0].choice, last.named.choice, options):
+    *before, _ = [options.name(line) for line in text[: top[0].start].split("\n")[-MOST:]]
+    alone = [line for line in before if line]
+    if alone and before[0] and len({options.choices[line.choice] for line in alone}) == 1 and _differ(alone[0].choice, last.named.choice, options):
         return None
     return ParsedAnswer(last.named.choice, last.text, "declared")
 
 
-def _read_alone(text: str, declared: list[Declaration], options: Options) -> ParsedAnswer | None:
-    """An option that stands alone on the first or the last line, or opens the text, or that the last sentence states."""
+def _read_alone(
+    text: str, declared: list[Declaration], bold: list[str] | None, options: Options
+) -> ParsedAnswer | None:
+    """An option that stands alone on the first or the last line, or opens the text, or that its end states."""
+    if any(each.doubtful for each in declared):
+        return None
     denied = {options.choices[each.named.choice] for each in declared if each.named}
     lines = [line for line in text.split("\n") if line.strip()]
-    alone = [named for line in lines[:MOST] + lines[MOST:][-1:] if (named := options.name(line))]
-    if len({options.choices[named.choice] for named in alone}) > 1 or any(counts_against(each, options) for each in declared if not each.named):
+    alone = [named for line in [*lines[:MOST], *lines[MOST:][-1:]] if (named := options.name(line))]
+    if len({options.choices[named.choice] for named in alone}) > 1 or any(
+        counts_against(each, options) for each in declared if not each.named
+    ):
         return None
-    found: list[tuple[Named, str, bool]] = []
     items = [item.lastgroup if (item := LIST_ITEM.match(line)) else None for line in lines]
-    if len(lines) > 1 and (items[0] and items[0] == items[1] or items[-1] and items[-1] == items[-2]):
+    several = len(alone) < len(lines) > 1
+    found: list[tuple[Named, str, How]] = []
+    if several and items[-1] and items[-1] == items[-2]:
         return None
-    if opening := read_opening(text, 0, options):
-        if not opening.stands or is_taken_back(text[opening.end :], opening.named, options):
+    if not (several and items[0] and items[0] == items[1]) and (opening := read_opening(text, 0, options)):
+        rest = text[opening.end :]
+        if not opening.stands or is_taken_back(rest, opening.named, options):
             return None
-        found.append((opening.named, text[: opening.end].strip(), False))
+        later = read_statement(after_marks(rest), (), options) if rest.strip() else None
+        if later and _differ(later[0].choice, opening.named.choice, options):
+            return None
+        found.append((opening.named, text[: opening.end].strip(), _how(opening.named)))
     if len(lines) > 1 and (named := options.name(lines[-1])):
-        found.append((named, lines[-1].strip(), False))
-    if not found and not alone and (stated := read_statement(text, options)):
-        found.append((*stated, True))
+        found.append((named, lines[-1].strip(), _how(named)))
+    if not found and not alone and bold is not None and (stated := read_statement(text, bold, options)):
+        found.append((*stated, "declared"))
     chosen = {options.choices[named.choice] for named, _, _ in found}
     if len(chosen) != 1 or chosen & denied:
         return None
-    named, words, stated = found[-1]
-    return ParsedAnswer(named.choice, words, "declared" if stated else "letter" if named.by == "letter" else "bare")
+    named, words, how = found[-1]
+    return ParsedAnswer(named.choice, words, how)
+
+
+def _how(named: Named) -> How:
+    return "letter" if named.by == "letter" else "bare"
 
 
 def _abstains(text: str, options: Options) -> bool:
