@@ -10,6 +10,11 @@ FLOORS = {
     1: (
         "prompts",
         "answers",
+        "answer_anchors",
+        "answer_matching",
+        "answer_statements",
+        "answer_text",
+        "answer_words",
         "audio",
         "decoding",
         "containers",

@@ -15,7 +15,7 @@ from datasets import Audio, Features, List, Value
 
 from audiomcq.answers import is_correct, normalize, parse_answer
 from audiomcq.audio import AudioError, load_audio
-from audiomcq.prompts import answer_target
+from audiomcq.prompts import AUDIOMCQ_STYLE, answer_target
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def defect(row: Row, check_audio: bool = False, audio_root: str | Path | None = 
         return f"the answer {answer!r} is not among the choices {list(choices)}"
     if row.get(CONTRIBUTION) not in (None, "weak", "strong"):
         return f"{CONTRIBUTION} {row[CONTRIBUTION]!r} is neither weak nor strong"
-    if not is_correct(parse_answer(answer_target(answer), choices), choices, answer):
+    if not is_correct(parse_answer(answer_target(answer), choices, AUDIOMCQ_STYLE.asked_for), choices, answer):
         return f"the matcher does not read the gold answer {answer!r} back"
     if check_audio:
         try:

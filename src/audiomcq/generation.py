@@ -19,7 +19,7 @@ from audiomcq.examples import Row, row_key, samples_key
 from audiomcq.generation_options import greedy_options
 from audiomcq.likelihood import likeliest, option_logps
 from audiomcq.models import LALM
-from audiomcq.prompts import answer_target
+from audiomcq.prompts import AskedFor, answer_target
 from audiomcq.shared_prefix import Continuation, Prefixes, continued_generation, prefill, sharing_obstacle
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,10 @@ def answer_batches(
             if mode == "generate":
                 texts = _complete(lalm, batch.prompts, max_new_tokens, continuation)
                 answered = zip(asked, questions, texts, strict=True)
-                answers = [to_answer(row, control.name, question.order, text) for row, question, text in answered]
+                answers = [
+                    to_answer(row, control.name, question.order, text, encoder.style.asked_for)
+                    for row, question, text in answered
+                ]
             else:
                 scores = option_logps(lalm, batch.prompts, [row["choices"] for row in asked], continuation)
                 answered = zip(asked, questions, scores, strict=True)
@@ -231,17 +234,22 @@ def _continuation(lalm: LALM, batch: _Batch, kept: dict[Hashable, Prefixes]) -> 
     return Continuation(kept[key], batch.of, suffixes)
 
 
-def to_answer(row: Row, control: str, order: str, completion: str) -> Answer:
-    """What a completion chose, read by the one matcher. `order` is how the options were shown: a letter is a place among those."""
+def to_answer(row: Row, control: str, order: str, completion: str, asked_for: AskedFor = "text") -> Answer:
+    """What a completion chose, read by the one matcher. `order` is how the options were shown: a letter is a place among those.
+    `asked_for` is what the prompt asked for, ours for an option's text."""
     shown = option_order(row, order)
     choices = [row["choices"][i] for i in shown]
-    parsed = parse_answer(completion, choices)
+    parsed = parse_answer(completion, choices, asked_for)
     choice = None if parsed.choice is None else shown[parsed.choice]
     return Answer(row_key(row), control, order, completion, choice, is_correct(parsed, choices, row["answer"]))
 
 
 def judge_answer(
-    row: Row, order: str, completion: str | None, logps: Sequence[float] | None = None
+    row: Row,
+    order: str,
+    completion: str | None,
+    logps: Sequence[float] | None = None,
+    asked_for: AskedFor = "text",
 ) -> tuple[int | None, bool]:
     """What an answer that was kept chose, and whether it is right: read again from its completion, or the likeliest of its options.
 
@@ -251,7 +259,7 @@ def judge_answer(
     if logps is None:
         if completion is None:
             raise ValueError("it has no completion")
-        answer = to_answer(row, "", order, completion)
+        answer = to_answer(row, "", order, completion, asked_for)
         return answer.choice, answer.correct
     if len(logps) != len(row["choices"]):
         raise ValueError(

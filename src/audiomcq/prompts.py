@@ -21,6 +21,8 @@ MMSU_INSTRUCTION = (
 )
 
 CotVariant = Literal["none", "structured", "unstructured"]
+AskedFor = Literal["text", "letter", "either"]
+"""What a prompt asks the answer to be: "C" among the keys G, D, E, C is the last one's text and the third one's letter."""
 
 
 def question_prompt(question: str, choices: Sequence[str]) -> str:
@@ -42,12 +44,21 @@ class PromptStyle:
     version: str
     system: str | None
     user: Callable[[str, Sequence[str]], str]
+    asked_for: AskedFor
 
 
-AUDIOMCQ_STYLE = PromptStyle(PROMPT_VERSION, SYSTEM_PROMPT, question_prompt)
-MMSU_STYLE = PromptStyle("mmsu-217d1d3", None, mmsu_prompt)
-PLAIN_STYLE = PromptStyle("plain-1", None, lambda question, choices: question)
+AUDIOMCQ_STYLE = PromptStyle(PROMPT_VERSION, SYSTEM_PROMPT, question_prompt, "text")
+MMSU_STYLE = PromptStyle("mmsu-217d1d3", None, mmsu_prompt, "letter")
+PLAIN_STYLE = PromptStyle("plain-1", None, lambda question, choices: question, "either")
 """The request alone, for what is no choice among options."""
+
+
+def find_asked_for(version: str | None) -> AskedFor:
+    """What the prompt of that version asks for; "either" where the version is not one of ours."""
+    styles = (AUDIOMCQ_STYLE, MMSU_STYLE, PLAIN_STYLE)
+    return next((style.asked_for for style in styles if style.version == version), "either")
+
+
 TRANSCRIPTION_REQUEST = "Transcribe the speech into text."
 
 

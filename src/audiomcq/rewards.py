@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from audiomcq.answers import has_answer_format, is_correct, parse_answer
+from audiomcq.prompts import AUDIOMCQ_STYLE
 
 Completion = str | list[dict[str, Any]]
 
@@ -27,7 +28,7 @@ def accuracy_reward(
     """1.0 where the tagged answer is the gold option, else 0.0."""
     rewards = []
     for completion, options, gold in zip(completions, choices, answer, strict=True):
-        parsed = parse_answer(completion_text(completion), options)
+        parsed = parse_answer(completion_text(completion), options, AUDIOMCQ_STYLE.asked_for)
         rewards.append(float(parsed.tagged and is_correct(parsed, options, gold)))
     return rewards
 

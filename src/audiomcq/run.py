@@ -26,7 +26,7 @@ from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import CONTRIBUTION, row_key
 from audiomcq.generation_options import generation_settings
 from audiomcq.models import LALM, count_trainable, is_adapter, load_lalm, parameter_group
-from audiomcq.prompts import answer_target
+from audiomcq.prompts import AUDIOMCQ_STYLE, answer_target
 from audiomcq.run_record import (
     Start,
     check_output,
@@ -255,7 +255,11 @@ def check_gold(rows: Dataset) -> dict[str, int]:
     wrong = [
         row_key(row)
         for row in texts_of(rows)
-        if not is_correct(parse_answer(answer_target(row["answer"]), row["choices"]), row["choices"], row["answer"])
+        if not is_correct(
+            parse_answer(answer_target(row["answer"]), row["choices"], AUDIOMCQ_STYLE.asked_for),
+            row["choices"],
+            row["answer"],
+        )
     ]
     logger.info("gold check: %d of %d gold answers score 1.0", len(rows) - len(wrong), len(rows))
     if wrong:

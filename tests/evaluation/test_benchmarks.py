@@ -105,7 +105,7 @@ def test_an_item_whose_clip_is_broken_is_set_aside_like_one_without_and_a_silent
     there = load_benchmark("mmar", file).rows  # whatever is in them
     (broken,) = [row for row in there if row["audio"]["path"] == str(clips[4])]
     assert sorted(row["id"] for row in found.missing_audio) == sorted(["q2", broken["id"]])
-    assert found.label == "MMAR (8 of 1000 items)"
+    assert found.label == "MMAR, unknown version (8 of 1000 items)"
     assert f"set aside: {row_key(broken)}: {clips[4]}: breaks off" in caplog.text
     assert f"silent clip, kept: {clips[6]}" in caplog.text
     assert len(there) == 9

@@ -30,7 +30,7 @@ from audiomcq.evaluation.statistics import Interval, wilson_interval
 from audiomcq.evaluation.strong import PUBLISHED_VOTERS, SplitByModel, strong_split
 from audiomcq.evaluation.tables import TABLE_MEASURES, benchmarks_table, is_estimate, results_page
 from audiomcq.examples import Row, row_key
-from audiomcq.prompts import PromptStyle
+from audiomcq.prompts import AskedFor, PromptStyle, find_asked_for
 from audiomcq.records import MAPPING, check_fields, or_null, read_json
 
 _ESTIMATE = or_null(("a value with its interval", is_estimate))
@@ -162,7 +162,7 @@ def export_folder(args: ScoreArguments) -> list[Path]:
         loaded = without(loaded, record.get("left_out", ()))
         rows = {row_key(row): row for row in texts_of(loaded.rows)}
         with naming(file):
-            run = judge(rows, _lines_on_rows(file, record))
+            run = judge(rows, _lines_on_rows(file, record), asked_for=_asked_for(record))
             answers = list(run.answers["audio", run.order].values())
         folder = Path(args.output_dir)
         if args.benchmark in FORMATS:
@@ -224,11 +224,16 @@ def _run(file: Path, record: dict[str, Any], rows: Rows, questions: "_Questions"
     orders = settings.get("orders")
     asked = {control: orders for control in record.get("controls", ())} if orders else {}
     with naming(file):
-        run = judge(rows, _lines_on_rows(file, record), asked, missing_as_wrong)
+        run = judge(rows, _lines_on_rows(file, record), asked, missing_as_wrong, _asked_for(record))
     now = questions.fingerprints.get(settings.get("rows"))
     if now is not None and settings.get("fingerprint", now) != now:
         raise ValueError(f"{file}: the rows have other questions, choices or answers now than when they were answered")
     return run
+
+
+def _asked_for(record: dict[str, Any]) -> AskedFor:
+    """What the prompt of a run asked for; where its record is not at hand, or of another prompt, either may be meant."""
+    return find_asked_for(record.get("settings", {}).get("prompt_version"))
 
 
 def _lines_on_rows(file: Path, record: dict[str, Any]) -> list[Prediction]:

@@ -23,6 +23,7 @@ from audiomcq.evaluation.report import (
 )
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import judge_answer, to_answer
+from audiomcq.prompts import AskedFor
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +129,7 @@ def judge(
     predictions: Iterable[Prediction],
     asked: Mapping[str, Sequence[str]] | None = None,
     missing_as_wrong: bool = False,
+    asked_for: AskedFor = "text",
 ) -> Run:
     """Read every completion again, as shown in its option order, and make sure that each question is answered once.
 
@@ -135,6 +137,7 @@ def judge(
         predictions: `row_key`, `control`, `order`, `completion`; where options were scored instead (`option_logps`), `choice`.
         asked: option orders by control, from the record of the run; without it, what occurs in the predictions.
         missing_as_wrong: let rows without a prediction stand as answered wrong, and count them, instead of raising.
+        asked_for: what the prompt asked for (`prompts.find_asked_for`).
 
     Raises:
         ValueError: predictions for unknown rows, two for one question, or none for some; all are counted and named.
@@ -149,7 +152,7 @@ def judge(
         of_order = answers.setdefault((control, order), {})
         if key in of_order:
             twice.append(key)
-        of_order[key] = _read_again(rows[key], prediction)
+        of_order[key] = _read_again(rows[key], prediction, asked_for)
         changed += of_order[key]["correct"] != prediction.get("correct", of_order[key]["correct"])
     for control, orders in (asked or {}).items():
         for order in {name for row in rows.values() for name in row_orders(row, orders)}:
@@ -249,10 +252,10 @@ def _has_order(row: Row, order: str) -> bool:
     return order in row_orders(row, [order])
 
 
-def _read_again(row: Row, prediction: Prediction) -> Prediction:
+def _read_again(row: Row, prediction: Prediction, asked_for: AskedFor) -> Prediction:
     try:
         choice, correct = judge_answer(
-            row, prediction["order"], prediction["completion"], prediction.get("option_logps")
+            row, prediction["order"], prediction["completion"], prediction.get("option_logps"), asked_for
         )
     except ValueError as error:
         raise ValueError(f"the prediction for {prediction['row_key']} ({prediction['control']}): {error}") from error
