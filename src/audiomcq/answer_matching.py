@@ -4,7 +4,6 @@ Nothing here looks inside a text: "a woman" is not "man", "C#" is not "C", "1.5 
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from string import ascii_lowercase
@@ -22,7 +21,9 @@ _REMEMBERED = 1_000
 _LETTERED = re.compile(r"[(\[]?([a-z]|\d{1,2})[)\].:、](?:\s+|(?=[^\x00-\x7f]))(\S.*)")
 # Options that open like a note, a key or a chord: there "C" may mean the tone as well as the third option.
 _CHORD = r"b?(?:maj|min|m|dim|aug|sus|add|[#♯♭b]?\d+)+(?![a-z])"
-_TONE = re.compile(rf"[a-z]$|[a-g](?:{_CHORD}(?=$|[/:(,])|[#♯♭':/]|b\b|[- ](?:flat|sharp|natural|major|minor|dur|moll|maje?ur|mineur|mayor|menor|maggiore|minore)\b)|[b-g]\s")
+_TONE = re.compile(
+    rf"[a-z]$|[a-g](?:{_CHORD}(?=$|[/:(,])|[#♯♭':/]|b\b|[- ](?:flat|sharp|natural|major|minor|dur|moll|maje?ur|mineur|mayor|menor|maggiore|minore)\b)|[b-g]\s"
+)
 _COUNTS = (
     "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty",
     "zwei drei vier fünf sechs sieben acht neun zehn elf zwölf",
@@ -46,7 +47,13 @@ _ORDINAL = re.compile(
 _PLACES = {
     word: place
     for place, words in enumerate(
-        ("first erste primera première 一", "second zweite segunda deuxième 二", "third dritte tercera troisième 三", "fourth vierte cuarta quatrième 四", "fifth 五")
+        (
+            "first erste primera première 一",
+            "second zweite segunda deuxième 二",
+            "third dritte tercera troisième 三",
+            "fourth vierte cuarta quatrième 四",
+            "fifth 五",
+        )
     )
     for word in words.split()
 }
@@ -55,6 +62,8 @@ _PAIRS = {'"': '"', "'": "'", "`": "`", "*": "*", "_": "_", "$": "$"}
 _BRACKETS = {"(": ")", "[": "]", "{": "}", "<": ">", "【": "】", "〈": "〉", "《": "》"}
 _DECORATION = re.compile(r"(?:(?:[•·>→➡✅✔☑✓👉🔊🎵🎶*#]|#+\s|=>|->|[-–—](?=\s))\s*)+(?=[^\s\d])")
 _GLAD = re.compile("[\\s✅✔☑✓\U0001f300-\U0001f3ff\U0001f400-\U0001f44d\U0001f450-\U0001f4ff\U0001f508-\U0001f50f\U0001f6a8\U0001f600-\U0001f60f]+$")  # fmt: skip
+_WORD = r"[0-9A-Za-z_\u00c0-\u024f\u0370-\u1fff]"
+"""What words are made of where they stand apart: in Chinese, Japanese and Korean texts foreign words do not."""
 _MARKS = re.compile(r"(?:[\s,;:!?。、…\"'()\[\]*>•–—]|[.-](?!\d))*")
 _BETWEEN_LETTERS = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
 _KEY = rf"(?:(?P<key>{LETTER_KEY})|(?:the|la|le|die|el|l')\s*)?"
@@ -157,7 +166,7 @@ class Options:
             return True
         mention = self._mention(choice)
         article = ARTICLE.match(text)
-        return bool(mention.match(text) or article and mention.match(text, article.end()))
+        return bool(mention.match(text) or (article and mention.match(text, article.end())))
 
     def without_mentions(self, text: str, choice: int | None) -> str:
         """The text without the words of options other than `choice`."""
@@ -186,7 +195,9 @@ class Options:
             return ""
         letters = self.texts if single else self.labels
         return "".join(
-            each for i, each in enumerate(letters) if i != choice and len(each) == 1 and each.isascii() and each.isalpha()
+            each
+            for i, each in enumerate(letters)
+            if i != choice and len(each) == 1 and each.isascii() and each.isalpha()
         )
 
     def continues_as_other(self, text: str, choice: int) -> bool:
@@ -204,7 +215,11 @@ class Options:
         cached = self.__dict__.setdefault("_mentions", {})
         if choice not in cached:
             others = range(len(self.choices)) if choice is None else self.others(choice)
-            texts = sorted({self.loose[i] for i in others if len(self.loose[i]) > 1 or self.loose[i].isdigit()}, key=len, reverse=True)
+            texts = sorted(
+                {self.loose[i] for i in others if len(self.loose[i]) > 1 or self.loose[i].isdigit()},
+                key=len,
+                reverse=True,
+            )
             cached[choice] = re.compile("|".join(_in_text(text) for text in texts) or r"(?!)")
         return cached[choice]
 
@@ -240,9 +255,8 @@ class Options:
     def _by_both(self, answer: str) -> Named | None:
         """ "b. text" and "text (b)", where both agree."""
         first = _LETTER_FIRST.fullmatch(answer)
-        if first and first["letter"] in self.labels:
-            if named := self._agrees(first):
-                return named
+        if first and first["letter"] in self.labels and (named := self._agrees(first)):
+            return named
         last = _LETTER_LAST.fullmatch(answer)
         return self._agrees(last) if last else None
 
@@ -285,14 +299,14 @@ def searchable(text: str) -> str:
 def _in_text(text: str) -> str:
     """An expression for an option's loose text; lists may be written with "and" or "then"."""
     words = re.escape(text).replace(r",\ ", r"(?:,? and (?:then )?|, (?:then )?)")
-    return words if ord(text[0]) > 0x2E7F else rf"(?<!\w){words}(?!\w)"
+    return words if ord(text[0]) > 0x2E7F else rf"(?<!{_WORD}){words}(?!{_WORD})"
 
 
 def _in_sentence(text: str) -> str:
     words = re.escape(text).replace(r",\ ", r"(?:,? and (?:then )?|, (?:then )?)").replace(r"\ ", "[ -]")
     if ord(text[0]) > 0x2E7F:
         return words
-    return rf"(?<![\w$€£.:-]){words}(?![\w-]|'\w|[.,:]\d)"
+    return rf"(?<!{_WORD})(?<![$€£.:-]){words}(?!{_WORD}|-|'\w|[.,:]\d)"
 
 
 def after_marks(text: str) -> str:
@@ -339,4 +353,29 @@ def _spells(text: str, letter: str) -> bool:
     return letter in (words[-1:] if letter == "a" else words)
 
 
-_SMALL = frozenset("a an the of in on at to and or is it la le les de der die das el los il".split())
+_SMALL = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "and",
+        "or",
+        "is",
+        "it",
+        "la",
+        "le",
+        "les",
+        "de",
+        "der",
+        "die",
+        "das",
+        "el",
+        "los",
+        "il",
+    ]
+)

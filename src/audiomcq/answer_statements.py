@@ -6,9 +6,10 @@ part of another thing: not "a woman" for "man", not "car horn" for "car", not "r
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from audiomcq.answer_anchors import is_taken_back, read_opening
 from audiomcq.answer_matching import Named, Options, searchable
+from audiomcq.answer_openings import is_taken_back, read_opening
 from audiomcq.answer_words import (
     ABSTAINS,
     AFTER_OPTION,
@@ -39,7 +40,9 @@ _LABEL = re.compile(r"(?<![\w.])(?:[A-Za-z]|\d{1,2})[.)]$")
 _QUOTED = re.compile(r"(?<!\w)([\"'])(?:\S+ ){2,}?\S+?\1(?!\w)")
 _SINGULAR = re.compile(r"(?<!\w)an? $")
 _VERB = re.compile(r"\s\w+[^\Ws]s(?!\w)")
-_LABELLED = re.compile(r"(?<!\w)(?:speakers?|tracks?|channels?|numbers?|options?|choices?|questions?|steps?|clips?|no)\.? $|-\s?$")
+_LABELLED = re.compile(
+    r"(?<!\w)(?:speakers?|tracks?|channels?|numbers?|options?|choices?|questions?|steps?|clips?|no)\.? $|-\s?$"
+)
 _HANGUL = re.compile("[가-힣]")
 _DENIES_ALL = re.compile(r"(?:ありません|ない|ません|아닙니다|않습니다)[。.]?$")
 _LABELS = re.compile(r"\(?([A-Za-z])[).:]\s")
@@ -101,10 +104,9 @@ def _read_tail(sentence: str, options: Options) -> Stated | None:
     found = options.name(tail)
     if not found or tail == "A" or _LISTED.search(before.strip()) or LIST_ITEM.match(sentence):
         return None
-    nearest = before.split(",")[-1]
-    if NEGATION.search(nearest) or DOUBT.search(before) or CONDITION.search(before) or options.name(before) or META.search(nearest):
+    if options.name(before) or _matches(before, DOUBT, CONDITION) or _matches(before.split(",")[-1], NEGATION, META):
         return None
-    return (found, tail)
+    return found, tail
 
 
 def _read_bold(sentence: str, bold: Sequence[str], options: Options) -> Stated | None:
@@ -128,15 +130,15 @@ def _read_verb(sentences: list[str], last: str, options: Options) -> Stated | No
     """What a verb of the last sentence states ("it is a siren"), or what follows a word that concludes ("therefore, B")."""
     concluded = CONCLUDES.match(last.lstrip(" -#>"))
     core = TURN.split(last)[-1]
-    opened = concluded or len(core) < len(last) and CONCLUDES.search(last[: -len(core)][-12:])
+    opened = concluded or (len(core) < len(last) and CONCLUDES.search(last[: -len(core)][-12:]))
     verbs = [(verb.start(), verb.end()) for verb in STATES.finditer(core)][-6:]
     for stop, start in ([(0, 0)] if opened else []) + verbs:
         before, opening = core[:start], read_opening(core, start, options)
         if not opening or not opening.stands or options.mentions_other(before, opening.named.choice):
             continue
-        if any(pattern.search(before) for pattern in (NEGATION, CONDITION, DOUBT, DECLARES)) or last.endswith("?") or ASKS.match(core):
+        if _is_asked(core) or _matches(before, NEGATION, CONDITION, DOUBT, DECLARES):
             continue
-        if META.search(core[:stop].split(",")[-1]) or SEQUENCE.search(core[:stop]):
+        if _matches(core[:stop].split(",")[-1], META) or _matches(core[:stop], SEQUENCE):
             continue
         others = [each for each in sentences[:-1] if options.mentions_other(each, opening.named.choice)]
         if not concluded and any(not NEGATION.search(each) for each in others):
@@ -149,48 +151,64 @@ def _read_verb(sentences: list[str], last: str, options: Options) -> Stated | No
 
 def _read_named(sentences: list[str], options: Options) -> Stated | None:
     """The only option that the sentences name, whole and affirmed."""
-    concluded = CONCLUDES.match(sentences[-1])
-    if concluded:
+    if CONCLUDES.match(sentences[-1]):
         sentences = sentences[-1:]
-    if len(sentences) > _SENTENCES or any(len(text) < 3 and text.isascii() and text.isalpha() for text in options.loose):
+    # Of one or two letters, an option may be any word
+    if len(sentences) > _SENTENCES or any(
+        len(option) < 3 and option.isascii() and option.isalpha() for option in options.loose
+    ):
         return None
     found: dict[str, Stated] = {}
     for sentence in sentences:
-        mentions = list(_mentions(sentence, options))
-        if not mentions:
-            continue
-        affirmed = [mention for mention in mentions if not mention[3]]
-        if not affirmed:
-            continue
-        if sentence.endswith("?") or ASKS.match(sentence) or any(pattern.search(options.without_mentions(sentence, None)) for pattern in (DOUBT, CONDITION, META, SEQUENCE)):
+        affirmed = [mention for mention in _mentions(sentence, options) if not mention.denied]
+        around = options.without_mentions(sentence, None)
+        if affirmed and (_is_asked(sentence) or _matches(around, DOUBT, CONDITION, META, SEQUENCE)):
             return None
         *_, turn = [None, *TURN.finditer(sentence)]
-        for choice, words, solid, _ in affirmed:
+        for mention in affirmed:
             # "it is a dog, but ..."
-            if not solid or turn and words not in searchable(sentence[turn.end() :]):
+            if not mention.whole or (turn and mention.words not in searchable(sentence[turn.end() :])):
                 return None
-            found[options.choices[choice]] = (Named(choice, "text"), words)
+            found[options.choices[mention.choice]] = (Named(mention.choice, "text"), mention.words)
     text = " ".join(sentences)
     if len(found) != 1 or ABSTAINS.search(TURN.split(text)[-1]):
         return None
     (stated,) = found.values()
-    label = _LABELS.match(text)
-    if options.mentions_other_letter(text, stated[0].choice) or label and options.is_other_letter(label[1], stated[0].choice):
-        return None
-    return stated
+    choice, label = stated[0].choice, _LABELS.match(text)
+    lettered = options.mentions_other_letter(text, choice) or (label and options.is_other_letter(label[1], choice))
+    return None if lettered else stated
 
 
-def _mentions(sentence: str, options: Options) -> list[tuple[int, str, bool, bool]]:
-    """Options that stand in a sentence: index, words, whether they stand there for themselves, and whether they are denied."""
+@dataclass(frozen=True)
+class _Mention:
+    """An option in a sentence: whether it stands there for itself, and whether it is denied."""
+
+    choice: int
+    words: str
+    whole: bool
+    denied: bool
+
+
+def _is_asked(sentence: str) -> bool:
+    return sentence.endswith("?") or bool(ASKS.match(sentence))
+
+
+def _matches(text: str, *patterns: re.Pattern[str]) -> bool:
+    return any(pattern.search(text) for pattern in patterns)
+
+
+def _mentions(sentence: str, options: Options) -> list[_Mention]:
+    """The options that stand in a sentence, quoted speech apart."""
     text = searchable(_QUOTED.sub(lambda quoted: quoted[0] if options.name(quoted[0]) else " ", sentence))
     masked = options.in_sentences.sub(lambda mention: "#" * len(mention[0]), text)
     found = []
     for mention in options.in_sentences.finditer(text):
         before, after = text[: mention.start()], text[mention.end() :]
         clause = TURN.split(re.split(r"[,;.—(、。]\s?", masked[: mention.start()])[-1])[-1]
-        contrast = CONTRAST.search(clause)
-        denied = bool(_is_negated(clause) or contrast or UNDERMINES.match(after) or _DENIES_ALL.search(text))
-        found.append((options.index_of(mention[0]), mention[0], _is_whole(before, mention[0], after), denied))
+        denied = _is_negated(clause) or _matches(clause, CONTRAST) or _matches(text, _DENIES_ALL)
+        denied = denied or bool(UNDERMINES.match(after))
+        whole = _is_whole(before, mention[0], after)
+        found.append(_Mention(options.index_of(mention[0]), mention[0], whole, denied))
     return found
 
 
@@ -206,6 +224,6 @@ def _is_whole(before: str, words: str, after: str) -> bool:
         opens = not _LABELLED.search(before)
     else:
         opens = bool(BEFORE_OPTION.search(before) or BEFORE_OPTION.fullmatch(words.partition(" ")[0]))
-        opens = opens or bool(_HANGUL.match(words)) and before.endswith(" ")
-    closes = AFTER_OPTION.match(after) or words[-1].isdigit() or _SINGULAR.search(before) and _VERB.match(after)
+        opens = opens or (bool(_HANGUL.match(words)) and before.endswith(" "))
+    closes = AFTER_OPTION.match(after) or words[-1].isdigit() or (_SINGULAR.search(before) and _VERB.match(after))
     return opens and bool(closes)

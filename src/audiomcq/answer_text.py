@@ -28,8 +28,17 @@ _BEGINS_TURN = re.compile(
 _ENDS_TURN = re.compile(
     r"<\|[^<>|\s]{1,40}\|>|</?s>|<eos>|<(?:end|start)_of_turn>|\[/?INST\]|\n(?:human|user|question|q):", re.IGNORECASE
 )
-_PLAIN = str.maketrans("‘’‛′´“”„‟«»‹›「」『』‐‑‒−", "'''''\"\"\"\"\"\"\"\"\"\"\"\"----")
-_UNSEEN = {0xAD, 0x180E, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFE0E, 0xFE0F}
+_PLAIN = str.maketrans("‘’‛′´“”„‟«»‹›「」『』‐‑‒−", '\'\'\'\'\'""""""""""""----')
+_UNSEEN = {
+    0xAD,
+    0x180E,
+    0xFEFF,
+    *range(0x200B, 0x2010),
+    *range(0x202A, 0x202F),
+    *range(0x2060, 0x2070),
+    0xFE0E,
+    0xFE0F,
+}
 
 
 class _Folds(dict[int, str]):

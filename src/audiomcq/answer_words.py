@@ -19,9 +19,7 @@ def _any(*alternatives: str) -> re.Pattern[str]:
     return re.compile("|".join(alternatives), _FLAGS)
 
 
-_ADJECTIVE = (
-    r"(?:final|correct|right|best|true|proper|appropriate|suitable|accurate|likely|probable|plausible|fitting|chosen|selected|my|our)"
-)
+_ADJECTIVE = r"(?:final|correct|right|best|true|proper|appropriate|suitable|accurate|likely|probable|plausible|fitting|chosen|selected|my|our)"
 _NOUNS = (
     _whole(
         r"answer(?!\s+(?:choices|options))",
@@ -173,7 +171,9 @@ LETTER_NOUN = (
     r"|选项|选择|答案|第|選択肢|回答|보기|선택지)\s*[:.]?\s*"
 )
 """What makes a letter after it a letter and nothing else."""
-LETTER_KEY = rf"(?:(?:the|la|die|le|el|il|a|o|de|l')?\s*)?(?:(?:correct|right|final)\s+)?{LETTER_NOUN}(?:{LETTER_NOUN})?"
+LETTER_KEY = (
+    rf"(?:(?:the|la|die|le|el|il|a|o|de|l')?\s*)?(?:(?:correct|right|final)\s+)?{LETTER_NOUN}(?:{LETTER_NOUN})?"
+)
 LETTER_END = r"(?:\s*(?:选项|项|番|번|option|choice))?"
 
 POLITE_END = re.compile(r"(?:です|でした|である|だと思います|と思います|だ|입니다|이다|이에요|예요|인 것 같습니다)$")
@@ -199,7 +199,9 @@ NEGATION = _any(
     r"不|没|並非|并非|而非|未|无法|错误|ない|ません|なく|아니|않|없|못",
 )
 CONDITION = _any(
-    _whole(r"if(?! (?:i|we) (?:had|have|must|were|am forced))|whether|unless|otherwise|suppose|supposing|assuming|until|wenn|falls|ob|si|caso|qualora|als|если|ли"),
+    _whole(
+        r"if(?! (?:i|we) (?:had|have|must|were|am forced))|whether|unless|otherwise|suppose|supposing|assuming|until|wenn|falls|ob|si|caso|qualora|als|если|ли"
+    ),
     r"如果|假如|若|是否|假设|除非|もし|場合|かどうか|만약|라면",
 )
 """What makes a sentence a condition or a question, so that it declares nothing."""
@@ -214,7 +216,9 @@ DOUBT = _any(
 
 _POSSIBLE = r"(?:possible|correct|right|plausible|likely|fit)"
 OR_ELSE = re.compile(
-    r"[\W_]*(?:" + _whole(r"or|but|however|actually|although|oder|aber|ou|mais|o|pero|mas|oppure|ma|of|maar|или|но") + r"|或者?|但|または|또는)",
+    r"[\W_]*(?:"
+    + _whole(r"or|but|however|actually|although|oder|aber|ou|mais|o|pero|mas|oppure|ma|of|maar|или|но")
+    + r"|或者?|但|または|또는)",
     _FLAGS,
 )
 """What, at the beginning of a sentence that names another option, makes two answers of one."""
@@ -229,7 +233,9 @@ OTHERWISE = _any(
 )
 """The same anywhere in a clause that names another option."""
 CONTRAST = _any(
-    _whole(r"(?:and |but )?not|rather than|instead of|as opposed to|(?:und )?nicht|statt|et non|et pas|pas|y no|e não|e non|niet|а не|не"),
+    _whole(
+        r"(?:and |but )?not|rather than|instead of|as opposed to|(?:und )?nicht|statt|et non|et pas|pas|y no|e não|e non|niet|а не|не"
+    ),
     r"而不是|而非|不是|ではなく",
 )
 """What opens the options that an answer is set against."""
