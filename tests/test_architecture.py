@@ -12,6 +12,7 @@ FLOORS = {
         "answers",
         "answer_anchors",
         "answer_matching",
+        "answer_openings",
         "answer_statements",
         "answer_text",
         "answer_words",

@@ -10,24 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from audiomcq.answer_matching import Named, Options, after_marks
+from audiomcq.answer_matching import Named, Options, searchable
+from audiomcq.answer_openings import Opening, leads, read_opening
 from audiomcq.answer_words import (
-    BECAUSE,
     CHOOSES,
     CONDITION,
-    CONTRAST,
     CORRECT,
     DECLARES,
     DOUBT,
     FINAL,
     HEADING,
-    LEAD,
     LINK,
     NEGATION,
-    OPENS,
-    OR_ELSE,
-    OTHERWISE,
-    TAKES_BACK,
     TURN,
     UNDERMINES,
 )
@@ -61,20 +55,12 @@ _FIELD = re.compile(
 )
 _BESIDE = ("label", "index", "text", "response", "option")
 """Fields that may hold other things than the answer."""
-_CUT = re.compile(
-    r"[.!;](?=[\s\"')\]]|$|[^\x00-\x7f])|[。;…]|[,:](?=\s|[^\x00-\x7f])|、|\s(?=[-–—]+\s)|(?=—)|\s?(?=\()|\s(?="
-    + BECAUSE.pattern
-    + ")",
-    re.IGNORECASE,
-)
 _BREAK = re.compile(r"[.!?;:](?=[\s\"')\]]|$)|[\n。?;…]")
 _NOT_THE_ANSWER = re.compile(
     r"(?<!\w)(?:wrong|incorrect|other|another|possible|potential|alternative|any|each|every|first|second|initial|previous|earlier|falsche|andere|mögliche"
     r"|mauvaise|autre|possible|otra|posible|outra|possível|altra|possibile|错误|其他|可能的|间違|他の|別の)\s*(?:\w+\s)?$",
     re.IGNORECASE,
 )
-_SENTENCE = re.compile(r"[.!?](?=\s|$)|[。;\n]")
-_NOT_ONLY = re.compile(r"(?i)not (?:only|just|sure|certain)|不仅|不确定")
 _IDLE = 3
 """Words that an unreadable declaration after a readable one may be short of to stand against it."""
 
@@ -102,15 +88,6 @@ class Declaration:
     doubtful: bool = False
     tagged: bool = False
     torn: bool = False
-
-
-@dataclass(frozen=True)
-class Opening:
-    """The option that stands at a place in a text, and where it ends; `stands` unless what follows makes it doubtful."""
-
-    named: Named
-    end: int
-    stands: bool
 
 
 def find_tags(text: str, options: Options) -> list[Declaration]:
@@ -162,31 +139,21 @@ def find_fields(text: str, options: Options) -> list[Declaration]:
         named = options.name(content)
         if end == len(text) and named and not text.endswith("}") and _may_go_on(content, named, options):
             named = None
-        found.append(
-            Declaration(
-                box.start(),
-                end,
-                FIELD,
-                content,
-                named,
-                _is_denied(text, box.start(), end, options, found[-1].end if found else 0),
-            )
-        )
+        denied = _is_denied(text, box.start(), end, options, found[-1].end if found else 0)
+        found.append(Declaration(box.start(), end, FIELD, content, named, denied))
     for field in islice(_FIELD.finditer(text), MOST + 1):
         value = next(each for each in (field["double"], field["single"], field["plain"]) if each is not None)
         if field["double"] is not None and len(value) <= options.limit:
             value = _unescaped(value)
         named = options.name(value) if len(value) <= options.limit else None
-        if (
-            named
-            and field["plain"] is None
-            and not (field["end"] or field["end2"])
-            and _may_go_on(value, named, options)
-        ):
+        torn = field["plain"] is None and not (field["end"] or field["end2"])
+        if torn and named and _may_go_on(value, named, options):
             named = None
-        name = (field["key"] or field["argument"] or "answer").lower()
-        if named or name not in _BESIDE:
-            found.append(Declaration(field.start(), field.end(), FIELD, value, named))
+        if named or (field["key"] or field["argument"] or "").lower() not in _BESIDE:
+            # What stands in other fields denies nothing
+            outside = max(0, text.rfind("{", 0, field.start()))
+            denied = _is_denied(text, outside, field.end(), options)
+            found.append(Declaration(field.start(), field.end(), FIELD, value, named, denied))
     return sorted(found, key=lambda each: each.start)
 
 
@@ -218,10 +185,7 @@ def _after_noun(text: str, noun: re.Match[str], options: Options) -> Declaration
     if end := _BREAK.search(text, noun.end(), stop + 2):
         stop = end.start() + 1
     links = [link for link in LINK.finditer(text, noun.end(), stop)][:3]
-    alone = not text[line : noun.start()].strip(" #*_-=>\t0123456789.") or text[line : noun.start()].split()[-1:] in (
-        ["final"],
-        ["Final"],
-    )
+    alone = text[line : noun.start()].strip(" #*_-=>\t0123456789.").lower() in ("", "final", "the", "my", "correct")
     if alone and (heading := HEADING.match(text, noun.end())):
         links = [heading]
     rank = LAST_WORD if FINAL.search(text, max(line, noun.start() - 20), noun.end()) else SENTENCE
@@ -248,126 +212,28 @@ def _before_verdict(text: str, verdict: re.Match[str], options: Options) -> Decl
     for end in _BREAK.finditer(text, floor, verdict.start()):
         sentence = end.end()
     after = text[verdict.end() : verdict.end() + _WINDOW]
-    if (
-        re.match(r"\s*\?|[^.!\n]{0,40}\?", after)
-        or CONDITION.match(after.lstrip(" ,"))
-        or NEGATION.match(after.lstrip())
-    ):
+    if re.match(r"[^.!\n]{0,40}\?", after) or CONDITION.match(after.lstrip(" ,")) or NEGATION.match(after.lstrip()):
         return None
-    starts = [
-        sentence,
-        *(mark.end() for mark in re.finditer(r",\s|,(?=[^\x00-\x7f])|\bthat\s", text[sentence : verdict.start()])),
-    ]
-    starts = [starts[0], *(sentence + start for start in starts[1:])]
-    for start in starts:
-        for subject in _leads(text[start : verdict.start()]):
+    later = re.finditer(r",\s|,(?=[^\x00-\x7f])|\bthat\s", text[sentence : verdict.start()])
+    for start in [sentence, *(sentence + mark.end() for mark in later)]:
+        for subject in leads(text[start : verdict.start()]):
             if named := options.name(subject.rstrip(" ,:-–—(")):
                 before = text[sentence:start]
                 denied = bool(NEGATION.search(before)) and start > sentence and not before.rstrip().endswith(",")
                 if CONDITION.search(before) or DOUBT.search(before) or options.mentions_other(before, named.choice):
                     return None
+                *_, longest = [None, *options.in_sentences.finditer(searchable(text[sentence : verdict.start()]))]
+                if longest and options.choices[options.index_of(longest[0])] != options.choices[named.choice]:
+                    return None  # "piano" is but the end of "guitar, piano"
                 return Declaration(start, verdict.end(), SENTENCE, subject.strip(), named, denied)
     return None
-
-
-def read_opening(text: str, start: int, options: Options) -> Opening | None:
-    """The option that stands at a place in a text: the longest one up to a mark or a reason. None where none stands there."""
-    while start < len(text) and text[start].isspace():
-        start += 1
-    line = text[start : start + options.limit + _WINDOW]
-    whole = len(line) < options.limit + _WINDOW
-    if "\n" in line:
-        line, whole = line[: line.index("\n")], True
-    for opening in _leads(line):
-        shift = start + len(line) - len(opening)
-        cuts = [cut.start() for cut in _CUT.finditer(opening)] + ([len(opening)] if whole else [])
-        for cut in sorted(set(cuts), reverse=True):
-            if opening[:cut].strip() == "a" and opening[cut : cut + 1] not in (".", "!", ",", ":"):
-                continue  # an article
-            if named := options.name(opening[:cut]):
-                end = shift + cut
-                return Opening(named, end, _stands(text[end:], named, options))
-    return None
-
-
-def is_taken_back(after: str, named: Named, options: Options) -> bool:
-    """Whether what follows an answer takes it back, or adds another one to it."""
-    if TAKES_BACK.search(after):
-        return True
-    for sentence in _SENTENCE.split(after)[:200]:
-        opens = OR_ELSE.match(sentence)
-        clauses = re.split(r",\s", sentence)
-        for clause, following in zip(clauses, [*clauses[1:], ""], strict=True):
-            if otherwise := OTHERWISE.search(clause):
-                clause = (
-                    clause
-                    if options.mentions_other(clause, named.choice)
-                    else f"{clause[otherwise.start() :]}, {following}"
-                )
-            if (opens or otherwise) and options.mentions_other(clause, named.choice):
-                denial = NEGATION.search(options.without_mentions(clause, named.choice))
-                if not denial or _NOT_ONLY.search(clause):
-                    return True
-    return False
-
-
-def _stands(after: str, named: Named, options: Options) -> bool:
-    """Whether an answer is whole where it ends: what follows is a reason, an explanation or nothing, and no second answer."""
-    line = after.partition("\n")[0]
-    mark, rest = after[:1], after_marks(line)
-    if not rest:
-        following = next((each for each in after.split("\n", 12)[1:12] if each.strip()), "")[: 2 * options.limit]
-        other = options.name(following)
-        return other is None or options.choices[other.choice] == options.choices[named.choice]
-    sentence = re.split(r"(?<=[.!?。])(?=\s|$|[^\x00-\x7f])|\n", rest[: 4 * options.limit], maxsplit=1)[0]
-    if sentence.rstrip().endswith("?") and mark not in ".!;。":
-        return False
-    if mark in (".", "!", ";", "。", "…"):
-        if options.opens_with(rest, named.choice):
-            return False
-        if named.by != "letter":
-            return True
-        own = options.mentions_other(sentence, None) and not options.mentions_other(sentence, named.choice)
-        return (
-            bool(OPENS.match(rest))
-            and not options.opens_with(rest, None)
-            and (own or not options.mentions_other(sentence, named.choice))
-        )
-    contrast = CONTRAST.match(rest)
-    if BECAUSE.match(rest) or (contrast and options.opens_with(rest[contrast.end() :].lstrip() + " ", named.choice)):
-        return True
-    if options.opens_with(rest, named.choice):
-        return False
-    if mark == "(" or line.lstrip().startswith("("):
-        inner = options.name(line.lstrip()[1:].partition(")")[0])
-        if options.is_other_letter(line.lstrip()[1:].partition(")")[0], named.choice):
-            return False
-        if inner:
-            return options.choices[inner.choice] == options.choices[named.choice]
-    elif not (OPENS.match(rest) or (line.lstrip()[:1] in "-–—:" and not options.opens_with(rest, None))):
-        return False
-    words = set(re.findall(r"\w+", sentence.casefold()))
-    joined = re.match(r"\W*(?:and|or|but|und|oder|et|ou|y|e)(?!\w)", sentence, re.IGNORECASE)
-    return not (
-        words & options.words_of_others(named.choice) or joined or options.mentions_other(sentence, named.choice)
-    )
-
-
-def _leads(text: str) -> Iterator[str]:
-    """The text, and the text without words that may stand before an answer, one after the other."""
-    for _ in range(5):
-        yield text
-        lead = LEAD.match(text)
-        if not lead or not lead.end():
-            return
-        text = text[lead.end() :]
 
 
 def _is_denied(text: str, start: int, end: int, options: Options, floor: int = 0) -> bool:
     """Whether a tag, box or field is said not to be the answer, or stands in a question or a condition."""
     if text[end : end + 3].lstrip().startswith("?") or UNDERMINES.match(text, end):
         return True
-    clause = _clause(text[floor:], start - floor)
+    clause = _clause(text, start, floor)
     if CONDITION.search(clause):
         return True
     *_, denial = [None, *NEGATION.finditer(clause)]
@@ -385,9 +251,9 @@ def _is_unsaid(text: str, start: int, stop: int) -> bool:
     return bool(CONDITION.search(clause) or NEGATION.search(nearest) or DOUBT.search(nearest))
 
 
-def _clause(text: str, start: int) -> str:
-    """What stands before a place in its sentence, from the last "but" or "so" on."""
-    before = text[max(0, start - _BEFORE) : start]
+def _clause(text: str, start: int, floor: int = 0) -> str:
+    """What stands before a place in its sentence, from the last "but" or "so" on, and not before `floor`."""
+    before = text[max(floor, start - _BEFORE) : start]
     for boundary in (_BREAK, TURN):
         *_, last = [None, *boundary.finditer(before)]
         before = before[last.end() :] if last else before

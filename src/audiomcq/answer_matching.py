@@ -62,6 +62,8 @@ _PAIRS = {'"': '"', "'": "'", "`": "`", "*": "*", "_": "_", "$": "$"}
 _BRACKETS = {"(": ")", "[": "]", "{": "}", "<": ">", "【": "】", "〈": "〉", "《": "》"}
 _DECORATION = re.compile(r"(?:(?:[•·>→➡✅✔☑✓👉🔊🎵🎶*#]|#+\s|=>|->|[-–—](?=\s))\s*)+(?=[^\s\d])")
 _GLAD = re.compile("[\\s✅✔☑✓\U0001f300-\U0001f3ff\U0001f400-\U0001f44d\U0001f450-\U0001f4ff\U0001f508-\U0001f50f\U0001f6a8\U0001f600-\U0001f60f]+$")  # fmt: skip
+_WORD = r"[0-9A-Za-z_\u00c0-\u024f\u0370-\u1fff]"
+"""What words are made of where they stand apart: in Chinese, Japanese and Korean texts foreign words do not."""
 _MARKS = re.compile(r"(?:[\s,;:!?。、…\"'()\[\]*>•–—]|[.-](?!\d))*")
 _BETWEEN_LETTERS = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
 _KEY = rf"(?:(?P<key>{LETTER_KEY})|(?:the|la|le|die|el|l')\s*)?"
@@ -253,9 +255,8 @@ class Options:
     def _by_both(self, answer: str) -> Named | None:
         """ "b. text" and "text (b)", where both agree."""
         first = _LETTER_FIRST.fullmatch(answer)
-        if first and first["letter"] in self.labels:
-            if named := self._agrees(first):
-                return named
+        if first and first["letter"] in self.labels and (named := self._agrees(first)):
+            return named
         last = _LETTER_LAST.fullmatch(answer)
         return self._agrees(last) if last else None
 
@@ -298,14 +299,14 @@ def searchable(text: str) -> str:
 def _in_text(text: str) -> str:
     """An expression for an option's loose text; lists may be written with "and" or "then"."""
     words = re.escape(text).replace(r",\ ", r"(?:,? and (?:then )?|, (?:then )?)")
-    return words if ord(text[0]) > 0x2E7F else rf"(?<!\w){words}(?!\w)"
+    return words if ord(text[0]) > 0x2E7F else rf"(?<!{_WORD}){words}(?!{_WORD})"
 
 
 def _in_sentence(text: str) -> str:
     words = re.escape(text).replace(r",\ ", r"(?:,? and (?:then )?|, (?:then )?)").replace(r"\ ", "[ -]")
     if ord(text[0]) > 0x2E7F:
         return words
-    return rf"(?<![\w$€£.:-]){words}(?![\w-]|'\w|[.,:]\d)"
+    return rf"(?<!{_WORD})(?<![$€£.:-]){words}(?!{_WORD}|-|'\w|[.,:]\d)"
 
 
 def after_marks(text: str) -> str:

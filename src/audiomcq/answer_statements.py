@@ -6,9 +6,10 @@ part of another thing: not "a woman" for "man", not "car horn" for "car", not "r
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from audiomcq.answer_anchors import is_taken_back, read_opening
 from audiomcq.answer_matching import Named, Options, searchable
+from audiomcq.answer_openings import is_taken_back, read_opening
 from audiomcq.answer_words import (
     ABSTAINS,
     AFTER_OPTION,
@@ -103,16 +104,9 @@ def _read_tail(sentence: str, options: Options) -> Stated | None:
     found = options.name(tail)
     if not found or tail == "A" or _LISTED.search(before.strip()) or LIST_ITEM.match(sentence):
         return None
-    nearest = before.split(",")[-1]
-    if (
-        NEGATION.search(nearest)
-        or DOUBT.search(before)
-        or CONDITION.search(before)
-        or options.name(before)
-        or META.search(nearest)
-    ):
+    if options.name(before) or _matches(before, DOUBT, CONDITION) or _matches(before.split(",")[-1], NEGATION, META):
         return None
-    return (found, tail)
+    return found, tail
 
 
 def _read_bold(sentence: str, bold: Sequence[str], options: Options) -> Stated | None:
@@ -142,13 +136,9 @@ def _read_verb(sentences: list[str], last: str, options: Options) -> Stated | No
         before, opening = core[:start], read_opening(core, start, options)
         if not opening or not opening.stands or options.mentions_other(before, opening.named.choice):
             continue
-        if (
-            any(pattern.search(before) for pattern in (NEGATION, CONDITION, DOUBT, DECLARES))
-            or last.endswith("?")
-            or ASKS.match(core)
-        ):
+        if _is_asked(core) or _matches(before, NEGATION, CONDITION, DOUBT, DECLARES):
             continue
-        if META.search(core[:stop].split(",")[-1]) or SEQUENCE.search(core[:stop]):
+        if _matches(core[:stop].split(",")[-1], META) or _matches(core[:stop], SEQUENCE):
             continue
         others = [each for each in sentences[:-1] if options.mentions_other(each, opening.named.choice)]
         if not concluded and any(not NEGATION.search(each) for each in others):
@@ -161,59 +151,64 @@ def _read_verb(sentences: list[str], last: str, options: Options) -> Stated | No
 
 def _read_named(sentences: list[str], options: Options) -> Stated | None:
     """The only option that the sentences name, whole and affirmed."""
-    concluded = CONCLUDES.match(sentences[-1])
-    if concluded:
+    if CONCLUDES.match(sentences[-1]):
         sentences = sentences[-1:]
+    # Of one or two letters, an option may be any word
     if len(sentences) > _SENTENCES or any(
-        len(text) < 3 and text.isascii() and text.isalpha() for text in options.loose
+        len(option) < 3 and option.isascii() and option.isalpha() for option in options.loose
     ):
         return None
     found: dict[str, Stated] = {}
     for sentence in sentences:
-        mentions = list(_mentions(sentence, options))
-        if not mentions:
-            continue
-        affirmed = [mention for mention in mentions if not mention[3]]
-        if not affirmed:
-            continue
-        if (
-            sentence.endswith("?")
-            or ASKS.match(sentence)
-            or any(
-                pattern.search(options.without_mentions(sentence, None))
-                for pattern in (DOUBT, CONDITION, META, SEQUENCE)
-            )
-        ):
+        affirmed = [mention for mention in _mentions(sentence, options) if not mention.denied]
+        around = options.without_mentions(sentence, None)
+        if affirmed and (_is_asked(sentence) or _matches(around, DOUBT, CONDITION, META, SEQUENCE)):
             return None
         *_, turn = [None, *TURN.finditer(sentence)]
-        for choice, words, solid, _ in affirmed:
+        for mention in affirmed:
             # "it is a dog, but ..."
-            if not solid or (turn and words not in searchable(sentence[turn.end() :])):
+            if not mention.whole or (turn and mention.words not in searchable(sentence[turn.end() :])):
                 return None
-            found[options.choices[choice]] = (Named(choice, "text"), words)
+            found[options.choices[mention.choice]] = (Named(mention.choice, "text"), mention.words)
     text = " ".join(sentences)
     if len(found) != 1 or ABSTAINS.search(TURN.split(text)[-1]):
         return None
     (stated,) = found.values()
-    label = _LABELS.match(text)
-    if options.mentions_other_letter(text, stated[0].choice) or (
-        label and options.is_other_letter(label[1], stated[0].choice)
-    ):
-        return None
-    return stated
+    choice, label = stated[0].choice, _LABELS.match(text)
+    lettered = options.mentions_other_letter(text, choice) or (label and options.is_other_letter(label[1], choice))
+    return None if lettered else stated
 
 
-def _mentions(sentence: str, options: Options) -> list[tuple[int, str, bool, bool]]:
-    """Options that stand in a sentence: index, words, whether they stand there for themselves, and whether they are denied."""
+@dataclass(frozen=True)
+class _Mention:
+    """An option in a sentence: whether it stands there for itself, and whether it is denied."""
+
+    choice: int
+    words: str
+    whole: bool
+    denied: bool
+
+
+def _is_asked(sentence: str) -> bool:
+    return sentence.endswith("?") or bool(ASKS.match(sentence))
+
+
+def _matches(text: str, *patterns: re.Pattern[str]) -> bool:
+    return any(pattern.search(text) for pattern in patterns)
+
+
+def _mentions(sentence: str, options: Options) -> list[_Mention]:
+    """The options that stand in a sentence, quoted speech apart."""
     text = searchable(_QUOTED.sub(lambda quoted: quoted[0] if options.name(quoted[0]) else " ", sentence))
     masked = options.in_sentences.sub(lambda mention: "#" * len(mention[0]), text)
     found = []
     for mention in options.in_sentences.finditer(text):
         before, after = text[: mention.start()], text[mention.end() :]
         clause = TURN.split(re.split(r"[,;.—(、。]\s?", masked[: mention.start()])[-1])[-1]
-        contrast = CONTRAST.search(clause)
-        denied = bool(_is_negated(clause) or contrast or UNDERMINES.match(after) or _DENIES_ALL.search(text))
-        found.append((options.index_of(mention[0]), mention[0], _is_whole(before, mention[0], after), denied))
+        denied = _is_negated(clause) or _matches(clause, CONTRAST) or _matches(text, _DENIES_ALL)
+        denied = denied or bool(UNDERMINES.match(after))
+        whole = _is_whole(before, mention[0], after)
+        found.append(_Mention(options.index_of(mention[0]), mention[0], whole, denied))
     return found
 
 

@@ -19,10 +19,9 @@ from audiomcq.answer_anchors import (
     find_fields,
     find_sentences,
     find_tags,
-    is_taken_back,
-    read_opening,
 )
 from audiomcq.answer_matching import Named, Options, after_marks, options_of
+from audiomcq.answer_openings import is_taken_back, read_opening
 from audiomcq.answer_statements import read_statement
 from audiomcq.answer_text import normalize, plain, said
 from audiomcq.answer_words import ABSTAINS, ABSTAINS_ALONE, CORRECTS, LIST_ITEM, MARKS_ANSWER, TAKES_BACK
@@ -85,6 +84,8 @@ def parse_answer(completion: str, choices: Sequence[str], asked_for: AskedFor = 
         asked_for: what the prompt asks for. It decides where a text is one option by its words and another by its letter; "either"
             then reads none.
     """
+    if (exact := _tagged_text(completion, choices)) is not None and asked_for == "text":
+        return ParsedAnswer(exact, choices[exact], "tag")
     text = said(completion)
     if not text or len(text) > _MOST_CHARACTERS:
         return ParsedAnswer(None, text or "", "unreadable")
@@ -105,6 +106,14 @@ def parse_answer(completion: str, choices: Sequence[str], asked_for: AskedFor = 
 def is_correct(parsed: ParsedAnswer, choices: Sequence[str], answer: str) -> bool:
     """True when the chosen option is the gold answer. An unparsed completion is never correct."""
     return parsed.choice is not None and choices[parsed.choice] == answer
+
+
+def _tagged_text(completion: str, choices: Sequence[str]) -> int | None:
+    """Most answers of trained models at once: a tag that holds an option as it was shown."""
+    if not (completion.startswith(ANSWER_OPEN) and completion.endswith(ANSWER_CLOSE)):
+        return None
+    inside = completion[len(ANSWER_OPEN) : -len(ANSWER_CLOSE)]
+    return list(choices).index(inside) if inside in choices else None
 
 
 def _read_tags(text: str, tags: list[Declaration], bold: list[str], options: Options) -> ParsedAnswer | None:
@@ -178,21 +187,22 @@ def _read_declared(text: str, declared: list[Declaration], options: Options) -> 
     against = [each for each in named if each.rank >= highest or each.start > last.start]
     against = [each for each in against if _differ(each.named.choice, last.named.choice, options)]
     against += [each for each in denied if not _differ(each.named.choice, last.named.choice, options)]
-    against += [
-        each for each in declared if not each.named and each.start >= last.end and counts_against(each, options)
-    ]
+    unread = [each for each in declared if not each.named]
+    against += [each for each in unread if each.start >= last.end and counts_against(each, options)]
+    letters = [each for each in unread if options.is_other_letter(each.text, last.named.choice)]
+    against += [each for each in letters if each.rank >= highest]
     if against or is_taken_back(text[max(each.end for each in top) :], last.named, options):
         return None
-    *before, _ = [options.name(line) for line in text[: top[0].start].split("\n")[-MOST:]]
-    alone = [line for line in before if line]
-    if (
-        alone
-        and before[0]
-        and len({options.choices[line.choice] for line in alone}) == 1
-        and _differ(alone[0].choice, last.named.choice, options)
-    ):
+    if _opens_otherwise(text[: top[0].start], last.named.choice, options):
         return None
     return ParsedAnswer(last.named.choice, last.text, "declared")
+
+
+def _opens_otherwise(before: str, choice: int, options: Options) -> bool:
+    """Whether the first line is one option, no list of them, and another one than what is declared later."""
+    *lines, _ = [options.name(line) for line in before.split("\n")[-MOST:]]
+    named = {options.choices[line.choice] for line in lines if line}
+    return bool(lines and lines[0]) and len(named) == 1 and options.choices[choice] not in named
 
 
 def _read_alone(
@@ -240,12 +250,8 @@ def _abstains(text: str, options: Options) -> bool:
     """Whether a text says, at its beginning or its end, that it gives no answer. Where an option says so, that is an answer."""
     if any(ABSTAINS.search(choice) or ABSTAINS_ALONE.fullmatch(choice) for choice in options.folded[1]):
         return False
-    near = (
-        text
-        if len(text) <= 2 * _ABSTENTION_CHARACTERS
-        else text[:_ABSTENTION_CHARACTERS] + "\n" + text[-_ABSTENTION_CHARACTERS:]
-    )
-    return bool(ABSTAINS_ALONE.fullmatch(text) or ABSTAINS.search(near))
+    ends = (text[:_ABSTENTION_CHARACTERS], text[-_ABSTENTION_CHARACTERS:])
+    return bool(ABSTAINS_ALONE.fullmatch(text) or any(ABSTAINS.search(end) for end in ends))
 
 
 def _differ(one: int, other: int, options: Options) -> bool:
