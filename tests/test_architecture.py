@@ -7,8 +7,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "audiomcq"
 FLOORS = {
-    1: ("prompts", "answers", "audio"),
-    2: ("examples", "datasets", "models", "collation"),
+    1: ("prompts", "answers", "audio", "clip_paths", "raw_rows"),
+    2: ("examples", "row_files", "schema", "hub_rows", "row_sources", "datasets", "models", "collation"),
     3: ("packing", "shared_attention", "shared_prefix", "likelihood", "generation", "endpoints", "configs", "run"),
     4: ("sft", "grpo", "rewards", "contribution", "evaluation", "construction"),
     5: ("tiny", "publishing"),

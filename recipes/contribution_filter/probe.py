@@ -9,7 +9,6 @@ from accelerate import PartialState
 
 from audiomcq.contribution.controls import clips_needed
 from audiomcq.contribution.probe import ProbeArguments, run_probe
-from audiomcq.datasets import load_rows
 from audiomcq.run import clear_errors, parse, set_up_logging
 
 if __name__ == "__main__":
@@ -18,7 +17,5 @@ if __name__ == "__main__":
     state = PartialState()
     with clear_errors():
         check_audio = clips_needed(args.controls, args.silence_seconds)
-        rows = load_rows(
-            args.dataset, args.dataset_split, args.dataset_config, args.audio_root, check_audio=check_audio
-        )
+        rows = args.load(check_audio=check_audio)
         run_probe(args, rows, Path(args.output_dir), state.process_index, state.num_processes, state.device)

@@ -8,14 +8,13 @@ from pathlib import Path
 from audiomcq.contribution.page import pick_examples, write_report
 from audiomcq.contribution.report import ReportArguments, contribution_report
 from audiomcq.contribution.split import Rule, load_votes, saved_rule, saved_votes
-from audiomcq.datasets import load_rows
 from audiomcq.run import clear_errors, parse, set_up_logging
 
 if __name__ == "__main__":
     args, rule = parse((ReportArguments, Rule), Path(__file__).parent / "paper" / "report.yaml")
     set_up_logging()
     with clear_errors():
-        rows = load_rows(args.dataset, args.dataset_split, args.dataset_config, args.audio_root, check_audio=False)
+        rows = args.load(check_audio=False, fetch_clips=False)
         votes = load_votes(args.votes) if args.votes else saved_votes(args.dataset)
         made_by = saved_rule(args.dataset) or rule
         if rule not in (Rule(), made_by):

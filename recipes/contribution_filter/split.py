@@ -6,7 +6,6 @@ python recipes/contribution_filter/split.py --config recipes/contribution_filter
 from pathlib import Path
 
 from audiomcq.contribution.split import Rule, SplitArguments, load_votes, save_split
-from audiomcq.datasets import load_rows
 from audiomcq.run import clear_errors, parse, set_up_logging
 
 if __name__ == "__main__":
@@ -14,8 +13,5 @@ if __name__ == "__main__":
     set_up_logging()
     with clear_errors():
         # The filter hears nothing, so nothing is decoded: the probe has checked the clips.
-        splits = {
-            split: load_rows(args.dataset, split, args.dataset_config, args.audio_root, args.max_bad_fraction, False)
-            for split in args.dataset_split.split("+")
-        }
+        splits = {split: args.load(split, check_audio=False) for split in args.dataset_split.split("+")}
         save_split(splits, load_votes(args.votes), rule, args)

@@ -4,7 +4,6 @@ python recipes/publish/dataset.py --config recipes/publish/tiny/dataset.yaml
 """
 
 from audiomcq.contribution.split import load_votes, saved_rule, saved_votes
-from audiomcq.datasets import load_rows
 from audiomcq.publishing.dataset import PublishArguments, publish_dataset
 from audiomcq.run import clear_errors, parse, set_up_logging
 
@@ -13,10 +12,7 @@ def main(argv: list[str] | None = None) -> None:
     (args,) = parse((PublishArguments,), argv=argv)
     set_up_logging()
     with clear_errors():
-        splits = {
-            split: load_rows(args.dataset, split, args.dataset_config, args.audio_root)
-            for split in args.dataset_split.split("+")
-        }
+        splits = {split: args.load(split) for split in args.dataset_split.split("+")}
         votes = load_votes(args.votes) if args.votes else saved_votes(args.dataset)
         publish_dataset(args, splits, votes, saved_rule(args.dataset))
 

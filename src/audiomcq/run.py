@@ -24,12 +24,11 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import ModelConfig, TrlParser, get_peft_config
 
 from audiomcq import __version__
-from audiomcq.answers import is_correct, parse_answer
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
-from audiomcq.datasets import ShuffleByEpoch, load_rows, row_keys, stage_rows, texts_of
-from audiomcq.examples import CONTRIBUTION, row_key
+from audiomcq.datasets import ShuffleByEpoch, stage_rows
+from audiomcq.examples import CONTRIBUTION, arrow_column, row_keys
 from audiomcq.models import count_trainable, is_adapter, load_lalm, restore_weights
-from audiomcq.prompts import PROMPT_VERSION, answer_target
+from audiomcq.prompts import PROMPT_VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -82,16 +81,8 @@ def train_stage(
         settings = resolved_settings(stage, data, args, model)
         resume = check_output(output, settings, args.resume_from_checkpoint)
         check_push(args, model)
-        load = partial(
-            load_rows,
-            data.dataset,
-            config=data.dataset_config,
-            audio_root=data.audio_root,
-            max_bad_fraction=data.max_bad_fraction,
-            check_audio=data.check_audio,
-        )
+        load = partial(data.load, check_audio=data.check_audio, cot_column=getattr(args, "cot_column", None))
         rows = stage_rows(load(data.dataset_split), data.paradigm, stage, data.mixed_seed)
-        gold = check_gold(rows)
         overlap = audit(rows, data.benchmarks_to_avoid, data.audio_root) if data.benchmarks_to_avoid else None
         seen = check_unseen(rows, Path(model.model_name_or_path or "")) if data.paradigm != "single_stage" else []
         evaluation = load(data.eval_split) if data.eval_split else None
@@ -120,7 +111,6 @@ def train_stage(
             "seconds": round(time.monotonic() - started, 1),
             "rows": len(rows),
             "rows_by_contribution": _count_contributions(rows),
-            "gold_check": gold,
             "benchmark_overlap": overlap,
             "cut_clips": cut_clips,
             "parameter_groups": groups,
@@ -243,23 +233,6 @@ def update_record(output: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps({**before, **values}, indent=2))
 
 
-def check_gold(rows: Dataset) -> dict[str, int]:
-    """Feed every row's own target through the matcher: all must be right, or the reward cannot be earned.
-
-    Raises:
-        ValueError: the gold answer of a row does not score; it is named.
-    """
-    wrong = [
-        row_key(row)
-        for row in texts_of(rows)
-        if not is_correct(parse_answer(answer_target(row["answer"]), row["choices"]), row["choices"], row["answer"])
-    ]
-    logger.info("gold check: %d of %d gold answers score 1.0", len(rows) - len(wrong), len(rows))
-    if wrong:
-        raise ValueError(f"the gold answer of {len(wrong)} rows does not score 1.0, the first: {wrong[0]}")
-    return {"rows": len(rows), "right": len(rows) - len(wrong)}
-
-
 def check_unseen(rows: Dataset, checkpoint: Path) -> list[str]:
     """Make sure that no row was in an earlier stage of the checkpoint; returns the rows that were.
 
@@ -361,5 +334,5 @@ def _effective_batch(args: AudioSFTConfig | AudioGRPOConfig) -> int:
 
 
 def _count_contributions(rows: Dataset) -> dict[str, int]:
-    labels = rows[CONTRIBUTION]
-    return {str(label): labels.count(label) for label in sorted(set(labels), key=str)}
+    counted = arrow_column(rows, CONTRIBUTION).value_counts().to_pylist()
+    return {str(label): number for label, number in sorted((str(each["values"]), each["counts"]) for each in counted)}

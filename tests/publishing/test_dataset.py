@@ -274,8 +274,8 @@ def test_a_private_repository_gives_the_clients_own_error_and_stays_private(hub:
     script = f"""
 import os
 from datasets import load_dataset
-from audiomcq.datasets import TERMS, load_rows
-from audiomcq.examples import FEATURES
+from audiomcq.datasets import load_rows
+from audiomcq.examples import FEATURES, TERMS
 for token in (None, "hf_loopback_bob", "{hub.token}"):
     try:
         print("loaded", len(load_dataset({REPO!r}, "strong", token=token)["train"]))

@@ -36,12 +36,13 @@ from audiomcq.contribution.votes import (
     read_votes,
     write_unparsed,
 )
-from audiomcq.datasets import fingerprint, row_orders, texts_of, to_schema
+from audiomcq.datasets import RowArguments, fingerprint, row_orders, texts_of
 from audiomcq.endpoints import endpoint_batches, parse_voter
 from audiomcq.examples import row_key, sound_rows
 from audiomcq.generation import Answer, Asked, Control, answer_batches
 from audiomcq.models import load_lalm, weights_digest
 from audiomcq.prompts import PROMPT_VERSION
+from audiomcq.schema import clip_resolver, fit_to_schema
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +50,9 @@ _RECOUNT_SECONDS = 10.0
 
 
 @dataclass
-class ProbeArguments:
+class ProbeArguments(RowArguments):
     """Options of recipes/contribution_filter/probe.py, and of `probe`."""
 
-    dataset: str = field(default="", metadata={"help": "Hub id, save_to_disk folder, or file of rows."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
-    dataset_split: str = field(default="train", metadata={"help": "Split to probe."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
     voters: list[str] = field(
         default_factory=list,
         metadata={"help": "Paths or Hub ids of the voters (NAME@REVISION pins one), or endpoints."},
@@ -114,11 +111,8 @@ def probe(
         with tempfile.TemporaryDirectory(prefix="audiomcq_votes_") as temporary:
             return probe(rows, voters, temporary, device, **options)
     args = ProbeArguments(voters=[voters] if isinstance(voters, str) else list(voters), **options)
-    rows = to_schema(rows, args.audio_root)
-    if clips_needed(args.controls, args.silence_seconds):
-        good, _ = sound_rows(rows, check_audio=True, audio_root=args.audio_root)
-    else:
-        good, _ = sound_rows(rows.remove_columns(["audio"]))
+    rows, faults = fit_to_schema(rows, clip_resolver(args.audio_root), audio_contribution=args.audio_contribution)
+    good, _ = sound_rows(rows, args.max_bad_fraction, clips_needed(args.controls, args.silence_seconds), faults)
     rows = rows.select(good)
     run_probe(args, rows, Path(folder), device=device)
     return read_votes(folder)

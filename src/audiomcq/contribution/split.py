@@ -20,14 +20,15 @@ from datasets import Dataset, concatenate_datasets
 
 from audiomcq.contribution.ballots import Ballots, Questions, Tally, ballots_of, questions_of, tally
 from audiomcq.contribution.votes import read_votes
+from audiomcq.datasets import RowArguments, clip_folder
 from audiomcq.examples import CONTRIBUTION, FEATURES, BrokenRow, report_broken
+from audiomcq.row_sources import CLIPS, SPLIT_FILE
 
 logger = logging.getLogger(__name__)
 
 RULES = ("majority", "all", "any", "score")
 SCORE = "audio_contribution_score"
 SCORE_THRESHOLD = 0.5
-SPLIT_FILE = "split.json"
 _TIED_SHARE = 0.01
 """By how much of the rows a quantile may be exceeded, without a line in the log, because scores are equal."""
 _ROWS_AT_ONCE = 500
@@ -35,13 +36,9 @@ _ROWS_AT_ONCE = 500
 
 
 @dataclass
-class SplitArguments:
+class SplitArguments(RowArguments):
     """Options of recipes/contribution_filter/split.py, beside those of the rule."""
 
-    dataset: str = field(default="", metadata={"help": "The rows that were probed."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
-    dataset_split: str = field(default="train", metadata={"help": "Split that was probed."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
     votes: str = field(default="outputs/votes", metadata={"help": "Folder of votes, or one Parquet file."})
     max_bad_fraction: float = field(default=0.01, metadata={"help": "Share of rows that may lack votes."})
     unparsed: str = field(
@@ -236,6 +233,7 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
         "strong": int((keep & ~verdict.weak).sum()),
         "left_out": int((~keep).sum()),
         "mostly_unparsed": questions.key.filter(pa.array(silent)).to_pylist(),
+        CLIPS: clip_folder(splits.values()),
     }
     (folder / "data").mkdir(parents=True)
     try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from datasets import Dataset
 
-from audiomcq.datasets import load_rows, texts_of
+from audiomcq.datasets import RowArguments, texts_of
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, find_benchmark
 from audiomcq.evaluation.items import BenchmarkRows, load_benchmark
 from audiomcq.examples import row_key
@@ -13,7 +13,7 @@ from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
 
 
 @dataclass
-class QuestionArguments:
+class QuestionArguments(RowArguments):
     """Options of the evaluation recipes that name the questions."""
 
     benchmark: str | None = field(
@@ -22,9 +22,7 @@ class QuestionArguments:
     dataset: str = field(
         default="", metadata={"help": "Hub id, folder or file of rows; for a benchmark its own Hub id by default."}
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
     dataset_split: str = field(default="test", metadata={"help": "Split of the rows; benchmarks know their own."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
 
 
 def load_questions(args: QuestionArguments, check_audio: bool = True) -> tuple[Dataset, BenchmarkRows | None]:
@@ -37,10 +35,12 @@ def load_questions(args: QuestionArguments, check_audio: bool = True) -> tuple[D
         ValueError: nothing is found, or it is not what it is said to be.
     """
     if args.benchmark is None:
-        rows = load_rows(
-            args.dataset, args.dataset_split, args.dataset_config, args.audio_root, check_audio=check_audio
-        )
-        return rows, None
+        return args.load(check_audio=check_audio, fetch_clips=check_audio), None
+    for name in ("dataset_revision", "allow_outside_audio_root", "audio_contribution"):
+        if getattr(args, name):
+            raise ValueError(
+                f"{name} {getattr(args, name)}: this is for rows of one's own; leave it out, or leave benchmark out"
+            )
     split = args.dataset_split if args.benchmark == AUDIOMCQ_ROWS.name else None
     loaded = load_benchmark(args.benchmark, args.dataset or None, args.audio_root, split, check_audio)
     return loaded.rows, loaded

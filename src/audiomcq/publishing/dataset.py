@@ -20,8 +20,8 @@ from tqdm.auto import tqdm
 from audiomcq.audio import audio_bytes, audio_seconds
 from audiomcq.contribution.split import SPLIT_FILE, Rule
 from audiomcq.contribution.votes import VOTE_FEATURES
-from audiomcq.datasets import TERMS, split_by_clip
-from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
+from audiomcq.datasets import RowArguments, split_by_clip
+from audiomcq.examples import CONTRIBUTION, FEATURES, TERMS, row_key
 from audiomcq.publishing import licences
 from audiomcq.publishing.dataset_card import CardText, render_card
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
@@ -38,14 +38,12 @@ _ROW_GROUP = 100
 
 
 @dataclass
-class PublishArguments:
+class PublishArguments(RowArguments):
     """Options of recipes/publish/dataset.py."""
 
     repo_id: str = field(default="", metadata={"help": "Where to: org/name."})
     dataset: str = field(default="outputs/labelled", metadata={"help": "Labelled rows: folder, file or Hub id."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
     dataset_split: str = field(default="train", metadata={"help": "Splits to publish, joined with +."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
     validation_fraction: float = field(
         default=0.0, metadata={"help": "Share of train's clips for validation, if there is no such split."}
     )

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from audiomcq.datasets import TERMS
-from audiomcq.examples import Row, row_key
+from audiomcq.examples import TERMS, Row, row_key
 
 logger = logging.getLogger(__name__)
 

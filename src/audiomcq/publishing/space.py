@@ -12,6 +12,7 @@ from huggingface_hub import SpaceCard
 
 import audiomcq
 from audiomcq.audio import audio_bytes, describe, load_audio
+from audiomcq.datasets import RowArguments
 from audiomcq.examples import CONTRIBUTION, samples_key
 from audiomcq.publishing import licences
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
@@ -39,15 +40,12 @@ class AppArguments:
 
 
 @dataclass
-class SpaceArguments:
+class SpaceArguments(RowArguments):
     """Options of recipes/publish/space.py."""
 
     repo_id: str = field(default="", metadata={"help": "Where to: org/name."})
     model: str = field(default=AppArguments.model, metadata={"help": "Hub id of the model that is asked."})
     dataset: str = field(default="outputs/labelled", metadata={"help": "Rows to try: folder, file or Hub id."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
-    dataset_split: str = field(default="train", metadata={"help": "Split of the rows."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
     num_examples: int = field(default=8, metadata={"help": "Rows to try."})
     sources: list[str] = field(
         default_factory=list, metadata={"help": "CSV tables: source_dataset or file, license, attribution, url."}
