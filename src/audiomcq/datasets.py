@@ -16,9 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.file_download import repo_folder_name
 from tqdm.auto import tqdm
 
 from audiomcq.audio import audio_seconds
+from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.examples import CONTRIBUTION, Row, arrow_column, clip_fields, clip_key, row_key, row_keys, sound_rows
 from audiomcq.row_sources import clips_of, find_rows
 from audiomcq.schema import fit_to_schema
@@ -123,6 +126,45 @@ def clip_folder(tables: Iterable[Dataset]) -> str | None:
         outside = paths.filter(pa.array(~has_bytes)).drop_null().to_pylist()
         folders |= {path.rpartition(os.sep)[0] for path in outside}
     return os.path.commonpath(folders) if folders else None
+
+
+def clip_home(args: RowArguments) -> Path:
+    """The folder that clips may be given on from: the one that was named, or else that of the rows themselves."""
+    source = Path(args.dataset)
+    if args.audio_root is not None:
+        return Path(args.audio_root)
+    if source.exists():
+        return source if source.is_dir() else source.parent
+    return Path(HF_HUB_CACHE, repo_folder_name(repo_id=args.dataset, repo_type="dataset"))
+
+
+def check_clips_inside(splits: Mapping[str, Dataset], folder: Path) -> None:
+    """Make sure that all clips that rows do not contain lie in a folder, before anything of them is read.
+
+    Raises:
+        ValueError: some do not.
+    """
+    clips, outside = ClipFolder(folder), []
+    for rows in splits.values():
+        has_bytes, paths = clip_fields(rows)
+        for path in paths.filter(pa.array(~has_bytes)).drop_null().unique().to_pylist():
+            try:
+                clips.resolve(path)
+            except ClipPathError:
+                outside.append(path)
+    if outside:
+        raise ValueError(
+            f"{len(outside)} clips lie outside {folder}, e.g. {min(outside)}: nothing is published from there; name the folder that "
+            "holds the clips with audio_root"
+        )
+
+
+def refuse_outside(args: RowArguments) -> None:
+    """Raises: ValueError if clips are to be published from anywhere."""
+    if args.allow_outside_audio_root:
+        raise ValueError(
+            "allow_outside_audio_root: what is published comes from one folder; leave it out and name audio_root"
+        )
 
 
 def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[float]:

@@ -68,7 +68,8 @@ class BrokenRow:
     place: str = ""
 
     def __str__(self) -> str:
-        return f"{self.place + ': ' if self.place else ''}{self.source} {self.id}: {self.reason}"
+        name = " ".join(part for part in (self.source, self.id) if part != "None")
+        return ": ".join(part for part in (self.place, name, self.reason) if part)
 
 
 def row_key(row: Row) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,22 @@ def cast_columns(rows: Dataset, kinds: Features) -> Dataset:
     if faults:
         raise ValueError(f"rows cannot be read: row {min(faults) + 1}: {faults[min(faults)]}")
     return Dataset(_replaced(base, values, kinds).data, indices_table=rows._indices)
+
+
+def with_columns(rows: Dataset, values: Mapping[str, Sequence[str | None]]) -> Dataset:
+    """Rows with columns of texts added or replaced, behind the others; clips and selections stay as they are."""
+    base, order = Dataset(rows.data, info=rows.info.copy()), rows._indices
+    names = [name for name in base.column_names if name not in values]
+    kinds = Features({**{name: base.features[name] for name in names}, **dict.fromkeys(values, _TEXT)})
+    columns = {name: pa.array(column, pa.string()) for name, column in values.items()}
+    if order is not None:
+        # Where the rows stand below their selection
+        places = np.full(len(base), -1)
+        places[order.column(0).to_numpy()] = np.arange(len(rows))
+        taken = pa.array(places, mask=places < 0)
+        columns = {name: column.take(taken) for name, column in columns.items()}
+    added = {name: pa.chunked_array([column]) for name, column in columns.items()}
+    return Dataset(_replaced(base, added, kinds).data, indices_table=order)
 
 
 def _known_faults(rows: Dataset) -> dict[int, str]:
@@ -323,6 +339,8 @@ def _with_made_ids(
 
 def _replaced(rows: Dataset, values: dict[str, pa.ChunkedArray | None], kinds: Features) -> Dataset:
     """The columns of `kinds`, those with values replaced; the others stay on disk, if that is where they are."""
+    if not len(rows):  # what datasets puts side by side must have rows
+        return Dataset(InMemoryTable(kinds.arrow_schema.empty_table()), info=DatasetInfo(features=kinds))
     changed = {name: array for name, array in values.items() if array is not None}
     kept = [name for name in kinds if name not in changed]
     parts = []

@@ -12,7 +12,7 @@ from huggingface_hub import SpaceCard
 
 import audiomcq
 from audiomcq.audio import audio_bytes, describe, load_audio
-from audiomcq.datasets import RowArguments
+from audiomcq.datasets import RowArguments, check_clips_inside, clip_home, refuse_outside
 from audiomcq.examples import CONTRIBUTION, samples_key
 from audiomcq.publishing import licences
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
@@ -55,6 +55,9 @@ class SpaceArguments(RowArguments):
     dry_run: bool = field(default=False, metadata={"help": "Write the folder, list what would be uploaded, stop."})
     output_dir: str = field(default="outputs/publish/space", metadata={"help": "The folder that is uploaded."})
 
+    def __post_init__(self) -> None:
+        refuse_outside(self)
+
 
 def publish_space(args: SpaceArguments, rows: Dataset, app: Path) -> list[PlannedFile]:
     """Write the folder (`args.output_dir`, replaced if it is one of ours) and push it as a Space.
@@ -85,8 +88,9 @@ def publish_space(args: SpaceArguments, rows: Dataset, app: Path) -> list[Planne
 
 def write_space(args: SpaceArguments, rows: Dataset, app: Path) -> Path:
     """Write what a Space runs: the app, its settings, this package as it is, what that needs, examples with their clips."""
-    folder = _empty_folder(Path(args.output_dir))
     picked = pick_rows(rows, args.num_examples)
+    check_clips_inside({"train": picked}, clip_home(args))
+    folder = _empty_folder(Path(args.output_dir))
     picked = licences.with_terms({"train": picked}, licences.read_sources(args.sources))["train"]
     files = write_examples(picked, folder / EXAMPLES)
     shutil.copytree(
