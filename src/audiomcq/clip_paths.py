@@ -20,12 +20,14 @@ class ClipFolder:
     """Resolves paths of clips against one folder. Each folder below it is looked up once, so that many paths cost little.
 
     Attributes:
-        root: the folder, resolved.
+        root: the folder that relative paths start from, resolved.
+        bounds: the folder that no path may leave: the root, or one that it lies in.
         allow_outside: take paths that lead out of it as well.
     """
 
-    def __init__(self, root: str | Path, allow_outside: bool = False) -> None:
+    def __init__(self, root: str | Path, allow_outside: bool = False, bounds: str | Path | None = None) -> None:
         self.root, self.allow_outside = os.path.realpath(root), allow_outside
+        self.bounds = os.path.realpath(bounds or root)
         self._real_folders: dict[str, str] = {}
 
     def resolve(self, path: str) -> str:
@@ -38,7 +40,7 @@ class ClipFolder:
         _check_openable(path, full)
         if not self.allow_outside and not self._is_inside(full):
             raise ClipPathError(
-                f"the clip path {path} leads out of {self.root}; put the clip there, name the folder of the clips with "
+                f"the clip path {path} leads out of {self.bounds}; put the clip there, name the folder of the clips with "
                 "audio_root, or say allow_outside_audio_root: true"
             )
         return full
@@ -50,7 +52,7 @@ class ClipFolder:
         real = f"{self._real_folders[folder]}{os.sep}{name}"
         if _is_link(real):
             real = os.path.realpath(real)
-        return real.startswith(self.root.rstrip(os.sep) + os.sep)
+        return real.startswith(self.bounds.rstrip(os.sep) + os.sep)
 
 
 def _is_link(path: str) -> bool:

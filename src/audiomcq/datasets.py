@@ -22,7 +22,17 @@ from tqdm.auto import tqdm
 
 from audiomcq.audio import audio_seconds
 from audiomcq.clip_paths import ClipFolder, ClipPathError
-from audiomcq.examples import CONTRIBUTION, Row, arrow_column, clip_fields, clip_key, row_key, row_keys, sound_rows
+from audiomcq.examples import (
+    CONTRIBUTION,
+    Row,
+    arrow_column,
+    clip_fields,
+    clip_key,
+    find_broken_clips,
+    row_key,
+    row_keys,
+    sound_rows,
+)
 from audiomcq.row_sources import clips_of, find_rows
 from audiomcq.schema import fit_to_schema
 
@@ -104,7 +114,9 @@ def load_rows(
     found = find_rows(source, split, config, revision, cot_column)
     resolve = clips_of(found, audio_root, allow_outside_audio_root, fetch_clips)
     rows, faults = fit_to_schema(found.rows, resolve, cot_column, audio_contribution, str(source))
-    good, _ = sound_rows(rows, max_bad_fraction, check_audio, faults, found.place)
+    if check_audio:
+        faults = {**find_broken_clips(rows), **faults}
+    good, _ = sound_rows(rows, max_bad_fraction, faults, found.place)
     left_out = [name for name in found.columns if name not in (*rows.column_names, "audio_path")]
     if left_out:
         logger.info("columns of %s that are not read: %s", source, ", ".join(left_out))

@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -155,23 +156,19 @@ def _conversion(answer: Any) -> str:
 def sound_rows(
     rows: Dataset,
     max_bad_fraction: float = 0.01,
-    check_audio: bool = False,
-    faults: Mapping[int, str] | None = None,
+    known_defects: Mapping[int, str] = MappingProxyType({}),
     place: Callable[[int], str] = lambda index: "",
 ) -> tuple[list[int], list[BrokenRow]]:
     """Indices of the rows that are sound, and the broken ones with their reasons.
 
     Args:
-        check_audio: decode the clips, too. Without it none is read.
-        faults: what is known to be wrong with rows already, by index.
+        known_defects: what is known to be wrong with rows already, by index: with their values, with their clips.
         place: says where the row of an index stands.
 
     Raises:
         ValueError: more than `max_bad_fraction` of the rows are broken, or two rows share a key.
     """
-    reasons = find_defects(rows, faults or {})
-    if check_audio:
-        reasons |= find_broken_clips(rows, [index for index in range(len(rows)) if index not in reasons])
+    reasons = find_defects(rows, known_defects)
     indices = sorted(reasons)
     named = zip(indices, *(_taken(rows, name, indices) for name in ("source_dataset", "id")), strict=True)
     broken = [BrokenRow(str(source), str(id_), reasons[index], place(index)) for index, source, id_ in named]
@@ -179,9 +176,9 @@ def sound_rows(
     return [index for index in range(len(rows)) if index not in reasons], broken
 
 
-def find_defects(rows: Dataset, faults: Mapping[int, str]) -> dict[int, str]:
-    """What is wrong with rows, by index, beside what is known already. By column; of clips it is seen whether there is one."""
-    reasons = dict(faults)
+def find_defects(rows: Dataset, known_defects: Mapping[int, str]) -> dict[int, str]:
+    """What is wrong with rows, by index, with what is known already. By column; of clips it is seen whether there is one."""
+    reasons = dict(known_defects)
     suspects = [index for index in np.flatnonzero(_suspects(rows)).tolist() if index not in reasons]
     values = [_taken(rows, name, suspects) for name in _CHECKED]
     for index, *row in zip(suspects, *values, strict=True):
@@ -199,12 +196,11 @@ def find_defects(rows: Dataset, faults: Mapping[int, str]) -> dict[int, str]:
     return reasons
 
 
-def find_broken_clips(rows: Dataset, indices: Sequence[int]) -> dict[int, str]:
+def find_broken_clips(rows: Dataset) -> dict[int, str]:
     """What is wrong with the clips of rows, by index. A clip of several rows is decoded once."""
     reasons: dict[int, str] = {}
     known: dict[Hashable, str | None] = {}
-    for index in indices:
-        row = rows[index]
+    for index, row in enumerate(rows):
         clip = samples_key(row)
         if clip not in known:
             try:

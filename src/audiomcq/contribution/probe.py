@@ -38,7 +38,7 @@ from audiomcq.contribution.votes import (
 )
 from audiomcq.datasets import RowArguments, fingerprint, row_orders, texts_of
 from audiomcq.endpoints import endpoint_batches, parse_voter
-from audiomcq.examples import row_key, sound_rows
+from audiomcq.examples import find_broken_clips, row_key, sound_rows
 from audiomcq.generation import Answer, Asked, Control, answer_batches
 from audiomcq.models import load_lalm, weights_digest
 from audiomcq.prompts import PROMPT_VERSION
@@ -112,7 +112,9 @@ def probe(
             return probe(rows, voters, temporary, device, **options)
     args = ProbeArguments(voters=[voters] if isinstance(voters, str) else list(voters), **options)
     rows, faults = fit_to_schema(rows, clip_resolver(args.audio_root), audio_contribution=args.audio_contribution)
-    good, _ = sound_rows(rows, args.max_bad_fraction, clips_needed(args.controls, args.silence_seconds), faults)
+    if clips_needed(args.controls, args.silence_seconds):
+        faults = {**find_broken_clips(rows), **faults}
+    good, _ = sound_rows(rows, args.max_bad_fraction, faults)
     rows = rows.select(good)
     run_probe(args, rows, Path(folder), device=device)
     return read_votes(folder)

@@ -20,6 +20,7 @@ from datasets import Audio, Dataset, DownloadManager, Features, Value, concatena
 from huggingface_hub import snapshot_download
 
 from audiomcq.answers import normalize
+from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, Benchmark, find_benchmark
 from audiomcq.examples import FEATURES, Row, row_key
@@ -85,6 +86,7 @@ def load_benchmark(
     audio_root: str | Path | None = None,
     split: str | None = None,
     check_audio: bool = True,
+    allow_outside: bool = False,
 ) -> BenchmarkRows:
     """Load a benchmark from the Hub or from local files.
 
@@ -95,6 +97,7 @@ def load_benchmark(
         split: another split of the table, or of one's own rows.
         check_audio: False to score without the clips at hand: no item is set aside for its clip, and those that were not asked
             show as items without a prediction.
+        allow_outside: take clips from anywhere, whatever their paths say.
 
     Raises:
         ValueError: unknown name, no question file, an item that is not of this benchmark, or an id that occurs twice.
@@ -104,14 +107,23 @@ def load_benchmark(
     if not source or (Path(source).suffix in (".json", ".jsonl") and not Path(source).is_file()):
         raise ValueError(f"{benchmark.title}: no source {str(source)!r}; name a question file, a folder or a Hub id")
     if benchmark is AUDIOMCQ_ROWS:
-        rows = load_rows(source, split or benchmark.split, audio_root=audio_root, check_audio=False)
+        rows = load_rows(
+            source,
+            split or benchmark.split,
+            audio_root=audio_root,
+            check_audio=False,
+            allow_outside_audio_root=allow_outside,
+            fetch_clips=check_audio,
+        )
         loaded = _from_table(benchmark, rows, check_audio, audio_root)
     elif Path(source).is_file():
-        loaded = _from_files(benchmark, [Path(source)], [Path(audio_root or Path(source).parent)], check_audio)
+        roots = [Path(audio_root or Path(source).parent)]
+        loaded = _from_files(benchmark, [Path(source)], roots, check_audio, allow_outside=allow_outside)
     elif benchmark.questions:
         folder = Path(source) if Path(source).is_dir() else Path(snapshot_download(str(source), repo_type="dataset"))
         roots = [Path(audio_root)] if audio_root else [folder, *_unpacked(folder)]
-        loaded = _from_files(benchmark, sorted(folder.glob(benchmark.questions)), roots, check_audio, str(source))
+        files = sorted(folder.glob(benchmark.questions))
+        loaded = _from_files(benchmark, files, roots, check_audio, str(source), allow_outside)
     else:
         loaded = _from_table(benchmark, load_dataset(str(source), split=split or benchmark.split), check_audio)
     if not loaded.complete:
@@ -124,12 +136,17 @@ def load_benchmark(
 
 
 def _from_files(
-    benchmark: Benchmark, files: Sequence[Path], roots: Sequence[Path], check_audio: bool, where: str | None = None
+    benchmark: Benchmark,
+    files: Sequence[Path],
+    roots: Sequence[Path],
+    check_audio: bool,
+    where: str | None = None,
+    allow_outside: bool = False,
 ) -> BenchmarkRows:
     if not files:
         raise ValueError(f"{where}: no question file {benchmark.questions} of {benchmark.title} there")
     pairs = [_row(benchmark, raw, f"{file.name} item {i}") for file in files for i, raw in enumerate(_lines(file))]
-    find = _finder(roots)
+    find = _finder(roots, allow_outside)
     rows = [row for row, _ in pairs]
     cells = [None if clip is None else {"bytes": None, "path": clip} for clip in (find(path) for _, path in pairs)]
     clips = Dataset.from_dict({"audio": cells}, Features({"audio": CLIP})).cast_column("audio", Audio(decode=False))
@@ -234,16 +251,27 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     return content if isinstance(content, list) else [content]
 
 
-def _finder(roots: Sequence[Path]) -> Callable[[str | None], str | None]:
-    """Looks a clip up at its path under each root, then by its file name anywhere below them."""
+def _finder(roots: Sequence[Path], allow_outside: bool = False) -> Callable[[str | None], str | None]:
+    """Looks a clip up at its path under each root, then by its file name anywhere below them. Paths out of the roots are not taken."""
     by_name: dict[str, list[Path]] = defaultdict(list)
+    # Files of a repository in the cache of the Hub are links to where it keeps their contents
+    bounds = {root: root.parent.parent if root.parent.name == "snapshots" else root for root in roots}
+    folders = [ClipFolder(root, allow_outside, bounds[root]) for root in roots]
+    refused: list[str] = []
 
     def find(path: str | None) -> str | None:
         if not path:
             return None
-        for root in roots:
-            if (root / path).is_file():
-                return str((root / path).resolve())
+        for folder in folders:
+            try:
+                file = Path(folder.resolve(path))
+            except ClipPathError as error:
+                if not refused:
+                    logger.warning("not taken, as are others like it: %s", error)
+                refused.append(path)
+                return None
+            if file.is_file():
+                return str(file.resolve())
         if not by_name:
             for file in (file for root in roots for file in root.rglob("*.*")):
                 by_name[file.name].append(file)

@@ -36,13 +36,20 @@ def load_questions(args: QuestionArguments, check_audio: bool = True) -> tuple[D
     """
     if args.benchmark is None:
         return args.load(check_audio=check_audio, fetch_clips=check_audio), None
-    for name in ("dataset_revision", "allow_outside_audio_root", "audio_contribution"):
+    for name in ("dataset_revision", "audio_contribution"):
         if getattr(args, name):
             raise ValueError(
                 f"{name} {getattr(args, name)}: this is for rows of one's own; leave it out, or leave benchmark out"
             )
     split = args.dataset_split if args.benchmark == AUDIOMCQ_ROWS.name else None
-    loaded = load_benchmark(args.benchmark, args.dataset or None, args.audio_root, split, check_audio)
+    loaded = load_benchmark(
+        args.benchmark,
+        args.dataset or None,
+        args.audio_root,
+        split,
+        check_audio,
+        allow_outside=args.allow_outside_audio_root,
+    )
     return loaded.rows, loaded
 
 
