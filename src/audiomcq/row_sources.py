@@ -298,7 +298,9 @@ def _split_of(loaded: Dataset | DatasetDict, name: str, path: Path) -> Dataset:
 def _check_kind(source: str, builder: DatasetBuilder | None) -> None:
     """Raises: ValueError if `datasets` reads a place as something else than rows in tables."""
     if not isinstance(builder, Parquet | Arrow):
-        kind = "nothing to read" if builder is None else f"data of the kind {type(builder).__name__}"
+        kind = (
+            "nothing to read" if builder is None else f"data of the kind {type(builder).__module__.rpartition('.')[2]}"
+        )
         raise ValueError(
             f"{source}: {kind} is found there; rows are read from {', '.join(KINDS)} files, and `python {CONVERTER} --dataset "
             f"{source}` makes them of clips with metadata.csv or metadata.jsonl"
