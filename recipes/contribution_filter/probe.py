@@ -10,7 +10,6 @@ from accelerate import PartialState
 
 from audiomcq.contribution.controls import clips_needed
 from audiomcq.contribution.probe import ProbeArguments, run_probe, without_clips
-from audiomcq.datasets import load_rows
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
 from audiomcq.run import set_up_logging
@@ -20,17 +19,10 @@ if __name__ == "__main__":
         (args,) = parse((ProbeArguments,), Path(__file__).parent / "paper" / "probe.yaml")
         set_up_logging()
         state = PartialState()
-        load = partial(
-            load_rows,
-            args.dataset,
-            args.dataset_split,
-            args.dataset_config,
-            args.audio_root,
-            args.max_bad_fraction,
-            max_audio_seconds=args.max_audio_seconds,
-        )
+        hearing = clips_needed(args.controls, args.silence_seconds)
+        load = partial(args.load, max_audio_seconds=args.max_audio_seconds, fetch_clips=hearing)
         rows, unheard = load(check_audio=False), []
-        if clips_needed(args.controls, args.silence_seconds):
+        if hearing:
             unheard = without_clips(rows, load(check_audio=True))
         process = (state.process_index, state.num_processes, state.device)
         run_probe(args, rows, Path(args.output_dir), *process, unheard)

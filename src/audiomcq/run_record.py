@@ -15,8 +15,7 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from audiomcq import __version__
-from audiomcq.datasets import row_keys
-from audiomcq.examples import FEATURES
+from audiomcq.examples import FEATURES, row_keys
 from audiomcq.prompts import PROMPT_VERSION
 from audiomcq.records import MAPPING, TRUTH, advise, read_json
 from audiomcq.storage import (

@@ -172,7 +172,7 @@ def test_a_data_set_of_a_notebook_is_probed_and_labelled_with_the_columns_it_has
         ),
         (
             {"audio": lambda index, row: f"nowhere{index}.wav"},
-            "4 of 4 rows are broken.* nowhere0.wav: no such audio file",
+            "4 of 4 rows are broken.*nowhere0.wav: no such audio file",
         ),
     ],
     ids=["options in one text", "arrays", "index of the answer", "no clips"],

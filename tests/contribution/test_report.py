@@ -319,7 +319,7 @@ import numpy as np
 from datasets import Dataset
 from audiomcq.contribution.report import contribution_report
 from audiomcq.contribution.split import label_rows, load_votes
-from audiomcq.datasets import to_schema
+from audiomcq.schema import to_schema
 
 spec = importlib.util.spec_from_file_location("scale", sys.argv[1])
 scale = importlib.util.module_from_spec(spec)

@@ -201,7 +201,7 @@ def test_rows_of_ones_own_that_could_not_be_heard_are_left_out_by_name_and_the_t
     (tmp_path / "tones" / "audio" / "3.flac").write_bytes(b"no clip")
     args = AnswerArguments(
         dataset=str(tmp_path / "tones"), dataset_split="train", model=str(model_folder), dtype="float32", max_new_tokens=2,
-        controls=["audio"], output_dir=str(tmp_path / "p"),
+        controls=["audio"], output_dir=str(tmp_path / "p"), max_bad_fraction=0.5,
     )  # fmt: skip
     with pytest.raises(
         ValueError, match=r"1 of 16 rows are broken, more than max_bad_fraction=0.01 .*3\.flac: not deco"

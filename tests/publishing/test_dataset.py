@@ -274,8 +274,8 @@ def test_a_private_repository_gives_the_clients_own_error_and_stays_private(hub:
     script = f"""
 import os
 from datasets import load_dataset
-from audiomcq.datasets import TERMS, load_rows
-from audiomcq.examples import FEATURES
+from audiomcq.datasets import load_rows
+from audiomcq.examples import FEATURES, TERMS
 for token in (None, "hf_loopback_bob", "{hub.token}"):
     try:
         print("loaded", len(load_dataset({REPO!r}, "strong", token=token)["train"]))
@@ -463,7 +463,9 @@ def test_a_clip_in_two_splits_stops_the_publication_even_under_another_name(labe
     twin = {**train[0], "id": "twin", "audio": {"bytes": None, "path": str(copy)}}
     test = Dataset.from_list([twin]).cast(FEATURES)
     with pytest.raises(ValueError, match="is in train and in test"):
-        write_folder(arguments(labelled, tmp_path / "a"), {"train": train, "test": test}, None)
+        write_folder(
+            arguments(labelled, tmp_path / "a", audio_root=str(tmp_path)), {"train": train, "test": test}, None
+        )
 
 
 def test_two_clips_of_one_name_keep_their_own_bytes(labelled: Path, tmp_path: Path) -> None:
@@ -472,7 +474,8 @@ def test_two_clips_of_one_name_keep_their_own_bytes(labelled: Path, tmp_path: Pa
     same_name = tmp_path / "other" / Path(train[0]["audio"]["path"]).name
     same_name.write_bytes(clip_of(labelled, train[1]).read_bytes() + b"\0")
     rows = [train[0], {**train[0], "id": "x", "audio": {"bytes": None, "path": str(same_name)}}]
-    out = write_folder(arguments(labelled, tmp_path / "a"), {"train": Dataset.from_list(rows).cast(FEATURES)}, None)
+    args = arguments(labelled, tmp_path / "a", audio_root=str(tmp_path))
+    out = write_folder(args, {"train": Dataset.from_list(rows).cast(FEATURES)}, None)
     cells = [row["audio"] for path in out.glob("*/*.parquet") for row in parquet.read_table(path).to_pylist()]
     assert [cell["bytes"] for cell in cells] == [clip_of(labelled, train[0]).read_bytes(), same_name.read_bytes()]
     assert len({cell["path"] for cell in cells}) == 2

@@ -13,7 +13,7 @@ from datasets import Dataset
 from datasets.table import InMemoryTable
 from tqdm.auto import tqdm
 
-from audiomcq.contribution.ballots import keys_of, question_columns
+from audiomcq.contribution.ballots import question_columns
 from audiomcq.contribution.vote_files import VOTE_FEATURES, read_vote_table
 from audiomcq.contribution.votes import UNPARSED_FILE, read_votes
 from audiomcq.evaluation.predictions import prediction_files, read_predictions, read_run
@@ -82,7 +82,7 @@ def read_again(votes: Dataset, rows: Dataset) -> Dataset:
     """
     questions = question_columns(rows)
     table = votes.with_format("arrow")[:]
-    index = pc.index_in(table["row_key"], value_set=keys_of(questions))
+    index = pc.index_in(table["row_key"], value_set=questions["key"].combine_chunks())
     known = np.flatnonzero(index.is_valid().to_numpy(zero_copy_only=False))
     of_row = pc.fill_null(index, 0).to_numpy()
     known = known[np.argsort(of_row[known], kind="stable")]

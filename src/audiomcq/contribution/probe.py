@@ -37,13 +37,14 @@ from audiomcq.contribution.votes import (
     read_votes,
     write_unparsed,
 )
-from audiomcq.datasets import fingerprint, row_orders, texts_of, to_schema
+from audiomcq.datasets import RowArguments, fingerprint, row_orders, texts_of
 from audiomcq.endpoints import endpoint_batches, parse_voter, server_options, voter_name
 from audiomcq.examples import row_key, sound_rows
 from audiomcq.generation import Answer, Asked, Control, answer_batches
 from audiomcq.generation_options import generation_settings, greedy_options
 from audiomcq.models import load_lalm, weights_digest
 from audiomcq.prompts import PROMPT_VERSION
+from audiomcq.schema import clip_resolver, fit_to_schema
 
 logger = logging.getLogger(__name__)
 
@@ -51,16 +52,9 @@ _RECOUNT_SECONDS = 10.0
 
 
 @dataclass
-class ProbeArguments:
+class ProbeArguments(RowArguments):
     """Options of recipes/contribution_filter/probe.py, and of `probe`."""
 
-    dataset: str = field(default="", metadata={"help": "Hub id, save_to_disk folder, or file of rows."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
-    dataset_split: str = field(default="train", metadata={"help": "Split to probe."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
-    max_bad_fraction: float = field(
-        default=0.01, metadata={"help": "Stop when more rows than this are broken, or their clips broken or silent."}
-    )
     voters: list[str] = field(
         default_factory=list,
         metadata={"help": "Paths or Hub ids of the voters (NAME@REVISION pins one), or endpoints."},
@@ -121,12 +115,12 @@ def probe(
         with tempfile.TemporaryDirectory(prefix="audiomcq_votes_") as temporary:
             return probe(rows, voters, temporary, device, **options)
     args = ProbeArguments(voters=[voters] if isinstance(voters, str) else list(voters), **options)
-    every = to_schema(rows, args.audio_root)
-    good, _ = sound_rows(texts_of(every), args.max_bad_fraction)
+    every, faults = fit_to_schema(rows, clip_resolver(args.audio_root), audio_contribution=args.audio_contribution)
+    good, _ = sound_rows(texts_of(every), args.max_bad_fraction, faults)
     rows, silent = every.select(good), []
     if clips_needed(args.controls, args.silence_seconds):
         clips = check_clips(every, args.audio_root, args.max_audio_seconds, args.audio_root)
-        heard, _ = sound_rows(texts_of(every), args.max_bad_fraction, clips.left_out())
+        heard, _ = sound_rows(texts_of(every), args.max_bad_fraction, {**clips.left_out(), **faults})
         silent = without_clips(rows, every.select(heard))
     run_probe(args, rows, Path(folder), device=device, unheard=silent)
     return read_votes(folder)

@@ -14,6 +14,7 @@ from datasets import Dataset
 from audiomcq.contribution.ballots import Ballots, Questions, ballots_of, questions_of, shown_positions, tally
 from audiomcq.contribution.cast import read_again
 from audiomcq.contribution.split import RULES, Rule, Verdict, judge, trainability, votes_of_rule
+from audiomcq.datasets import RowArguments
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.statistics import binomial_at_least, fleiss_kappa, paired_bootstrap, wilson_interval
 from audiomcq.examples import CONTRIBUTION
@@ -25,15 +26,12 @@ Numbers = dict[str, Any]
 
 
 @dataclass
-class ReportArguments:
+class ReportArguments(RowArguments):
     """Options of recipes/contribution_filter/report.py, beside those of the rule."""
 
     dataset: str = field(
         default="outputs/labelled", metadata={"help": "Labelled rows: of split.py, or from elsewhere."}
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
-    dataset_split: str = field(default="train", metadata={"help": "Split to report on."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
     votes: str | None = field(
         default=None,
         metadata={

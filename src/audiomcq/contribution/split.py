@@ -20,15 +20,16 @@ from datasets import Dataset, concatenate_datasets
 
 from audiomcq.contribution.ballots import Ballots, Questions, Tally, ballots_of, questions_of, tally
 from audiomcq.contribution.cast import load_votes, read_again
+from audiomcq.datasets import RowArguments, clip_folder
 from audiomcq.examples import CONTRIBUTION, FEATURES, BrokenRow, report_broken
 from audiomcq.records import COUNT, NUMBER, TEXT, or_null, read_json
+from audiomcq.row_sources import CLIPS, SPLIT_FILE
 
 logger = logging.getLogger(__name__)
 
 RULES = ("majority", "all", "any", "score")
 SCORE = "audio_contribution_score"
 SCORE_THRESHOLD = 0.5
-SPLIT_FILE = "split.json"
 _TIED_SHARE = 0.01
 """By how much of the rows a quantile may be exceeded, without a line in the log, because scores are equal."""
 _ROWS_AT_ONCE = 500
@@ -36,13 +37,9 @@ _ROWS_AT_ONCE = 500
 
 
 @dataclass
-class SplitArguments:
+class SplitArguments(RowArguments):
     """Options of recipes/contribution_filter/split.py, beside those of the rule."""
 
-    dataset: str = field(default="", metadata={"help": "The rows that were probed."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
-    dataset_split: str = field(default="train", metadata={"help": "Split that was probed."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
     votes: str = field(
         default="outputs/votes",
         metadata={"help": "Folder of votes or of prediction files (each a voter), or one file of either."},
@@ -240,6 +237,7 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
         "strong": int((keep & ~verdict.weak).sum()),
         "left_out": int((~keep).sum()),
         "mostly_unparsed": questions.key.filter(pa.array(silent)).to_pylist(),
+        CLIPS: clip_folder(splits.values()),
     }
     (folder / "data").mkdir(parents=True)
     try:

@@ -23,6 +23,7 @@ from huggingface_hub import snapshot_download
 from audiomcq.answers import normalize
 from audiomcq.audio import stored_size
 from audiomcq.clip_check import check_clips
+from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, Benchmark, find_benchmark
 from audiomcq.evaluation.versions import UNKNOWN, content_fingerprint
@@ -114,6 +115,8 @@ def load_benchmark(
     check_audio: bool = True,
     max_audio_seconds: float | None = None,
     known_versions: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
+    fetch_clips: bool | None = None,
 ) -> BenchmarkRows:
     """Load a benchmark from the Hub or from local files.
 
@@ -127,6 +130,8 @@ def load_benchmark(
         max_audio_seconds: decode so much of every clip, and set aside the items whose clips are broken as well. None: look only
             whether the clips are there.
         known_versions: names by `content_fingerprint`, beside those that are known here.
+        allow_outside: take clips from anywhere, whatever their paths say.
+        fetch_clips: whether clips of one's own rows are fetched from a repository on the Hub; by default where they are checked.
 
     Raises:
         ValueError: unknown name, no question file, an item that is not of this benchmark, or an id that occurs twice.
@@ -139,14 +144,23 @@ def load_benchmark(
     if not source or (Path(source).suffix in (".json", ".jsonl") and not Path(source).is_file()):
         raise ValueError(f"{benchmark.title}: no source {str(source)!r}; name a question file, a folder or a Hub id")
     if benchmark is AUDIOMCQ_ROWS:
-        rows = load_rows(source, split or benchmark.split, audio_root=audio_root, check_audio=False)
+        rows = load_rows(
+            source,
+            split or benchmark.split,
+            audio_root=audio_root,
+            check_audio=False,
+            allow_outside_audio_root=allow_outside,
+            fetch_clips=check_audio if fetch_clips is None else fetch_clips,
+        )
         loaded = _from_table(benchmark, rows, check, audio_root)
     elif Path(source).is_file():
-        loaded = _from_files(benchmark, [Path(source)], [Path(audio_root or Path(source).parent)], check)
+        roots = [Path(audio_root or Path(source).parent)]
+        loaded = _from_files(benchmark, [Path(source)], roots, check, allow_outside=allow_outside)
     elif benchmark.questions:
         folder = Path(source) if Path(source).is_dir() else Path(snapshot_download(str(source), repo_type="dataset"))
         roots = [Path(audio_root)] if audio_root else [folder, *_unpacked(folder)]
-        loaded = _from_files(benchmark, sorted(folder.glob(benchmark.questions)), roots, check, str(source))
+        files = sorted(folder.glob(benchmark.questions))
+        loaded = _from_files(benchmark, files, roots, check, str(source), allow_outside)
     else:
         loaded = _from_table(benchmark, load_dataset(str(source), split=split or benchmark.split), check)
     name = {**benchmark.versions, **(known_versions or {})}.get(loaded.fingerprint)
@@ -166,12 +180,17 @@ def load_benchmark(
 
 
 def _from_files(
-    benchmark: Benchmark, files: Sequence[Path], roots: Sequence[Path], check: ClipCheck, where: str | None = None
+    benchmark: Benchmark,
+    files: Sequence[Path],
+    roots: Sequence[Path],
+    check: ClipCheck,
+    where: str | None = None,
+    allow_outside: bool = False,
 ) -> BenchmarkRows:
     if not files:
         raise ValueError(f"{where}: no question file {benchmark.questions} of {benchmark.title} there")
     pairs = [_row(benchmark, raw, f"{file.name} item {i}") for file in files for i, raw in enumerate(_lines(file))]
-    find = _finder(roots)
+    find = _finder(roots, allow_outside)
     rows = [row for row, _ in pairs]
     cells = [None if clip is None else {"bytes": None, "path": clip} for clip in (find(path) for _, path in pairs)]
     clips = Dataset.from_dict({"audio": cells}, Features({"audio": CLIP})).cast_column("audio", Audio(decode=False))
@@ -298,16 +317,27 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     return content if isinstance(content, list) else [content]
 
 
-def _finder(roots: Sequence[Path]) -> Callable[[str | None], str | None]:
-    """Looks a clip up at its path under each root, then by its file name anywhere below them."""
+def _finder(roots: Sequence[Path], allow_outside: bool = False) -> Callable[[str | None], str | None]:
+    """Looks a clip up at its path under each root, then by its file name anywhere below them. Paths out of the roots are not taken."""
     by_name: dict[str, list[Path]] = defaultdict(list)
+    # Files of a repository in the cache of the Hub are links to where it keeps their contents
+    bounds = {root: root.parent.parent if root.parent.name == "snapshots" else root for root in roots}
+    folders = [ClipFolder(root, allow_outside, bounds[root]) for root in roots]
+    refused: list[str] = []
 
     def find(path: str | None) -> str | None:
         if not path:
             return None
-        for root in roots:
-            if (root / path).is_file():
-                return str((root / path).resolve())
+        for folder in folders:
+            try:
+                file = Path(folder.resolve(path))
+            except ClipPathError as error:
+                if not refused:
+                    logger.warning("not taken, as are others like it: %s", error)
+                refused.append(path)
+                return None
+            if file.is_file():
+                return str(file.resolve())
         if not by_name:
             for file in (file for root in roots for file in root.rglob("*.*")):
                 by_name[file.name].append(file)
