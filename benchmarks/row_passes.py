@@ -97,7 +97,7 @@ def write_rows(folder: Path, count: int) -> Path:
         noise = rng.normal(scale=0.1, size=SAMPLE_RATE // 2 + 100 * index)
         soundfile.write(folder / "audio" / f"{index}.wav", noise, SAMPLE_RATE)
     words = rng.choice(WORDS, size=(4096, 120)).tolist()
-    lengths = {"question": 11, "option": 4, "structured_cot": 120, "unstructured_cot": 75}
+    lengths = {"question": 11, "option": 4, "structured_cot": 80, "unstructured_cot": 60}
     path = folder / "rows.jsonl"
     with path.open("w") as file:
         for index in tqdm(range(count), desc="writing rows", unit="row"):

@@ -250,7 +250,7 @@ def _hub_builder(source: str, config: str | None, revision: str | None) -> Datas
         ValueError: there is no such repository, config or revision, or no connection.
     """
     try:
-        with _in_one_line(source):
+        with _in_one_line(f"{source} at {revision}" if revision else source):
             return load_dataset_builder(source, config, revision=revision)
     except ValueError as error:
         if isinstance(error.__cause__, DataFilesNotFoundError):
