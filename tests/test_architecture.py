@@ -7,7 +7,18 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "audiomcq"
 FLOORS = {
-    1: ("prompts", "answers", "audio"),
+    1: (
+        *(
+            "prompts",
+            "answers",
+            "answer_anchors",
+            "answer_matching",
+            "answer_openings",
+            "answer_statements",
+            "answer_text",
+        ),
+        *("answer_words", "audio"),
+    ),
     2: ("examples", "datasets", "models", "collation"),
     3: ("packing", "shared_attention", "shared_prefix", "likelihood", "generation", "endpoints", "configs", "run"),
     4: ("sft", "grpo", "rewards", "contribution", "evaluation", "construction"),

@@ -96,7 +96,7 @@ def defect(row: Row, check_audio: bool = False, audio_root: str | Path | None = 
         return f"the answer {answer!r} is not among the choices {list(choices)}"
     if row.get(CONTRIBUTION) not in (None, "weak", "strong"):
         return f"{CONTRIBUTION} {row[CONTRIBUTION]!r} is neither weak nor strong"
-    if not is_correct(parse_answer(answer_target(answer), choices), choices, answer):
+    if not is_correct(parse_answer(answer_target(answer), choices, "text"), choices, answer):
         return f"the matcher does not read the gold answer {answer!r} back"
     if check_audio:
         try:

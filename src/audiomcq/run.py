@@ -29,7 +29,7 @@ from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
 from audiomcq.datasets import ShuffleByEpoch, load_rows, row_keys, stage_rows, texts_of
 from audiomcq.examples import CONTRIBUTION, row_key
 from audiomcq.models import count_trainable, is_adapter, load_lalm, restore_weights
-from audiomcq.prompts import PROMPT_VERSION, answer_target
+from audiomcq.prompts import AUDIOMCQ_STYLE, PROMPT_VERSION, answer_target
 
 logger = logging.getLogger(__name__)
 
@@ -252,7 +252,11 @@ def check_gold(rows: Dataset) -> dict[str, int]:
     wrong = [
         row_key(row)
         for row in texts_of(rows)
-        if not is_correct(parse_answer(answer_target(row["answer"]), row["choices"]), row["choices"], row["answer"])
+        if not is_correct(
+            parse_answer(answer_target(row["answer"]), row["choices"], AUDIOMCQ_STYLE.asked_for),
+            row["choices"],
+            row["answer"],
+        )
     ]
     logger.info("gold check: %d of %d gold answers score 1.0", len(rows) - len(wrong), len(rows))
     if wrong:
