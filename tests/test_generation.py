@@ -63,7 +63,7 @@ def test_what_is_played_in_place_of_the_clip_is_heard_and_the_clip_is_not_even_o
     [
         ("<answer>low</answer>", 0, True),
         ("<answer>high</answer>", 2, False),
-        ("<answer>neither low nor high</answer>", None, False),
+        ("<answer>the low one</answer>", None, False),
         ("", None, False),
     ],
 )
