@@ -42,6 +42,8 @@ def choice(answer: str, choices: list[str]) -> int | None:
         ("5 s", ["5 ms", "50 s"]),
         ("5", ["5 s", "6 s"]),
         ("a woman", ["Man", "child"]),
+        ("A man", ["man", "woman"]),
+        ("A man", ["woman", "man"]),
         ("woman", ["man", "child"]),
         ("man", ["woman", "child"]),
         ("Fourteen beeps", ["four", "five"]),

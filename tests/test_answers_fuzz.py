@@ -18,7 +18,7 @@ POOLS = (
     ["a man", "a woman", "a child", "two women"],
     ["10 dB", "-10 dB", "1.5 s", "15 s", "20 Hz"],
     ["from left to right", "from right to left", "from far to near"],
-    ["Piano", "Guitar", "Guitar, Piano", "Violin"],
+    ["Piano", "Guitar", "Drums, Bass", "Violin"],
     ["Speaker A", "Speaker B", "Both", "Neither"],
     ["警笛声", "雨声", "狗叫声", "汽车声"],
     ["Sirene", "Regen", "Hund", "Katze"],

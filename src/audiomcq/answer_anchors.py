@@ -100,7 +100,8 @@ def find_tags(text: str, options: Options) -> list[Declaration]:
             break
         if not mark["end"]:
             if begun:
-                found.append(_tag(text, floor, begun, mark.start(), mark.start(), options))
+                reopened = _tag(text, floor, begun, mark.start(), mark.start(), options)
+                found += [reopened] if reopened.named else []
                 floor = mark.start()
             begun = mark
         elif begun:

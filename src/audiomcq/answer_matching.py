@@ -231,12 +231,12 @@ class Options:
         answer = bare(text)
         if matches := [i for i, option in enumerate(self.texts) if option == answer]:
             return matches
-        capital = self.asked_for != "text" and text.lstrip("\"'([*").startswith("A ")
+        capital = text.lstrip("\"'([*").startswith("A ")
         for keep_article in (True, False):
             loose = _loose(answer, keep_article)
             if matches := [i for i, option in enumerate(self.loose) if loose and option == loose]:
-                # "A dog" may be the first option's letter before the text of another one
-                return [i for i in matches if keep_article or not capital or self.labels[i] == "a"]
+                # "A dog" may be a letter and a text, of one option or of two
+                return [] if capital and not keep_article else matches
         return []
 
     def _by_letter(self, answer: str) -> tuple[int | None, bool]:
@@ -255,7 +255,8 @@ class Options:
     def _by_both(self, answer: str) -> Named | None:
         """ "b. text" and "text (b)", where both agree."""
         first = _LETTER_FIRST.fullmatch(answer)
-        if first and first["letter"] in self.labels and (named := self._agrees(first)):
+        # "a dog" begins with an article
+        if first and not answer.startswith("a ") and (named := self._agrees(first)):
             return named
         last = _LETTER_LAST.fullmatch(answer)
         return self._agrees(last) if last else None

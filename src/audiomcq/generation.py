@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from audiomcq.answers import is_correct, parse_answer
+from audiomcq.answers import How, is_correct, parse_answer
 from audiomcq.audio import audio_seconds, load_audio
 from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, prompt_batch, to_model
 from audiomcq.datasets import option_order, row_orders
@@ -63,6 +63,7 @@ class Answer:
         choice: index of the chosen option among the row's choices as given, or None when the completion chooses none.
             Unparsed is never guessed.
         option_logps: length-normalised log-probability (nats per token) of each option as given; likelihood mode only.
+        how: how the completion was read (`audiomcq.answers.HOW`); it tells an abstention from what nobody could read.
     """
 
     row_key: str
@@ -72,6 +73,7 @@ class Answer:
     choice: int | None
     correct: bool
     option_logps: list[float] | None = None
+    how: How = "unreadable"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -235,13 +237,18 @@ def _continuation(lalm: LALM, batch: _Batch, kept: dict[Hashable, Prefixes]) -> 
 
 
 def to_answer(row: Row, control: str, order: str, completion: str, asked_for: AskedFor = "text") -> Answer:
-    """What a completion chose, read by the one matcher. `order` is how the options were shown: a letter is a place among those.
-    `asked_for` is what the prompt asked for, ours for an option's text."""
+    """What a completion chose, read by the one matcher.
+
+    Args:
+        order: how the options were shown; a letter is a place among those.
+        asked_for: what the prompt asked for (`PromptStyle.asked_for`), ours for an option's text.
+    """
     shown = option_order(row, order)
     choices = [row["choices"][i] for i in shown]
     parsed = parse_answer(completion, choices, asked_for)
     choice = None if parsed.choice is None else shown[parsed.choice]
-    return Answer(row_key(row), control, order, completion, choice, is_correct(parsed, choices, row["answer"]))
+    correct = is_correct(parsed, choices, row["answer"])
+    return Answer(row_key(row), control, order, completion, choice, correct, how=parsed.how)
 
 
 def judge_answer(
@@ -273,7 +280,9 @@ def _likeliest(row: Row, control: str, order: str, logps: list[float]) -> Answer
     """The likeliest option as an answer; its text is what the model would have written, so that it reads like any other."""
     choice, correct = judge_answer(row, order, None, logps)
     text = "" if choice is None else answer_target(row["choices"][choice])
-    return Answer(row_key(row), control, order, text, choice, correct, logps)
+    return Answer(
+        row_key(row), control, order, text, choice, correct, logps, "unreadable" if choice is None else "tag"
+    )
 
 
 def answer_questions(
@@ -294,8 +303,12 @@ def answer_questions(
         for batch in answer_batches(lalm, encoder, rows, control, orders, batch_size, max_new_tokens, mode=mode):
             answers |= {(answer.row_key, answer.order): answer for answer in batch}
             progress.update(len(batch))
-    unparsed = sum(answer.choice is None for answer in answers.values())
-    logger.info("%s: %d questions answered, %d not parsed", control.name, len(asked), unparsed)
+    abstained, unreadable = (
+        sum(answer.how == how for answer in answers.values()) for how in ("abstained", "unreadable")
+    )
+    logger.info(
+        "%s: %d questions answered, %d abstain, %d unreadable", control.name, len(asked), abstained, unreadable
+    )
     return [answers[question] for question in asked]
 
 

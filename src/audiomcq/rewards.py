@@ -25,7 +25,7 @@ def completion_text(completion: Completion) -> str:
 def accuracy_reward(
     completions: Sequence[Completion], choices: Sequence[Sequence[str]], answer: Sequence[str], **_: Any
 ) -> list[float]:
-    """1.0 where the tagged answer is the gold option, else 0.0."""
+    """1.0 where a closed answer tag holds the gold option, else 0.0; an answer that is read in another way is not paid."""
     rewards = []
     for completion, options, gold in zip(completions, choices, answer, strict=True):
         parsed = parse_answer(completion_text(completion), options, AUDIOMCQ_STYLE.asked_for)
