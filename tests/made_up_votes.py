@@ -5,13 +5,15 @@ from typing import Any
 
 from datasets import Dataset
 
-from audiomcq.contribution.votes import VOTE_FEATURES
+from audiomcq.contribution.vote_files import VOTE_FEATURES
 from audiomcq.examples import row_key
 
 
 def vote(row: Mapping[str, Any], correct: bool = False, **columns: Any) -> dict[str, Any]:
-    """One vote: on silence, options as given, unless `columns` say otherwise. A wrong one chooses the option after the answer."""
+    """One vote: on silence, options as given, unless `columns` say otherwise. A wrong one chooses the option after the answer, one whose
+    `choice` is None none; what it says is what it chose."""
     gold = row["choices"].index(row["answer"])
+    choice = columns.get("choice", gold if correct else (gold + 1) % len(row["choices"]))
     return {
         "row_key": row_key(row),
         "voter": "voter0",
@@ -19,8 +21,8 @@ def vote(row: Mapping[str, Any], correct: bool = False, **columns: Any) -> dict[
         "control": "silence",
         "order": "given",
         "mode": "generate",
-        "completion": "",
-        "choice": gold if correct else (gold + 1) % len(row["choices"]),
+        "completion": "" if choice is None else f"<answer>{row['choices'][choice]}</answer>",
+        "choice": choice,
         "correct": correct,
         "option_logps": None,
         **columns,

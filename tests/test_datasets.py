@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ from audiomcq.datasets import (
     shuffle_choices,
     split_by_clip,
     stage_rows,
-    to_schema,
 )
 from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, row_key
+from audiomcq.schema import to_schema
 
 TWO_STAGES = [paradigm for paradigm in PARADIGMS if paradigm != "single_stage"]
 
@@ -54,7 +55,7 @@ def test_folder_of_jsonl_one_file_parquet_and_save_to_disk_give_the_same_rows(
     rows.save_to_disk(tmp_path / "bare")
     DatasetDict(train=rows, test=rows).save_to_disk(tmp_path / "splits")
     for source in (rows_folder / "train.jsonl", tmp_path / "rows.parquet", tmp_path / "bare", tmp_path / "splits"):
-        loaded = load_rows(source)
+        loaded = load_rows(source, audio_root=rows_folder)
         assert loaded.features == FEATURES
         assert list(loaded.remove_columns("audio")) == list(rows.remove_columns("audio"))
         for cell, original in zip(loaded["audio"], rows["audio"], strict=True):
@@ -62,7 +63,9 @@ def test_folder_of_jsonl_one_file_parquet_and_save_to_disk_give_the_same_rows(
     assert rows[0]["audio"]["path"] == str(rows_folder / "audio" / "0.flac")
 
 
-def test_a_folder_laid_out_as_on_the_hub_loads_by_config_and_split(rows: Dataset, tmp_path: Path) -> None:
+def test_a_folder_laid_out_as_on_the_hub_loads_by_config_and_split(
+    rows: Dataset, rows_folder: Path, tmp_path: Path
+) -> None:
     rows.select(range(4)).to_parquet(tmp_path / "data" / "few.parquet")
     rows.select(range(6)).to_parquet(tmp_path / "data" / "more.parquet")
     configs = "".join(
@@ -70,13 +73,14 @@ def test_a_folder_laid_out_as_on_the_hub_loads_by_config_and_split(rows: Dataset
         for name in ("few", "more")
     )
     (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
-    assert keys(load_rows(tmp_path, config="few")) == keys(rows.select(range(4)))
-    assert keys(load_rows(tmp_path, config="more")) == keys(rows.select(range(6)))
+    load = partial(load_rows, tmp_path, audio_root=rows_folder)
+    assert keys(load(config="few")) == keys(rows.select(range(4)))
+    assert keys(load(config="more")) == keys(rows.select(range(6)))
     with pytest.raises(ValueError, match="Unknown split"):
         load_rows(tmp_path, "test", "few")
     # Other rows under the same names are read, not those that `load_dataset` kept of the folder.
     rows.select(range(2)).to_parquet(tmp_path / "data" / "few.parquet")
-    assert keys(load_rows(tmp_path, config="few")) == keys(rows.select(range(2)))
+    assert keys(load(config="few")) == keys(rows.select(range(2)))
 
 
 def test_splits_joined_with_a_plus_come_one_after_the_other(rows: Dataset, tmp_path: Path) -> None:
@@ -87,9 +91,9 @@ def test_splits_joined_with_a_plus_come_one_after_the_other(rows: Dataset, tmp_p
 
 
 def test_what_is_not_there_or_not_readable_is_named(tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_text("id\n1\n")
-    with pytest.raises(ValueError, match=r"rows\.csv: rows are read from \.json, \.jsonl, \.parquet"):
-        load_rows(tmp_path / "rows.csv")
+    (tmp_path / "rows.xml").write_text("<id>1</id>\n")
+    with pytest.raises(ValueError, match=r"rows\.xml: rows are read from \.jsonl, \.json, \.csv, \.parquet"):
+        load_rows(tmp_path / "rows.xml")
     for missing in (tmp_path / "nothing", "nothing.jsonl"):
         with pytest.raises(ValueError, match=r"nothing.*: no such file or folder of rows"):
             load_rows(missing)

@@ -3,8 +3,15 @@
 import logging
 
 import pytest
+from datasets import Dataset
 
+from audiomcq.clip_check import check_clips
 from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, defect, row_key, sound_rows
+from audiomcq.schema import to_schema
+
+
+def table(rows: list[Row]) -> Dataset:
+    return to_schema(Dataset.from_list(rows))
 
 
 @pytest.fixture
@@ -13,7 +20,8 @@ def good(row: Row) -> Row:
 
 
 def test_a_good_row_has_no_defect_and_its_clip_decodes(good: Row) -> None:
-    assert defect(good, check_audio=True) is None
+    assert defect(good) is None
+    assert sound_rows(table([good]), known_defects=check_clips(table([good])).left_out()) == ([0], [])
     assert set(good) == set(FEATURES)
 
 
@@ -22,7 +30,8 @@ def test_a_good_row_has_no_defect_and_its_clip_decodes(good: Row) -> None:
     [
         ({"question": "  "}, "the question is empty"),
         ({"question": None}, "the question is empty"),
-        ({"question_type": "smell"}, "question_type 'smell'"),
+        ({"question_type": " "}, "the question_type is empty"),
+        ({"question_type": None}, "the question_type is empty"),
         ({"choices": "low or high"}, "choices is str, not a list"),
         ({"choices": None}, "choices is NoneType"),
         ({"choices": ["low"], "answer": "low"}, "1 choices, expected 2 to 26"),
@@ -41,8 +50,9 @@ def test_a_broken_row_is_described_by_what_is_broken(good: Row, changes: Row, sa
 
 def test_a_broken_clip_is_a_defect_only_where_clips_are_checked(good: Row) -> None:
     good["audio"] = {"bytes": b"", "path": "empty.wav"}
-    assert defect(good) is None
-    assert "empty.wav: the file is empty" in defect(good, check_audio=True)
+    assert sound_rows(table([good])) == ([0], [])
+    _, broken = sound_rows(table([good]), 1, check_clips(table([good])).left_out())
+    assert "empty.wav: the file is empty" in str(broken[0])
 
 
 def test_the_key_of_a_row_keeps_equal_ids_of_different_sources_apart(good: Row) -> None:
@@ -60,7 +70,7 @@ def test_a_few_broken_rows_are_named_counted_and_left_out(good: Row, caplog: pyt
     rows = [{**good, "id": str(i)} for i in range(10)]
     rows[3]["answer"] = "no such option"
     with caplog.at_level(logging.WARNING):
-        kept, broken = sound_rows(rows, max_bad_fraction=0.1)
+        kept, broken = sound_rows(table(rows), max_bad_fraction=0.1)
     assert kept == [0, 1, 2, 4, 5, 6, 7, 8, 9]
     assert [bad.id for bad in broken] == ["3"]
     assert "left out: tones 3: the answer 'no such option'" in caplog.text
@@ -72,10 +82,10 @@ def test_more_broken_rows_than_allowed_stop_the_run_and_the_first_is_named(good:
     with pytest.raises(
         ValueError, match=r"2 of 10 rows are broken, more than max_bad_fraction=0.1 .* tones 0: the qu"
     ):
-        sound_rows(rows, max_bad_fraction=0.1)
+        sound_rows(table(rows), max_bad_fraction=0.1)
 
 
 def test_two_rows_with_one_key_are_not_both_used(good: Row) -> None:
-    kept, broken = sound_rows([good, good], max_bad_fraction=0.5)
+    kept, broken = sound_rows(table([good, good]), max_bad_fraction=0.5)
     assert kept == [0]
     assert "a second row with the key sound_tones_0" in str(broken[0])

@@ -73,8 +73,9 @@ def test_an_answer_holds_the_raw_text_and_what_was_read_and_nothing_is_guessed(
 ) -> None:  # fmt: skip
     with always_answering(lalm, text), caplog.at_level(logging.INFO):
         answers = answer_questions(lalm, encoder, [rows[0], rows[4]], max_new_tokens=12)
-    assert answers == [Answer(f"sound_tones_{id}", "audio", "given", text, choice, correct) for id in (0, 4)]
-    assert f"2 questions answered, {2 * (choice is None)} not parsed" in caplog.text
+    how = "unreadable" if choice is None else "tag"
+    assert answers == [Answer(f"sound_tones_{id}", "audio", "given", text, choice, correct, how=how) for id in (0, 4)]
+    assert f"2 questions answered, 0 abstain, {2 * (choice is None)} unreadable" in caplog.text
 
 
 def test_placeholder_tokens_are_never_written_however_likely_they_are(

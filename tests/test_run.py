@@ -381,7 +381,6 @@ def test_full_grpo_with_a_reference_model_starts_from_a_lora_folder(
 def test_the_record_of_a_run_says_what_was_trained_on_what(trained: Path) -> None:
     record = json.loads((trained / RUN_FILE).read_text())
     assert record["rows"] == sum(record["rows_by_contribution"].values()) == 8
-    assert record["gold_check"] == {"rows": 8, "right": 8}
     assert record["parameter_groups"]["unused"]["trainable"] == 0
     assert record["parameter_groups"]["llm"]["trainable"] == record["parameter_groups"]["llm"]["parameters"] > 0
     assert record["settings"]["mixed_seed"] == 1

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from audiomcq.records import MAPPING, advise, read_json
 from audiomcq.storage import (
     LOCK_FILE,
     OWN_FILE,
@@ -23,7 +24,6 @@ from audiomcq.storage import (
     list_checkpoints,
     new_folder,
     publish_checkpoint,
-    read_json,
     replaced_folder,
     rotate_checkpoints,
     whole_checkpoints,
@@ -111,7 +111,7 @@ def test_what_could_not_be_read_is_not_said_to_be_written(tmp_path: Path) -> Non
         (b'["settings"]', r"holds \['settings'\], not a JSON object"),
         (b'{"settings": {', "not readable as JSON"),
         (b"", "not readable as JSON"),
-        (b"\xff\xfe", "not readable as JSON"),
+        (b"\xff\xfe", "not a text file in UTF-8"),
         (b"[" * 100_000, "not readable as JSON"),
         (b"{}", "has no 'settings'"),
         (b'{"settings": [1]}', r"'settings' is \[1\]"),
@@ -123,8 +123,8 @@ def test_a_damaged_record_is_named_with_what_it_holds_and_what_to_do(
 ) -> None:
     file = tmp_path / "run.json"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"run\.json: {says}.*; delete it"):
-        read_json(file, "delete it", settings=dict)
+    with pytest.raises(ValueError, match=rf"run\.json: {says}.*; delete it"), advise("delete it"):
+        read_json(file, {"settings": MAPPING}, frozenset({"settings"}))
 
 
 def test_settings_that_differ_are_named_with_both_values() -> None:

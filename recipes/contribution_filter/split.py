@@ -5,8 +5,8 @@ python recipes/contribution_filter/split.py --config recipes/contribution_filter
 
 from pathlib import Path
 
-from audiomcq.contribution.split import Rule, SplitArguments, load_votes, save_split
-from audiomcq.datasets import load_rows
+from audiomcq.contribution.cast import load_votes
+from audiomcq.contribution.split import Rule, SplitArguments, save_split
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
 from audiomcq.run import set_up_logging
@@ -16,8 +16,5 @@ if __name__ == "__main__":
         args, rule = parse((SplitArguments, Rule), Path(__file__).parent / "paper" / "split.yaml")
         set_up_logging()
         # Labels depend on votes alone, so no clip is opened. Training checks the clips that it will hear.
-        splits = {
-            split: load_rows(args.dataset, split, args.dataset_config, args.audio_root, args.max_bad_fraction, False)
-            for split in args.dataset_split.split("+")
-        }
+        splits = {split: args.load(split, check_audio=False) for split in args.dataset_split.split("+")}
         save_split(splits, load_votes(args.votes), rule, args)

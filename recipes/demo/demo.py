@@ -95,10 +95,11 @@ class Step:
             raise ValueError(f"{self.script} ended with exit code {done.returncode}: {said[-1]} (its log: {log})")
 
 
-def pretrain(model: TinyModel, folder: Path) -> Step:
+def pretrain(model: TinyModel, folder: Path, clips: Path) -> Step:
     options = {
         "config": RECIPES / "demo" / "pretrain.yaml",
         "dataset": folder / "data",
+        "audio_root": clips,
         "dataset_split": "pretrain",
         "model_name_or_path": folder / "random" / model.name,
         "output_dir": folder / "models" / model.name,
@@ -110,20 +111,22 @@ def pretrain(model: TinyModel, folder: Path) -> Step:
     return Step(f"pretrain_{model.name}", "single_stage/sft.py", options)
 
 
-def probe(voter: TinyModel, folder: Path, votes: str) -> Step:
+def probe(voter: TinyModel, folder: Path, votes: str, clips: Path) -> Step:
     options = {
         "config": RECIPES / "contribution_filter" / "tiny" / "probe.yaml",
         "dataset": folder / "data",
+        "audio_root": clips,
         "voters": folder / "models" / voter.name,
         "output_dir": folder / votes,
     }
     return Step(f"probe_{voter.name}", "contribution_filter/probe.py", options)
 
 
-def split(folder: Path) -> Step:
+def split(folder: Path, clips: Path) -> Step:
     options = {
         "config": RECIPES / "contribution_filter" / "tiny" / "split.yaml",
         "dataset": folder / "data",
+        "audio_root": clips,
         "votes": folder / "votes",
         "output_dir": folder / "labelled",
     }
@@ -190,6 +193,7 @@ def demo(folder: Path, recordings: str | None) -> None:
     started = time.monotonic()
     set_aside(folder)
     folder.mkdir(parents=True)
+    clips = Path(recordings).resolve() if recordings else folder / "data"
     if recordings:
         build_from_recordings(recordings, folder / "data")
     else:
@@ -198,10 +202,11 @@ def demo(folder: Path, recordings: str | None) -> None:
     models = [BASE, *VOTERS, UNSEEN]
     for model in models:
         make_tiny_lalm(folder / "random" / model.name, texts, model.seed, model.width, model.layers)
-    side_by_side("pretraining base and voters", [[pretrain(model, folder)] for model in models], folder)
-    probes = [[probe(voter, folder, "votes")] for voter in VOTERS] + [[probe(UNSEEN, folder, "unseen_votes")]]
+    side_by_side("pretraining base and voters", [[pretrain(model, folder, clips)] for model in models], folder)
+    probes = [[probe(voter, folder, "votes", clips)] for voter in VOTERS]
+    probes += [[probe(UNSEEN, folder, "unseen_votes", clips)]]
     side_by_side("contribution filter: silent votes", probes, folder)
-    side_by_side("contribution filter: weak or strong", [[split(folder)]], folder)
+    side_by_side("contribution filter: weak or strong", [[split(folder, clips)]], folder)
     paradigms = (("weak_to_strong", "w2s"), ("mixed_to_mixed", "m2m"))
     chains = [
         [

@@ -8,9 +8,10 @@ from pathlib import Path
 from accelerate import PartialState
 from rich.console import Console
 
+from audiomcq.contribution.controls import clips_needed
 from audiomcq.errors import exit_on_user_error
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_parity
-from audiomcq.evaluation.questions import load_questions, unheard
+from audiomcq.evaluation.questions import load_questions, questions_to_ask
 from audiomcq.options import parse
 from audiomcq.run import set_up_logging
 
@@ -19,8 +20,10 @@ if __name__ == "__main__":
         (args,) = parse((AnswerArguments,), Path(__file__).parent / "tiny" / "answer.yaml")
         set_up_logging()
         PartialState()  # one of the processes checks the clips for all
-        rows, benchmark = load_questions(args, max_audio_seconds=args.max_audio_seconds)
         if args.check_parity:
+            rows, _ = load_questions(args, max_audio_seconds=args.max_audio_seconds)
             Console().print(str(check_parity(args, rows)), markup=False, soft_wrap=True)
         else:
-            answer_rows(args, rows, unheard(args, rows, benchmark))
+            hearing = clips_needed(args.controls, args.silence_seconds)
+            rows, without_clips = questions_to_ask(args, hearing, args.max_audio_seconds)
+            answer_rows(args, rows, without_clips)

@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 
 from audiomcq.construction.decontamination import AuditArguments, audit, named_benchmarks
-from audiomcq.datasets import load_rows
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
 from audiomcq.run import set_up_logging
@@ -17,7 +16,7 @@ if __name__ == "__main__":
     with exit_on_user_error():
         (args,) = parse((AuditArguments,), Path(__file__).parent / "tiny" / "audit_overlap.yaml")
         set_up_logging()
-        rows = load_rows(args.dataset, args.dataset_split, args.dataset_config, args.audio_root, check_audio=False)
+        rows = args.load(check_audio=False, fetch_clips=args.content)
         found = audit(rows, named_benchmarks(args.benchmarks), args.content, args.similar, args.audio_root)
         found.save(Path(args.output_dir))
         Console().print("\n".join(found.lines()), markup=False, soft_wrap=True)

@@ -100,7 +100,7 @@ def generate(
 
 def reward(completion: str, row: Row) -> tuple[float, float]:
     """(accuracy, format) of one completion, each 0.0 or 1.0, by the functions that the evaluation uses too."""
-    parsed = parse_answer(completion, row["choices"])
+    parsed = parse_answer(completion, row["choices"], "text")
     right = parsed.tagged and is_correct(parsed, row["choices"], row["answer"])
     return float(right), float(has_answer_format(completion))
 

@@ -3,8 +3,11 @@
 python recipes/publish/dataset.py --config recipes/publish/tiny/dataset.yaml
 """
 
-from audiomcq.contribution.split import load_votes, saved_rule, saved_votes
-from audiomcq.datasets import load_rows
+from datasets import concatenate_datasets
+
+from audiomcq.contribution.cast import load_votes, read_again
+from audiomcq.contribution.split import saved_rule, saved_votes
+from audiomcq.datasets import texts_of
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
 from audiomcq.publishing.dataset import PublishArguments, publish_dataset
@@ -15,11 +18,10 @@ def main(argv: list[str] | None = None) -> None:
     with exit_on_user_error():
         (args,) = parse((PublishArguments,), argv=argv)
         set_up_logging()
-        splits = {
-            split: load_rows(args.dataset, split, args.dataset_config, args.audio_root, keep_silent=True)
-            for split in args.dataset_split.split("+")
-        }
+        splits = {split: args.load(split, keep_silent=True) for split in args.dataset_split.split("+")}
         votes = load_votes(args.votes) if args.votes else saved_votes(args.dataset)
+        if votes is not None:
+            votes = read_again(votes, concatenate_datasets([texts_of(rows) for rows in splits.values()]))
         publish_dataset(args, splits, votes, saved_rule(args.dataset))
 
 

@@ -5,7 +5,6 @@ python recipes/publish/space.py --config recipes/publish/tiny/space.yaml
 
 from pathlib import Path
 
-from audiomcq.datasets import load_rows
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
 from audiomcq.publishing.space import SpaceArguments, publish_space
@@ -16,7 +15,7 @@ def main(argv: list[str] | None = None) -> None:
     with exit_on_user_error():
         (args,) = parse((SpaceArguments,), argv=argv)
         set_up_logging()
-        rows = load_rows(args.dataset, args.dataset_split, args.dataset_config, args.audio_root, check_audio=False)
+        rows = args.load(check_audio=False)
         publish_space(args, rows, Path(__file__).with_name("space"))
 
 

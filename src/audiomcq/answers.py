@@ -1,26 +1,43 @@
 """The one matcher: which option does a completion choose? Reward, filter and evaluation all call `parse_answer`.
 
-An option counts when the answer *is* that option (or its letter), after Unicode and case folding. Nothing is ever
-guessed, and containment never counts: "a woman" is not "man", "C#" is not "C", "1.5 s" is not "15 s", a list of all
-options is not an answer.
+It reads what a careful person would at once call an answer, and nothing else. Thinking and chat tokens are no part of what is said
+(`answer_text`). What is said chooses an option when it *is* that option or its letter, or declares it so (`answer_anchors`), by
+equality (`answer_matching`). Nothing is ever guessed, and containment never counts: "a woman" is not "man", "C#" is not "C", "1.5 s"
+is not "15 s", a list of options is not an answer, and of two different answers neither counts.
 """
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from string import ascii_lowercase
+from typing import Literal
 
-from audiomcq.prompts import ANSWER_CLOSE, ANSWER_OPEN
+from audiomcq.answer_anchors import (
+    FIELD,
+    MOST,
+    Declaration,
+    counts_against,
+    find_fields,
+    find_sentences,
+    find_tags,
+)
+from audiomcq.answer_matching import Named, Options, after_marks, options_of
+from audiomcq.answer_openings import is_taken_back, read_opening
+from audiomcq.answer_statements import read_statement
+from audiomcq.answer_text import normalize, plain, said
+from audiomcq.answer_words import ABSTAINS, ABSTAINS_ALONE, CORRECTS, LIST_ITEM, MARKS_ANSWER, TAKES_BACK
+from audiomcq.prompts import ANSWER_CLOSE, ANSWER_OPEN, AskedFor
 
-_TAGGED = re.compile(rf"{ANSWER_OPEN}((?:(?!{ANSWER_OPEN}).)*?){ANSWER_CLOSE}", flags=re.DOTALL | re.IGNORECASE)
-_LETTER = re.compile(r"(?:\(([a-z])\)|([a-z])\)?)")
-_LETTERED = re.compile(r"(?:\(([a-z])\)|([a-z])[.:)])\s+(\S.*)")
-# Options that open like a note, a key or a chord: there "C" may mean the tone as well as the third option.
-_CHORD = r"b?(?:maj|min|m|dim|aug|sus|add|[#♯♭b]?\d+)+(?![a-z])"
-_TONE = re.compile(rf"[a-z]$|[a-g](?:{_CHORD}|[#♯♭':/]|b\b|[- ](?:flat|sharp|natural|major|minor)\b)|[b-g]\s")
-_BETWEEN_WORDS = re.compile(r"[\s,;:()]+")
-_QUOTES = "\"'`*“”‘’"
+__all__ = ["HOW", "How", "ParsedAnswer", "has_answer_format", "is_correct", "normalize", "parse_answer"]
+
+How = Literal["tag", "declared", "letter", "bare", "abstained", "unreadable"]
+HOW: tuple[How, ...] = ("tag", "declared", "letter", "bare", "abstained", "unreadable")
+"""How completions are read: from a closed answer tag, from a declaration ("the answer is ..."), from a letter that stands alone, from
+an option's text that does; or not at all: it says that it gives no answer, or nothing in it can be read as one."""
+
+_MOST_CHARACTERS = 100_000
+"""What is said in more than this is no answer that anyone would call one."""
+_ABSTENTION_CHARACTERS = 400
+"""How far from its beginning and its end a text is searched for an abstention."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +46,18 @@ class ParsedAnswer:
 
     Attributes:
         choice: index of the chosen option, or None when the completion chooses none (or more than one).
-        text: the text that was read: inside the last answer tag, or the whole completion where there is no tag.
-        tagged: whether an answer tag was found.
+        text: the text that was read: the answer itself, or where none was read, what the last answer tag holds or all that is said.
+        how: see `HOW`.
     """
 
     choice: int | None
     text: str
-    tagged: bool
+    how: How
 
-
-def normalize(text: str) -> str:
-    """NFKC, casefold, runs of white space as one blank: the equality under which two options are the same."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    @property
+    def tagged(self) -> bool:
+        """Whether the answer stands in a closed answer tag: what training asks for."""
+        return self.how == "tag"
 
 
 def has_answer_format(completion: str) -> bool:
@@ -53,19 +70,37 @@ def has_answer_format(completion: str) -> bool:
     )
 
 
-def parse_answer(completion: str, choices: Sequence[str]) -> ParsedAnswer:
+def parse_answer(completion: str, choices: Sequence[str], asked_for: AskedFor = "either") -> ParsedAnswer:
     """Read the chosen option out of a completion.
 
-    The text of the last closed answer tag counts (the whole completion where there is none). It chooses an option when
-    it equals the option's text, the option's letter ("B", "b.", "(B)") or both ("B. rain"), up to quotes around it and
-    closing punctuation. Letters are positions, or the letters that all options print themselves ("A. rain"); a bare
-    letter is not read where options are tones ("C#", "E minor", "D:maj7"), nor where an option that stands elsewhere spells
-    it as a word ("Speaker B"). Equally good matches choose nothing, unless they are
-    the same text twice: then the first.
+    In this order: the whole text as an option; answer tags, closed or cut off; boxes and JSON fields; the sentence that declares the
+    answer; an option that stands alone before or after an explanation; a last sentence that states one. Letters are those that the
+    options print themselves ("A. rain"), else places; a bare letter is not read where options are tones ("C#", "E minor"), nor where
+    another option spells it as a word ("Speaker B"), unless letters were asked for. Answers that are equally good, contradict each
+    other, are denied or taken back choose nothing.
+
+    Args:
+        choices: the options as they were shown.
+        asked_for: what the prompt asks for. It decides where a text is one option by its words and another by its letter; "either"
+            then reads none.
     """
-    tags = _TAGGED.findall(completion)
-    text = (tags[-1] if tags else completion).strip()
-    return ParsedAnswer(_choose(text, choices), text, bool(tags))
+    if (exact := _tagged_text(completion, choices)) is not None and asked_for == "text":
+        return ParsedAnswer(exact, choices[exact], "tag")
+    text = said(completion)
+    if not text or len(text) > _MOST_CHARACTERS:
+        return ParsedAnswer(None, text or "", "unreadable")
+    options = options_of(tuple(choices), asked_for)
+    shown = _without_markup(text, options)
+    if named := options.name(shown):
+        return ParsedAnswer(named.choice, text, _how(named))
+    tags = find_tags(shown, options)
+    bold = ["".join(words) for words in MARKS_ANSWER.findall(plain(text))]
+    read = _read_tags(shown, tags, bold, options) if tags else _read_rest(shown, bold, options)
+    if read:
+        return read
+    held = tags or find_fields(shown, options)
+    how: How = "abstained" if _abstains(held[-1].text if held else shown, options) else "unreadable"
+    return ParsedAnswer(None, tags[-1].text if tags else text, how)
 
 
 def is_correct(parsed: ParsedAnswer, choices: Sequence[str], answer: str) -> bool:
@@ -73,47 +108,162 @@ def is_correct(parsed: ParsedAnswer, choices: Sequence[str], answer: str) -> boo
     return parsed.choice is not None and choices[parsed.choice] == answer
 
 
-def _choose(text: str, choices: Sequence[str]) -> int | None:
-    """Index of the one option that the text names, or None. The strictest equality that matches anything decides."""
-    for fold in (str.strip, normalize, _bare):
-        matches = [i for i, choice in enumerate(choices) if fold(text) and fold(choice) == fold(text)]
-        if matches:
-            return matches[0] if len({choices[i] for i in matches}) == 1 else None
-    return _choose_by_letter(_bare(text), [_bare(choice) for choice in choices]) if _bare(text) else None
+def _tagged_text(completion: str, choices: Sequence[str]) -> int | None:
+    """Most answers of trained models at once: a tag that holds an option as it was shown."""
+    if not (completion.startswith(ANSWER_OPEN) and completion.endswith(ANSWER_CLOSE)):
+        return None
+    inside = completion[len(ANSWER_OPEN) : -len(ANSWER_CLOSE)]
+    return list(choices).index(inside) if inside in choices else None
 
 
-def _choose_by_letter(answer: str, choices: list[str]) -> int | None:
-    """Read "b", "(b)", "b. text", or the text alone of an option that prints its letter. All texts are bare."""
-    letters, texts = ascii_lowercase[: len(choices)], choices
-    printed = [match for choice in choices if (match := _LETTERED.fullmatch(choice))]
-    if len({_letter(match) for match in printed}) == len(choices):
-        letters, texts = "".join(_letter(match) for match in printed), [match[3] for match in printed]
-    if both := _LETTERED.fullmatch(answer):
-        named = [i for i, pair in enumerate(zip(letters, texts, strict=False)) if pair == (_letter(both), both[3])]
-    elif (letter := _LETTER.fullmatch(answer)) and not any(_TONE.match(text) for text in texts):
-        named = [i for i, own in enumerate(letters) if own == _letter(letter)]
-        if any(_spells(text, _letter(letter)) for i, text in enumerate(texts) if i not in named):
-            named = []
-    else:
-        named = [i for i, own in enumerate(texts) if own == answer]
-    return named[0] if len(named) == 1 else None
+def _read_tags(text: str, tags: list[Declaration], bold: list[str], options: Options) -> ParsedAnswer | None:
+    """What the tags hold: options, or one text each that declares one."""
+    read: list[tuple[int, str, bool]] = []
+    denied: set[int] = set()
+    for tag in tags[:MOST]:
+        named = tag.named.choice if tag.named else None
+        inside = None
+        if named is None and not tag.torn:  # a text that breaks off may be the beginning of anything
+            own = text[tag.start :].lower().startswith(ANSWER_OPEN)
+            inside = _read_rest(tag.text, bold, options, stated=not own)
+        named = inside.choice if inside else named
+        if tag.denied:
+            denied |= set() if named is None else {named}
+        elif named is None:
+            return None
+        else:
+            read.append((named, inside.text if inside else tag.text, tag.tagged))
+    last = tags[-1]
+    chosen = {options.choices[choice] for choice, _, _ in read}
+    if len(chosen) != 1 or read[0][0] in denied or len(tags) > MOST:
+        return None
+    choice, inside_text, _ = read[-1]
+    after = text[last.end :]
+    if TAKES_BACK.search(text[tags[0].end : last.start]):
+        return None
+    if is_taken_back(after, Named(choice, "text"), options) or _declares_other(after, choice, options):
+        return None
+    return ParsedAnswer(choice, inside_text, "tag" if all(tagged for _, _, tagged in read) else "declared")
 
 
-def _letter(match: re.Match[str]) -> str:
-    return match[1] or match[2]
+def _declares_other(text: str, choice: int, options: Options) -> bool:
+    declared = [*find_fields(text, options), *find_sentences(text, options)]
+    return any(each.named and not each.denied and _differ(each.named.choice, choice, options) for each in declared)
 
 
-def _spells(text: str, letter: str) -> bool:
-    """Whether a word of the text is that letter. "a" is an article unless it comes last."""
-    words = _BETWEEN_WORDS.split(text)
-    return letter in (words[-1:] if letter == "a" else words)
+def _read_rest(text: str, bold: list[str], options: Options, stated: bool = True) -> ParsedAnswer | None:
+    """The answer of a text without tags; `stated` False leaves out statements that declare nothing."""
+    declared = _declarations(text, options)
+    if len(declared) > MOST:
+        return None
+    *_, correction = [None, *CORRECTS.finditer(text)]
+    if correction and declared and declared[0].start < correction.start():
+        return _read_rest(after_marks(text[correction.end() :]), bold, options, stated)
+    fields = [each for each in declared if each.rank == FIELD]
+    if fields and fields[-1].named is None and fields[-1].text and not fields[-1].denied:
+        return None
+    if any(each.named and not each.denied and not each.doubtful for each in declared):
+        return _read_declared(text, declared, options)
+    return _read_alone(text, declared, bold if stated else None, options)
 
 
-def _bare(text: str) -> str:
-    """Normalised, without pairs of quotes around it and without a closing full stop, comma, colon, `;` or `!`."""
-    text, before = normalize(text), None
-    while text != before:
-        before, text = text, text.rstrip(".,;:! ")
-        if len(text) > 1 and text[0] in _QUOTES and text[-1] in _QUOTES:
-            text = text[1:-1].strip()
-    return text
+def _declarations(text: str, options: Options) -> list[Declaration]:
+    """Fields and sentences that declare, in the order of the text; more than `MOST` where there are too many."""
+    found = find_fields(text, options)
+    for each in find_sentences(text, options):
+        if len(found) > MOST:
+            break
+        found.append(each)
+    return sorted(found, key=lambda each: each.start)
+
+
+def _read_declared(text: str, declared: list[Declaration], options: Options) -> ParsedAnswer | None:
+    """The option that the declarations of the highest rank name, unless they differ or something after them says otherwise."""
+    named = [each for each in declared if each.named and not each.denied]
+    highest = max(each.rank for each in named if not each.doubtful)
+    top = [each for each in named if each.rank == highest and not each.doubtful]
+    last = top[-1]
+    denied = [each for each in declared if each.named and each.denied]
+    against = [each for each in named if each.rank >= highest or each.start > last.start]
+    against = [each for each in against if _differ(each.named.choice, last.named.choice, options)]
+    against += [each for each in denied if not _differ(each.named.choice, last.named.choice, options)]
+    unread = [each for each in declared if not each.named]
+    against += [each for each in unread if each.start >= last.end and counts_against(each, options)]
+    letters = [each for each in unread if options.is_other_letter(each.text, last.named.choice)]
+    against += [each for each in letters if each.rank >= highest]
+    if against or is_taken_back(text[max(each.end for each in top) :], last.named, options):
+        return None
+    if _opens_otherwise(text[: top[0].start], last.named.choice, options):
+        return None
+    return ParsedAnswer(last.named.choice, last.text, "declared")
+
+
+def _opens_otherwise(before: str, choice: int, options: Options) -> bool:
+    """Whether the first line is one option, no list of them, and another one than what is declared later."""
+    *lines, _ = [options.name(line) for line in before.split("\n")[-MOST:]]
+    named = {options.choices[line.choice] for line in lines if line}
+    return bool(lines and lines[0]) and len(named) == 1 and options.choices[choice] not in named
+
+
+def _read_alone(
+    text: str, declared: list[Declaration], bold: list[str] | None, options: Options
+) -> ParsedAnswer | None:
+    """An option that stands alone on the first or the last line, or opens the text, or that its end states."""
+    if any(each.doubtful for each in declared):
+        return None
+    denied = {options.choices[each.named.choice] for each in declared if each.named}
+    lines = [line for line in text.split("\n") if line.strip()]
+    alone = [named for line in [*lines[:MOST], *lines[MOST:][-1:]] if (named := options.name(line))]
+    if len({options.choices[named.choice] for named in alone}) > 1 or any(
+        counts_against(each, options) for each in declared if not each.named
+    ):
+        return None
+    items = [item.lastgroup if (item := LIST_ITEM.match(line)) else None for line in lines]
+    several = len(alone) < len(lines) > 1
+    found: list[tuple[Named, str, How]] = []
+    if several and items[-1] and items[-1] == items[-2]:
+        return None
+    if not (several and items[0] and items[0] == items[1]) and (opening := read_opening(text, 0, options)):
+        rest = text[opening.end :]
+        if not opening.stands or is_taken_back(rest, opening.named, options):
+            return None
+        later = read_statement(after_marks(rest), (), options) if rest.strip() else None
+        if later and _differ(later[0].choice, opening.named.choice, options):
+            return None
+        found.append((opening.named, text[: opening.end].strip(), _how(opening.named)))
+    if len(lines) > 1 and (named := options.name(lines[-1])):
+        found.append((named, lines[-1].strip(), _how(named)))
+    if not found and not alone and bold is not None and (stated := read_statement(text, bold, options)):
+        found.append((*stated, "declared"))
+    chosen = {options.choices[named.choice] for named, _, _ in found}
+    if len(chosen) != 1 or chosen & denied:
+        return None
+    named, words, how = found[-1]
+    return ParsedAnswer(named.choice, words, how)
+
+
+def _how(named: Named) -> How:
+    return "letter" if named.by == "letter" else "bare"
+
+
+def _abstains(text: str, options: Options) -> bool:
+    """Whether a text says, at its beginning or its end, that it gives no answer. Where an option says so, that is an answer."""
+    if any(ABSTAINS.search(choice) or ABSTAINS_ALONE.fullmatch(choice) for choice in options.folded[1]):
+        return False
+    ends = (text[:_ABSTENTION_CHARACTERS], text[-_ABSTENTION_CHARACTERS:])
+    return bool(ABSTAINS_ALONE.fullmatch(text) or any(ABSTAINS.search(end) for end in ends))
+
+
+def _differ(one: int, other: int, options: Options) -> bool:
+    return options.choices[one] != options.choices[other]
+
+
+def _without_markup(text: str, options: Options) -> str:
+    """Plain quotes, and no marks of bold, italics and code, but for those that options have."""
+    shown = "".join(options.folded[0])
+    text = re.sub(r"~~[^~\n]*~~", " ", plain(text))
+    text = re.sub(r"\n\s+", "\n", re.sub(r"[^\S\n]+", " ", text))
+    for mark in ("*", "`"):
+        if mark not in shown:
+            text = text.replace(mark, "")
+    return text if "_" in shown else re.sub(r"(?<!\w)_+(?=\S)|(?<=\S)_+(?!\w)", "", text)

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from audiomcq.audio import MIN_SAMPLES, SAMPLE_RATE, cut, load_audio, padded_samples
 from audiomcq.examples import CONTRIBUTION, Row, row_key, samples_key
 from audiomcq.models import Family
-from audiomcq.prompts import AUDIOMCQ_STYLE, CotVariant, PromptStyle, completion_target, conversation
+from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle, completion_target, conversation
 
 logger = logging.getLogger(__name__)
 
@@ -221,14 +221,14 @@ class SFTCollator:
     """Rows -> a supervised batch: right-padded ids, labels on the completion alone, mel, and a weight per row.
 
     Attributes:
-        cot: which chain of thought stands before the answer.
+        cot: which chain of thought stands before the answer, see `prompts.completion_target`.
         strong_weight: loss weight of rows with strong audio contribution; other rows weigh 1.
         share_clips: give the mel of a clip once for all rows that ask about it. These then stand together, and `clip` (rows,)
             says which of the batch's clips each row is about.
     """
 
     encoder: PromptEncoder
-    cot: CotVariant = "none"
+    cot: str = "none"
     strong_weight: float = 1.0
     share_clips: bool = False
 

@@ -5,27 +5,19 @@ from typing import Any
 
 from trl import GRPOConfig, SFTConfig
 
+from audiomcq.datasets import RowArguments
 from audiomcq.prompts import CotVariant
 
 
 @dataclass
-class DataArguments:
+class DataArguments(RowArguments):
     """Which rows a stage trains on."""
 
-    dataset: str = field(
-        default="", metadata={"help": "Hub id, save_to_disk folder, or .json/.jsonl/.parquet file of rows."}
-    )
-    dataset_config: str | None = field(
-        default=None, metadata={"help": "Config of the data set, e.g. all, weak, strong."}
-    )
-    dataset_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str | None = field(default=None, metadata={"help": "Split for evaluation during training."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
     paradigm: str = field(
         default="single_stage", metadata={"help": "weak_to_strong, mixed_to_strong, mixed_to_mixed or single_stage."}
     )
     mixed_seed: int = field(default=0, metadata={"help": "Seed of the mixed draw; the same in both stages."})
-    max_bad_fraction: float = field(default=0.01, metadata={"help": "Stop when more rows than this are broken."})
     check_audio: bool = field(
         default=True,
         metadata={
@@ -92,6 +84,9 @@ class AudioSFTConfig(AudioArguments, SFTConfig):
     cot: CotVariant = field(
         default="none", metadata={"help": "Chain of thought before the answer: none, structured, unstructured."}
     )
+    cot_column: str | None = field(
+        default=None, metadata={"help": "Column of chains of thought, whatever its name, in place of cot."}
+    )
     strong_weight: float = field(default=1.0, metadata={"help": "Loss weight of rows with strong audio contribution."})
     max_length: int | None = field(default=None, metadata={"help": "Must stay empty: tokens are never truncated."})
     remove_unused_columns: bool | None = field(default=False, metadata={"help": "The collator needs all columns."})
@@ -103,6 +98,8 @@ class AudioSFTConfig(AudioArguments, SFTConfig):
     )
 
     def __post_init__(self) -> None:
+        if self.cot_column is not None and self.cot != "none":
+            raise ValueError(f"cot {self.cot} and cot_column {self.cot_column}: give one of them")
         if self.max_length is not None or self.packing or self.padding_free:
             raise ValueError(
                 "max_length, packing and padding_free cut or mix token sequences and would break audio: leave them out and "

@@ -2,38 +2,88 @@
 
 import hashlib
 import json
+import logging
+import os
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
-from datasets import (
-    ClassLabel,
-    Dataset,
-    DatasetDict,
-    Features,
-    Value,
-    concatenate_datasets,
-    load_dataset,
-    load_from_disk,
-)
+import pyarrow.compute as pc
+from accelerate import PartialState
+from datasets import Dataset, DatasetDict, Value
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.file_download import repo_folder_name
 from tqdm.auto import tqdm
 
 from audiomcq.audio import LONGEST_SECONDS, audio_seconds
 from audiomcq.clip_check import check_clips
-from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, row_key, sound_rows
+from audiomcq.clip_paths import ClipFolder, ClipPathError
+from audiomcq.examples import (
+    CONTRIBUTION,
+    Row,
+    arrow_column,
+    clip_fields,
+    clip_key,
+    row_key,
+    row_keys,
+    sound_rows,
+)
+from audiomcq.row_sources import clips_of, find_rows
+from audiomcq.schema import fit_to_schema
 
-FILE_KINDS = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-TERMS = {"license": Value("string"), "attribution": Value("string")}
-"""Columns on a row's own clip that stay where rows have them: what may be published hangs on them."""
+logger = logging.getLogger(__name__)
+
+
 CLIP_SECONDS = "clip_seconds"
 """Column of the clips' lengths, for training: what checked the clips knows them."""
-_UNFIT = (TypeError, ImportError, pa.ArrowException)
-"""What `Dataset.cast` raises for a column that it cannot cast (ImportError: arrays of samples, which it would have to encode)."""
-SAVED = ("dataset_dict.json", "state.json")
-"""One of these lies in what `save_to_disk` wrote."""
+
+
+@dataclass
+class RowArguments:
+    """Options that say which rows are read, of all recipes that read some."""
+
+    dataset: str = field(
+        default="", metadata={"help": "Hub id, save_to_disk folder, or .jsonl/.json/.csv/.parquet file of rows."}
+    )
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Config of the data set, e.g. all, weak, strong."}
+    )
+    dataset_split: str = field(default="train", metadata={"help": "Split of the rows; train[:1000] takes the first."})
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Commit, tag or branch of a data set on the Hub."}
+    )
+    audio_root: str | None = field(
+        default=None,
+        metadata={"help": "Folder that paths of clips start from and must not leave; by default that of the rows."},
+    )
+    allow_outside_audio_root: bool = field(
+        default=False, metadata={"help": "Take clips from anywhere on this machine, whatever their paths say."}
+    )
+    audio_contribution: str | None = field(
+        default=None,
+        metadata={"help": "Label of rows that have none, weak or strong: where a whole file is of one kind."},
+    )
+    max_bad_fraction: float = field(
+        default=0.01, metadata={"help": "Stop when more rows than this are broken, or their clips broken or silent."}
+    )
+
+    def load(self, split: str | None = None, **options: Any) -> Dataset:
+        """The rows of a split, by default of `dataset_split`; options as of `load_rows`."""
+        return load_rows(
+            self.dataset,
+            split or self.dataset_split,
+            self.dataset_config,
+            self.audio_root,
+            **{"max_bad_fraction": self.max_bad_fraction, **options},
+            revision=self.dataset_revision,
+            allow_outside_audio_root=self.allow_outside_audio_root,
+            audio_contribution=self.audio_contribution,
+        )
 
 
 def load_rows(
@@ -43,130 +93,52 @@ def load_rows(
     audio_root: str | Path | None = None,
     max_bad_fraction: float = 0.01,
     check_audio: bool | Literal["header"] = True,
+    *,
     max_audio_seconds: float = LONGEST_SECONDS,
     keep_silent: bool = False,
     add_lengths: bool = False,
+    revision: str | None = None,
+    allow_outside_audio_root: bool = False,
+    cot_column: str | None = None,
+    audio_contribution: str | None = None,
+    fetch_clips: bool = True,
 ) -> Dataset:
     """Rows of the project's schema from a Hub id, a `save_to_disk` folder, a folder of .jsonl files (one per split), a folder laid
-    out as on the Hub (what the contribution filter writes), or one .json / .jsonl / .parquet file.
+    out as on the Hub (what the contribution filter writes), or one .jsonl / .json / .csv / .parquet file.
 
     Args:
-        split: name of a split, or several joined with "+".
-        audio_root: folder that `audio_path` values start from; by default the folder of the file.
+        split: name of a split, or several joined with "+"; a part of one as "train[:100]".
+        audio_root: folder that paths of clips start from and must not leave; by default that of the rows (of a data set that the
+            contribution filter has labelled, the folder of its clips).
         check_audio: decode every distinct clip once now (`audiomcq.clip_check`), so that a broken one is left out here and does
             not stop a run in its middle. "header": only open it. False: open none.
         max_audio_seconds: how much of a clip will be used; what lies beyond is not decoded.
         keep_silent: keep rows whose clips are silent. Else these are broken: audio and silence would be the same to a model.
         add_lengths: add the lengths that the check found as a column `CLIP_SECONDS`.
+        revision: of a data set on the Hub.
+        allow_outside_audio_root: take clips from anywhere.
+        cot_column: a further column of chains of thought to keep, whatever its name.
+        audio_contribution: label, weak or strong, of rows that have none.
+        fetch_clips: False where no clip will be opened: those that lie in a repository on the Hub are then not fetched.
 
     Raises:
         ValueError: nothing is found there, a column is missing, or too many rows are broken.
     """
-    path = Path(source)
-    if path.is_file():
-        rows = _load_files({"train": path}, "train")
-        audio_root = audio_root or path.parent
-    elif files := {file.stem: file for file in sorted(path.glob("*.jsonl"))}:
-        rows = _load_files(files, split)
-        audio_root = audio_root or path
-    elif path.is_dir() and any((path / (config or "") / name).is_file() for name in SAVED):
-        loaded = load_from_disk(str(path / config if config else path))
-        rows = concatenate_datasets([_split_of(loaded, name, path) for name in split.split("+")])
-    elif path.is_dir():
-        rows = load_dataset(str(path), config, split=split, description=_state_of(path))
-        audio_root = audio_root or path
-    elif path.suffix in FILE_KINDS or str(source).startswith((".", "/")):
-        raise ValueError(f"{source}: no such file or folder of rows")
-    else:
-        rows = load_dataset(str(source), config, split=split)
-    rows = to_schema(rows, audio_root)
-    if not check_audio:
-        good, _ = sound_rows(texts_of(rows), max_bad_fraction)
-        return rows if len(good) == len(rows) else rows.select(good)
-    clips = check_clips(rows, None, max_audio_seconds if check_audio is True else 0, audio_root or source)
-    good, _ = sound_rows(texts_of(rows), max_bad_fraction, clips.left_out(keep_silent))
-    if add_lengths:
+    found = find_rows(source, split, config, revision, cot_column)
+    resolve = clips_of(found, audio_root, allow_outside_audio_root, fetch_clips)
+    rows, faults = fit_to_schema(found.rows, resolve, cot_column, audio_contribution, str(source))
+    if check_audio:
+        clips = check_clips(rows, None, max_audio_seconds if check_audio is True else 0, audio_root or source)
+        faults = {**clips.left_out(keep_silent), **faults}
+    good, _ = sound_rows(rows, max_bad_fraction, faults, found.place)
+    left_out = [name for name in found.columns if name not in (*rows.column_names, "audio_path")]
+    if left_out:
+        logger.info("columns of %s that are not read: %s", source, ", ".join(left_out))
+    if not good:
+        raise ValueError(f"{source}: no row is there")
+    if check_audio and add_lengths:
         rows = rows.add_column(CLIP_SECONDS, clips.seconds, feature=Value("float64"))
     return rows if len(good) == len(rows) else rows.select(good)
-
-
-def _load_files(files: Mapping[str, Path], split: str) -> Dataset:
-    kinds = {FILE_KINDS.get(file.suffix) for file in files.values()}
-    if None in kinds:
-        raise ValueError(f"{', '.join(map(str, files.values()))}: rows are read from {', '.join(FILE_KINDS)} files")
-    return load_dataset(kinds.pop(), data_files={name: str(file) for name, file in files.items()}, split=split)
-
-
-def _state_of(folder: Path) -> str:
-    """A folder's place and the times of its files.
-
-    The cache of `load_dataset` (datasets 5.2) tells local folders apart by their base name and README alone; with this among the
-    options of the config it tells them apart.
-    """
-    files = sorted(file for file in folder.rglob("*") if file.suffix in FILE_KINDS)
-    return f"{folder.resolve()} {[(file.name, file.stat().st_mtime_ns) for file in files]}"
-
-
-def _split_of(loaded: Dataset | DatasetDict, name: str, path: Path) -> Dataset:
-    if isinstance(loaded, Dataset):
-        return loaded
-    if name not in loaded:
-        raise ValueError(f"{path} has no split {name!r}; it has {', '.join(loaded)}")
-    return loaded[name]
-
-
-def to_schema(rows: Dataset, audio_root: str | Path | None = None) -> Dataset:
-    """Bring columns into the project's schema: `audio_path` + root becomes `audio`, absent optional columns become null, numbers
-    their digits and class labels their names.
-
-    `TERMS` stay where they are; any other column goes.
-
-    Raises:
-        ValueError: a column that every row needs is missing, or holds something else; it is named.
-    """
-    rows = rows.with_format(None)
-    if "audio" not in rows.column_names and "audio_path" in rows.column_names:
-        root = Path(audio_root or "").resolve()
-        cells = [{"bytes": None, "path": str(root / path)} for path in rows["audio_path"]]
-        rows = rows.add_column("audio", cells, feature=FEATURES["audio"])
-    missing = [
-        name
-        for name in ("id", "question_type", "audio", "question", "choices", "answer")
-        if name not in rows.column_names
-    ]
-    if missing:
-        raise ValueError(f"rows have no column {', '.join(missing)}; they have {', '.join(rows.column_names)}")
-    for name in FEATURES:
-        if name not in rows.column_names:
-            rows = rows.add_column(name, [None] * len(rows), feature=FEATURES[name])
-    kept = Features({**FEATURES, **{name: kind for name, kind in TERMS.items() if name in rows.column_names}})
-    return cast_columns(rows.select_columns(list(kept)), kept)
-
-
-def cast_columns(rows: Dataset, kinds: Features) -> Dataset:
-    """Rows with their columns in these types; numbers become their digits, class labels their names.
-
-    Raises:
-        ValueError: a column holds something else; it is named.
-    """
-    for name, kind in rows.features.items():
-        if isinstance(kind, ClassLabel):
-            names = [None if label is None else kind.int2str(label) for label in rows[name]]
-            rows = rows.remove_columns(name).add_column(name, names, feature=Value("string"))
-    if rows.features == kinds:
-        return rows
-    try:
-        return rows.cast(kinds)
-    except _UNFIT as error:
-        raise ValueError(f"rows cannot be read: {'; '.join(_unfit_columns(rows, kinds)) or error}") from error
-
-
-def _unfit_columns(rows: Dataset, kinds: Features) -> Iterator[str]:
-    for name, kind in kinds.items():
-        try:
-            rows.select_columns([name]).cast(Features({name: kind}))
-        except _UNFIT:
-            yield f"column {name} is {rows.features[name]}, expected {kind}"
 
 
 def texts_of(rows: Iterable[Row]) -> Iterable[Row]:
@@ -174,27 +146,94 @@ def texts_of(rows: Iterable[Row]) -> Iterable[Row]:
     return rows.remove_columns(["audio"]) if isinstance(rows, Dataset) and "audio" in rows.column_names else rows
 
 
-def row_keys(rows: Dataset) -> list[str]:
-    """The key of every row, without reading the other columns: clips may be many bytes."""
-    return [row_key(row) for row in rows.select_columns(["question_type", "source_dataset", "id"])]
+def clip_folder(tables: Iterable[Dataset]) -> str | None:
+    """The folder that all clips of rows lie below; None where they are contained in the rows."""
+    folders: set[str] = set()
+    for rows in tables:
+        has_bytes, paths = clip_fields(rows)
+        outside = paths.filter(pa.array(~has_bytes)).drop_null().to_pylist()
+        folders |= {path.rpartition(os.sep)[0] for path in outside}
+    return os.path.commonpath(folders) if folders else None
+
+
+def clip_home(args: RowArguments) -> Path:
+    """The folder that clips may be given on from: the one that was named, or else that of the rows themselves."""
+    source = Path(args.dataset)
+    if args.audio_root is not None:
+        return Path(args.audio_root)
+    if source.exists():
+        return source if source.is_dir() else source.parent
+    return Path(HF_HUB_CACHE, repo_folder_name(repo_id=args.dataset, repo_type="dataset"))
+
+
+def check_clips_inside(splits: Mapping[str, Dataset], folder: Path) -> None:
+    """Make sure that all clips that rows do not contain lie in a folder, before anything of them is read.
+
+    Raises:
+        ValueError: some do not.
+    """
+    clips, outside = ClipFolder(folder), []
+    for rows in splits.values():
+        has_bytes, paths = clip_fields(rows)
+        for path in paths.filter(pa.array(~has_bytes)).drop_null().unique().to_pylist():
+            try:
+                clips.resolve(path)
+            except ClipPathError:
+                outside.append(path)
+    if outside:
+        raise ValueError(
+            f"{len(outside)} clips lie outside {folder}, e.g. {min(outside)}: nothing is published from there; name the folder that "
+            "holds the clips with audio_root"
+        )
+
+
+def refuse_outside(args: RowArguments) -> None:
+    """Raises: ValueError if clips are to be published from anywhere."""
+    if args.allow_outside_audio_root:
+        raise ValueError(
+            "allow_outside_audio_root: what is published comes from one folder; leave it out and name audio_root"
+        )
 
 
 def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[float]:
-    """Length of every row's clip in seconds: as found when the clips were checked, else from file headers.
+    """Length of every row's clip in seconds: as found when the clips were checked, else from file headers. A file that several rows
+    name is opened once.
 
     Raises:
         AudioError: a clip is missing, or is no audio file.
     """
     if CLIP_SECONDS in rows.column_names:
         return rows.select_columns(CLIP_SECONDS).with_format("arrow")[:].column(CLIP_SECONDS).to_pylist()
-    cells = tqdm(rows.select_columns(["audio"]), desc="reading clip lengths", unit="clip", dynamic_ncols=True)
-    return [audio_seconds(row["audio"], audio_root) for row in cells]
+    has_bytes, paths = clip_fields(rows)
+    named, seconds = paths.to_pylist(), np.zeros(len(rows))
+    known: dict[str, float] = {}
+    # With bytes a path is but a name, which may be that of other clips as well
+    inside = np.flatnonzero(has_bytes).tolist()
+    outside = dict.fromkeys(named[index] for index in np.flatnonzero(~has_bytes).tolist())
+    hidden = not PartialState().is_local_main_process
+    with tqdm(
+        total=len(inside) + len(outside), desc="reading clip lengths", unit="clip", dynamic_ncols=True, disable=hidden
+    ) as bar:
+        for path in outside:
+            known[path] = audio_seconds({"bytes": None, "path": path}, audio_root)
+            bar.update()
+        for index in inside:
+            seconds[index] = audio_seconds(rows[index]["audio"], audio_root)
+            bar.update()
+    for index in np.flatnonzero(~has_bytes).tolist():
+        seconds[index] = known[named[index]]
+    return seconds.tolist()
 
 
 def fingerprint(rows: Iterable[Row]) -> str:
     """A hash of keys, questions, choices and answers, the same in any order of the rows."""
-    lines = (json.dumps([row_key(row), row["question"], row["choices"], row["answer"]]) for row in texts_of(rows))
-    return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
+    if isinstance(rows, Dataset):
+        columns = (arrow_column(rows, name).to_pylist() for name in ("question", "choices", "answer"))
+        texts = zip(row_keys(rows), *columns, strict=True)
+    else:
+        texts = ((row_key(row), row["question"], row["choices"], row["answer"]) for row in rows)
+    lines = sorted(json.dumps(list(text)) for text in texts)
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
 
 def split_by_clip(rows: Dataset, fractions: Mapping[str, float], seed: int) -> DatasetDict:
@@ -205,7 +244,9 @@ def split_by_clip(rows: Dataset, fractions: Mapping[str, float], seed: int) -> D
     """
     if abs(sum(fractions.values()) - 1) > 1e-9:
         raise ValueError(f"fractions {dict(fractions)} add up to {sum(fractions.values())}, not to 1")
-    keys = [clip_key(row) for row in rows.select_columns(["audio"])]
+    keys = clip_fields(rows)[1].to_pylist()
+    if not all(keys):
+        clip_key(rows[next(index for index, key in enumerate(keys) if not key)])
     clips = sorted(set(keys))
     random.Random(seed).shuffle(clips)
     side: dict[str, str] = {}
@@ -292,24 +333,26 @@ def stage_rows(rows: Dataset, paradigm: str, stage: str, seed: int) -> Dataset:
     if paradigm not in PARADIGMS or stage not in ("sft", "grpo"):
         raise ValueError(f"paradigm {paradigm!r}, stage {stage!r}: known are {', '.join(PARADIGMS)} with sft and grpo")
     sides = PARADIGMS[paradigm]
-    labels = rows[CONTRIBUTION]
-    if sides != ("all", "all") and None in labels:
+    labels = arrow_column(rows, CONTRIBUTION)
+    if sides != ("all", "all") and labels.null_count:
         raise ValueError(
-            f"{labels.count(None)} of {len(rows)} rows have no {CONTRIBUTION} label: run the contribution filter first"
+            f"{labels.null_count} of {len(rows)} rows have no {CONTRIBUTION} label: run the contribution filter first, or say with "
+            "audio_contribution what all of them are"
         )
     sft = _pick(labels, sides[0], seed)
     chosen = sft if stage == "sft" else _pick(labels, sides[1], seed)
     if stage == "grpo" and paradigm != "single_stage":
-        chosen = chosen - sft
-    if not chosen:
+        chosen &= ~sft
+    if not chosen.any():
         raise ValueError(f"{paradigm}: no row is left for the {stage} stage out of {len(rows)}")
-    return rows.select(sorted(chosen))
+    return rows.select(np.flatnonzero(chosen))
 
 
-def _pick(labels: list[str | None], side: str, seed: int) -> set[int]:
-    everything = range(len(labels))
+def _pick(labels: pa.ChunkedArray, side: str, seed: int) -> np.ndarray:
+    """Which rows are of a side, shape (rows,)."""
     if side == "all":
-        return set(everything)
+        return np.ones(len(labels), dtype=bool)
     if side == "mixed":
-        return set(random.Random(seed).sample(everything, labels.count("weak")))
-    return {i for i in everything if labels[i] == side}
+        drawn = random.Random(seed).sample(range(len(labels)), pc.sum(pc.equal(labels, "weak")).as_py() or 0)
+        return np.isin(np.arange(len(labels)), drawn)
+    return pc.fill_null(pc.equal(labels, side), False).to_numpy()

@@ -28,7 +28,7 @@ from audiomcq.datasets import option_order, row_orders
 from audiomcq.errors import without_secrets
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer, Asked, Control, to_answer
-from audiomcq.prompts import conversation
+from audiomcq.prompts import AUDIOMCQ_STYLE, conversation
 
 if TYPE_CHECKING:
     import httpx2
@@ -185,7 +185,7 @@ def endpoint_batches(
         def ask(question: tuple[Row, str, list[dict[str, Any]]]) -> Answer:
             row, order, messages = question
             text = _complete(client, endpoint, messages, max_new_tokens, f"{row_key(row)} ({control.name}, {order})")
-            return to_answer(row, control.name, order, text)
+            return to_answer(row, control.name, order, text, AUDIOMCQ_STYLE.asked_for)
 
         asked = _conversations(
             rows, [questions[i] for i in missing], [heard[i] for i in missing], control, max_audio_seconds

@@ -5,24 +5,30 @@ Column names are those of the public AudioMCQ data (arXiv 2509.21060), so that e
 
 import hashlib
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from datasets import Audio, Features, List, Value
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Audio, Dataset, Features, List, Value
 
 from audiomcq.answers import is_correct, normalize, parse_answer
-from audiomcq.audio import AudioError, load_audio
-from audiomcq.prompts import answer_target
+from audiomcq.clip_paths import shortened
+from audiomcq.prompts import AUDIOMCQ_STYLE, CONTROL_TOKENS, answer_target
 
 logger = logging.getLogger(__name__)
 
 QUESTION_TYPES = ("sound", "music", "speech", "temporal")
-CONTRIBUTION = "audio-contribution"
-"""The hyphenated column of the public data: "weak", "strong" or null."""
+"""Those of the public data; any other text is a type, too."""
+CONTRIBUTION, SCORE = "audio-contribution", "audio_contribution_score"
+"""The hyphenated column of the public data: "weak", "strong" or null; and how much a row needs its audio, as a number."""
 MIN_CHOICES, MAX_CHOICES = 2, 26
+CONVERTER = "recipes/prepare_data/convert.py"
+"""What reads rows of other layouts."""
 
 Row = dict[str, Any]
 Contribution = Literal["weak", "strong"]
@@ -39,21 +45,31 @@ FEATURES = Features(
         "structured_cot": Value("string"),
         "unstructured_cot": Value("string"),
         CONTRIBUTION: Value("string"),
-        "audio_contribution_score": Value("float64"),
+        SCORE: Value("float64"),
     }
 )
+TERMS = {"license": Value("string"), "attribution": Value("string")}
+"""Columns on a row's own clip that stay where rows have them: what may be published hangs on them."""
+
+_HAS_WORDS = r"[\pL\pN]"
+_PLAIN_ANSWER = r"^[\pL\pN][\pL\pN ][\pL\pN ,.'%:/()-]{2,}$"
+"""Answers that a matcher can only read as the option that they are: no tag, no markup, no single letter."""
+_CHECKED = ("id", "source_dataset", "question_type", "question", "choices", "answer", CONTRIBUTION)
+_BY_POSITION = re.compile(r"\s*\(?([a-zA-Z]|\d{1,2})[.:)]?(\s.*)?", flags=re.DOTALL)
 
 
 @dataclass(frozen=True)
 class BrokenRow:
-    """A row that was left out, and why."""
+    """A row that was left out, why, and where it stands (file and line), if that is known."""
 
     source: str
     id: str
     reason: str
+    place: str = ""
 
     def __str__(self) -> str:
-        return f"{self.source} {self.id}: {self.reason}"
+        name = " ".join(part for part in (self.source, self.id) if part != "None")
+        return ": ".join(part for part in (self.place, name, self.reason) if part)
 
 
 def row_key(row: Row) -> str:
@@ -78,62 +94,161 @@ def samples_key(row: Row) -> Hashable:
     return audio.get("path") or row_key(row)
 
 
-def defect(row: Row, check_audio: bool = False, audio_root: str | Path | None = None) -> str | None:
-    """What is wrong with a row, in words, or None. With `check_audio` its clip is decoded too."""
+def arrow_column(rows: Dataset, name: str) -> pa.ChunkedArray:
+    """Return one column as Arrow holds it, in the order of the rows.
+
+    A `Dataset` that was selected from another takes its values one by one; 571,118 of them take seconds and a gigabyte.
+    """
+    values = rows.data.column(name)
+    return values if rows._indices is None else values.take(rows._indices.column(0))
+
+
+def key_column(rows: Dataset) -> pa.Array:
+    """Return `row_key` of all rows."""
+    parts = [
+        arrow_column(rows, name).combine_chunks().cast(pa.string())
+        for name in ("question_type", "source_dataset", "id")
+    ]
+    return pc.binary_join_element_wise(*parts, "_", null_handling="replace", null_replacement="None")
+
+
+def row_keys(rows: Dataset) -> list[str]:
+    """Return the key of every row."""
+    return key_column(rows).to_pylist()
+
+
+def defect(row: Row) -> str | None:
+    """What is wrong with a row, in words, or None. Its clip is not looked at."""
     choices, answer = row.get("choices"), row.get("answer")
+    options = shortened(str(choices if isinstance(choices, str) else list(choices or ())), 300)
     if not isinstance(row.get("question"), str) or not row["question"].strip():
         return "the question is empty"
-    if row.get("question_type") not in QUESTION_TYPES:
-        return f"question_type {row.get('question_type')!r} is none of {', '.join(QUESTION_TYPES)}"
+    if not isinstance(row.get("question_type"), str) or not row["question_type"].strip():
+        return f"the question_type is empty; {', '.join(QUESTION_TYPES)} or any other text says what is asked about"
     if not isinstance(choices, Sequence) or isinstance(choices, str):
         return f"choices is {type(choices).__name__}, not a list"
     if not MIN_CHOICES <= len(choices) <= MAX_CHOICES:
         return f"{len(choices)} choices, expected {MIN_CHOICES} to {MAX_CHOICES}"
     if not all(isinstance(choice, str) and normalize(choice) for choice in choices):
-        return f"empty choice in {list(choices)}"
+        return f"empty choice in {options}"
     if len({normalize(choice) for choice in choices}) < len(choices):
-        return f"duplicate choices in {list(choices)}"
+        return f"duplicate choices in {options}"
     if list(choices).count(answer) != 1:
-        return f"the answer {answer!r} is not among the choices {list(choices)}"
+        return f"the answer {shortened(repr(answer), 100)} is not among the choices {options}{_conversion(answer)}"
     if row.get(CONTRIBUTION) not in (None, "weak", "strong"):
-        return f"{CONTRIBUTION} {row[CONTRIBUTION]!r} is neither weak nor strong"
-    if not is_correct(parse_answer(answer_target(answer), choices), choices, answer):
-        return f"the matcher does not read the gold answer {answer!r} back"
-    if check_audio:
-        try:
-            load_audio(row["audio"], audio_root)
-        except AudioError as error:
-            return str(error)
+        return f"{CONTRIBUTION} {shortened(repr(row[CONTRIBUTION]))} is neither weak nor strong"
+    for name, text in (("question", row["question"]), *(("choices", choice) for choice in choices)):
+        if found := CONTROL_TOKENS.search(text):
+            return f"{name} holds {found[0]}, which models read as a control token: {shortened(text)!r}"
+    if not is_correct(parse_answer(answer_target(answer), choices, AUDIOMCQ_STYLE.asked_for), choices, answer):
+        return f"the matcher does not read the gold answer {shortened(repr(answer), 100)} back"
     return None
 
 
+def _conversion(answer: Any) -> str:
+    """What to do about an answer that may be the letter or number of an option."""
+    if isinstance(answer, str) and _BY_POSITION.fullmatch(answer):
+        return f"; {CONVERTER} turns letters and numbers of options into their texts"
+    return ""
+
+
 def sound_rows(
-    rows: Iterable[Row],
+    rows: Dataset,
     max_bad_fraction: float = 0.01,
-    clip_defects: Mapping[int, str] = MappingProxyType({}),
+    known_defects: Mapping[int, str] = MappingProxyType({}),
+    place: Callable[[int], str] = lambda index: "",
 ) -> tuple[list[int], list[BrokenRow]]:
     """Indices of the rows that are sound, and the broken ones with their reasons.
 
     Args:
-        clip_defects: why the clips of rows cannot be used, by index (`audiomcq.clip_check`).
+        known_defects: what is known to be wrong with rows already, by index: with their values, with their clips.
+        place: says where the row of an index stands.
 
     Raises:
         ValueError: more than `max_bad_fraction` of the rows are broken, or two rows share a key.
     """
-    good: list[int] = []
-    broken: list[BrokenRow] = []
-    seen: set[str] = set()
-    for index, row in enumerate(rows):
-        reason = defect(row) or clip_defects.get(index)
-        if reason is None and row_key(row) in seen:
-            reason = f"a second row with the key {row_key(row)}"
-        if reason is None:
-            seen.add(row_key(row))
-            good.append(index)
-        else:
-            broken.append(BrokenRow(str(row.get("source_dataset")), str(row.get("id")), reason))
-    report_broken(broken, len(good) + len(broken), "rows", max_bad_fraction)
-    return good, broken
+    reasons = find_defects(rows, known_defects)
+    indices = sorted(reasons)
+    named = zip(indices, *(_taken(rows, name, indices) for name in ("source_dataset", "id")), strict=True)
+    broken = [BrokenRow(str(source), str(id_), reasons[index], place(index)) for index, source, id_ in named]
+    report_broken(broken, len(rows), "rows", max_bad_fraction)
+    return [index for index in range(len(rows)) if index not in reasons], broken
+
+
+def find_defects(rows: Dataset, known_defects: Mapping[int, str]) -> dict[int, str]:
+    """What is wrong with rows, by index, with what is known already. By column; of clips it is seen whether there is one."""
+    reasons = dict(known_defects)
+    suspects = [index for index in np.flatnonzero(_suspects(rows)).tolist() if index not in reasons]
+    values = [_taken(rows, name, suspects) for name in _CHECKED]
+    for index, *row in zip(suspects, *values, strict=True):
+        if reason := defect(dict(zip(_CHECKED, row, strict=True))):
+            reasons[index] = reason
+    if "audio" in rows.column_names:
+        has_bytes, paths = clip_fields(rows)
+        for index in np.flatnonzero(~(has_bytes | paths.is_valid().to_numpy())).tolist():
+            reasons.setdefault(index, "the row has no clip: audio and audio_path are empty")
+    keys = key_column(rows).dictionary_encode()
+    sound = np.setdiff1d(np.arange(len(rows)), list(reasons))
+    _, first = np.unique(keys.indices.to_numpy()[sound], return_index=True)
+    for index in np.delete(sound, first).tolist():
+        reasons[index] = f"a second row with the key {keys[index].as_py()}"
+    return reasons
+
+
+def clip_fields(rows: Dataset) -> tuple[np.ndarray, pa.ChunkedArray]:
+    """Where rows hold the bytes of their clips, shape (rows,), and the paths of the clips. The bytes are not read."""
+    chunks = rows.data.column("audio").chunks
+    has_bytes = pa.chunked_array([struct_field(chunk, "bytes").is_valid() for chunk in chunks], pa.bool_())
+    paths = pa.chunked_array([struct_field(chunk, "path").cast(pa.string()) for chunk in chunks], pa.string())
+    if rows._indices is not None:
+        order = rows._indices.column(0)
+        has_bytes, paths = has_bytes.take(order), paths.take(order)
+    return has_bytes.to_numpy(), paths
+
+
+def struct_field(structs: pa.StructArray, name: str) -> pa.Array:
+    """Return one field, null where the struct is null or has no such field."""
+    return pc.struct_field(structs, name) if name in structs.type.names else pa.nulls(len(structs))
+
+
+def _taken(rows: Dataset, name: str, indices: Sequence[int]) -> list[Any]:
+    values = arrow_column(rows, name) if name in rows.column_names else pa.nulls(len(rows))
+    return values.take(pa.array(indices, pa.int64())).to_pylist()
+
+
+def _suspects(rows: Dataset) -> np.ndarray:
+    """Rows that may have a defect, shape (rows,): all that have one, and few others."""
+    question, answer, kind = (
+        arrow_column(rows, name).combine_chunks() for name in ("question", "answer", "question_type")
+    )
+    choices, label = arrow_column(rows, "choices").combine_chunks(), arrow_column(rows, CONTRIBUTION).combine_chunks()
+    suspect = ~_matches(question, _HAS_WORDS) | _matches(question, CONTROL_TOKENS.pattern)
+    suspect |= ~_matches(kind, _HAS_WORDS) | ~_matches(answer, _PLAIN_ANSWER)
+    known = pc.is_in(label, value_set=pa.array(["weak", "strong", None], pa.string()))
+    suspect |= ~known.to_numpy(zero_copy_only=False)
+    lengths = pc.fill_null(pc.list_value_length(choices), 0).to_numpy()
+    suspect |= (lengths < MIN_CHOICES) | (lengths > MAX_CHOICES)
+    options = choices.flatten()
+    row = np.repeat(np.arange(len(rows)), lengths)
+    suspect[row[_matches(options, CONTROL_TOKENS.pattern)]] = True
+    is_answer = pc.fill_null(pc.equal(options, answer.take(pa.array(row))), False).to_numpy(zero_copy_only=False)
+    suspect |= np.bincount(row[is_answer], minlength=len(rows)) != 1
+    distinct = options.dictionary_encode()
+    texts: dict[str, int] = {"": 0}
+    codes = np.array(
+        [texts.setdefault(normalize(text), len(texts)) for text in distinct.dictionary.to_pylist()] or [0]
+    )
+    code = np.where(options.is_valid(), codes[pc.fill_null(distinct.indices, 0).to_numpy()], 0)
+    suspect[row[code == 0]] = True
+    numbered = row * len(texts) + code
+    numbered.sort()
+    suspect[numbered[1:][numbered[1:] == numbered[:-1]] // len(texts)] = True
+    return suspect
+
+
+def _matches(texts: pa.Array, pattern: str) -> np.ndarray:
+    """Where a pattern is found, shape (texts,); not where there is no text."""
+    return pc.fill_null(pc.match_substring_regex(texts, pattern), False).to_numpy(zero_copy_only=False)
 
 
 def report_broken(broken: Sequence[BrokenRow], total: int, what: str, max_bad_fraction: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from audiomcq.answers import is_correct, parse_answer
+from audiomcq.answers import How, is_correct, parse_answer
 from audiomcq.audio import audio_seconds, load_audio
 from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, prompt_batch, to_model
 from audiomcq.datasets import option_order, row_orders
@@ -19,7 +19,7 @@ from audiomcq.examples import Row, row_key, samples_key
 from audiomcq.generation_options import greedy_options
 from audiomcq.likelihood import likeliest, option_logps
 from audiomcq.models import LALM
-from audiomcq.prompts import answer_target
+from audiomcq.prompts import AskedFor, answer_target
 from audiomcq.shared_prefix import Continuation, Prefixes, continued_generation, prefill, sharing_obstacle
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class Answer:
         choice: index of the chosen option among the row's choices as given, or None when the completion chooses none.
             Unparsed is never guessed.
         option_logps: length-normalised log-probability (nats per token) of each option as given; likelihood mode only.
+        how: how the completion was read (`audiomcq.answers.HOW`); it tells an abstention from what nobody could read.
     """
 
     row_key: str
@@ -72,6 +73,7 @@ class Answer:
     choice: int | None
     correct: bool
     option_logps: list[float] | None = None
+    how: How = "unreadable"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -129,7 +131,10 @@ def answer_batches(
             if mode == "generate":
                 texts = _complete(lalm, batch.prompts, max_new_tokens, continuation)
                 answered = zip(asked, questions, texts, strict=True)
-                answers = [to_answer(row, control.name, question.order, text) for row, question, text in answered]
+                answers = [
+                    to_answer(row, control.name, question.order, text, encoder.style.asked_for)
+                    for row, question, text in answered
+                ]
             else:
                 scores = option_logps(lalm, batch.prompts, [row["choices"] for row in asked], continuation)
                 answered = zip(asked, questions, scores, strict=True)
@@ -231,22 +236,53 @@ def _continuation(lalm: LALM, batch: _Batch, kept: dict[Hashable, Prefixes]) -> 
     return Continuation(kept[key], batch.of, suffixes)
 
 
-def to_answer(row: Row, control: str, order: str, completion: str) -> Answer:
-    """What a completion chose, read by the one matcher. `order` is how the options were shown: a letter is a place among those."""
+def to_answer(row: Row, control: str, order: str, completion: str, asked_for: AskedFor = "text") -> Answer:
+    """What a completion chose, read by the one matcher.
+
+    Args:
+        order: how the options were shown; a letter is a place among those.
+        asked_for: what the prompt asked for (`PromptStyle.asked_for`), ours for an option's text.
+    """
     shown = option_order(row, order)
     choices = [row["choices"][i] for i in shown]
-    parsed = parse_answer(completion, choices)
+    parsed = parse_answer(completion, choices, asked_for)
     choice = None if parsed.choice is None else shown[parsed.choice]
-    return Answer(row_key(row), control, order, completion, choice, is_correct(parsed, choices, row["answer"]))
+    correct = is_correct(parsed, choices, row["answer"])
+    return Answer(row_key(row), control, order, completion, choice, correct, how=parsed.how)
+
+
+def judge_answer(
+    row: Row,
+    order: str,
+    completion: str | None,
+    logps: Sequence[float] | None = None,
+    asked_for: AskedFor = "text",
+) -> tuple[int | None, bool]:
+    """What an answer that was kept chose, and whether it is right: read again from its completion, or the likeliest of its options.
+
+    Raises:
+        ValueError: there is no completion, the order is none, or the scores are of other options.
+    """
+    if logps is None:
+        if completion is None:
+            raise ValueError("it has no completion")
+        answer = to_answer(row, "", order, completion, asked_for)
+        return answer.choice, answer.correct
+    if len(logps) != len(row["choices"]):
+        raise ValueError(
+            f"it has log-probs of {len(logps)} options, the row has {len(row['choices'])}: it is about another row; ask again"
+        )
+    choice = likeliest(row["choices"], logps)
+    return choice, choice is not None and row["choices"][choice] == row["answer"]
 
 
 def _likeliest(row: Row, control: str, order: str, logps: list[float]) -> Answer:
     """The likeliest option as an answer; its text is what the model would have written, so that it reads like any other."""
-    choice = likeliest(row["choices"], logps)
-    chosen = None if choice is None else row["choices"][choice]
-    text = "" if chosen is None else answer_target(chosen)
-    correct = chosen is not None and chosen == row["answer"]  # gold may be withheld
-    return Answer(row_key(row), control, order, text, choice, correct, logps)
+    choice, correct = judge_answer(row, order, None, logps)
+    text = "" if choice is None else answer_target(row["choices"][choice])
+    return Answer(
+        row_key(row), control, order, text, choice, correct, logps, "unreadable" if choice is None else "tag"
+    )
 
 
 def answer_questions(
@@ -267,8 +303,12 @@ def answer_questions(
         for batch in answer_batches(lalm, encoder, rows, control, orders, batch_size, max_new_tokens, mode=mode):
             answers |= {(answer.row_key, answer.order): answer for answer in batch}
             progress.update(len(batch))
-    unparsed = sum(answer.choice is None for answer in answers.values())
-    logger.info("%s: %d questions answered, %d not parsed", control.name, len(asked), unparsed)
+    abstained, unreadable = (
+        sum(answer.how == how for answer in answers.values()) for how in ("abstained", "unreadable")
+    )
+    logger.info(
+        "%s: %d questions answered, %d abstain, %d unreadable", control.name, len(asked), abstained, unreadable
+    )
     return [answers[question] for question in asked]
 
 

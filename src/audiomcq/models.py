@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 _DTYPES = ("float32", "bfloat16", "float16", "auto")
 _ENDS = 1 << 20
 """Bytes at both ends of a weight file that tell one checkpoint from another."""
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 
 
 class AudioOnlyOmniProcessor(Qwen2_5OmniProcessor):
@@ -248,7 +249,7 @@ def is_adapter(source: str | Path, revision: str | None = None) -> bool:
 def weights_digest(folder: str | Path) -> str:
     """A hash that tells one checkpoint from another: over sizes and both ends of its files, so that it costs nothing for 15 GB."""
     digest = hashlib.blake2b(digest_size=16)
-    for file in sorted(Path(folder).glob("*.safetensors")):
+    for file in sorted(file for pattern in _WEIGHTS for file in Path(folder).glob(pattern)):
         size = file.stat().st_size
         digest.update(f"{file.name} {size} ".encode())
         with file.open("rb") as stream:

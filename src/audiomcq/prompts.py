@@ -4,6 +4,7 @@ Texts as published with AudioMCQ (arXiv 2509.21060, appendix B.6 and the release
 byte here changes every score, so raise `PROMPT_VERSION` with it: results carry it.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
@@ -20,7 +21,20 @@ MMSU_INSTRUCTION = (
     "Choose the most suitable answer from options A, B, C, and D. You must respond with only A, B, C, or D."
 )
 
+TURN_TOKENS = re.compile(r"<\|[^<>|\s]{1,40}\|>|<(?:sound|audio|image|video|tts_[a-z_]{1,20})>")
+"""Texts that open a clip that does not exist or end the turn, wherever they stand."""
+CONTROL_TOKENS = re.compile(rf"{TURN_TOKENS.pattern}|</?(?:think|tool_call|tool_response)>")
+"""Texts that the tokenizers of the known families (`models.FAMILIES`) read as control tokens, and the placeholders of clips and
+pictures in other frameworks' prompts.
+
+Qwen2-Audio and the Omni families: <|AUDIO|>, <|audio_bos|>, <|im_end|>, <|0.00|> and all others of that form, <tts_pad>, <think>,
+<tool_call>; Audio Flamingo and Music Flamingo: <sound>, <|sound_bos|>. In a question they would open a clip that does not exist
+or end the turn. The pattern is one that RE2 (pyarrow) reads as Python does.
+"""
+
 CotVariant = Literal["none", "structured", "unstructured"]
+AskedFor = Literal["text", "letter", "either"]
+"""What a prompt asks the answer to be: "C" among the keys G, D, E, C is the last one's text and the third one's letter."""
 
 
 def question_prompt(question: str, choices: Sequence[str]) -> str:
@@ -42,12 +56,21 @@ class PromptStyle:
     version: str
     system: str | None
     user: Callable[[str, Sequence[str]], str]
+    asked_for: AskedFor
 
 
-AUDIOMCQ_STYLE = PromptStyle(PROMPT_VERSION, SYSTEM_PROMPT, question_prompt)
-MMSU_STYLE = PromptStyle("mmsu-217d1d3", None, mmsu_prompt)
-PLAIN_STYLE = PromptStyle("plain-1", None, lambda question, choices: question)
+AUDIOMCQ_STYLE = PromptStyle(PROMPT_VERSION, SYSTEM_PROMPT, question_prompt, "text")
+MMSU_STYLE = PromptStyle("mmsu-217d1d3", None, mmsu_prompt, "letter")
+PLAIN_STYLE = PromptStyle("plain-1", None, lambda question, choices: question, "either")
 """The request alone, for what is no choice among options."""
+
+
+def find_asked_for(version: str | None) -> AskedFor:
+    """What the prompt of that version asks for; "either" where the version is not one of ours."""
+    styles = (AUDIOMCQ_STYLE, MMSU_STYLE, PLAIN_STYLE)
+    return next((style.asked_for for style in styles if style.version == version), "either")
+
+
 TRANSCRIPTION_REQUEST = "Transcribe the speech into text."
 
 
@@ -56,16 +79,25 @@ def answer_target(answer: str) -> str:
     return f"{ANSWER_OPEN}{answer}{ANSWER_CLOSE}"
 
 
-def completion_target(row: dict[str, Any], cot: CotVariant = "none") -> str:
+def cot_name(cot: str) -> str | None:
+    """The column of a chain of thought: that of a variant, or the one that is named itself. None: there is to be none."""
+    return {"none": None, "structured": "structured_cot", "unstructured": "unstructured_cot"}.get(cot, cot)
+
+
+def completion_target(row: dict[str, Any], cot: str = "none") -> str:
     """What the model is trained to write for a row: the tagged answer, after its chain of thought if `cot` names one.
+
+    Args:
+        cot: none, structured, unstructured, or the name of another column.
 
     Raises:
         ValueError: the row has no chain of thought of that kind.
     """
-    if cot == "none":
+    name = cot_name(cot)
+    if name is None:
         return answer_target(row["answer"])
-    if not (thought := row.get(f"{cot}_cot")):
-        raise ValueError(f"row {row['id']!r} has no {cot}_cot: train with cot: none, or give that column a value")
+    if not (thought := row.get(name)):
+        raise ValueError(f"row {row['id']!r} has no {name}: train with cot: none, or give that column a value")
     return f"{thought}\n{answer_target(row['answer'])}"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from audiomcq.answers import has_answer_format, is_correct, parse_answer
+from audiomcq.prompts import AUDIOMCQ_STYLE
 
 Completion = str | list[dict[str, Any]]
 
@@ -24,10 +25,10 @@ def completion_text(completion: Completion) -> str:
 def accuracy_reward(
     completions: Sequence[Completion], choices: Sequence[Sequence[str]], answer: Sequence[str], **_: Any
 ) -> list[float]:
-    """1.0 where the tagged answer is the gold option, else 0.0."""
+    """1.0 where a closed answer tag holds the gold option, else 0.0; an answer that is read in another way is not paid."""
     rewards = []
     for completion, options, gold in zip(completions, choices, answer, strict=True):
-        parsed = parse_answer(completion_text(completion), options)
+        parsed = parse_answer(completion_text(completion), options, AUDIOMCQ_STYLE.asked_for)
         rewards.append(float(parsed.tagged and is_correct(parsed, options, gold)))
     return rewards
 

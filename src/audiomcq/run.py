@@ -19,14 +19,12 @@ from torch import nn
 from transformers import Trainer
 from trl import ModelConfig, get_peft_config
 
-from audiomcq.answers import is_correct, parse_answer
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
-from audiomcq.datasets import load_rows, stage_rows, texts_of
+from audiomcq.datasets import stage_rows
 from audiomcq.errors import exit_on_user_error
-from audiomcq.examples import CONTRIBUTION, row_key
+from audiomcq.examples import CONTRIBUTION, arrow_column
 from audiomcq.generation_options import generation_settings
 from audiomcq.models import LALM, count_trainable, is_adapter, load_lalm, parameter_group
-from audiomcq.prompts import answer_target
 from audiomcq.run_record import (
     Start,
     check_output,
@@ -86,20 +84,16 @@ def _train(
     output = Path(args.output_dir)
     check_push(args, model)
     load = partial(
-        load_rows,
-        data.dataset,
-        config=data.dataset_config,
-        audio_root=data.audio_root,
-        max_bad_fraction=data.max_bad_fraction,
+        data.load,
         check_audio=data.check_audio or "header",
         max_audio_seconds=args.max_audio_seconds,
         add_lengths=True,
+        cot_column=getattr(args, "cot_column", None),
     )
     rows = stage_rows(load(data.dataset_split), data.paradigm, stage, data.mixed_seed)
     digests = row_digests(rows)
     if start.record:
         check_rows(output, start.record, digests)
-    gold = check_gold(rows)
     overlap = audit(rows, data.benchmarks_to_avoid, data.audio_root) if data.benchmarks_to_avoid else None
     seen = check_unseen(digests, Path(model.model_name_or_path or "")) if data.paradigm != "single_stage" else {}
     evaluation = load(data.eval_split) if data.eval_split else None
@@ -137,7 +131,6 @@ def _train(
             "saved": saved,
             "seconds": round(time.monotonic() - started, 1),
             "rows_by_contribution": _count_contributions(rows),
-            "gold_check": gold,
             "benchmark_overlap": overlap,
             "cut_clips": cut_clips,
             "parameter_groups": groups,
@@ -246,23 +239,6 @@ def hub_commit(rows: Dataset) -> str | None:
     return found[1] if found else None
 
 
-def check_gold(rows: Dataset) -> dict[str, int]:
-    """Feed every row's own target through the matcher: all must be right, or the reward cannot be earned.
-
-    Raises:
-        ValueError: the gold answer of a row does not score; it is named.
-    """
-    wrong = [
-        row_key(row)
-        for row in texts_of(rows)
-        if not is_correct(parse_answer(answer_target(row["answer"]), row["choices"]), row["choices"], row["answer"])
-    ]
-    logger.info("gold check: %d of %d gold answers score 1.0", len(rows) - len(wrong), len(rows))
-    if wrong:
-        raise ValueError(f"the gold answer of {len(wrong)} rows does not score 1.0, the first: {wrong[0]}")
-    return {"rows": len(rows), "right": len(rows) - len(wrong)}
-
-
 def set_up_logging(level: int = logging.INFO) -> None:
     """Log lines of the package and of transformers to stderr; warnings only on other ranks."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -277,5 +253,5 @@ def _effective_batch(args: AudioSFTConfig | AudioGRPOConfig) -> int:
 
 
 def _count_contributions(rows: Dataset) -> dict[str, int]:
-    labels = rows[CONTRIBUTION]
-    return {str(label): labels.count(label) for label in sorted(set(labels), key=str)}
+    counted = arrow_column(rows, CONTRIBUTION).value_counts().to_pylist()
+    return {str(label): number for label, number in sorted((str(each["values"]), each["counts"]) for each in counted)}

@@ -15,15 +15,14 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from audiomcq import __version__
-from audiomcq.datasets import row_keys
-from audiomcq.examples import FEATURES
+from audiomcq.examples import FEATURES, row_keys
 from audiomcq.prompts import PROMPT_VERSION
+from audiomcq.records import MAPPING, TRUTH, advise, read_json
 from audiomcq.storage import (
     LOCK_FILE,
     check_same,
     defect_of_checkpoint,
     list_checkpoints,
-    read_json,
     write_json,
     write_whole,
 )
@@ -183,8 +182,9 @@ def read_record(output: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is missing or damaged; it is named.
     """
-    remedy = "it was damaged: restore it from a copy, or start again in another --output_dir"
-    return read_json(output / RUN_FILE, remedy, settings=dict, finished=bool)
+    kinds = {"settings": MAPPING, "finished": TRUTH}
+    with advise("it was damaged: restore it from a copy, or start again in another --output_dir"):
+        return read_json(output / RUN_FILE, kinds, frozenset(kinds))
 
 
 def start_record(

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from torch.utils.data import Sampler, SequentialSampler
@@ -22,10 +23,11 @@ from audiomcq.configs import AudioSFTConfig, DataArguments
 from audiomcq.construction.decontamination import audit_training
 from audiomcq.datasets import ShuffleByEpoch, clip_seconds
 from audiomcq.errors import exit_on_user_error
+from audiomcq.examples import arrow_column, row_keys
 from audiomcq.models import LALM, set_trainable
 from audiomcq.options import parse
 from audiomcq.packing import PADDING, label_columns, pack_by_clip, unpack
-from audiomcq.prompts import CotVariant
+from audiomcq.prompts import TURN_TOKENS, cot_name
 from audiomcq.run import train_stage
 from audiomcq.safe_trainer import FollowEpoch, SafeTrainer
 from audiomcq.shared_prefix import packed_inputs, selected_hidden_states, sharing_obstacle
@@ -41,7 +43,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         train_dataset, eval_dataset: rows with `question`, `choices`, `answer` and `audio`.
 
     Raises:
-        ValueError: rows lack the chain of thought that `cot` names.
+        ValueError: rows lack the chain of thought that `cot` or `cot_column` names.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         audio_root: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
+        cot = args.cot_column or args.cot
         for rows in (train_dataset, eval_dataset):
-            check_cot(rows, args.cot)
+            check_cot(rows, cot)
         self.encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, audio_root)
         self.clip_seconds = clip_seconds(train_dataset, audio_root)
         self._order = torch.Generator()
@@ -65,7 +68,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         super().__init__(
             model=lalm.model,
             args=args,
-            data_collator=SFTCollator(self.encoder, args.cot, args.strong_weight),
+            data_collator=SFTCollator(self.encoder, cot, args.strong_weight),
             train_dataset=train_dataset.with_transform(shuffle) if args.shuffle_choices else train_dataset,
             eval_dataset=eval_dataset,
             processing_class=lalm.processor,
@@ -128,18 +131,29 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
                 metrics[f"padding_share/{name}"].append(1 - mask.float().mean().item())
 
 
-def check_cot(rows: Dataset | None, cot: CotVariant) -> None:
-    """Find rows without their chain of thought before training does.
+def check_cot(rows: Dataset | None, cot: str) -> None:
+    """Find rows without their chain of thought, or with a control token in it, before training does.
 
     Raises:
         ValueError: there are some.
     """
-    if rows is None or cot == "none":
+    name = cot_name(cot)
+    if rows is None or name is None:
         return
-    name = f"{cot}_cot"
-    lacking = sum(not thought for thought in rows[name]) if name in rows.column_names else len(rows)
+    if name not in rows.column_names:
+        raise ValueError(
+            f"{len(rows)} of {len(rows)} rows have no {name}: train with cot: none, or name another cot_column"
+        )
+    thoughts = arrow_column(rows, name)
+    lacking = pc.sum(pc.fill_null(pc.equal(thoughts, ""), True)).as_py()
     if lacking:
         raise ValueError(f"{lacking} of {len(rows)} rows have no {name}: train with cot: none, or leave them out")
+    controlled = pc.match_substring_regex(thoughts, TURN_TOKENS.pattern)
+    if found := pc.sum(controlled).as_py():
+        key = row_keys(rows.select([pc.index(controlled, True).as_py()]))[0]
+        raise ValueError(
+            f"{found} of {len(rows)} rows have a control token in their {name}, the first: {key}; take it out of the text"
+        )
 
 
 def main(default_config: Path, argv: list[str] | None = None) -> AudioSFTConfig:

@@ -25,6 +25,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from audiomcq.errors import explain_os_error
+from audiomcq.records import MAPPING, TEXT, advise, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ STAGING = ".saving"
 
 _PATIENCE_SECONDS = 10.0
 """How long a killed process, or a data-loader worker that it left, may take to be gone."""
+_WHOLE = {"run": TEXT, "files": MAPPING}
+"""What `WHOLE_FILE` has to hold."""
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -97,32 +100,6 @@ def write_whole(path: str | Path, content: str | bytes | memoryview) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Write JSON for people and programs, whole or not at all."""
     write_whole(path, json.dumps(content, indent=2) + "\n")
-
-
-def read_json(path: str | Path, remedy: str, **kinds: type | tuple[type, ...]) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
-
-    Args:
-        remedy: what the user may do when it cannot be used.
-        kinds: keys that it must have, with the types of their values.
-
-    Raises:
-        ValueError: it cannot be read, is no JSON object, or lacks a key; the file is named.
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(explain_os_error(error, path)) from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds {_shortened(content)}, not a JSON object; {remedy}")
-    for key, kind in kinds.items():
-        if key not in content:
-            raise ValueError(f"{path}: has no {key!r}; {remedy}")
-        if not isinstance(content[key], kind):
-            raise ValueError(f"{path}: {key!r} is {_shortened(content[key])}; {remedy}")
-    return content
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], what: str, remedy: str) -> None:
@@ -226,7 +203,7 @@ def publish_checkpoint(staged: Path, target: Path, run: str) -> None:
 def defect_of_checkpoint(folder: Path) -> str | None:
     """Say why a checkpoint cannot be gone on with; None when it is whole."""
     try:
-        marker = read_json(folder / WHOLE_FILE, "", run=str, files=dict)
+        marker = read_json(folder / WHOLE_FILE, _WHOLE, frozenset(_WHOLE))
     except ValueError:
         return f"it has no readable {WHOLE_FILE}: it was not written to its end, or by another program"
     for name, size in marker["files"].items():
@@ -280,7 +257,7 @@ def rotate_checkpoints(output: Path, run: str, limit: int | None, protected: str
 
 
 def _belongs(folder: Path, run: str) -> bool:
-    return defect_of_checkpoint(folder) is None and read_json(folder / WHOLE_FILE, "")["run"] == run
+    return defect_of_checkpoint(folder) is None and read_json(folder / WHOLE_FILE, _WHOLE)["run"] == run
 
 
 @contextmanager
@@ -361,7 +338,8 @@ def _own_files(folder: Path, staged: str) -> list[str]:
     """Names of the files in a folder but for what is staged, all written by an earlier `replaced_folder` and as it left them."""
     said: dict[str, Any] = {}
     if (folder / OWN_FILE).is_file():
-        said = read_json(folder / OWN_FILE, f"move {folder} away, or choose another --output_dir")
+        with advise(f"move {folder} away, or choose another --output_dir"):
+            said = read_json(folder / OWN_FILE, {})
     names = []
     for path in files_below(folder):
         name = path.relative_to(folder).as_posix()
@@ -391,8 +369,3 @@ def _remove_empty_folders(folder: Path, but: Path) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

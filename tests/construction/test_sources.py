@@ -243,7 +243,7 @@ def test_build_writes_files_that_load_with_their_audio_from_another_folder(made:
         path = tmp_path / "deep" / "rows" / f"{name}.jsonl"
         stored = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         assert not any(Path(row["audio_path"]).is_absolute() or "clue" in row for row in stored)
-        rows = load_rows(path, max_bad_fraction=0, check_audio=name == "validation")
+        rows = load_rows(path, audio_root=made, max_bad_fraction=0, check_audio=name == "validation")
         assert len(rows) == len(stored) == count
         assert Path(clip_key(rows[0])).resolve().parent == made.resolve()
 

@@ -90,6 +90,22 @@ def test_with_the_right_answer_the_sentence_names_the_audio_contribution(
 
 
 @pytest.mark.parametrize(
+    ("with_clip", "on_silence", "said"),
+    [
+        (2, None, "With the clip right, on silence no readable answer: **audio contribution +1** as published"),
+        (None, 2, "With the clip no readable answer, on silence right: **audio contribution -1** as published"),
+        (None, None, "With the clip no readable answer, on silence no readable answer: **audio contribution 0**"),
+        (1, None, "With the clip wrong, on silence no readable answer"),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_not_called_wrong(
+    with_clip: int | None, on_silence: int | None, said: str
+) -> None:
+    sentence = in_words(heard(with_clip, on_silence, 3), CHOICES, "high")
+    assert sentence.startswith(said) and "harm" not in sentence and "did not help" not in sentence
+
+
+@pytest.mark.parametrize(
     ("choices", "said"),
     [
         ((1, 1, 2), "same answer** with silence:"),

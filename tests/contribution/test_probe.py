@@ -82,7 +82,7 @@ def test_rows_with_clips_that_are_broken_or_silent_are_not_probed_and_lack_votes
     soundfile.write(tmp_path / "silent.flac", np.zeros(16_000), 16_000)
     replaced = {0: tmp_path / "broken.flac", 2: tmp_path / "silent.flac"}
     own = plain(rows).map(lambda row, index: {"audio": str(replaced.get(index, row["audio"]))}, with_indices=True)
-    options = {**QUICK, "controls": ["audio", "silence"]}
+    options = {**QUICK, "silence_seconds": None, "controls": ["audio", "silence"]}
     with pytest.raises(
         ValueError, match=r"2 of 4 rows are broken, more than max_bad_fraction=0.01 .*broken\.flac: not deco"
     ):
@@ -92,6 +92,22 @@ def test_rows_with_clips_that_are_broken_or_silent_are_not_probed_and_lack_votes
     assert label_rows(own, votes, max_bad_fraction=0.5)["id"][:] == ["1", "3"]
     with pytest.raises(ValueError, match=r"2 of 4 rows are broken, .* no votes"):
         label_rows(own, votes)
+
+
+def test_a_row_without_its_clip_is_asked_where_none_is_played_and_nowhere_else(
+    model_folder: Path, rows: Dataset, tmp_path: Path
+) -> None:
+    few = rows.select(range(4))
+    clips = [row["audio"] if index != 2 else {"path": "nowhere.flac", "bytes": None} for index, row in enumerate(few)]
+    broken = few.remove_columns(["audio"]).add_column("audio", clips, feature=few.features["audio"])
+    args = ProbeArguments(voters=[str(model_folder)], controls=["audio", "no_audio", "silence"], **QUICK)
+    run_probe(args, broken, tmp_path, unheard=[row_key(few[2])])
+    votes = read_votes(tmp_path).to_list()
+    asked = {control: [vote["row_key"] for vote in votes if vote["control"] == control] for control in args.controls}
+    assert asked["no_audio"] == asked["silence"] == sorted(row_key(row) for row in few)
+    assert asked["audio"] == sorted(row_key(row) for index, row in enumerate(few) if index != 2)
+    run_probe(args, broken, tmp_path, unheard=[row_key(few[2])])
+    assert read_votes(tmp_path).to_list() == votes
 
 
 def plain(rows: Dataset, **columns: Callable[[int, Row], object]) -> Dataset:
@@ -156,7 +172,7 @@ def test_a_data_set_of_a_notebook_is_probed_and_labelled_with_the_columns_it_has
         ),
         (
             {"audio": lambda index, row: f"nowhere{index}.wav"},
-            "4 of 4 rows are broken.* nowhere0.wav: no such audio file",
+            "4 of 4 rows are broken.*nowhere0.wav: no such audio file",
         ),
     ],
     ids=["options in one text", "arrays", "index of the answer", "no clips"],
@@ -340,7 +356,8 @@ def test_the_bar_counts_what_was_there_and_what_others_write(
     open_run(tmp_path, {})
     write(0, "a", part=1)
     write(1, "not asked", part=0)
-    with _Progress(tmp_path, args, {(row_key(row), "given") for row in rows}, part=0) as progress:
+    asked = {"silence": {(row_key(row), "given") for row in rows}}
+    with _Progress(tmp_path, args, asked, part=0) as progress:
         assert (progress.bar.n, progress.bar.total) == (1, 32)
         write(2, "b", part=1)
         write(3, "b", part=0)

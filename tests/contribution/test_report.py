@@ -77,6 +77,19 @@ def test_rows_with_few_options_are_corrected_by_their_own_odds(four: Dataset) ->
     assert shares["all"]["corrected"] == pytest.approx((1 + 1 + 2 * -0.15625 / 0.84375) / 4)
 
 
+def test_fewer_weak_rows_than_guessing_makes_are_no_negative_knowledge(four: Dataset) -> None:
+    votes = table(votes_for(four, {}))
+    report = contribution_report(label_rows(four, votes), votes)
+    assert report["shares"]["all"]["weak_share"] == 0.0 == report["shares"]["all"]["corrected"]
+    assert all(
+        share["corrected"] >= 0
+        for group in ("source", "type", "choices")
+        for share in report["shares"][group].values()
+    )
+    said = headline(report)
+    assert said.startswith("0.0 % of the rows are weak") and "-" not in said and "are known without audio" not in said
+
+
 def test_kappa_of_four_rows_is_the_one_counted_by_hand(four: Dataset) -> None:
     """3, 2, 1 and 0 of three right: pairs agree by 1, 1/3, 1/3, 1; half of all votes are right."""
     report = contribution_report(four, table(votes_for(four, RIGHT)))
@@ -159,9 +172,10 @@ def test_a_voter_asked_with_audio_in_several_orders_says_what_is_learnable(four:
 
 
 def test_unparsed_answers_are_counted_as_not_right_and_reported(four: Dataset) -> None:
-    mute = [{**one, "choice": None, "correct": False} for one in votes_for(four, RIGHT)]
+    mute = [{**one, "completion": "I hear nothing of that kind"} for one in votes_for(four, RIGHT)]
     report = contribution_report(four, table(mute))
-    assert report["mostly_unparsed"] == 4
+    assert report["mostly_unparsed"] == 4 == report["measured"]
+    assert "Nothing is known of these rows: on all 4" in headline(report) and "%" not in headline(report)
     assert [(v["votes"], v["parsed"], v["accuracy"]) for v in report["voters"]] == [(4, 0, 0.0)] * 3
 
 
@@ -212,8 +226,7 @@ def test_the_page_stands_alone_and_shows_what_the_json_says(four: Dataset, tmp_p
 
 def test_examples_play_their_clip(four: Dataset, tmp_path: Path) -> None:
     """One weak, one strong and one harmed row, each with the sound of its own clip and what voters made of it."""
-    heard = votes_for(four, {3: 3}, control="audio", completion="<answer>heard</answer>")
-    votes = table([*votes_for(four, RIGHT, completion="guessed"), *heard])
+    votes = table([*votes_for(four, RIGHT), *votes_for(four, {3: 3}, control="audio")])
     report = contribution_report(four, votes)
     examples = pick_examples(four, votes, report, 1)
     assert [(example.kind, example.row["id"]) for example in examples] == [
@@ -221,11 +234,12 @@ def test_examples_play_their_clip(four: Dataset, tmp_path: Path) -> None:
         ("strong", "2"),
         ("harmed by its audio", "0"),
     ]
-    written = {"silence": "guessed", "audio": "<answer>heard</answer>"}
+    written = {"silence": "<answer>low</answer>", "audio": "<answer>middle</answer>"}
     assert examples[2].completions == {f"voter{voter}": written for voter in range(3)}
     write_report(report, examples, tmp_path)
     text = (tmp_path / "report.html").read_text()
-    assert "voter2: silence <code>guessed</code>, audio <code>&lt;answer&gt;heard&lt;/answer&gt;</code>" in text
+    silent, heard = (f"<code>&lt;answer&gt;{name}&lt;/answer&gt;</code>" for name in ("low", "middle"))
+    assert f"voter2: silence {silent}, audio {heard}" in text
     page = Page()
     page.feed(text)
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(page.players[1].partition(",")[2])))
@@ -235,15 +249,12 @@ def test_examples_play_their_clip(four: Dataset, tmp_path: Path) -> None:
 
 
 def test_an_example_asked_in_several_orders_says_in_how_many_it_was_right(four: Dataset) -> None:
-    turns = [
-        one
-        for turn in range(4)
-        for one in votes_for(four, {0: 3 * (turn < 3)}, order=f"cyclic-{turn}", completion=str(turn))
-    ]
-    votes = table([*turns, *votes_for(four, {}, control="audio", completion="heard")])
+    turns = [one for turn in range(4) for one in votes_for(four, {0: 3 * (turn < 3)}, order=f"cyclic-{turn}")]
+    votes = table([*turns, *votes_for(four, {}, control="audio")])
     report = contribution_report(four, votes)
     (first, *_) = pick_examples(four, votes, report, 1)
-    assert first.completions["voter1"] == {"silence (right in 3 of 4 orders)": "0", "audio": "heard"}
+    written = {"silence (right in 3 of 4 orders)": "<answer>low</answer>", "audio": "<answer>middle</answer>"}
+    assert first.completions["voter1"] == written
 
 
 def test_texts_of_the_rows_cannot_break_the_page(four: Dataset, tmp_path: Path) -> None:
@@ -308,7 +319,7 @@ import numpy as np
 from datasets import Dataset
 from audiomcq.contribution.report import contribution_report
 from audiomcq.contribution.split import label_rows, load_votes
-from audiomcq.datasets import to_schema
+from audiomcq.schema import to_schema
 
 spec = importlib.util.spec_from_file_location("scale", sys.argv[1])
 scale = importlib.util.module_from_spec(spec)

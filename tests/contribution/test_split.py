@@ -3,7 +3,6 @@
 import errno
 import json
 import logging
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +172,9 @@ def test_votes_of_another_control_than_asked_for_are_named(rows: Dataset) -> Non
 
 def test_log_probs_of_other_options_than_the_rows_are_refused(rows: Dataset) -> None:
     votes = [vote(row, mode="likelihood", option_logps=[-1.0] * 3) for row in rows]
-    with pytest.raises(ValueError, match=f"row {row_key(rows[0])} has 4 options, a vote on it has log-probs of 3"):
+    with pytest.raises(
+        ValueError, match=rf"row {row_key(rows[0])} \(silence\): it has log-probs of 3 options, the row has 4"
+    ):
         label_rows(rows, table(votes), Rule(mode="likelihood"))
 
 
@@ -197,7 +198,7 @@ def test_rows_most_voters_gave_no_readable_answer_to_are_counted_and_left_out_on
     caplog.set_level(logging.INFO)
     mute = {row_key(rows[i]) for i in (2, 7)}
     votes = [
-        {**one, "choice": None, "correct": False} if one["row_key"] in mute and one["voter"] != "voter0" else one
+        {**one, "completion": "hm"} if one["row_key"] in mute and one["voter"] != "voter0" else one
         for one in votes_for(rows, {0: 3})
     ]
     assert label_rows(rows, table(votes))[CONTRIBUTION][2] == "strong"
@@ -323,15 +324,19 @@ def test_a_folder_that_exists_is_never_written_to(saved: Path, rows: Dataset) ->
 def test_a_full_disk_ends_with_one_line_and_leaves_no_half_of_a_split(
     rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(votes: Dataset, path: Path, **_: object) -> None:
+    whole = Dataset.to_parquet
+
+    def full(table: Dataset, path: Path, **options: object) -> None:
+        if not path.name.startswith("votes"):
+            return whole(table, path, **options)
         path.write_bytes(b"PAR1")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     args = SplitArguments(output_dir=str(tmp_path / "labelled"))
-    votes = table(votes_for(rows, {}))
-    monkeypatch.setattr(votes, "to_parquet", partial(full, votes))
-    with pytest.raises(ValueError, match=r"cannot write to .*labelled .*No space left on device.*make room"):
-        save_split({"train": rows}, votes, Rule(), args)
+    with monkeypatch.context() as patched:
+        patched.setattr(Dataset, "to_parquet", full)
+        with pytest.raises(ValueError, match=r"cannot write to .*labelled .*No space left on device.*make room"):
+            save_split({"train": rows}, table(votes_for(rows, {})), Rule(), args)
     assert not (tmp_path / "labelled").exists()
     assert save_split({"train": rows}, table(votes_for(rows, {})), Rule(), args)["strong"] == 16
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from audiomcq.evaluation import answering
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_parity
-from audiomcq.evaluation.predictions import read_predictions
+from audiomcq.evaluation.predictions import read_predictions, read_run
+from audiomcq.evaluation.questions import questions_to_ask
+from audiomcq.evaluation.results import ScoreArguments, score_folder
 from audiomcq.evaluation.scoring import judge, questions_by_key
 from audiomcq.examples import row_key
+from benchmark_files import write_benchmark
 from test_endpoints import say, serving
 
 
@@ -162,3 +166,39 @@ def test_a_wrong_control_or_order_is_refused_before_anything_is_recorded(
     with pytest.raises(ValueError, match=message):
         answer_rows(args, list(rows.select(range(2))))
     assert not (tmp_path / "new").exists()
+
+
+def test_an_item_without_its_clip_is_answered_where_no_clip_is_played(
+    args: AnswerArguments, tmp_path: Path, model_folder: Path
+) -> None:
+    file = write_benchmark(tmp_path / "mmar", "mmar", without_clips=(2, 5))
+    args = replace(args, benchmark="mmar", dataset=str(file), controls=["no_audio"], silence_seconds=1.0)
+    rows, silent = questions_to_ask(args, hearing=False)
+    answers = read_predictions(answer_rows(args, rows, silent))
+    keys = [row_key(row) for row in rows]
+    assert len(keys) == 10 and [line["row_key"] for line in answers["no_audio"]] == keys
+    assert read_run(args.path)["left_out"] == []
+    # The clips are asked for later: of the two items that lack theirs nothing is made up
+    args = replace(args, controls=["audio", "silence"])
+    rows, silent = questions_to_ask(args)
+    answers = read_predictions(answer_rows(args, rows, silent))
+    assert silent == [keys[2], keys[5]] == read_run(args.path)["left_out"]
+    assert [line["row_key"] for line in answers["audio"]] == [key for key in keys if key not in silent]
+    assert (
+        [line["row_key"] for line in answers["silence"]] == [line["row_key"] for line in answers["no_audio"]] == keys
+    )
+
+
+def test_items_that_no_run_heard_are_no_part_of_the_scores_though_they_were_answered(
+    args: AnswerArguments, tmp_path: Path
+) -> None:
+    file = write_benchmark(tmp_path / "mmar", "mmar", without_clips=(2,))
+    args = replace(args, benchmark="mmar", dataset=str(file), controls=["audio", "no_audio"])
+    rows, silent = questions_to_ask(args)
+    path = answer_rows(args, rows, silent)
+    assert [len(lines) for lines in read_predictions(path).values()] == [9, 10]
+    scored = score_folder(ScoreArguments(benchmark="mmar", dataset=str(file), predictions=str(path.parent)))
+    model = scored.results["models"]["tiny"]
+    assert model["n_total"] == 9 and model["controls"]["no_audio"]["accuracy"]["value"] <= 1
+    whole = path.read_bytes()
+    assert answer_rows(args, rows, silent).read_bytes() == whole  # nothing is asked twice

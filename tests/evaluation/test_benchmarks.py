@@ -77,10 +77,13 @@ def test_a_category_that_is_a_list_is_a_text_and_an_option_that_looks_like_one_s
 def test_items_without_their_clip_are_left_out_counted_and_change_the_name_of_the_score(tmp_path: Path) -> None:
     found = load_benchmark("mmar", write_benchmark(tmp_path, "mmar", without_clips=(2, 5)))
     assert [row["id"] for row in found.missing_audio] == ["q2", "q5"]
-    assert not found.complete and found.label == "MMAR (8 of 1000 items)"
+    assert not found.complete and found.label == "MMAR, unknown version (8 of 1000 items)"
     assert found.coverage() == {
         "benchmark": "mmar",
-        "label": "MMAR (8 of 1000 items)",
+        "label": "MMAR, unknown version (8 of 1000 items)",
+        "version": None,
+        "fingerprint": found.fingerprint,
+        "all_there": False,
         "complete": False,
         "n_published": 1000,
         "n_loaded": 8,
@@ -102,7 +105,7 @@ def test_an_item_whose_clip_is_broken_is_set_aside_like_one_without_and_a_silent
     there = load_benchmark("mmar", file).rows  # whatever is in them
     (broken,) = [row for row in there if row["audio"]["path"] == str(clips[4])]
     assert sorted(row["id"] for row in found.missing_audio) == sorted(["q2", broken["id"]])
-    assert found.label == "MMAR (8 of 1000 items)"
+    assert found.label == "MMAR, unknown version (8 of 1000 items)"
     assert f"set aside: {row_key(broken)}: {clips[4]}: breaks off" in caplog.text
     assert f"silent clip, kept: {clips[6]}" in caplog.text
     assert len(there) == 9
@@ -118,9 +121,9 @@ def test_questions_load_without_their_clips_to_be_scored_elsewhere(tmp_path: Pat
 def test_only_the_whole_benchmark_bears_its_name(tmp_path: Path) -> None:
     write_items(tmp_path / "dev.jsonl", [ITEMS["dcase2026-task5-dev"][1](0) | {"id": f"dev_{i}"} for i in range(1607)])
     write_clip(tmp_path / "dev_audios" / "dev_0000.wav")
-    assert load_benchmark("dcase2026-task5-dev", tmp_path).label == "DCASE 2026 Task 5 dev"
+    assert load_benchmark("dcase2026-task5-dev", tmp_path).label == "DCASE 2026 Task 5 dev, unknown version"
     unknown = load_benchmark("dcase2025-task5", write_benchmark(tmp_path / "2025", "dcase2025-task5"))
-    assert unknown.label == "DCASE 2025 Task 5 (10 of 10 items found, the whole number is not known)"
+    assert unknown.label == "DCASE 2025 Task 5, unknown version (10 of 10 items found, the whole number is not known)"
     assert not unknown.complete
 
 

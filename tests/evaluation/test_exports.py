@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from audiomcq.answers import is_correct, parse_answer
-from audiomcq.evaluation.exports import FORMATS, submitted_texts, write_samples, write_submission
+from audiomcq.evaluation.exports import FORMATS, submitted_texts, thinking_part, write_samples, write_submission
 from audiomcq.evaluation.items import BenchmarkRows, load_benchmark
 from audiomcq.examples import row_key
 from benchmark_files import ITEMS, write_benchmark
@@ -24,7 +24,17 @@ KEYS = {
         "model_output",
         "model_prediction",
     },
-    "mmar": {"id", "audio_path", "choices", "answer", "modality", "category", "sub-category", "answer_prediction"},
+    "mmar": {
+        "id",
+        "audio_path",
+        "choices",
+        "answer",
+        "modality",
+        "category",
+        "sub-category",
+        "thinking_prediction",
+        "answer_prediction",
+    },
     "mmsu-2506.04779": {
         "id",
         "choice_a",
@@ -152,3 +162,32 @@ def test_samples_are_scored_strictly_and_carry_prompt_and_raw_text(tmp_path: Pat
         len({sample["doc_hash"] for sample in samples}) == 10
         and str(tmp_path) not in (tmp_path / "samples.jsonl").read_text()
     )
+
+
+@pytest.mark.parametrize(
+    ("completion", "thought"),
+    [
+        ("<answer>rain</answer>", ""),
+        ("rain", ""),
+        ("B", ""),
+        ("It drips.\n<answer>rain</answer>", "It drips."),
+        ("<think>It drips,\nso it rains.</think>\n<answer>rain</answer>", "It drips,\nso it rains."),
+        ("<think>It drips.</think>rain", "It drips."),
+        ("It drips.</think>rain", "It drips."),
+        ("<think>perhaps <answer>wind</answer>?</think>rain", "perhaps <answer>wind</answer>?"),
+        ("It drips. <ANSWER>rain</ANSWER> Because of the drops.", "It drips."),
+        ("I cannot tell.", ""),
+        ("", ""),
+    ],
+)
+def test_what_was_thought_before_the_answer_is_the_thinking(completion: str, thought: str) -> None:
+    assert thinking_part(completion, ["rain", "wind"]) == thought
+
+
+def test_the_submission_of_mmar_holds_what_was_thought_beside_what_was_answered(tmp_path: Path) -> None:
+    loaded = load(tmp_path / "b", "mmar", without_clips=(3,))
+    predictions = answers(loaded)
+    predictions[0]["completion"] = f"<think>It wails.</think>{predictions[0]['completion']}"
+    records = read(write_submission(tmp_path / "run", loaded, predictions))
+    assert [record["thinking_prediction"] for record in records] == ["It wails.", "I think nine", *[""] * 8]
+    assert records[0]["answer_prediction"] == loaded.rows[0]["choices"][-1]

@@ -60,9 +60,9 @@ def test_a_missing_an_empty_a_foreign_and_an_unfinished_file_are_named(tmp_path:
     for name, says in (
         ("missing", "no such prediction file"),
         ("empty", "is empty"),
-        ("foreign", "JSON lines"),
-        ("keyless", "1 lines have no row_key or no completion, the first: line 2"),
-        ("list", "line 1 is a list"),
+        ("foreign", "line 1: not readable as JSON"),
+        ("keyless", "line 2: has no 'completion' and no 'row_key'"),
+        ("list", r"line 1: holds \[1\], not a JSON object"),
         ("begun", "unfinished"),
     ):
         with pytest.raises(ValueError, match=rf"{name}\.jsonl.*{says}"):
@@ -152,7 +152,7 @@ def test_the_fingerprint_is_of_the_questions_and_not_of_their_order_or_labels(ro
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("5", "holds 5, not a JSON object"), ('{"settings": {', "not readable as JSON"), ("{}", "has no 'settings'"),
+    [("5", "holds 5, not a JSON object"), ('{"settings": {', "not readable as JSON"), ("{}", "has no 'controls' and no 'settings'"),
      ('{"settings": {}, "controls": 5}', "'controls' is 5")],
 )  # fmt: skip
 def test_a_damaged_record_is_named(content: str, says: str, tmp_path: Path) -> None:

@@ -20,18 +20,17 @@ from audiomcq.contribution.votes import Voter, VoteWriter
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows
 from audiomcq.evaluation.benchmarks import MMSU
-from audiomcq.evaluation.questions import QuestionArguments, load_questions, unheard
+from audiomcq.evaluation.questions import QuestionArguments, load_questions, questions_to_ask
 from audiomcq.evaluation.report import Estimate
 from audiomcq.evaluation.results import (
     ScoreArguments,
     export_folder,
     official_of,
     score_folder,
-    strong_by_label,
-    strong_by_votes,
 )
 from audiomcq.evaluation.scoring import questions_by_key
 from audiomcq.evaluation.statistics import wilson_interval
+from audiomcq.evaluation.strong import split_by_votes, strong_by_label
 from audiomcq.evaluation.tables import caveats
 from audiomcq.examples import CONTRIBUTION, row_key
 from audiomcq.generation import Answer
@@ -120,14 +119,20 @@ def test_weak_and_strong_come_from_votes_where_a_vote_table_is_given(rows: Datas
     for voter, right in (("a", 10), ("b", 6), ("c", 2)):
         write_answers(tmp_path / f"{voter}.jsonl", rows, right, control="silence")
         with VoteWriter(tmp_path / "votes", {}, Voter(voter), "silence", "generate") as writer:
-            writer.add([Answer(row_key(row), "silence", "given", "", None, i < right) for i, row in enumerate(texts)])
+            said = [row["answer"] if i < right else "?" for i, row in enumerate(texts)]
+            writer.add(
+                [
+                    Answer(row_key(row), "silence", "given", text, None, True)
+                    for row, text in zip(texts, said, strict=True)
+                ]
+            )
     by_key = questions_by_key(texts)
     expected = {row_key(row) for row in texts[6:]}
-    assert strong_by_votes(by_key, tmp_path / "votes") == strong_by_votes(by_key, tmp_path) == expected
-    with pytest.raises(ValueError, match="votes"):
-        strong_by_votes(by_key | {"new": {**texts[0], "id": "new"}}, tmp_path / "votes")
+    assert split_by_votes(by_key, tmp_path / "votes").strong == split_by_votes(by_key, tmp_path).strong == expected
+    with pytest.raises(ValueError, match="1 of 17 rows have no votes"):
+        split_by_votes(by_key | {"new": {**texts[0], "id": "new"}}, tmp_path / "votes")
     with pytest.raises(ValueError, match="no votes there"):
-        strong_by_votes(by_key, tmp_path / "nowhere")
+        split_by_votes(by_key, tmp_path / "nowhere")
 
 
 def test_rows_are_labelled_all_or_not_at_all(rows: Dataset) -> None:
@@ -196,19 +201,18 @@ def test_rows_of_ones_own_that_could_not_be_heard_are_left_out_by_name_and_the_t
     (tmp_path / "tones" / "audio" / "3.flac").write_bytes(b"no clip")
     args = AnswerArguments(
         dataset=str(tmp_path / "tones"), dataset_split="train", model=str(model_folder), dtype="float32", max_new_tokens=2,
-        controls=["audio"], output_dir=str(tmp_path / "p"),
+        controls=["audio"], output_dir=str(tmp_path / "p"), max_bad_fraction=0.5,
     )  # fmt: skip
     with pytest.raises(
         ValueError, match=r"1 of 16 rows are broken, more than max_bad_fraction=0.01 .*3\.flac: not deco"
     ):
-        load_questions(args)
+        questions_to_ask(args)
     args.max_bad_fraction = 0.5
-    rows, benchmark = load_questions(args)
-    silent = unheard(args, rows, benchmark)
+    rows, silent = questions_to_ask(args)
     answer_rows(args, rows, silent)
     scored = score_folder(ScoreArguments(dataset=args.dataset, dataset_split="train", predictions=args.output_dir))
-    assert silent == ["sound_tones_3"] and len(rows) == 15
-    assert scored.title == f"tones ({len(rows)} of 16 rows)" == scored.page.splitlines()[0].removeprefix("# ")
+    assert silent == ["sound_tones_3"] and len(rows) == 16
+    assert scored.title == "tones (15 of 16 rows)" == scored.page.splitlines()[0].removeprefix("# ")
     assert scored.results["questions"]["left_out"] == sorted(silent)
     assert "1 rows could not be heard and are left out of every figure." in caveats(scored.results)
 
@@ -308,12 +312,12 @@ def test_a_benchmark_is_answered_scored_officially_and_handed_in_with_what_it_co
     scores, questions = scored.scores["tiny"], scored.results["questions"]
     assert (scores.n_total, scores.accuracy.value, scores.silent.value) == (9, 8 / 9, 0.0)
     assert scores.official.value == 1.0  # "C#" and "C" are one set of words
-    assert questions["benchmark"]["label"] == "MMAU v05.15.25 test-mini (9 of 1000 items)"
+    assert questions["benchmark"]["label"] == "MMAU test-mini, unknown version (9 of 1000 items)"
     assert (questions["benchmark"]["n_missing_audio"], questions["benchmark"]["complete"]) == (1, False)
-    assert scored.page.startswith("# MMAU v05.15.25 test-mini (9 of 1000 items)\n")
+    assert scored.page.startswith("# MMAU test-mini, unknown version (9 of 1000 items)\n")
     assert "| strict accuracy | official accuracy |" in scored.page
     assert (
-        "> **Not a score of the whole benchmark: MMAU v05.15.25 test-mini (9 of 1000 items); 1 items without audio"
+        "> **Not a score of the whole benchmark: MMAU test-mini, unknown version (9 of 1000 items); 1 items without audio"
         in scored.page
     )
     assert "Official: the benchmark's own rule" in scored.page

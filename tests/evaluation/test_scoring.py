@@ -2,8 +2,9 @@
 
 import pytest
 
+from audiomcq.evaluation.pairs import compare
 from audiomcq.evaluation.report import accuracy_of, gain_of
-from audiomcq.evaluation.scoring import Run, compare, judge, questions_by_key, robustness, score_run
+from audiomcq.evaluation.scoring import Run, judge, questions_by_key, robustness, score_run
 from audiomcq.evaluation.statistics import holm, mcnemar, wilson_interval
 from audiomcq.evaluation.tables import comparisons_table
 from audiomcq.examples import row_key
@@ -54,9 +55,18 @@ def test_a_letter_names_the_option_that_was_shown_at_its_place() -> None:
     assert list(run.correct().values()) == [False, True, False]
 
 
-def test_scored_options_are_taken_as_chosen() -> None:
-    lines = [{**line, "choice": 1, "option_logps": [-2.0, -1.0]} for line in said(["", "", ""])]
-    assert list(judge(ROWS, lines).correct().values()) == [False, True, True]
+def test_of_scored_options_the_likeliest_is_chosen_whatever_the_file_says() -> None:
+    scores = ([-2.0, -1.0, -3.0, -3.0], [-2.0, -1.0], [-1.0, -1.5, -2.0, -2.0])
+    lines = [
+        {**line, "choice": 3, "option_logps": each} for line, each in zip(said(["", "", ""]), scores, strict=True)
+    ]
+    run = judge(ROWS, lines)
+    assert list(run.correct().values()) == [False, True, True]
+    assert run.answers["audio", "given"][KEYS[0]]["choice"] == 1
+    with pytest.raises(
+        ValueError, match=r"prediction for sound_x_2 \(audio\): it has log-probs of 1 options, the row has 2"
+    ):
+        judge(ROWS, [*lines[:1], {**lines[1], "option_logps": [-1.0]}, lines[2]])
 
 
 @pytest.mark.parametrize(
@@ -130,14 +140,22 @@ def test_groups_positions_and_other_controls_are_what_counting_by_hand_gives() -
 
 
 def test_the_official_rule_stands_beside_the_strict_one() -> None:
-    def first_letter(rows, answers):
-        verdicts = [answer["completion"][0] == "r" for row, answer in zip(rows, answers, strict=True)]
+    def first_letter(rows, answers, raw):
+        texts = [
+            answer["completion"] if raw else answer["completion"][1:] for _, answer in zip(rows, answers, strict=True)
+        ]
+        verdicts = [text[0] == "r" for text in texts]
         return accuracy_of(verdicts), len(verdicts) - 1
 
     lines = said(["rather", "cat", "horn"])
     scores, details = score_run(ROWS, judge(ROWS, lines), None, first_letter)
-    assert (scores.accuracy.value, scores.official.value, scores.n_official) == (2 / 3, 1 / 3, 2)
+    assert (scores.accuracy.value, scores.official.value, scores.n_official) == (2 / 3, 0.0, 2)
+    assert (scores.official_raw.value, scores.n_official_raw) == (1 / 3, 2)
     assert details["groups"]["level"]["hard"]["official"]["value"] == 0.0
+    scored = [
+        {**line, "option_logps": [-1.0, *[-2.0] * (len(ROWS[line["row_key"]]["choices"]) - 1)]} for line in lines
+    ]
+    assert score_run(ROWS, judge(ROWS, scored), None, first_letter)[0].official_raw is None
 
 
 def test_without_silence_there_is_an_accuracy_and_no_gain() -> None:
@@ -200,7 +218,7 @@ def test_every_pair_of_models_is_compared_row_by_row() -> None:
         name: Run({("audio", "given"): {key: {"correct": bool(one)} for key, one in zip(keys, each, strict=True)}})
         for name, each in right.items()
     }
-    pairs = compare(runs, frozenset(keys[:4]))
+    pairs = compare(runs, lambda a, b: frozenset(keys[:4]))
     assert [(pair.a, pair.b) for pair in pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
     first = pairs[0]
     assert (first.only_a, first.only_b) == (2, 5)
@@ -213,7 +231,9 @@ def test_every_pair_of_models_is_compared_row_by_row() -> None:
     assert (pairs[1].p_value, pairs[1].p_holm) == pytest.approx((2 / 2**7, 3 * 2 / 2**7))
     assert f"| {pairs[1].p_holm:.2g} |" in comparisons_table(pairs)
     assert "corrected for the 3 pairs by Holm" in comparisons_table(pairs)
-    assert compare(runs, None)[0].strong_difference is None
+    assert compare(runs)[0].strong_difference is None
+    some = compare(runs, lambda a, b: frozenset(keys[:4]) if "a" in (a, b) else None)
+    assert [pair.strong_p_holm for pair in some] == [*holm([pair.strong_p_value for pair in some[:2]]), None]
 
 
 def test_rows_keep_their_key() -> None:

@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from audiomcq.contribution.report import chance_share
 from audiomcq.contribution.split import Rule, label_rows, saved_rule
-from audiomcq.contribution.votes import VOTE_FEATURES
+from audiomcq.contribution.vote_files import VOTE_FEATURES
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
@@ -274,8 +274,8 @@ def test_a_private_repository_gives_the_clients_own_error_and_stays_private(hub:
     script = f"""
 import os
 from datasets import load_dataset
-from audiomcq.datasets import TERMS, load_rows
-from audiomcq.examples import FEATURES
+from audiomcq.datasets import load_rows
+from audiomcq.examples import FEATURES, TERMS
 for token in (None, "hf_loopback_bob", "{hub.token}"):
     try:
         print("loaded", len(load_dataset({REPO!r}, "strong", token=token)["train"]))
@@ -463,7 +463,9 @@ def test_a_clip_in_two_splits_stops_the_publication_even_under_another_name(labe
     twin = {**train[0], "id": "twin", "audio": {"bytes": None, "path": str(copy)}}
     test = Dataset.from_list([twin]).cast(FEATURES)
     with pytest.raises(ValueError, match="is in train and in test"):
-        write_folder(arguments(labelled, tmp_path / "a"), {"train": train, "test": test}, None)
+        write_folder(
+            arguments(labelled, tmp_path / "a", audio_root=str(tmp_path)), {"train": train, "test": test}, None
+        )
 
 
 def test_two_clips_of_one_name_keep_their_own_bytes(labelled: Path, tmp_path: Path) -> None:
@@ -472,7 +474,8 @@ def test_two_clips_of_one_name_keep_their_own_bytes(labelled: Path, tmp_path: Pa
     same_name = tmp_path / "other" / Path(train[0]["audio"]["path"]).name
     same_name.write_bytes(clip_of(labelled, train[1]).read_bytes() + b"\0")
     rows = [train[0], {**train[0], "id": "x", "audio": {"bytes": None, "path": str(same_name)}}]
-    out = write_folder(arguments(labelled, tmp_path / "a"), {"train": Dataset.from_list(rows).cast(FEATURES)}, None)
+    args = arguments(labelled, tmp_path / "a", audio_root=str(tmp_path))
+    out = write_folder(args, {"train": Dataset.from_list(rows).cast(FEATURES)}, None)
     cells = [row["audio"] for path in out.glob("*/*.parquet") for row in parquet.read_table(path).to_pylist()]
     assert [cell["bytes"] for cell in cells] == [clip_of(labelled, train[0]).read_bytes(), same_name.read_bytes()]
     assert len({cell["path"] for cell in cells}) == 2
@@ -543,7 +546,11 @@ def test_labels_by_another_rule_than_the_published_need_it_beside_the_rows(label
 def test_a_voter_asked_in_several_orders_is_right_when_more_than_half_are(labelled: Path, tmp_path: Path) -> None:
     rows = {"train": load_from_disk(labelled / "data")["train"]}
     votes = votes_on(rows["train"])
-    wrong = [{**vote, "order": order, "correct": False} for vote in votes for order in ("cyclic-1", "shuffle-3")]
+    wrong = [
+        {**vote, "order": order, "completion": "?", "choice": None, "correct": False}
+        for vote in votes
+        for order in ("cyclic-1", "shuffle-3")
+    ]
     text = (write_folder(arguments(labelled, tmp_path / "a"), rows, [*votes, *wrong]) / "README.md").read_text()
     weak = sum(row[CONTRIBUTION] == "weak" for row in rows["train"])
     assert f"gives back {10 - weak} of 10 labels" in text and cells(text, "rule: any")[2] == "0"

@@ -66,6 +66,7 @@ def arguments(folder: Path, sources: Path, **changes: object) -> SpaceArguments:
     return SpaceArguments(
         repo_id="org/app",
         model="org/listener",
+        audio_root="/",  # those of the fixtures lie in a temporary folder of their own
         num_examples=4,
         sources=[str(sources)],
         output_dir=str(folder),
@@ -115,9 +116,9 @@ def test_clips_without_a_licence_and_models_of_this_machine_are_refused(
     tmp_path: Path, rows: Dataset, sources: Path
 ) -> None:
     with pytest.raises(ValueError, match="no licence is stated"):
-        publish_space(SpaceArguments("org/app", output_dir=str(tmp_path / "a")), rows, APP)
+        publish_space(SpaceArguments(repo_id="org/app", audio_root="/", output_dir=str(tmp_path / "a")), rows, APP)
     with pytest.raises(ValueError, match="model '/my/model' is not of the form owner/name"):
-        publish_space(SpaceArguments("org/app", "/my/model", output_dir=str(tmp_path / "b")), rows, APP)
+        publish_space(SpaceArguments(repo_id="org/app", model="/my/model", output_dir=str(tmp_path / "b")), rows, APP)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds other things \(thesis.txt\)"):

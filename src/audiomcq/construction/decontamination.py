@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from audiomcq.answers import normalize
 from audiomcq.audio import stored_digest, stored_size
+from audiomcq.datasets import RowArguments
 from audiomcq.evaluation.items import load_benchmark
 from audiomcq.examples import Row, row_key
 
@@ -45,13 +46,9 @@ _VIDEO = re.compile(r"Y?([A-Za-z0-9_-]{11})(?:_\d.*)?")
 
 
 @dataclass
-class AuditArguments:
-    """Options of recipes/evaluate/audit_overlap.py."""
+class AuditArguments(RowArguments):
+    """Options of recipes/evaluate/audit_overlap.py. The rows are those of training."""
 
-    dataset: str = field(default="", metadata={"help": "Hub id, folder or file of the training rows."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
-    dataset_split: str = field(default="train", metadata={"help": "Split of the training rows."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
     benchmarks: list[str] = field(
         default_factory=list, metadata={"help": "Benchmarks by name, or name=question file, folder or Hub id."}
     )

@@ -7,7 +7,6 @@ others ("plain") the text says nothing: given wording and options, each option i
 import csv
 import json
 import logging
-import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -77,8 +76,8 @@ def build(
 ) -> dict[str, int]:
     """Write `out_folder`/{pretrain,train,validation,test}.jsonl and return the number of rows of each.
 
-    `audio_path` is relative to `out_folder`, where `load_rows` looks for it. No clip is in two splits and each label is in all
-    of them. A speaker, a musical piece or a long recording cut into clips may be in several: the test split says nothing about
+    `audio_path` is relative to `manifest_folder`: the rows are loaded with that as `audio_root`. No clip is in two splits and each
+    label is in all of them. A speaker, a musical piece or a long recording cut into clips may be in several: the test split says nothing about
     unheard voices, and nothing but `file` is looked at.
 
     Raises:
@@ -90,8 +89,7 @@ def build(
     for name, pairs in splits.items():
         with (out / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for row, _ in pairs:
-                path = Path(os.path.relpath(folder / row["audio_path"], out)).as_posix()
-                file.write(json.dumps({**row, "audio_path": path}, ensure_ascii=False) + "\n")
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return {name: len(pairs) for name, pairs in splits.items()}
 
 

@@ -86,6 +86,8 @@ def in_words(hearings: Sequence[Hearing], choices: Sequence[str], answer: str | 
     chosen = {hearing.control: hearing.choice for hearing in hearings}
     if answer is not None:
         gold = list(choices).index(answer)
+        if None in (chosen["audio"], chosen["silence"]):
+            return _with_unreadable(chosen["audio"], chosen["silence"], gold)
         return _SINGLE_CONTRIBUTION[chosen["audio"] == gold, chosen["silence"] == gold]
     if chosen["audio"] is None:
         return "With the clip the model names none of the options, so there is no answer to compare."
@@ -93,6 +95,21 @@ def in_words(hearings: Sequence[Hearing], choices: Sequence[str], answer: str | 
     if same:
         return f"**The same answer** with {' and with '.join(same)}: the model need not have listened to give it."
     return "**Another answer** with silence and with another clip: this one depends on what the model heard."
+
+
+def _with_unreadable(with_clip: int | None, on_silence: int | None, gold: int) -> str:
+    """The sentence where an answer chose no option: that is not wrong, though it counts as not right."""
+    with_words, silent_words = (
+        "no readable answer" if choice is None else "right" if choice == gold else "wrong"
+        for choice in (with_clip, on_silence)
+    )
+    contribution = (with_clip == gold) - (on_silence == gold)
+    return (
+        f"With the clip {with_words}, on silence {silent_words}: **audio contribution {contribution:+d}**".replace(
+            "+0", "0"
+        )
+        + " as published, where what cannot be read counts as not right. What the model knows is not told by it."
+    )
 
 
 def plot(hearings: Sequence[Hearing], choices: Sequence[str]) -> "Figure":

@@ -5,12 +5,14 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features
 
-from audiomcq.datasets import cast_columns, option_order
-from audiomcq.examples import FEATURES
+from audiomcq.datasets import option_order
+from audiomcq.examples import FEATURES, arrow_column, key_column
+from audiomcq.schema import cast_columns
 
 _COLUMNS = ("row_key", "voter", "control", "order", "mode", "choice", "correct", "option_logps")
+_QUESTION_COLUMNS = ("id", "source_dataset", "question_type", "question", "choices", "answer")
 _NAMED = ("voter", "control", "order", "mode")
 
 
@@ -117,24 +119,26 @@ class Tally:
 
 def questions_of(rows: Dataset) -> Questions:
     """The columns of rows that are counted by, as `to_schema` reads them. The audio column is not read."""
-    if "source_dataset" not in rows.column_names:
-        rows = rows.add_column("source_dataset", [None] * len(rows), feature=Value("string"))
-    kinds = Features({name: FEATURES[name] for name in ("id", "source_dataset", "question_type", "choices", "answer")})
-    table = cast_columns(rows.select_columns(list(kinds)), kinds).with_format("arrow")[:]
-    column = {name: table[name].combine_chunks() for name in table.column_names}
-    choices, parent = column["choices"], pc.list_parent_indices(column["choices"])
+    table = question_columns(rows)
+    values = {name: table[name].combine_chunks() for name in table.column_names}
+    choices, parent = values["choices"], pc.list_parent_indices(values["choices"])
     lengths = pc.list_value_length(choices).to_numpy()
     position = np.arange(len(parent)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    is_answer = pc.equal(choices.flatten(), column["answer"].take(parent)).to_numpy(zero_copy_only=False)
+    is_answer = pc.equal(choices.flatten(), values["answer"].take(parent)).to_numpy(zero_copy_only=False)
     gold = np.full(len(choices), -1)
     gold[parent.to_numpy()[is_answer]] = position[is_answer]
-    return Questions(_keys(column), column["id"], column["source_dataset"], column["question_type"], lengths, gold)
+    return Questions(
+        *(values[name] for name in ("key", "id", "source_dataset", "question_type")),
+        lengths,
+        gold,
+    )
 
 
-def _keys(column: dict[str, pa.Array]) -> pa.Array:
-    """`examples.row_key` of all rows."""
-    parts = [column[name] for name in ("question_type", "source_dataset", "id")]
-    return pc.binary_join_element_wise(*parts, "_", null_handling="replace", null_replacement="None")
+def question_columns(rows: Dataset) -> pa.Table:
+    """The `key` of every row, and `_QUESTION_COLUMNS` in the types of the schema."""
+    kinds = Features({name: FEATURES[name] for name in _QUESTION_COLUMNS})
+    rows = cast_columns(rows, kinds)
+    return pa.table({"key": key_column(rows), **{name: arrow_column(rows, name) for name in kinds}})
 
 
 def ballots_of(votes: Dataset, questions: Questions) -> Ballots:

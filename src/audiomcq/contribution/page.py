@@ -16,7 +16,9 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from audiomcq.audio import AudioError, as_mp3, cut, load_audio
+from audiomcq.contribution.cast import read_again
 from audiomcq.contribution.report import Numbers
+from audiomcq.datasets import texts_of
 from audiomcq.examples import CONTRIBUTION, Row, row_key
 
 logger = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ def pick_examples(rows: Dataset, votes: Dataset | None, report: Numbers, each: i
         keys = (row_key(row) for row in table.drop_columns([CONTRIBUTION]).to_pylist())
         kinds["harmed by its audio"] = [i for i, key in enumerate(keys) if key in harmed][:each]
     picked = {i: rows[i] for indices in kinds.values() for i in indices}
-    written = _completions(votes, [row_key(row) for row in picked.values()], report["rule"])
+    written = _completions(votes, rows.select(list(picked)), report["rule"])
     return [
         Example(kind, picked[i], written.get(row_key(picked[i]), {}), _clip(picked[i]))
         for kind, indices in kinds.items()
@@ -94,17 +96,23 @@ def html_page(report: Numbers, examples: Sequence[Example], figure: bytes) -> st
 
 
 def headline(report: Numbers) -> str:
-    """The result in two sentences."""
+    """The result in two sentences. Nothing is said of knowledge where no vote could be read."""
     share, rule = report["shares"]["all"], report["rule"]
     if share["weak_share"] is None:
         return "The rows carry no labels: run the contribution filter."
+    if report.get("mostly_unparsed") and report["mostly_unparsed"] == report["measured"]:
+        return (
+            f"Nothing is known of these rows: on all {report['measured']:,} that were voted on, most votes chose no option that could "
+            "be read. See what the voters wrote, and ask them for the option alone."
+        )
     text = f"{_percent(share['weak_share'])} % of the rows are weak: voters answer them without the audio."
     if share["chance"] is not None:
         asked = f"rule {rule['rule']}" if "voters" in report else "three voters, two right"
-        text += (
-            f" Voters that guess would make {_percent(share['chance'])} % of them weak ({asked}); corrected for that, "
-            f"{_percent(share['corrected'])} % are known without audio."
-        )
+        text += f" Voters that guess would make {_percent(share['chance'])} % of them weak ({asked})"
+        if share["corrected"]:
+            text += f"; corrected for that, {_percent(share['corrected'])} % are known without audio."
+        else:
+            text += ": no more than that many are, so that none is shown to be known without audio."
     return text
 
 
@@ -225,14 +233,13 @@ def _example(example: Example) -> str:
     )
 
 
-def _completions(votes: Dataset | None, keys: list[str], rule: Numbers) -> dict[str, dict[str, dict[str, str]]]:
+def _completions(votes: Dataset | None, rows: Dataset, rule: Numbers) -> dict[str, dict[str, dict[str, str]]]:
     """`Example.completions` by row key."""
-    if votes is None:
+    if votes is None or not len(rows):
         return {}
-    columns = votes.select_columns(["row_key", "voter", "control", "mode", "correct", "completion"]).with_format(
-        "arrow"
-    )[:]
-    wanted = columns.filter(pc.is_in(columns["row_key"], value_set=pa.array(keys, pa.string()))).to_pylist()
+    keys = pa.array([row_key(row) for row in texts_of(rows)], pa.string())
+    on_these = pc.is_in(votes.with_format("arrow")["row_key"][:], value_set=keys)
+    wanted = read_again(votes.select(pc.indices_nonzero(on_these).to_pylist()), rows)
     asked: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     for vote in wanted:
         if vote["mode"] == rule["mode"]:

@@ -4,7 +4,7 @@ import gc
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,13 +37,14 @@ from audiomcq.contribution.votes import (
     read_votes,
     write_unparsed,
 )
-from audiomcq.datasets import fingerprint, row_orders, texts_of, to_schema
+from audiomcq.datasets import RowArguments, fingerprint, row_orders, texts_of
 from audiomcq.endpoints import endpoint_batches, parse_voter, server_options, voter_name
 from audiomcq.examples import row_key, sound_rows
 from audiomcq.generation import Answer, Asked, Control, answer_batches
 from audiomcq.generation_options import generation_settings, greedy_options
 from audiomcq.models import load_lalm, weights_digest
 from audiomcq.prompts import PROMPT_VERSION
+from audiomcq.schema import clip_resolver, fit_to_schema
 
 logger = logging.getLogger(__name__)
 
@@ -51,16 +52,9 @@ _RECOUNT_SECONDS = 10.0
 
 
 @dataclass
-class ProbeArguments:
+class ProbeArguments(RowArguments):
     """Options of recipes/contribution_filter/probe.py, and of `probe`."""
 
-    dataset: str = field(default="", metadata={"help": "Hub id, save_to_disk folder, or file of rows."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
-    dataset_split: str = field(default="train", metadata={"help": "Split to probe."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
-    max_bad_fraction: float = field(
-        default=0.01, metadata={"help": "Stop when more rows than this are broken, or their clips broken or silent."}
-    )
     voters: list[str] = field(
         default_factory=list,
         metadata={"help": "Paths or Hub ids of the voters (NAME@REVISION pins one), or endpoints."},
@@ -92,7 +86,7 @@ class ProbeArguments:
 
 
 Ask = Callable[..., Iterator[list[Answer]]]
-"""Given a `control` and what is `done`, asks a voter the rest, batch by batch."""
+"""Given `rows`, a `control` and what is `done`, asks a voter the rest, batch by batch."""
 
 
 def probe(
@@ -104,8 +98,9 @@ def probe(
 ) -> Dataset:
     """Ask voters every row of a data set in memory; returns the vote table (`audiomcq.contribution.votes.VOTE_FEATURES`).
 
-    Rows that are broken, or whose clips are broken or silent, are named, counted and left out. Clips are checked before the first
-    voter is loaded, where any of them is heard.
+    Rows that are broken, or whose clips are broken or silent, are named and counted. Broken rows are left out; rows whose clips are
+    broken or silent are asked under those controls alone that play none of them. Clips that will be heard are checked before the first
+    voter is loaded.
 
     Args:
         rows: columns of the project's schema (`audiomcq.examples.FEATURES`); optional ones may be absent.
@@ -120,15 +115,21 @@ def probe(
         with tempfile.TemporaryDirectory(prefix="audiomcq_votes_") as temporary:
             return probe(rows, voters, temporary, device, **options)
     args = ProbeArguments(voters=[voters] if isinstance(voters, str) else list(voters), **options)
-    rows = to_schema(rows, args.audio_root)
+    every, faults = fit_to_schema(rows, clip_resolver(args.audio_root), audio_contribution=args.audio_contribution)
+    good, _ = sound_rows(texts_of(every), args.max_bad_fraction, faults)
+    rows, silent = every.select(good), []
     if clips_needed(args.controls, args.silence_seconds):
-        clips = check_clips(rows, args.audio_root, args.max_audio_seconds, args.audio_root)
-        good, _ = sound_rows(texts_of(rows), args.max_bad_fraction, clips.left_out())
-    else:
-        good, _ = sound_rows(texts_of(rows), args.max_bad_fraction)
-    rows = rows.select(good)
-    run_probe(args, rows, Path(folder), device=device)
+        clips = check_clips(every, args.audio_root, args.max_audio_seconds, args.audio_root)
+        heard, _ = sound_rows(texts_of(every), args.max_bad_fraction, {**clips.left_out(), **faults})
+        silent = without_clips(rows, every.select(heard))
+    run_probe(args, rows, Path(folder), device=device, unheard=silent)
     return read_votes(folder)
+
+
+def without_clips(rows: Dataset, heard: Dataset) -> list[str]:
+    """Keys of the rows that are not among those whose clips can be heard."""
+    keys = {row_key(row) for row in texts_of(heard)}
+    return [key for key in map(row_key, texts_of(rows)) if key not in keys]
 
 
 def run_probe(
@@ -138,12 +139,14 @@ def run_probe(
     part: int = 0,
     parts: int = 1,
     device: str | torch.device | None = None,
+    unheard: Collection[str] = (),
 ) -> None:
     """Add to the folder what is missing of voters x controls x orders x rows, one voter in memory at a time.
 
     Args:
         rows: of the project's schema, keys distinct.
         part, parts: this process asks every `parts`-th batch from `part` on.
+        unheard: keys of the rows whose clips are not there or broken; under controls that play the clips they are not asked.
 
     Raises:
         ValueError: an option is wrong, the folder holds votes of another run or cannot be written to, or a voter does not load.
@@ -155,29 +158,41 @@ def run_probe(
         rows = rows.remove_columns(["audio"])
     settings = run_settings(args, rows)
     open_run(folder, settings)
+    heard = _heard(rows, unheard)
     controls = [
-        control_named(name, rows, args.silence_seconds, args.control_seed, args.audio_root, args.max_audio_seconds)
+        control_named(name, heard, args.silence_seconds, args.control_seed, args.audio_root, args.max_audio_seconds)
         for name in args.controls
     ]
-    asked = {(row_key(row), order) for row in texts_of(rows) for order in row_orders(row, args.orders)}
+    played = {name: heard if clips_needed([name], args.silence_seconds) else rows for name in args.controls}
+    asked = {
+        name: {(row_key(row), order) for row in texts_of(played[name]) for order in row_orders(row, args.orders)}
+        for name in args.controls
+    }
     with _Progress(folder, args, asked, part) as progress:
         for name in args.voters:
             if progress.finished(name):
                 if Path(name).is_dir():
                     check_weights(folder, name, weights_digest(name), args.dtype)
                 continue
-            voter, ask = _load_voter(name, args, rows, device, part, parts)
+            voter, ask = _load_voter(name, args, device, part, parts)
             with as_voter(folder, voter, part):
                 for control in controls:
                     # Read again under the voter's lock: a writer that was left over may have gone on until now
                     done = answered(list_shards(folder), name, control.name, args.mode)
                     writer = VoteWriter(folder, settings, voter, control.name, args.mode, part, args.flush_seconds)
-                    _ask(ask, control, done, writer, progress)
+                    _ask(partial(ask, rows=played[control.name]), control, done, writer, progress)
             # Before the next is loaded: two voters would not fit
             del ask
             gc.collect()
             torch.cuda.empty_cache()
-    _report(folder, args, len(asked))
+    _report(folder, args, asked)
+
+
+def _heard(rows: Dataset, unheard: Collection[str]) -> Dataset:
+    """The rows whose clips are there."""
+    silent = frozenset(unheard)
+    kept = [index for index, row in enumerate(texts_of(rows)) if row_key(row) not in silent]
+    return rows if len(kept) == len(rows) else rows.select(kept)
 
 
 def check_options(args: ProbeArguments, rows: Dataset) -> None:
@@ -217,11 +232,10 @@ def run_settings(args: ProbeArguments, rows: Dataset) -> dict[str, Any]:
 
 
 def _load_voter(
-    name: str, args: ProbeArguments, rows: Dataset, device: str | torch.device | None, part: int, parts: int
+    name: str, args: ProbeArguments, device: str | torch.device | None, part: int, parts: int
 ) -> tuple[Voter, Ask]:
     """A voter in memory, or at its endpoint."""
     common = {
-        "rows": rows,
         "orders": args.orders,
         "batch_size": args.batch_size,
         "max_new_tokens": args.max_new_tokens,
@@ -254,7 +268,7 @@ def _ask(ask: Ask, control: Control, done: Collection[Asked], writer: VoteWriter
     logger.info("%s, %s: %d answered by this process, %d unparsed", writer.voter.name, control.name, count, unparsed)
 
 
-def _report(folder: Path, args: ProbeArguments, asked: int) -> None:
+def _report(folder: Path, args: ProbeArguments, asked: Mapping[str, Collection[Asked]]) -> None:
     """Log how far each voter is, and list the rows that most could not answer."""
     votes, unread = write_unparsed(folder)
     for count in count_by_voter(votes):
@@ -262,7 +276,7 @@ def _report(folder: Path, args: ProbeArguments, asked: int) -> None:
             logger.log(
                 logging.WARNING if 2 * count["unparsed"] > count["asked"] else logging.INFO,
                 "%s, %s: %d of %d answered, %d unparsed, %.1f %% right",
-                *(count["voter"], count["control"], count["asked"], asked, count["unparsed"]),
+                *(count["voter"], count["control"], count["asked"], len(asked[count["control"]]), count["unparsed"]),
                 100 * count["right"] / count["asked"],
             )
     if unread:
@@ -276,15 +290,15 @@ def _report(folder: Path, args: ProbeArguments, asked: int) -> None:
 class _Progress:
     """The bar of the whole job: what lay in the folder before, what this process asks, and, now and then, what others have written."""
 
-    def __init__(self, folder: Path, args: ProbeArguments, asked: Collection[Asked], part: int) -> None:
+    def __init__(self, folder: Path, args: ProbeArguments, asked: Mapping[str, Set[Asked]], part: int) -> None:
         shards = list_shards(folder)
         self.folder, self.voters, self.part = folder, args.voters, part
         self.known = frozenset(shard.path for shard in shards)
         self.left = {
-            voter: sum(len(asked - answered(shards, voter, control, args.mode)) for control in args.controls)
+            voter: sum(len(asked[control] - answered(shards, voter, control, args.mode)) for control in args.controls)
             for voter in args.voters
         }
-        total = len(asked) * len(args.controls) * len(args.voters)
+        total = sum(map(len, asked.values())) * len(args.voters)
         # Shards of others come in jumps, so the rate is that of the whole run
         self.bar = tqdm(
             total=total,

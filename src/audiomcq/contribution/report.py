@@ -12,7 +12,9 @@ import pyarrow as pa
 from datasets import Dataset
 
 from audiomcq.contribution.ballots import Ballots, Questions, ballots_of, questions_of, shown_positions, tally
+from audiomcq.contribution.cast import read_again
 from audiomcq.contribution.split import RULES, Rule, Verdict, judge, trainability, votes_of_rule
+from audiomcq.datasets import RowArguments
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.statistics import binomial_at_least, fleiss_kappa, paired_bootstrap, wilson_interval
 from audiomcq.examples import CONTRIBUTION
@@ -24,19 +26,16 @@ Numbers = dict[str, Any]
 
 
 @dataclass
-class ReportArguments:
+class ReportArguments(RowArguments):
     """Options of recipes/contribution_filter/report.py, beside those of the rule."""
 
     dataset: str = field(
         default="outputs/labelled", metadata={"help": "Labelled rows: of split.py, or from elsewhere."}
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
-    dataset_split: str = field(default="train", metadata={"help": "Split to report on."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
     votes: str | None = field(
         default=None,
         metadata={
-            "help": "Folder or Parquet file of votes; null: those beside the rows, if any, else a report without."
+            "help": "Votes, as split.py takes them; null: those beside the rows, if any, else a report without."
         },
     )
     examples: int = field(default=2, metadata={"help": "Rows of each kind shown with their audio."})
@@ -63,12 +62,13 @@ def contribution_report(rows: Dataset, votes: Dataset | None = None, rule: Rule 
     if votes is None:
         orders = np.ones(len(questions), dtype=int)
         return report | {"shares": _shares(labels, questions, rule, PUBLISHED_VOTERS, orders)}
-    ballots = ballots_of(votes, questions)
+    ballots = ballots_of(read_again(votes, rows), questions)
     counted = votes_of_rule(ballots, questions, rule)
     counts = tally(counted, len(questions))
     verdict = judge(counted, questions, rule)
     return report | {
         "shares": _shares(labels, questions, rule, len(counts.voters), counts.asked.max(axis=1)),
+        "measured": int(verdict.measured.sum()),
         "mostly_unparsed": int((verdict.measured & ~verdict.answered).sum()),
         "voters": list(_voters(ballots, questions)),
         "kappa": _kappa(ballots, questions, rule.mode),
@@ -90,7 +90,8 @@ def chance_share(num_choices: int, rule: Rule, voters: int, orders: int) -> floa
 def _shares(labels: np.ndarray, questions: Questions, rule: Rule, voters: int, orders: np.ndarray) -> Numbers:
     """Weak and strong over all rows and by source, type and number of choices.
 
-    `corrected` is the share t of rows that are known without audio if all others are guessed: weak = t + (1 - t) chance.
+    `corrected` is the share t of rows that are known without audio if all others are guessed: weak = t + (1 - t) chance. It is a share
+    and so not below 0, where fewer rows are weak than guessing makes.
     """
     kinds, kind_of = np.unique(np.stack([questions.num_choices, orders]), axis=1, return_inverse=True)
     by_kind = [chance_share(int(n), rule, voters, int(k)) if k else None for n, k in kinds.T]
@@ -100,14 +101,14 @@ def _shares(labels: np.ndarray, questions: Questions, rule: Rule, voters: int, o
     def share(mask: np.ndarray) -> Numbers:
         labelled = mask & (weak | strong)
         count, expected = int(labelled.sum()), chance[labelled]
-        corrected = (weak[labelled] - expected) / (1 - expected)
+        corrected = _mean((weak[labelled] - expected) / (1 - expected))
         return {
             "rows": int(mask.sum()),
             "weak": int((mask & weak).sum()),
             "strong": int((mask & strong).sum()),
             "weak_share": float(weak[labelled].mean()) if count else None,
             "chance": _mean(expected),
-            "corrected": _mean(corrected),
+            "corrected": corrected if corrected is None else max(0.0, corrected),
         }
 
     groups = {"source": questions.source, "type": questions.kind, "choices": pa.array(questions.num_choices)}

@@ -19,15 +19,17 @@ import yaml
 from datasets import Dataset, concatenate_datasets
 
 from audiomcq.contribution.ballots import Ballots, Questions, Tally, ballots_of, questions_of, tally
-from audiomcq.contribution.votes import read_votes
+from audiomcq.contribution.cast import load_votes, read_again
+from audiomcq.datasets import RowArguments, clip_folder
 from audiomcq.examples import CONTRIBUTION, FEATURES, BrokenRow, report_broken
+from audiomcq.records import COUNT, NUMBER, TEXT, or_null, read_json
+from audiomcq.row_sources import CLIPS, SPLIT_FILE
 
 logger = logging.getLogger(__name__)
 
 RULES = ("majority", "all", "any", "score")
 SCORE = "audio_contribution_score"
 SCORE_THRESHOLD = 0.5
-SPLIT_FILE = "split.json"
 _TIED_SHARE = 0.01
 """By how much of the rows a quantile may be exceeded, without a line in the log, because scores are equal."""
 _ROWS_AT_ONCE = 500
@@ -35,14 +37,13 @@ _ROWS_AT_ONCE = 500
 
 
 @dataclass
-class SplitArguments:
+class SplitArguments(RowArguments):
     """Options of recipes/contribution_filter/split.py, beside those of the rule."""
 
-    dataset: str = field(default="", metadata={"help": "The rows that were probed."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
-    dataset_split: str = field(default="train", metadata={"help": "Split that was probed."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
-    votes: str = field(default="outputs/votes", metadata={"help": "Folder of votes, or one Parquet file."})
+    votes: str = field(
+        default="outputs/votes",
+        metadata={"help": "Folder of votes or of prediction files (each a voter), or one file of either."},
+    )
     max_bad_fraction: float = field(default=0.01, metadata={"help": "Share of rows that may lack votes."})
     unparsed: str = field(
         default="strong", metadata={"help": "Rows most votes on which chose nothing: strong, or leave_out."}
@@ -192,7 +193,7 @@ def label_rows(
     Rows without votes are named, counted and left out.
 
     Args:
-        votes: a vote table; votes on other rows, and those the rule does not name, are passed over.
+        votes: a vote table, read again; votes on other rows, and those the rule does not name, are passed over.
         unparsed: what becomes of rows most votes on which chose no option: "strong" (as published; unparsed is not right) or
             "leave_out".
         policy: a voter that was asked with audio, several times a row: strong rows on which it is always right or always wrong
@@ -203,9 +204,8 @@ def label_rows(
             than the rule needs, or a voter voted twice.
     """
     questions = questions_of(rows)
-    verdict, keep = _decide(
-        questions, ballots_of(votes, questions), rule or Rule(), unparsed, policy, max_bad_fraction
-    )
+    ballots = ballots_of(read_again(votes, rows), questions)
+    verdict, keep = _decide(questions, ballots, rule or Rule(), unparsed, policy, max_bad_fraction)
     return _labelled(rows, verdict.weak, verdict.score, keep)
 
 
@@ -224,7 +224,8 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
     folder = Path(args.output_dir)
     if folder.exists():
         raise ValueError(f"{folder} already exists; choose another --output_dir")
-    questions = questions_of(concatenate_datasets(list(splits.values())))
+    together = concatenate_datasets(list(splits.values()))
+    questions, votes = questions_of(together), read_again(votes, together)
     ballots = ballots_of(votes, questions)
     verdict, keep = _decide(questions, ballots, rule, args.unparsed, args.policy, args.max_bad_fraction)
     silent = verdict.measured & ~verdict.answered
@@ -236,6 +237,7 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
         "strong": int((keep & ~verdict.weak).sum()),
         "left_out": int((~keep).sum()),
         "mostly_unparsed": questions.key.filter(pa.array(silent)).to_pylist(),
+        CLIPS: clip_folder(splits.values()),
     }
     (folder / "data").mkdir(parents=True)
     try:
@@ -312,19 +314,6 @@ def _labelled(rows: Dataset, weak: np.ndarray, score: np.ndarray, keep: np.ndarr
     return rows if keep.all() else rows.select(np.flatnonzero(keep))
 
 
-def load_votes(source: str | Path) -> Dataset:
-    """Votes from a folder that a probe writes to, or from one Parquet file of them.
-
-    Raises:
-        ValueError: nothing is there, or the folder holds no votes.
-    """
-    if Path(source).suffix == ".parquet":
-        if not Path(source).is_file():
-            raise ValueError(f"{source}: no such file of votes")
-        return Dataset.from_parquet(str(source))
-    return read_votes(source)
-
-
 def saved_votes(folder: str | Path) -> Dataset | None:
     """The votes that `save_split` left in a folder, or None where there are none."""
     files = sorted(Path(folder).glob("votes-*.parquet"))
@@ -336,7 +325,8 @@ def saved_rule(folder: str | Path) -> Rule | None:
     path = Path(folder) / SPLIT_FILE
     if not path.is_file():
         return None
-    said = json.loads(path.read_text())
+    number, names = or_null(NUMBER), dict.fromkeys(("rule", "control", "mode"), TEXT)
+    said = read_json(path, {**names, "min_correct": or_null(COUNT), "threshold": number, "quantile": number})
     return Rule(**{option.name: said[option.name] for option in fields(Rule) if option.name in said})
 
 

@@ -13,35 +13,22 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset
 from datasets.table import InMemoryTable
 
 from audiomcq import __version__
+from audiomcq.contribution.vote_files import FOOTER, VOTE_FEATURES, read_columns, read_footer
 from audiomcq.generation import Answer, Asked
-from audiomcq.storage import check_same, hold, read_json, write_json, write_whole, writing
+from audiomcq.records import MAPPING, advise, check_fields, encodable, read_json
+from audiomcq.storage import check_same, hold, write_json, write_whole, writing
 
-VOTE_FEATURES = Features(
-    {
-        "row_key": Value("string"),
-        "voter": Value("string"),
-        "revision": Value("string"),
-        "control": Value("string"),
-        "order": Value("string"),
-        "mode": Value("string"),
-        "completion": Value("string"),
-        "choice": Value("int64"),
-        "correct": Value("bool"),
-        "option_logps": List(Value("float64")),
-    }
-)
-"""A vote record: one voter's answer to one row under one control and option order. `mode` is generate or likelihood."""
 VOTE_KEY = ("voter", "control", "mode", "row_key", "order")
 """What there is one vote for. A vote table is sorted by it; the first three are the same within a shard."""
 RUN_FILE = "probe.json"
@@ -49,7 +36,6 @@ UNPARSED_FILE = "unparsed.jsonl"
 FLUSH_ANSWERS = 1024
 """Answers in a shard at most, but for the last batch."""
 
-_FOOTER = b"audiomcq.votes"
 _REMEDY = "use the same settings, or keep each run in a folder of its own"
 _PATIENCE_SECONDS = 10.0
 """How long a killed process may take to be gone."""
@@ -126,7 +112,7 @@ class VoteWriter:
             "audiomcq": __version__,
         }
         schema = VOTE_FEATURES.arrow_schema
-        self._schema = schema.with_metadata({**schema.metadata, _FOOTER: json.dumps(footer).encode()})
+        self._schema = schema.with_metadata({**schema.metadata, FOOTER: json.dumps(footer).encode()})
         self._waiting: list[Answer] = []
         self._last = time.monotonic()
 
@@ -150,9 +136,10 @@ class VoteWriter:
         if not waiting:
             return
         who = {"voter": self.voter.name, "revision": self.voter.revision, "mode": self.mode}
-        table = pa.Table.from_pylist([{**answer.to_dict(), **who} for answer in waiting], self._schema)
+        votes = [{**answer.to_dict(), **who, "completion": encodable(answer.completion)} for answer in waiting]
+        table = pa.Table.from_pylist(votes, self._schema)
         content = pa.BufferOutputStream()
-        pq.write_table(table, content)
+        pq.write_table(table, content, write_page_checksum=True)
         name = f"{self.voter.slug}-{self.part}-{uuid.uuid4().hex[:12]}.parquet"
         write_whole(self.folder / name, content.getvalue())
 
@@ -258,7 +245,7 @@ def answered(shards: Sequence[Shard], voter: str, control: str, mode: str) -> se
     done: set[Asked] = set()
     for shard in shards:
         if (shard.voter.name, shard.control, shard.mode) == (voter, control, mode):
-            columns = pq.read_table(shard.path, columns=["row_key", "order"])
+            columns = read_columns(shard.path, ("row_key", "order"))
             done.update(zip(columns["row_key"].to_pylist(), columns["order"].to_pylist(), strict=True))
     return done
 
@@ -315,17 +302,9 @@ def write_unparsed(folder: Path) -> tuple[Dataset, list[dict[str, Any]]]:
 
 
 def _read_footer(path: Path) -> Shard:
-    try:
-        metadata = pq.read_metadata(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(
-            f"{path}: a torn shard ({error}); copy it again, or delete it and probe again: its questions are asked anew"
-        ) from error
-    footer = (metadata.metadata or {}).get(_FOOTER)
-    if footer is None:
-        raise ValueError(f"{path}: a Parquet file, but no shard of votes; move it out of the folder")
-    said = json.loads(footer)
-    return Shard(path, metadata.num_rows, said["settings"], Voter(**said["voter"]), said["control"], said["mode"])
+    count, said = read_footer(path)
+    voter = Voter(**{field.name: said["voter"].get(field.name) for field in fields(Voter)})
+    return Shard(path, count, said["settings"], voter, said["control"], said["mode"])
 
 
 def _sorted_votes(shards: Sequence[Shard]) -> pa.Table:
@@ -334,19 +313,14 @@ def _sorted_votes(shards: Sequence[Shard]) -> pa.Table:
     Raises:
         ValueError: a key has two votes; it is named, with the shards that hold them.
     """
-    metadata = VOTE_FEATURES.arrow_schema.metadata
-    table = pa.concat_tables([pq.read_table(shard.path).replace_schema_metadata(metadata) for shard in shards])
+    table = pa.concat_tables([_votes_in(shard) for shard in shards])
     table = table.sort_by([("row_key", "ascending"), ("order", "ascending")])
     last = len(table) - 1
     same = [pc.equal(table[name].slice(1), table[name].slice(0, last)) for name in ("row_key", "order")]
     twice = table.select(VOTE_KEY).slice(1).filter(pc.and_(*same))
     if len(twice):
         keys = twice.slice(0, 3).to_pylist()
-        holders = [
-            shard.path.name
-            for shard in shards
-            if keys[0] in pq.read_table(shard.path, columns=list(VOTE_KEY)).select(VOTE_KEY).to_pylist()
-        ]
+        holders = [shard.path.name for shard in shards if keys[0] in read_columns(shard.path, VOTE_KEY).to_pylist()]
         named = "; ".join(" / ".join(key.values()) for key in keys)
         raise ValueError(
             f"{len(twice)} votes have the key ({' / '.join(VOTE_KEY)}) of another vote, e.g. {named}; the first lies in "
@@ -360,15 +334,26 @@ def _record_lock(folder: Path) -> AbstractContextManager[None]:
     return hold(folder / ".probe.lock", f"{folder}: another process is writing {RUN_FILE}", patience=-1)
 
 
+def _votes_in(shard: Shard) -> pa.Table:
+    """Raises: ValueError where its votes are not those that its footer speaks of."""
+    table = read_columns(shard.path)
+    said = {"voter": shard.voter.name, "control": shard.control, "mode": shard.mode}
+    for name, value in said.items():
+        if others := [other for other in table[name].unique().to_pylist() if other != value]:
+            raise ValueError(f"{shard.path}: {name} is {others[0]!r} in its votes and {value!r} in its footer")
+    return table
+
+
 def _read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / RUN_FILE
     if not path.is_file():
         return None
-    remedy = "delete it, the shards hold the same"
-    record = read_json(path, remedy, settings=dict, voters=dict)
-    for name, said in [*record["voters"].items(), ("generation", record.get("generation", {}))]:
-        if not isinstance(said, dict):
-            raise ValueError(f"{path}: {name!r} is {said!r}; {remedy}")
+    kinds = {"settings": MAPPING, "voters": MAPPING, "generation": MAPPING}
+    with advise("delete it, the shards hold the same"):
+        record = read_json(path, kinds, frozenset({"settings", "voters"}))
+        check_fields(record["voters"], dict.fromkeys(record["voters"], MAPPING), str(path))
+        for name, voter in record["voters"].items():
+            check_fields(voter, {}, f"{path}: voter {name}", frozenset({"revision", "dtype"}))
     return record
 
 

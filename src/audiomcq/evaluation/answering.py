@@ -4,20 +4,21 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers.utils import cached_file, extract_commit_hash
 
 from audiomcq import __version__
 from audiomcq.collation import PromptEncoder
-from audiomcq.contribution.controls import check_asked, control_named
+from audiomcq.contribution.controls import check_asked, clips_needed, control_named
 from audiomcq.datasets import fingerprint, row_orders, texts_of
 from audiomcq.endpoints import endpoint_batches, parse_voter, server_options, voter_name
+from audiomcq.evaluation.identity import Identity, identify, lineage
 from audiomcq.evaluation.predictions import (
     PartWriter,
     finish_run,
@@ -30,15 +31,15 @@ from audiomcq.evaluation.questions import QuestionArguments, prompt_style
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer, Asked, Control, Mode, answer_batches, answer_questions
 from audiomcq.generation_options import generation_settings, greedy_options
-from audiomcq.models import load_lalm, weights_digest
+from audiomcq.models import load_lalm
 from audiomcq.prompts import AUDIOMCQ_STYLE
 
 logger = logging.getLogger(__name__)
 
 CONTROLS = ("audio", "silence")
 
-Batches = Callable[[Control, Collection[Asked]], Iterator[list[Answer]]]
-"""Answers to all rows under a control but those that are done, batch by batch."""
+Batches = Callable[[Sequence[Row], Control, Collection[Asked]], Iterator[list[Answer]]]
+"""Answers to rows under a control but those that are done, batch by batch."""
 
 
 @dataclass
@@ -119,7 +120,8 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[s
     A batch is kept as soon as it is answered. Processes of `accelerate launch` share the batches.
 
     Args:
-        left_out: keys of items that cannot be asked, since their clips are not there; the record names them.
+        left_out: keys of items whose clips are not there, of `rows` or beside them; the record names them. Controls that need no
+            clip (no_audio, silence of a fixed length) are asked on those of `rows` all the same.
 
     Raises:
         ValueError: the file holds another run, or an option is unknown.
@@ -128,47 +130,75 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[s
         raise ValueError("there are no rows to answer")
     check_asked(args.controls, args.orders, rows[0])
     state, path = PartialState(), args.path
+    line = lineage(args.model, args.model_revision)
+    heard_of = left_out if clips_needed(args.controls, args.silence_seconds) else None
     with hold_run(path) if state.is_main_process else nullcontext():
-        start_run(path, run_settings(args, rows), args.controls, left_out, state.is_main_process)
+        start_run(
+            path,
+            run_settings(args, rows, line[0]),
+            args.controls,
+            heard_of,
+            state.is_main_process,
+            [asdict(each) for each in line],
+        )
         state.wait_for_everyone()
-        _answer_missing(args, rows)
+        _answer_missing(args, rows, left_out)
         state.wait_for_everyone()
         if state.is_main_process:
-            finish_run(path, rows, args.orders)
+            finish_run(path, rows, args.orders, lambda control: clips_needed([control], args.silence_seconds))
     state.wait_for_everyone()
     return path
 
 
-def _answer_missing(args: AnswerArguments, rows: Sequence[Row]) -> None:
+def _answer_missing(args: AnswerArguments, rows: Sequence[Row], left_out: Collection[str]) -> None:
     """Ask what is not answered yet, and append the answers to this process's part of the run."""
     state, path = PartialState(), args.path
     done = read_done(path)
-    asked = [(row_key(row), order) for row in texts_of(rows) for order in row_orders(row, args.orders)]
-    if not asked:
+    asked = asked_under(args, rows, left_out)
+    if not any(asked.values()):
         raise ValueError(f"orders {args.orders}: no row has that many options; ask given too")
     missing = {
-        name: len(asked) - sum((key, name, order) in done for key, order in asked)
-        for name in dict.fromkeys(args.controls)
+        name: sum((key, name, order) not in done for key, order in questions) for name, questions in asked.items()
     }
     # No process may look for what is done while another one already adds to it
     state.wait_for_everyone()
     if not any(missing.values()):
-        logger.info("%s: all %d questions are answered already", path, len(missing) * len(asked))
+        logger.info("%s: all %d questions are answered already", path, sum(map(len, asked.values())))
         return
-    batches, generation = _batches(args, rows)
+    batches, generation = _batches(args)
     if state.is_main_process:
         record_generation(path, generation)
+    heard = _with_clips(rows, left_out)
     started = time.monotonic()
     with PartWriter(path, state.process_index) as writer:
         for name in missing:
             answered = {(key, order) for key, control, order in done if control == name}
             control = control_named(
-                name, rows, args.silence_seconds, args.seed, args.audio_root, args.max_audio_seconds
+                name, heard, args.silence_seconds, args.seed, args.audio_root, args.max_audio_seconds
             )
-            _answer(batches(control, answered), writer, name, len(asked), missing[name])
+            played = heard if clips_needed([name], args.silence_seconds) else rows
+            _answer(batches(played, control, answered), writer, name, len(asked[name]), missing[name])
     seconds = time.monotonic() - started
     asked_now = sum(missing.values())
     logger.info("%d questions in %.1f s, %.2f questions/s", asked_now, seconds, asked_now / seconds)
+
+
+def asked_under(args: AnswerArguments, rows: Sequence[Row], left_out: Collection[str]) -> dict[str, list[Asked]]:
+    """The questions that are asked under each control: where it plays the clips, those whose clips are there."""
+    silent = frozenset(left_out)
+    every = [(row_key(row), order) for row in texts_of(rows) for order in row_orders(row, args.orders)]
+    heard = [question for question in every if question[0] not in silent]
+    return {
+        name: heard if clips_needed([name], args.silence_seconds) else every for name in dict.fromkeys(args.controls)
+    }
+
+
+def _with_clips(rows: Sequence[Row], left_out: Collection[str]) -> Sequence[Row]:
+    silent = frozenset(left_out)
+    kept = [index for index, row in enumerate(texts_of(rows)) if row_key(row) not in silent]
+    if len(kept) == len(rows):
+        return rows
+    return rows.select(kept) if isinstance(rows, Dataset) else [rows[index] for index in kept]
 
 
 def check_parity(args: AnswerArguments, rows: Sequence[Row]) -> Parity:
@@ -195,13 +225,15 @@ def check_parity(args: AnswerArguments, rows: Sequence[Row]) -> Parity:
     return Parity(len(alone), len(alone) - len(differing), args.batch_size, differing[0] if differing else None)
 
 
-def run_settings(args: AnswerArguments, rows: Sequence[Row]) -> dict[str, Any]:
+def run_settings(args: AnswerArguments, rows: Sequence[Row], itself: Identity | None = None) -> dict[str, Any]:
     """All that decides an answer: what a run that is resumed must have in common with the one that was stopped."""
+    itself = itself or identify(args.model, args.model_revision)
     copied = ("model", "benchmark", "dataset", "dataset_config", "dataset_split", "orders", "dtype", "max_audio_seconds",
               "batch_size", "max_new_tokens", "mode", "silence_seconds", "seed")  # fmt: skip
     return {
         **{name: getattr(args, name) for name in copied},
-        **_identity(args.model, args.model_revision),
+        "revision": itself.revision,
+        "weights": itself.weights,
         "rows": len(rows),
         "fingerprint": fingerprint(rows),
         "prompt_version": prompt_style(args.benchmark, args.official_prompt).version,
@@ -209,20 +241,7 @@ def run_settings(args: AnswerArguments, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _identity(model: str, revision: str | None) -> dict[str, str | None]:
-    """Which weights a name stands for: the commit of a model on the Hub, a hash of the files of a folder."""
-    if parse_voter(model):
-        return {"revision": None, "weights": None}
-    if not Path(model).is_dir():
-        try:
-            commit = extract_commit_hash(cached_file(model, "config.json", revision=revision), None)
-        except OSError:  # no such model, or an adapter; loading it says so
-            commit = None
-        return {"revision": commit or revision, "weights": None}
-    return {"revision": revision, "weights": weights_digest(model)}
-
-
-def _batches(args: AnswerArguments, rows: Sequence[Row]) -> tuple[Batches, dict[str, Any] | None]:
+def _batches(args: AnswerArguments) -> tuple[Batches, dict[str, Any] | None]:
     """This process's share of the batches, from the model loaded here or from a server, and what answers are generated with."""
     state = PartialState()
     share = {"part": state.process_index, "parts": state.num_processes}
@@ -234,17 +253,16 @@ def _batches(args: AnswerArguments, rows: Sequence[Row]) -> tuple[Batches, dict[
         asked = partial(
             endpoint_batches,
             endpoint,
-            rows,
             orders=args.orders,
             max_audio_seconds=args.max_audio_seconds,
             batch_size=args.batch_size,
             max_new_tokens=args.max_new_tokens,
             **share,
         )
-        return lambda control, done: asked(control, done=done), server_options(args.max_new_tokens)
+        return lambda rows, control, done: asked(rows, control, done=done), server_options(args.max_new_tokens)
     lalm, encoder = _model(args)
     generation = generation_settings(lalm.model, **greedy_options(lalm, args.max_new_tokens))
-    return lambda control, done: answer_batches(
+    return lambda rows, control, done: answer_batches(
         lalm, encoder, rows, control, args.orders, args.batch_size, args.max_new_tokens, done, mode=args.mode, **share
     ), generation if args.mode == "generate" else None
 

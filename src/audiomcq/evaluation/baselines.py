@@ -1,6 +1,6 @@
 """What is scored without listening or reading. On MMAU test-mini "always the first option" gets 39.8 %."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 _PICKS: dict[str, Callable[[list[str]], str]] = {
@@ -9,6 +9,11 @@ _PICKS: dict[str, Callable[[list[str]], str]] = {
     "longest": lambda choices: max(choices, key=len),
     "shortest": lambda choices: min(choices, key=len),
 }
+
+
+def chance(rows: Collection[Mapping[str, Any]]) -> float:
+    """Expected accuracy of uniform guessing. Of a gold answer printed twice either copy is right."""
+    return sum(row["choices"].count(row["answer"]) / len(row["choices"]) for row in rows) / len(rows)
 
 
 def trivial_baselines(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
@@ -22,12 +27,11 @@ def trivial_baselines(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     Raises:
         ValueError: there are no rows.
     """
-    questions = [(list(row["choices"]), row["answer"]) for row in rows]
+    questions = [{"choices": list(row["choices"]), "answer": row["answer"]} for row in rows]
     if not questions:
         raise ValueError("no rows: a baseline needs at least one question")
     baselines = {
-        name: sum(pick(choices) == answer for choices, answer in questions) / len(questions)
+        name: sum(pick(each["choices"]) == each["answer"] for each in questions) / len(questions)
         for name, pick in _PICKS.items()
     }
-    expected = sum(choices.count(answer) / len(choices) for choices, answer in questions)
-    return baselines | {"random": expected / len(questions)}
+    return baselines | {"random": chance(questions)}

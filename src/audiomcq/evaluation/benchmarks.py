@@ -4,8 +4,8 @@ Names are long where two sets share one: `mmsu-2506.04779` is not VoiceBench's "
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from audiomcq.evaluation.official import (
     token_set_rule,
     unprefixed_option_rule,
 )
+from audiomcq.evaluation.versions import MMAR_VERSIONS, MMAU_TEST_MINI_VERSIONS
 from audiomcq.examples import CONTRIBUTION
 from audiomcq.prompts import AUDIOMCQ_STYLE, MMSU_STYLE, PromptStyle
 
@@ -34,7 +35,7 @@ class Benchmark:
 
     Attributes:
         name: what it is called in YAML files, columns and results.
-        title: what it is called in tables, its version included.
+        title: what it is called in tables, before its version.
         hub_id: its repository on the Hub.
         questions: glob of the question files in that repository; None where the Hub has a table with the audio in it.
         split: split of the table.
@@ -46,6 +47,7 @@ class Benchmark:
         has_gold: False where the answers are withheld: export and submit.
         average_over: the group over whose parts the official accuracy is averaged.
         defects: what a reader of its scores should know, beyond the defects of its rule.
+        versions: names of its known question files by `content_fingerprint`. Where it has none, no file has been seen here whole.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Benchmark:
     has_gold: bool = True
     average_over: str | None = None
     defects: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     def prompt(self, official: bool = False) -> PromptStyle:
         """The benchmark's own prompt or ours.
@@ -134,7 +137,7 @@ def _audiomcq(raw: dict[str, Any]) -> dict[str, Any]:
 
 MMAU_TEST_MINI = Benchmark(
     name="mmau-test-mini",
-    title="MMAU v05.15.25 test-mini",
+    title="MMAU test-mini",
     hub_id="gamma-lab-umd/MMAU-test-mini",
     read=_mmau,
     rule=token_set_rule,
@@ -143,18 +146,20 @@ MMAU_TEST_MINI = Benchmark(
     n_items=1000,
     defects=(
         "gold positions are skewed and gold answers long: see always first and longest beside random",
-        "17 revisions exist; scores on the file of 2024 are not comparable with v05.15.25",
+        "the file was revised 16 times; scores on files of different content are not comparable",
     ),
+    versions=MMAU_TEST_MINI_VERSIONS,
 )
 MMAU_TEST = replace(
     MMAU_TEST_MINI,
     name="mmau-test",
-    title="MMAU v05.15.25 test",
+    title="MMAU test",
     hub_id="gamma-lab-umd/MMAU-test",
     licence="MIT (questions and clips), Apache-2.0 (code)",
     n_items=9000,
     has_gold=False,
     defects=("the answers are withheld: submit the export to the organisers' Space sonalkum/MMAU-Eval",),
+    versions={},
 )
 MMAR = Benchmark(
     name="mmar",
@@ -168,6 +173,7 @@ MMAR = Benchmark(
     "arXiv 2505.13032",
     n_items=1000,
     defects=("clips are cut from videos, some are gone: an incomplete download is not the MMAR score",),
+    versions=MMAR_VERSIONS,
 )
 MMSU = Benchmark(
     name="mmsu-2506.04779",

@@ -8,8 +8,9 @@ leave out what is absent. No path of this machine is written.
 import csv
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -19,7 +20,10 @@ from audiomcq.answers import parse_answer
 from audiomcq.datasets import texts_of
 from audiomcq.evaluation.items import BenchmarkRows
 from audiomcq.examples import Row, row_key
-from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
+from audiomcq.prompts import ANSWER_OPEN, AUDIOMCQ_STYLE, PromptStyle
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+"""How thinking models mark what they think."""
 
 Prediction = Mapping[str, Any]
 """`row_key`, `completion` and `choice` (index into the item's options, or None); one per row."""
@@ -27,10 +31,10 @@ Prediction = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class SubmissionFormat:
-    """A file format (by suffix) and one item's record in it, from the row and the text that is handed in."""
+    """A file format (by suffix) and one item's record in it, from the row, the text that is handed in, and what was thought before."""
 
     suffix: str
-    record: Callable[[Row, str], dict[str, Any]]
+    record: Callable[[Row, str, str], dict[str, Any]]
 
 
 def submitted_texts(loaded: BenchmarkRows, predictions: Iterable[Prediction]) -> dict[str, str]:
@@ -39,7 +43,6 @@ def submitted_texts(loaded: BenchmarkRows, predictions: Iterable[Prediction]) ->
     Raises:
         ValueError: a prediction for a row that is not of the benchmark, two for one row, or none for a row; some are named.
     """
-    predictions = list(predictions)
     rows = {row_key(row): row["choices"] for row in texts_of(loaded.rows)}
     counts = Counter(prediction["row_key"] for prediction in predictions)
     for what, keys in (
@@ -65,10 +68,13 @@ def write_submission(path: str | Path, loaded: BenchmarkRows, predictions: Itera
     name = loaded.benchmark.name
     if name not in FORMATS:
         raise ValueError(f"{loaded.benchmark.title} has no submission format; {', '.join(FORMATS)} have one")
+    predictions = list(predictions)
     submission, texts = FORMATS[name], submitted_texts(loaded, predictions)
+    choices = {row_key(row): row["choices"] for row in texts_of(loaded.rows)}
+    thoughts = {each["row_key"]: thinking_part(each["completion"], choices[each["row_key"]]) for each in predictions}
     left_out = [*loaded.missing_audio, *loaded.without_gold]
-    records = [submission.record(row, texts[row_key(row)]) for row in texts_of(loaded.rows)]
-    records += [submission.record(row, "") for row in left_out]
+    records = [submission.record(row, texts[row_key(row)], thoughts[row_key(row)]) for row in texts_of(loaded.rows)]
+    records += [submission.record(row, "", "") for row in left_out]
     path = Path(path).with_suffix(submission.suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -122,11 +128,24 @@ def _sample(doc_id: int, doc: Row, prediction: Prediction, style: PromptStyle) -
     }
 
 
+def thinking_part(completion: str, choices: Sequence[str]) -> str:
+    """What a model wrote before its answer, without the marks of a thinking block: up to the last answer tag or the end of the block,
+    whichever comes later; where there is neither, up to an answer that ends the completion. Empty where nothing was thought first."""
+    marks = [match.start() for match in re.finditer(rf"{ANSWER_OPEN}|{THINK_CLOSE}", completion, re.IGNORECASE)]
+    if marks:
+        before = completion[: marks[-1]]
+    else:
+        said = parse_answer(completion, choices)
+        ends = said.choice is not None and completion.rstrip().endswith(said.text)
+        before = completion.rstrip().removesuffix(said.text) if ends else ""
+    return re.sub(rf"{THINK_OPEN}|{THINK_CLOSE}", "", before, flags=re.IGNORECASE).strip()
+
+
 def _gold(row: Row, column: str = "answer") -> dict[str, str]:
     return {} if row["answer"] is None else {column: row["answer"]}
 
 
-def _mmau(row: Row, text: str) -> dict[str, Any]:
+def _mmau(row: Row, text: str, thought: str) -> dict[str, Any]:
     # The program reads `model_output`, its documentation names `model_prediction`.
     split, groups = row["benchmark"].removeprefix("mmau-"), row["groups"]
     return {
@@ -146,7 +165,7 @@ def _mmau(row: Row, text: str) -> dict[str, Any]:
     }
 
 
-def _mmar(row: Row, text: str) -> dict[str, Any]:
+def _mmar(row: Row, text: str, thought: str) -> dict[str, Any]:
     groups = row["groups"]
     return {
         "id": row["id"],
@@ -159,11 +178,12 @@ def _mmar(row: Row, text: str) -> dict[str, Any]:
         "sub-category": groups["sub_category"],
         "language": groups["language"],
         "source": groups["source"],
+        "thinking_prediction": thought,
         "answer_prediction": text,
     }
 
 
-def _mmsu(row: Row, text: str) -> dict[str, Any]:
+def _mmsu(row: Row, text: str, thought: str) -> dict[str, Any]:
     groups = row["groups"]
     options = zip_longest((f"choice_{letter}" for letter in "abcd"), row["choices"], fillvalue="")
     return {
@@ -180,7 +200,7 @@ def _mmsu(row: Row, text: str) -> dict[str, Any]:
     }
 
 
-def _dcase(row: Row, text: str) -> dict[str, Any]:
+def _dcase(row: Row, text: str, thought: str) -> dict[str, Any]:
     return {"question": row["id"], "answer": " ".join(text.split())}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from accelerate import PartialState
 
 from audiomcq.answers import normalize
+from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.controls import no_audio_control
 from audiomcq.evaluation.report import Estimate, accuracy_of, gain_of, percent
@@ -147,11 +148,14 @@ def speech_rows(file: Path, audio_root: str | Path | None = None) -> list[Row]:
     Raises:
         ValueError: the file is missing, a line lacks its clip or text, or a text has no word in it.
     """
-    rows = []
+    rows, clips = [], ClipFolder(audio_root or file.parent)
     for index, line in enumerate(_lines(file, ("audio_path", "text"))):
         if not _words(line["text"]):
             raise ValueError(f"{file}: line {index + 1} has no word in its text {line['text']!r}; leave it out")
-        audio = {"bytes": None, "path": str(Path(audio_root or file.parent, line["audio_path"]).resolve())}
+        try:
+            audio = {"bytes": None, "path": clips.resolve(str(line["audio_path"]))}
+        except ClipPathError as error:
+            raise ValueError(f"{file}: line {index + 1}: {error}") from error
         rows.append({"id": str(index), "source_dataset": file.stem, "question_type": "speech", "audio": audio,
                      "question": TRANSCRIPTION_REQUEST, "choices": [], "answer": line["text"]})  # fmt: skip
     return rows

@@ -11,7 +11,7 @@ import ast
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,10 @@ from huggingface_hub import snapshot_download
 from audiomcq.answers import normalize
 from audiomcq.audio import stored_size
 from audiomcq.clip_check import check_clips
+from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, Benchmark, find_benchmark
+from audiomcq.evaluation.versions import UNKNOWN, content_fingerprint
 from audiomcq.examples import FEATURES, Row, row_key
 
 logger = logging.getLogger(__name__)
@@ -50,18 +52,28 @@ class BenchmarkRows:
         missing_audio: items whose clip is not there, `audio` naming it where the question file does. Not scored; submissions carry
             them with an empty answer.
         without_gold: items whose gold answer is none of their options. Not scored; submissions carry them the same way.
+        fingerprint: of all items that the question file holds (`versions.content_fingerprint`).
+        version: name of the version that has this content, None where none is known.
     """
 
     benchmark: Benchmark
     rows: Dataset
     missing_audio: list[Row] = field(default_factory=list)
     without_gold: list[Row] = field(default_factory=list)
+    fingerprint: str = ""
+    version: str | None = None
+
+    @property
+    def all_there(self) -> bool:
+        """Whether as many items as are published can be asked and scored. Not so where their number is unknown."""
+        n_items = self.benchmark.n_items or (None if self.benchmark.hub_id else len(self.rows))
+        return not self.missing_audio and not self.without_gold and len(self.rows) == n_items
 
     @property
     def complete(self) -> bool:
-        """Whether every published item is there: else no score may be called the benchmark's. Not so where their number is unknown."""
-        n_items = self.benchmark.n_items or (None if self.benchmark.hub_id else len(self.rows))
-        return not self.missing_audio and not self.without_gold and len(self.rows) == n_items
+        """Whether every published item is there: else no score may be called the benchmark's. Where versions are known, their content
+        has to be one of theirs."""
+        return self.all_there and (self.version is not None or not self.benchmark.versions)
 
     @property
     def label(self) -> str:
@@ -70,13 +82,23 @@ class BenchmarkRows:
         whole = f"{self.benchmark.n_items or n_found} items"
         if not self.benchmark.n_items and self.benchmark.hub_id:
             whole += " found, the whole number is not known"
-        return self.benchmark.title + ("" if self.complete else f" ({len(self.rows)} of {whole})")
+        return self.name + ("" if self.all_there else f" ({len(self.rows)} of {whole})")
+
+    @property
+    def name(self) -> str:
+        """The benchmark with its version, or that this is not known."""
+        if not self.benchmark.hub_id:  # rows of one's own have no versions
+            return self.benchmark.title
+        return f"{self.benchmark.title} {self.version}" if self.version else f"{self.benchmark.title}, {UNKNOWN}"
 
     def coverage(self) -> dict[str, Any]:
         """What results carry: how much of the benchmark a score covers."""
         return {
             "benchmark": self.benchmark.name,
             "label": self.label,
+            "version": self.version,
+            "fingerprint": self.fingerprint,
+            "all_there": self.all_there,
             "complete": self.complete,
             "n_published": self.benchmark.n_items,
             "n_loaded": len(self.rows),
@@ -92,6 +114,9 @@ def load_benchmark(
     split: str | None = None,
     check_audio: bool = True,
     max_audio_seconds: float | None = None,
+    known_versions: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
+    fetch_clips: bool | None = None,
 ) -> BenchmarkRows:
     """Load a benchmark from the Hub or from local files.
 
@@ -104,6 +129,9 @@ def load_benchmark(
             show as items without a prediction.
         max_audio_seconds: decode so much of every clip, and set aside the items whose clips are broken as well. None: look only
             whether the clips are there.
+        known_versions: names by `content_fingerprint`, beside those that are known here.
+        allow_outside: take clips from anywhere, whatever their paths say.
+        fetch_clips: whether clips of one's own rows are fetched from a repository on the Hub; by default where they are checked.
 
     Raises:
         ValueError: unknown name, no question file, an item that is not of this benchmark, or an id that occurs twice.
@@ -116,17 +144,33 @@ def load_benchmark(
     if not source or (Path(source).suffix in (".json", ".jsonl") and not Path(source).is_file()):
         raise ValueError(f"{benchmark.title}: no source {str(source)!r}; name a question file, a folder or a Hub id")
     if benchmark is AUDIOMCQ_ROWS:
-        rows = load_rows(source, split or benchmark.split, audio_root=audio_root, check_audio=False)
+        rows = load_rows(
+            source,
+            split or benchmark.split,
+            audio_root=audio_root,
+            check_audio=False,
+            allow_outside_audio_root=allow_outside,
+            fetch_clips=check_audio if fetch_clips is None else fetch_clips,
+        )
         loaded = _from_table(benchmark, rows, check, audio_root)
     elif Path(source).is_file():
-        loaded = _from_files(benchmark, [Path(source)], [Path(audio_root or Path(source).parent)], check)
+        roots = [Path(audio_root or Path(source).parent)]
+        loaded = _from_files(benchmark, [Path(source)], roots, check, allow_outside=allow_outside)
     elif benchmark.questions:
         folder = Path(source) if Path(source).is_dir() else Path(snapshot_download(str(source), repo_type="dataset"))
         roots = [Path(audio_root)] if audio_root else [folder, *_unpacked(folder)]
-        loaded = _from_files(benchmark, sorted(folder.glob(benchmark.questions)), roots, check, str(source))
+        files = sorted(folder.glob(benchmark.questions))
+        loaded = _from_files(benchmark, files, roots, check, str(source), allow_outside)
     else:
         loaded = _from_table(benchmark, load_dataset(str(source), split=split or benchmark.split), check)
-    if not loaded.complete:
+    name = {**benchmark.versions, **(known_versions or {})}.get(loaded.fingerprint)
+    loaded = replace(loaded, version=name)
+    if name is None and benchmark.hub_id:
+        logger.warning(
+            "%s: its content (fingerprint %s) is of no version that is known; if you know which it is, say known_versions: [NAME=%s]",
+            *(loaded.name, loaded.fingerprint, loaded.fingerprint),
+        )
+    if not loaded.all_there:
         counts = loaded.coverage()
         logger.warning(
             "%s: %d items without audio, %d without their gold answer among the options were left out",
@@ -136,12 +180,17 @@ def load_benchmark(
 
 
 def _from_files(
-    benchmark: Benchmark, files: Sequence[Path], roots: Sequence[Path], check: ClipCheck, where: str | None = None
+    benchmark: Benchmark,
+    files: Sequence[Path],
+    roots: Sequence[Path],
+    check: ClipCheck,
+    where: str | None = None,
+    allow_outside: bool = False,
 ) -> BenchmarkRows:
     if not files:
         raise ValueError(f"{where}: no question file {benchmark.questions} of {benchmark.title} there")
     pairs = [_row(benchmark, raw, f"{file.name} item {i}") for file in files for i, raw in enumerate(_lines(file))]
-    find = _finder(roots)
+    find = _finder(roots, allow_outside)
     rows = [row for row, _ in pairs]
     cells = [None if clip is None else {"bytes": None, "path": clip} for clip in (find(path) for _, path in pairs)]
     clips = Dataset.from_dict({"audio": cells}, Features({"audio": CLIP})).cast_column("audio", Audio(decode=False))
@@ -155,8 +204,10 @@ def _from_table(
     benchmark: Benchmark, table: Dataset, check: ClipCheck, audio_root: str | Path | None = None
 ) -> BenchmarkRows:
     column = next((name for name in ("audio", "context") if name in table.column_names), None)
-    if column is None:
+    if column is None and check is not _no_clips:
         raise ValueError(f"{benchmark.title}: no audio column among {', '.join(table.column_names)}")
+    if column is None:
+        column, table = "audio", table.add_column("audio", [None] * len(table), feature=Audio(decode=False))
     texts = table.remove_columns(column)
     rows = [_row(benchmark, raw, f"row {i}")[0] for i, raw in enumerate(texts)]
     clips = table.select_columns(column).rename_columns({column: "audio"}).cast_column("audio", Audio(decode=False))
@@ -184,6 +235,7 @@ def _sorted_out(
         concatenate_datasets([texts, clips.select(good)], axis=1),
         [rows[i] for i in sorted(silent)],
         [rows[i] for i in sorted(odd)],
+        content_fingerprint(rows),
     )
 
 
@@ -216,9 +268,11 @@ def _row(benchmark: Benchmark, raw: dict[str, Any], where: str) -> tuple[Row, st
         item = benchmark.read(raw)
         if not isinstance(item["choices"], list):
             raise TypeError(f"its options are {item['choices']!r}, not a list")
+        if not isinstance(item["question"], str):
+            raise TypeError(f"its question is {item['question']!r}, not a text")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where} is not of {benchmark.title} ({error!r}); it has {', '.join(raw)}") from error
-    choices = [str(choice) for choice in item["choices"]]
+    choices = ["" if choice is None else str(choice) for choice in item["choices"]]
     answer = _as_printed(item["answer"], choices) if benchmark.has_gold else None
     groups = {"type": item["type"]} | {name: _as_text(value) for name, value in item["groups"].items()}
     row = {
@@ -263,16 +317,27 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     return content if isinstance(content, list) else [content]
 
 
-def _finder(roots: Sequence[Path]) -> Callable[[str | None], str | None]:
-    """Looks a clip up at its path under each root, then by its file name anywhere below them."""
+def _finder(roots: Sequence[Path], allow_outside: bool = False) -> Callable[[str | None], str | None]:
+    """Looks a clip up at its path under each root, then by its file name anywhere below them. Paths out of the roots are not taken."""
     by_name: dict[str, list[Path]] = defaultdict(list)
+    # Files of a repository in the cache of the Hub are links to where it keeps their contents
+    bounds = {root: root.parent.parent if root.parent.name == "snapshots" else root for root in roots}
+    folders = [ClipFolder(root, allow_outside, bounds[root]) for root in roots]
+    refused: list[str] = []
 
     def find(path: str | None) -> str | None:
         if not path:
             return None
-        for root in roots:
-            if (root / path).is_file():
-                return str((root / path).resolve())
+        for folder in folders:
+            try:
+                file = Path(folder.resolve(path))
+            except ClipPathError as error:
+                if not refused:
+                    logger.warning("not taken, as are others like it: %s", error)
+                refused.append(path)
+                return None
+            if file.is_file():
+                return str(file.resolve())
         if not by_name:
             for file in (file for root in roots for file in root.rglob("*.*")):
                 by_name[file.name].append(file)

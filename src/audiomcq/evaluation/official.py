@@ -177,6 +177,11 @@ def items_with_repeated_options(rows: Iterable[Row]) -> list[str]:
     return [row_key(row) for row in rows if len(set(row["choices"])) < len(row["choices"])]
 
 
+def items_with_empty_options(rows: Iterable[Row]) -> list[str]:
+    """Keys of the items that have an option without a text (4 in MMAR)."""
+    return [row_key(row) for row in rows if not all(choice.strip() for choice in row["choices"])]
+
+
 def _words(text: str) -> frozenset[str]:
     return frozenset(_WORD.findall(text.lower()))
 

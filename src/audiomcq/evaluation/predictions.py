@@ -8,8 +8,9 @@ One run at a time writes a file: whoever answers holds its lock (`hold_run`).
 import json
 import logging
 import os
+import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,20 @@ from typing import Any
 from audiomcq.datasets import row_orders, texts_of
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer
-from audiomcq.storage import check_same, hold, read_json, write_json, write_whole, writing
+from audiomcq.records import (
+    COUNT,
+    MAPPING,
+    NUMBER,
+    TEXT,
+    Fits,
+    advise,
+    check_fields,
+    list_of,
+    or_null,
+    read_json,
+    read_lines,
+)
+from audiomcq.storage import check_same, hold, write_json, write_whole, writing
 
 logger = logging.getLogger(__name__)
 
@@ -34,21 +48,44 @@ _SYNC_SECONDS = 5.0
 Key = tuple[str, str, str]
 """Row key, control and option order: one prediction of a run."""
 
+_ORDER: Fits = (
+    "given, shuffle-<seed> or cyclic-<k>",
+    lambda value: isinstance(value, str) and bool(re.fullmatch(r"given|(shuffle|cyclic)-[0-9]{1,9}", value)),
+)
+_LINE = {
+    "row_key": TEXT,
+    "control": TEXT,
+    "order": _ORDER,
+    "completion": TEXT,
+    "option_logps": or_null(list_of(NUMBER)),
+}
+"""What a prediction has to be. `choice` and `correct` are read again from the completion, so nothing is asked of them."""
+_RECORD = {"settings": MAPPING, "controls": list_of(TEXT), "left_out": list_of(TEXT), "lineage": list_of(MAPPING)}
+_MODEL = {"name": TEXT, **dict.fromkeys(("revision", "weights", "run"), or_null(TEXT))}
+_SETTINGS = {
+    "orders": list_of(("an option order", lambda value: value == "cyclic" or _ORDER[1](value))),
+    "rows": COUNT,
+    **dict.fromkeys(("model", "fingerprint", "prompt_version"), TEXT),
+    **dict.fromkeys(("revision", "weights"), or_null(TEXT)),
+}
+
 
 def start_run(
     path: Path,
     settings: dict[str, Any],
     controls: Sequence[str],
-    left_out: Sequence[str] = (),
+    left_out: Sequence[str] | None = (),
     write: bool = True,
+    lineage: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Record what a run is, or make sure that it is the one that `path` and its parts already hold.
 
     Args:
         settings: all that decides an answer.
         controls: what the rows are asked with; a later run may add some.
-        left_out: keys of items that cannot be asked, since their clips are not there.
+        left_out: keys of items that cannot be asked, since their clips are not there; None where nothing is asked that needs clips.
         write: False for all processes but one.
+        lineage: the model and those that it was trained from (`audiomcq.evaluation.identity`), so that none votes on its own score.
 
     Raises:
         ValueError: the folder holds predictions of another run; what differs is named.
@@ -63,9 +100,16 @@ def start_run(
     if started:
         check_same(before["settings"], settings, f"{path} holds the predictions of another run", _REMEDY)
     if write:
-        asked = list(dict.fromkeys([*(before["controls"] if started else ()), *controls]))
-        generation = {"generation": before["generation"]} if started and "generation" in before else {}
-        write_json(record, {"settings": settings, "controls": asked, "left_out": sorted(left_out), **generation})
+        known = before if started else {}
+        content = {
+            "settings": settings,
+            "controls": list(dict.fromkeys([*known.get("controls", ()), *controls])),
+            "left_out": known.get("left_out", []) if left_out is None else sorted(left_out),
+            "lineage": list(lineage),
+        }
+        if "generation" in known:
+            content["generation"] = known["generation"]
+        write_json(record, content)
 
 
 def record_generation(path: Path, generation: dict[str, Any] | None) -> None:
@@ -85,14 +129,17 @@ def read_run(path: Path) -> dict[str, Any] | None:
     """The record of the run that wrote a prediction file, None where it has none.
 
     Raises:
-        ValueError: it is damaged; it is named.
+        ValueError: the record is none: no JSON, or something else than a run's; it is named.
     """
-    record = _record_path(path)
-    if not record.is_file():
+    file = _record_path(path)
+    if not file.exists():
         return None
-    return read_json(
-        record, "restore it from a copy, or answer again under another --name", settings=dict, controls=list
-    )
+    with advise("restore it from a copy, or answer again under another --name"):
+        record = read_json(file, _RECORD, frozenset({"settings", "controls"}))
+        check_fields(record["settings"], _SETTINGS, f"{file}: settings")
+        for each in record.get("lineage", ()):
+            check_fields(each, _MODEL, f"{file}: lineage", frozenset({"name"}))
+    return record
 
 
 def hold_run(path: Path, patience: float = 10.0) -> AbstractContextManager[None]:
@@ -147,24 +194,30 @@ def read_done(path: Path) -> dict[Key, dict[str, Any]]:
     done: dict[Key, dict[str, Any]] = {}
     for file in [path, *_parts(path)]:
         if file.is_file():
-            for line in _lines(file, torn_end=file != path):
+            for where, line in read_lines(file, torn_end=file != path):
+                check_fields(line, _LINE, where, frozenset({"row_key", "control", "order", "completion"}))
                 done[line["row_key"], line["control"], line["order"]] = line
     return done
 
 
-def finish_run(path: Path, rows: Sequence[Row], orders: Sequence[str]) -> None:
+def finish_run(
+    path: Path, rows: Sequence[Row], orders: Sequence[str], needs_clips: Callable[[str], bool] = lambda control: True
+) -> None:
     """Write the one file of a run from its parts, in the order of controls, rows and option orders, and remove the parts.
+
+    Args:
+        needs_clips: whether a control plays the clips: then it was not asked on the rows that the run left out.
 
     Raises:
         ValueError: predictions are missing.
     """
-    done, controls = read_done(path), read_run(path)["controls"]
-    wanted = [
-        (row_key(row), control, order)
-        for control in controls
-        for row in texts_of(rows)
-        for order in row_orders(row, orders)
-    ]
+    done, record = read_done(path), read_run(path)
+    silent, wanted = set(record.get("left_out", ())), []
+    for control in record["controls"]:
+        not_asked = silent if needs_clips(control) else ()
+        for row in texts_of(rows):
+            if (key := row_key(row)) not in not_asked:
+                wanted += [(key, control, order) for order in row_orders(row, orders)]
     if missing := [key for key in wanted if key not in done]:
         raise ValueError(
             f"{path}: {len(missing)} predictions are missing, the first: {missing[0]}; run answer.py again"
@@ -183,14 +236,13 @@ def read_predictions(path: Path) -> dict[str, list[dict[str, Any]]]:
     if not path.is_file():
         part = "the run is unfinished; start" if _parts(path) else "no such prediction file; run"
         raise ValueError(f"{path}: {part} recipes/evaluate/answer.py{' again' if _parts(path) else ' first'}")
-    lines = [{"control": "audio", "order": "given", **line} for line in _lines(path)]
-    if not lines:
-        raise ValueError(f"{path}: the file is empty")
-    if bad := [number for number, line in enumerate(lines, 1) if not {"row_key", "completion"} <= line.keys()]:
-        raise ValueError(f"{path}: {len(bad)} lines have no row_key or no completion, the first: line {bad[0]}")
     by_control: dict[str, list[dict[str, Any]]] = {}
-    for line in lines:
+    for where, line in read_lines(path):
+        check_fields(line, _LINE, where, frozenset({"row_key", "completion"}))
+        line = {"control": "audio", "order": "given", **line}
         by_control.setdefault(line["control"], []).append(line)
+    if not by_control:
+        raise ValueError(f"{path}: the file is empty")
     return by_control
 
 
@@ -219,22 +271,6 @@ def unfinished_runs(folder: Path) -> list[str]:
     begun = {part.name.rpartition(".rank")[0] for part in folder.glob("*.rank*.part")}
     recorded = {record.name.removesuffix(RUN_SUFFIX) for record in folder.glob(f"*{RUN_SUFFIX}")}
     return sorted(begun | {name for name in recorded if not (folder / f"{name}.jsonl").is_file()})
-
-
-def _lines(path: Path, torn_end: bool = False) -> Iterator[dict[str, Any]]:
-    """JSON objects of a file; with `torn_end` a last line without its end is left out."""
-    content = path.read_bytes()
-    if torn_end:
-        content = content[: content.rfind(b"\n") + 1]
-    for number, line in enumerate(content.decode("utf-8", "replace").split("\n"), 1):
-        if line.strip():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}: not a file of JSON lines (line {number}: {error})") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"{path}: line {number} is a {type(record).__name__}, not a JSON object")
-            yield record
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -6,15 +6,16 @@ from dataclasses import dataclass, field, replace
 from datasets import Dataset
 
 from audiomcq.audio import LONGEST_SECONDS
-from audiomcq.datasets import load_rows, texts_of
+from audiomcq.datasets import RowArguments, texts_of
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, find_benchmark
 from audiomcq.evaluation.items import BenchmarkRows, load_benchmark
+from audiomcq.evaluation.versions import recorded_versions
 from audiomcq.examples import row_key
 from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
 
 
 @dataclass
-class QuestionArguments:
+class QuestionArguments(RowArguments):
     """Options of the evaluation recipes that name the questions."""
 
     benchmark: str | None = field(
@@ -23,19 +24,26 @@ class QuestionArguments:
     dataset: str = field(
         default="", metadata={"help": "Hub id, folder or file of rows; for a benchmark its own Hub id by default."}
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
     dataset_split: str = field(default="test", metadata={"help": "Split of the rows; benchmarks know their own."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
     max_bad_fraction: float = field(
         default=0.01,
         metadata={
             "help": "Stop when more rows of one's own than this are broken; benchmarks are scored on what there is, and say so."
         },
     )
+    known_versions: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Versions of the benchmark's file that you know, name=fingerprint, beside those known here."
+        },
+    )
 
 
 def load_questions(
-    args: QuestionArguments, check_audio: bool = True, max_audio_seconds: float = LONGEST_SECONDS
+    args: QuestionArguments,
+    check_audio: bool = True,
+    max_audio_seconds: float = LONGEST_SECONDS,
+    fetch_clips: bool | None = None,
 ) -> tuple[Dataset, BenchmarkRows | None]:
     """The questions, and the benchmark they are of, None for rows of one's own.
 
@@ -44,22 +52,20 @@ def load_questions(
     Args:
         check_audio: False to score where the clips are not at hand.
         max_audio_seconds: how much of a clip will be heard, and so is checked.
+        fetch_clips: whether clips are fetched that lie in a repository on the Hub; by default where they are checked.
 
     Raises:
         ValueError: nothing is found, or it is not what it is said to be.
     """
+    fetch_clips = check_audio if fetch_clips is None else fetch_clips
     if args.benchmark is None:
-        rows = load_rows(
-            args.dataset,
-            args.dataset_split,
-            args.dataset_config,
-            args.audio_root,
-            args.max_bad_fraction,
-            check_audio,
-            max_audio_seconds,
-            keep_silent=True,
-        )
-        return rows, None
+        options = {"check_audio": check_audio, "max_audio_seconds": max_audio_seconds, "fetch_clips": fetch_clips}
+        return args.load(keep_silent=True, **options), None
+    for name in ("dataset_revision", "audio_contribution"):
+        if getattr(args, name):
+            raise ValueError(
+                f"{name} {getattr(args, name)}: this is for rows of one's own; leave it out, or leave benchmark out"
+            )
     split = args.dataset_split if args.benchmark == AUDIOMCQ_ROWS.name else None
     loaded = load_benchmark(
         args.benchmark,
@@ -68,17 +74,30 @@ def load_questions(
         split,
         check_audio,
         max_audio_seconds if check_audio else None,
+        recorded_versions(args.known_versions),
+        args.allow_outside_audio_root,
+        fetch_clips,
     )
     return loaded.rows, loaded
 
 
-def unheard(args: QuestionArguments, rows: Dataset, benchmark: BenchmarkRows | None) -> list[str]:
-    """Keys of the questions that `load_questions` left out of `rows` because their clips are not there or broken."""
-    if benchmark:
-        return [row_key(row) for row in benchmark.missing_audio]
-    every, _ = load_questions(args, check_audio=False)
-    heard = {row_key(row) for row in texts_of(rows)}
-    return [key for key in map(row_key, texts_of(every)) if key not in heard]
+def questions_to_ask(
+    args: QuestionArguments, hearing: bool = True, max_audio_seconds: float = LONGEST_SECONDS
+) -> tuple[Dataset, list[str]]:
+    """All questions, and the keys of those whose clips are not there or broken.
+
+    Args:
+        hearing: False where nothing is asked that needs the clips: none is looked for.
+        max_audio_seconds: how much of a clip will be heard, and so is checked.
+
+    Raises:
+        ValueError: as `load_questions`.
+    """
+    every, _ = load_questions(args, check_audio=False, fetch_clips=hearing)
+    if not hearing:
+        return every, []
+    heard = {row_key(row) for row in texts_of(load_questions(args, max_audio_seconds=max_audio_seconds)[0])}
+    return every, [key for key in map(row_key, texts_of(every)) if key not in heard]
 
 
 def prompt_style(benchmark: str | None, official: bool) -> PromptStyle:

@@ -18,14 +18,18 @@ Prediction = Mapping[str, Any]
 _COLUMNS = {
     "accuracy": "accuracy",
     "official": "official accuracy",
+    "official_raw": "official, raw text",
+    "chance_corrected": "chance-corrected",
     "strong": "strong",
     "weak": "weak",
     "silent": "silent",
     "audio_gain": "audio gain",
     "strong_audio_gain": "strong audio gain",
 }
-_OPTIONAL = {"official"}
+_OPTIONAL = {"chance_corrected", "official", "official_raw"}
 """Columns that stand in a table only where some model has them."""
+_NOT_DRAWN = {"chance_corrected", "official_raw"}
+"""Columns of the table that the figure leaves out: the same answers, counted otherwise."""
 _MISSING = "–"
 
 
@@ -44,7 +48,7 @@ class Scores:
     Attributes:
         n_total: rows, the denominator of `accuracy` and `silent` whatever was parsed.
         n_strong: rows with strong audio contribution, the denominator of `strong`; the others are `weak`. None where rows
-            have no labels.
+            have no labels, or none that this model had no say in.
         n_parsed: completions with audio that chose an option.
         n_parsed_silent: the same with silence. Well below `n_parsed`, it inflates the gains: a model that answers in
             another form without audio looks as if it listened.
@@ -52,10 +56,14 @@ class Scores:
         strong: correct with audio on the strong rows, None where there are none.
         weak: correct with audio on the weak rows, None where there are none.
         silent: correct with silence, None where silence was not asked; so are the gains.
-        audio_gain: accuracy - silent accuracy.
+        audio_gain: accuracy - silent accuracy. None also where no answer with audio, or none on silence, could be read: what was not
+            read says nothing about listening.
         strong_audio_gain: the same on the strong rows, None where there are none.
-        official: accuracy by the benchmark's own rule, None where it has none.
+        chance_corrected: (accuracy - c) / (1 - c), c the accuracy of uniform guessing: 0 for a guesser, 1 for all right, below 0 for
+            worse than guessing. None where no answer could be read.
+        official: accuracy by the benchmark's own rule on what would be submitted, None where it has none.
         n_official: what that rule left in its denominator.
+        official_raw, n_official_raw: the same rule on the completions as they were written; None where options were scored instead.
         n_missing: rows without a prediction, counted as wrong in all of the above.
     """
 
@@ -69,8 +77,11 @@ class Scores:
     silent: Estimate | None
     audio_gain: Estimate | None
     strong_audio_gain: Estimate | None
+    chance_corrected: Estimate | None = None
     official: Estimate | None = None
     n_official: int | None = None
+    official_raw: Estimate | None = None
+    n_official_raw: int | None = None
     n_missing: int = 0
 
 
@@ -78,6 +89,7 @@ def score(
     predictions_audio: Iterable[Prediction],
     predictions_silence: Iterable[Prediction] | None,
     strong: AbstractSet[str] | None,
+    neither: AbstractSet[str] = frozenset(),
 ) -> Scores:
     """Score one model's answers with audio against its answers to the same rows with silence.
 
@@ -85,6 +97,7 @@ def score(
         predictions_audio: `row_key`, `control` ("audio"), `completion`, `choice` (index or None), `correct`.
         predictions_silence: the same rows under another control, in any order; None where they were not asked.
         strong: row keys with strong audio contribution; None where rows have no labels.
+        neither: row keys that are neither strong nor weak.
 
     Raises:
         ValueError: a row key occurs twice, the two sets hold different rows, a strong row has no prediction, a set
@@ -96,10 +109,11 @@ def score(
     _check_rows(audio, audio if silence is None else silence, strong or ())
     keys = sorted(audio)
     is_strong = np.array([strong is not None and key in strong for key in keys])
-    is_weak = ~is_strong & (strong is not None)
+    is_weak = np.array([strong is not None and key not in strong and key not in neither for key in keys])
     heard = np.array([bool(audio[key]["correct"]) for key in keys])
     unheard = None if silence is None else np.array([bool(silence[key]["correct"]) for key in keys])
-    gains = None if unheard is None else heard.astype(float) - unheard
+    readable = _parsed(audio) and _parsed(silence or {})
+    gains = heard.astype(float) - unheard if unheard is not None and readable else None
     return Scores(
         n_total=len(keys),
         n_strong=None if strong is None else int(is_strong.sum()),
@@ -118,6 +132,16 @@ def accuracy_of(correct: Sequence[bool] | np.ndarray) -> Estimate:
     """Share of correct answers and its Wilson interval."""
     right = int(np.sum(correct))
     return Estimate(right / len(correct), wilson_interval(right, len(correct)))
+
+
+def corrected_for_chance(accuracy: Estimate, chance: float) -> Estimate | None:
+    """How far an accuracy is from guessing, as the share of the way to all right; None where guessing is always right."""
+    if chance >= 1:
+        return None
+    value, low, high = (
+        (x - chance) / (1 - chance) for x in (accuracy.value, accuracy.interval.low, accuracy.interval.high)
+    )
+    return Estimate(value, Interval(low, high))
 
 
 def gain_of(differences: Sequence[float] | np.ndarray) -> Estimate:
@@ -168,7 +192,9 @@ def plot_scores(scores: Mapping[str, Scores], path: str | Path, title: str | Non
     width = 0.8 / len(scores)
     # A measure that no model has would look like a row of zeros
     columns = {
-        name: label for name, label in _columns(scores).items() if any(getattr(each, name) for each in scores.values())
+        name: label
+        for name, label in _columns(scores).items()
+        if name not in _NOT_DRAWN and any(getattr(each, name) for each in scores.values())
     }
     for index, (model, result) in enumerate(scores.items()):
         estimates = [(place, estimate) for place, name in enumerate(columns) if (estimate := getattr(result, name))]
@@ -281,8 +307,10 @@ def _lines(scores: Mapping[str, Scores], baselines: Mapping[str, float]) -> list
         n_strong = _MISSING if result.n_strong is None else result.n_strong
         counts = [f"{result.n_total} ({n_strong}){missing}", str(result.n_parsed), silent]
         cells = {name: percent(getattr(result, name)) for name in columns}
-        if result.n_official is not None and result.n_official < result.n_total:
-            cells["official"] += f" of {result.n_official}"
+        for name in ("official", "official_raw"):
+            counted = getattr(result, f"n_{name}")
+            if counted is not None and counted < result.n_total:
+                cells[name] += f" of {counted}"
         lines.append([model, *counts, *cells.values()])
     for name, accuracy in baselines.items():
         blanks = [_MISSING] * (len(columns) - 1)

@@ -2,32 +2,41 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Features
-
-from audiomcq.contribution.split import label_rows
-from audiomcq.contribution.votes import VOTE_FEATURES, read_votes
 from audiomcq.datasets import fingerprint, texts_of
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.benchmarks import Benchmark, find_benchmark
 from audiomcq.evaluation.exports import FORMATS, write_samples, write_submission
+from audiomcq.evaluation.identity import model_of_run
 from audiomcq.evaluation.items import BenchmarkRows
-from audiomcq.evaluation.official import ambiguous_items, items_with_repeated_options, official_score
+from audiomcq.evaluation.official import (
+    ambiguous_items,
+    items_with_empty_options,
+    items_with_repeated_options,
+    official_score,
+)
+from audiomcq.evaluation.pairs import compare
 from audiomcq.evaluation.predictions import prediction_files, read_predictions, read_run, unfinished_runs
 from audiomcq.evaluation.questions import QuestionArguments, load_questions, prompt_style, without
 from audiomcq.evaluation.report import Estimate, Prediction, Scores, markdown_table, named, plot_scores
-from audiomcq.evaluation.scoring import Official, Rows, Run, compare, judge, questions_by_key, score_run
+from audiomcq.evaluation.scoring import Official, Rows, Run, judge, questions_by_key, score_run
 from audiomcq.evaluation.statistics import Interval, wilson_interval
-from audiomcq.evaluation.tables import benchmarks_table, results_page
-from audiomcq.examples import CONTRIBUTION, FEATURES, Row, row_key
-from audiomcq.prompts import PROMPT_VERSION, PromptStyle
+from audiomcq.evaluation.strong import PUBLISHED_VOTERS, SplitByModel, strong_split
+from audiomcq.evaluation.tables import TABLE_MEASURES, benchmarks_table, is_estimate, results_page
+from audiomcq.examples import Row, row_key
+from audiomcq.prompts import AskedFor, PromptStyle, find_asked_for
+from audiomcq.records import MAPPING, check_fields, or_null, read_json
 
+_ESTIMATE = or_null(("a value with its interval", is_estimate))
 RESULTS_FILE = "results.json"
+UNKNOWN_PROMPT = "unknown"
+"""Prompt version of predictions without a record: another program may have asked."""
 
 
 @dataclass
@@ -40,6 +49,16 @@ class ScoreArguments(QuestionArguments):
         metadata={
             "help": "Folder of votes, or of voters' prediction files; default: the labels that stand in the rows."
         },
+    )
+    strong_list: str | None = field(
+        default=None,
+        metadata={
+            "help": "Published list of strong rows by id or key: a file, ORG/NAME or ORG/NAME:FILE on the Hub; in place of votes."
+        },
+    )
+    label_voters: list[str] = field(
+        default_factory=lambda: list(PUBLISHED_VOTERS),
+        metadata={"help": "Who voted on strong_list, or on labels in the rows that came without votes."},
     )
     missing_as_wrong: bool = field(
         default=False, metadata={"help": "Count rows without a prediction as wrong instead of stopping."}
@@ -87,26 +106,31 @@ def score_folder(args: ScoreArguments) -> Scored:
     files = prediction_files(Path(args.predictions))
     records = {file: read_run(file) or {} for file in files}
     left_out = [frozenset(record.get("left_out", ())) for record in records.values()]
-    loaded, benchmark = _questions(args, left_out)
-    rows, prints = questions_by_key(loaded), fingerprint(loaded)
-    strong = strong_by_votes(rows, args.votes) if args.votes else strong_by_label(loaded)
-    runs = {file.stem: _run(file, records[file], rows, prints, args.missing_as_wrong) for file in files}
+    questions = _questions(args, left_out)
+    rows, benchmark = questions_by_key(questions.rows), questions.benchmark
+    split = strong_split(rows, args.votes, args.strong_list, args.label_voters, args.dataset, questions.set_aside)
+    runs = {file.stem: _run(file, records[file], rows, questions, args.missing_as_wrong) for file in files}
+    models = {file.stem: model_of_run(records[file], file) for file in files}
+    parts = SplitByModel(split, models, runs)
     official = official_of(benchmark.benchmark) if benchmark else None
-    scored = {name: score_run(rows, run, strong, official) for name, run in runs.items()}
+    scored = {file.stem: _score(file, rows, runs[file.stem], parts, official) for file in files}
     scores = {name: value for name, (value, _) in scored.items()}
-    baselines = trivial_baselines(loaded)
-    comparisons = compare(runs, strong)
+    baselines = trivial_baselines(questions.rows)
+    comparisons = compare(runs, parts.for_both)
     settings = {file.stem: records[file].get("settings") for file in files}
     results = {
         "prompt_version": _prompt_version(settings.values()),
         "baselines": baselines,
         "models": {
-            name: {**asdict(value), **details, "run": settings[name]} for name, (value, details) in scored.items()
+            name: {**asdict(value), **details, **parts.details(name), "run": settings[name]}
+            for name, (value, details) in scored.items()
         },
         "questions": {
             "n_total": len(rows),
-            "fingerprint": prints,
-            "labels": None if strong is None else "votes" if args.votes else "rows",
+            "fingerprint": questions.fingerprints[len(rows)],
+            "labels": split and split.source,
+            "strong_list": args.strong_list,
+            "voters": sorted(split.voters) if split else [],
             "left_out": sorted(left_out[0]),
             "benchmark": benchmark.coverage() if benchmark else None,
             "defects": _defects(benchmark.benchmark, rows) if benchmark else [],
@@ -137,8 +161,9 @@ def export_folder(args: ScoreArguments) -> list[Path]:
         _, loaded = load_questions(args, check_audio=False)
         loaded = without(loaded, record.get("left_out", ()))
         rows = {row_key(row): row for row in texts_of(loaded.rows)}
-        run = judge(rows, [line for lines in read_predictions(file).values() for line in lines])
-        answers = list(run.answers["audio", run.order].values())
+        with naming(file):
+            run = judge(rows, _lines_on_rows(file, record), asked_for=_asked_for(record))
+            answers = list(run.answers["audio", run.order].values())
         folder = Path(args.output_dir)
         if args.benchmark in FORMATS:
             written.append(write_submission(folder / f"{file.stem}.{args.benchmark}", loaded, answers))
@@ -149,16 +174,19 @@ def export_folder(args: ScoreArguments) -> list[Path]:
 
 
 def official_of(benchmark: Benchmark) -> Official:
-    """Accuracy by the benchmark's own rule, of what would be handed in; where it averages over parts, so does the interval."""
+    """Accuracy by the benchmark's own rule, of what would be submitted or of what was written; where it averages over parts, so does
+    the interval."""
 
-    def official(rows: Iterable[Row], answers: Iterable[Prediction]) -> tuple[Estimate, int]:
+    def official(rows: Iterable[Row], answers: Iterable[Prediction], raw: bool = False) -> tuple[Estimate, int]:
         parts: dict[str, list[Row]] = {}
         for row in rows:
             part = row["groups"][benchmark.average_over] if benchmark.average_over else ""
             parts.setdefault(part, []).append(row)
         choices = {row_key(row): row["choices"] for each in parts.values() for row in each}
         texts = {
-            answer["row_key"]: benchmark.submit(choices[answer["row_key"]], answer["choice"], answer["completion"])
+            answer["row_key"]: answer["completion"]
+            if raw
+            else benchmark.submit(choices[answer["row_key"]], answer["choice"], answer["completion"])
             for answer in answers
         }
         scores = [official_score(benchmark.rule, each, texts) for each in parts.values()]
@@ -174,68 +202,64 @@ def official_of(benchmark: Benchmark) -> Official:
     return official
 
 
-def strong_by_label(rows: Sequence[Row]) -> frozenset[str] | None:
-    """Keys of the rows labelled strong, None where no row has a label.
-
-    Raises:
-        ValueError: only some rows have one.
-    """
-    labels = {key: row.get(CONTRIBUTION) for key, row in questions_by_key(rows).items()}
-    unlabelled = [key for key, label in labels.items() if label is None]
-    if len(unlabelled) == len(labels):
-        return None
-    if unlabelled:
-        raise ValueError(f"{len(unlabelled)} of {len(labels)} rows have no {CONTRIBUTION} label: {named(unlabelled)}")
-    return frozenset(key for key, label in labels.items() if label == "strong")
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Errors inside name the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
 
 
-def strong_by_votes(rows: Rows, folder: str | Path) -> frozenset[str]:
-    """Keys of the rows that voters do not know without the audio: a benchmark's -ACstrong split, by the published rule.
-
-    Args:
-        folder: votes of recipes/contribution_filter/probe.py, or prediction files: there every file is a voter, and its answers on
-            silence are its votes (arXiv 2509.21060: `silence_seconds: 30`).
-
-    Raises:
-        ValueError: there are no votes, or rows have none.
-    """
-    votes = _votes_of_predictions(rows, Path(folder)) if any(Path(folder).glob("*.jsonl")) else read_votes(folder)
-    columns = ("id", "source_dataset", "question_type", "choices", "answer")
-    unlabelled = [{name: row[name] for name in columns} for row in rows.values()]
-    table = Dataset.from_list(unlabelled, Features({name: FEATURES[name] for name in columns}))
-    labels = dict(zip(rows, label_rows(table, votes)[CONTRIBUTION], strict=False))
-    if len(labels) < len(rows):
-        raise ValueError(f"{len(rows) - len(labels)} of {len(rows)} rows have no votes in {folder}; finish the probe")
-    return frozenset(key for key, label in labels.items() if label == "strong")
+def _score(
+    file: Path, rows: Rows, run: Run, parts: SplitByModel, official: Official | None
+) -> tuple[Scores, dict[str, Any]]:
+    with naming(file):
+        return score_run(rows, run, parts.strong(file.stem), official, parts.neither(file.stem))
 
 
-def _votes_of_predictions(rows: Rows, folder: Path) -> Dataset:
-    """The answers on silence of prediction files as a vote table."""
-    votes = []
-    for file in prediction_files(folder):
-        silent = read_predictions(file).get("silence", [])
-        for answer in (each for of_order in judge(rows, silent).answers.values() for each in of_order.values()):
-            votes.append({"voter": file.stem, "revision": None, "mode": "generate", **answer})
-    if not votes:
-        raise ValueError(f"{folder}: the prediction files there have no answers on silence")
-    return Dataset.from_list(votes, VOTE_FEATURES)
-
-
-def _run(file: Path, record: dict[str, Any], rows: Rows, prints: str, missing_as_wrong: bool) -> Run:
+def _run(file: Path, record: dict[str, Any], rows: Rows, questions: "_Questions", missing_as_wrong: bool) -> Run:
     """One file, judged; errors name it."""
     settings = record.get("settings", {})
-    asked = {control: settings["orders"] for control in record.get("controls", ())}
-    try:
-        by_control = read_predictions(file)
-        run = judge(rows, (line for lines in by_control.values() for line in lines), asked, missing_as_wrong)
-    except ValueError as error:
-        raise ValueError(str(error) if str(error).startswith(str(file)) else f"{file}: {error}") from error
-    if settings.get("fingerprint", prints) != prints and settings.get("rows") == len(rows):
+    orders = settings.get("orders")
+    asked = {control: orders for control in record.get("controls", ())} if orders else {}
+    with naming(file):
+        run = judge(rows, _lines_on_rows(file, record), asked, missing_as_wrong, _asked_for(record))
+    now = questions.fingerprints.get(settings.get("rows"))
+    if now is not None and settings.get("fingerprint", now) != now:
         raise ValueError(f"{file}: the rows have other questions, choices or answers now than when they were answered")
     return run
 
 
-def _questions(args: ScoreArguments, left_out: Sequence[AbstractSet[str]]) -> tuple[list[Row], BenchmarkRows | None]:
+def _asked_for(record: dict[str, Any]) -> AskedFor:
+    """What the prompt of a run asked for; where its record is not at hand, or of another prompt, either may be meant."""
+    return find_asked_for(record.get("settings", {}).get("prompt_version"))
+
+
+def _lines_on_rows(file: Path, record: dict[str, Any]) -> list[Prediction]:
+    """The predictions on rows that could be heard: only those are scored, also under a control that needs no clip."""
+    left_out = set(record.get("left_out", ()))
+    lines = (line for of_control in read_predictions(file).values() for line in of_control)
+    return [line for line in lines if line["row_key"] not in left_out]
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """What is scored.
+
+    Attributes:
+        rows: without their clips.
+        set_aside: items of the benchmark, or rows, that no run could hear, and items without their gold answer.
+        fingerprints: of the rows that are scored and of these with those that could not be heard, by their number.
+    """
+
+    rows: list[Row]
+    benchmark: BenchmarkRows | None
+    set_aside: list[Row]
+    fingerprints: dict[int, str]
+
+
+def _questions(args: ScoreArguments, left_out: Sequence[AbstractSet[str]]) -> _Questions:
     """The questions without their clips. Those that no run could hear are left out, and what is written says so.
 
     Raises:
@@ -247,15 +271,20 @@ def _questions(args: ScoreArguments, left_out: Sequence[AbstractSet[str]]) -> tu
         raise ValueError(
             f"{len(some)} items were left out for want of audio by some runs and answered by others: {named(some)}"
         )
+    every = list(texts_of(rows))
+    kept = [row for row in every if row_key(row) not in left_out[0]]
+    set_aside = [row for row in every if row_key(row) in left_out[0]]
     if benchmark:
+        set_aside += benchmark.without_gold
         benchmark = without(benchmark, left_out[0])
-        rows = benchmark.rows
-    return [row for row in texts_of(rows) if row_key(row) not in left_out[0]], benchmark
+    return _Questions(kept, benchmark, set_aside, {len(part): fingerprint(part) for part in (every, kept)})
 
 
 def _defects(benchmark: Benchmark, rows: Rows) -> list[str]:
     """What a reader of the scores should know: what is known of the benchmark, and what these items show of its rule."""
     found = list(benchmark.defects)
+    if empty := items_with_empty_options(rows.values()):
+        found.append(f"{len(empty)} items have an option without a text, which nothing can choose: {named(empty)}")
     if repeated := items_with_repeated_options(rows.values()):
         found.append(
             f"{len(repeated)} items print an option twice, strictly either copy of the gold answer is right: "
@@ -271,8 +300,8 @@ def _defects(benchmark: Benchmark, rows: Rows) -> list[str]:
 
 
 def _prompt_version(settings: Iterable[dict[str, Any] | None]) -> str:
-    """The prompt that all runs were asked with; several are joined. Files without a record are taken to have used ours."""
-    return ", ".join(sorted({(each or {}).get("prompt_version", PROMPT_VERSION) for each in settings}))
+    """The prompt that all runs were asked with; several are joined. What files without a record were asked with is not known."""
+    return ", ".join(sorted({(each or {}).get("prompt_version", UNKNOWN_PROMPT) for each in settings}))
 
 
 def _style(benchmark: str, record: dict[str, Any]) -> PromptStyle:
@@ -289,5 +318,8 @@ def _beside(files: Iterable[str]) -> dict[str, dict[str, Any]]:
         name, _, path = text.rpartition("=")
         if not Path(path).is_file():
             raise ValueError(f"{path}: no such results file; run score.py on that benchmark first")
-        found[name or Path(path).parent.name] = json.loads(Path(path).read_text())
+        results = read_json(Path(path), {"models": MAPPING}, frozenset({"models"}))
+        for model, figures in results["models"].items():
+            check_fields(figures, dict.fromkeys(TABLE_MEASURES, _ESTIMATE), f"{path}: model {model}")
+        found[name or Path(path).parent.name] = results
     return found

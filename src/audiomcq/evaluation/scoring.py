@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -10,17 +10,28 @@ from typing import Any
 import numpy as np
 
 from audiomcq.datasets import option_order, row_orders
-from audiomcq.evaluation.report import Estimate, Prediction, Scores, accuracy_of, gain_of, named, score
-from audiomcq.evaluation.statistics import holm, mcnemar
+from audiomcq.evaluation.baselines import chance
+from audiomcq.evaluation.report import (
+    Estimate,
+    Prediction,
+    Scores,
+    accuracy_of,
+    corrected_for_chance,
+    gain_of,
+    named,
+    score,
+)
 from audiomcq.examples import Row, row_key
-from audiomcq.generation import to_answer
+from audiomcq.generation import judge_answer, to_answer
+from audiomcq.prompts import AskedFor
 
 logger = logging.getLogger(__name__)
 
 Rows = Mapping[str, Row]
 """The questions by row key."""
-Official = Callable[[Iterable[Row], Iterable[Prediction]], tuple[Estimate, int]]
-"""Accuracy of some rows' predictions by the benchmark's own rule, and how many rows that rule counted."""
+Official = Callable[[Iterable[Row], Iterable[Prediction], bool], tuple[Estimate, int]]
+"""Accuracy of some rows' predictions by the benchmark's own rule, and how many rows that rule counted. The flag: on the completions as
+they were written, not on what would be submitted."""
 _NO_SUCH_ORDER = "{} has no order {}"
 
 
@@ -59,6 +70,12 @@ class Run:
         """The option orders under a control, the given one first."""
         return sorted((order for name, order in self.answers if name == control), key=_place)
 
+    def answer(self, control: str, order: str, key: str) -> Prediction | None:
+        """The answer to a row under a control, None where it was not asked. As given, and turned by none, is the same prompt."""
+        same = {"given": "cyclic-0", "cyclic-0": "given"}
+        found = (self.answers.get((control, name), {}).get(key) for name in (order, same.get(order, order)))
+        return next((answer for answer in found if answer is not None), None)
+
     def correct(self, control: str = "audio") -> dict[str, bool] | None:
         """Whether each row is answered right under a control, None where it was not asked."""
         answers = self.answers.get((control, self.order))
@@ -84,27 +101,6 @@ class Robustness:
     same_choice: Estimate
     majority: Estimate
     by_gold_position: dict[str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two models on the same rows: b - a with its paired-bootstrap interval, and McNemar's exact p-value.
-
-    Attributes:
-        p_value, strong_p_value: of this pair alone.
-        p_holm, strong_p_holm: corrected for the number of pairs that are compared, by Holm's method.
-    """
-
-    a: str
-    b: str
-    difference: Estimate
-    p_value: float
-    only_a: int
-    only_b: int
-    strong_difference: Estimate | None
-    strong_p_value: float | None
-    p_holm: float = 1.0
-    strong_p_holm: float | None = None
 
 
 def questions_by_key(rows: Iterable[Row]) -> Rows:
@@ -133,6 +129,7 @@ def judge(
     predictions: Iterable[Prediction],
     asked: Mapping[str, Sequence[str]] | None = None,
     missing_as_wrong: bool = False,
+    asked_for: AskedFor = "text",
 ) -> Run:
     """Read every completion again, as shown in its option order, and make sure that each question is answered once.
 
@@ -140,6 +137,7 @@ def judge(
         predictions: `row_key`, `control`, `order`, `completion`; where options were scored instead (`option_logps`), `choice`.
         asked: option orders by control, from the record of the run; without it, what occurs in the predictions.
         missing_as_wrong: let rows without a prediction stand as answered wrong, and count them, instead of raising.
+        asked_for: what the prompt asked for (`prompts.find_asked_for`).
 
     Raises:
         ValueError: predictions for unknown rows, two for one question, or none for some; all are counted and named.
@@ -154,7 +152,7 @@ def judge(
         of_order = answers.setdefault((control, order), {})
         if key in of_order:
             twice.append(key)
-        of_order[key] = _read_again(rows[key], prediction)
+        of_order[key] = _read_again(rows[key], prediction, asked_for)
         changed += of_order[key]["correct"] != prediction.get("correct", of_order[key]["correct"])
     for control, orders in (asked or {}).items():
         for order in {name for row in rows.values() for name in row_orders(row, orders)}:
@@ -176,9 +174,17 @@ def judge(
 
 
 def score_run(
-    rows: Rows, run: Run, strong: AbstractSet[str] | None, official: Official | None = None
+    rows: Rows,
+    run: Run,
+    strong: AbstractSet[str] | None,
+    official: Official | None = None,
+    neither: AbstractSet[str] = frozenset(),
 ) -> tuple[Scores, dict[str, Any]]:
     """The figures of one model, and their break-down as plain data.
+
+    Args:
+        strong: keys of the strong rows; None where there are none, or none that this model had no say in.
+        neither: keys of rows that are neither strong nor weak.
 
     Raises:
         ValueError: the rows were not answered with audio, or not all of them in any one order.
@@ -188,11 +194,16 @@ def score_run(
         raise ValueError(
             f"{len(fewer)} rows have too few options for the order {run.order}: {named(fewer)}; ask the given one too"
         )
-    scores = score(audio.values(), silence.values() if silence else None, strong)
+    scores = score(audio.values(), silence.values() if silence else None, strong, neither)
     scores = replace(scores, n_missing=len(run.missing))
+    if scores.n_parsed:
+        scores = replace(scores, chance_corrected=corrected_for_chance(scores.accuracy, chance(rows.values())))
     if official:
-        estimate, counted = official(rows.values(), audio.values())
+        estimate, counted = official(rows.values(), audio.values(), False)
         scores = replace(scores, official=estimate, n_official=counted)
+    if official and all(answer.get("option_logps") is None for answer in audio.values()):
+        estimate, counted = official(rows.values(), audio.values(), True)
+        scores = replace(scores, official_raw=estimate, n_official_raw=counted)
     several = [control for control in _controls(run) if len(run.orders(control)) > 1]
     return scores, {
         "order": run.order,
@@ -231,36 +242,6 @@ def robustness(rows: Rows, run: Run, control: str = "audio") -> Robustness:
     )
 
 
-def compare(runs: Mapping[str, Run], strong: AbstractSet[str] | None) -> list[Comparison]:
-    """Every pair of models, in the order given."""
-    correct = {name: run.correct() for name, run in runs.items()}
-    names = list(runs)
-    pairs = [
-        _compare(a, b, correct[a], correct[b], strong) for index, a in enumerate(names) for b in names[index + 1 :]
-    ]
-    over_all = holm([pair.p_value for pair in pairs])
-    over_strong = holm([pair.strong_p_value for pair in pairs]) if strong else [None] * len(pairs)
-    return [
-        replace(pair, p_holm=p, strong_p_holm=p_strong)
-        for pair, p, p_strong in zip(pairs, over_all, over_strong, strict=True)
-    ]
-
-
-def _compare(
-    a: str, b: str, right_a: Mapping[str, bool], right_b: Mapping[str, bool], strong: AbstractSet[str] | None
-) -> Comparison:
-    def differ(keys: Collection[str]) -> tuple[Estimate, float]:
-        pairs = [(right_a[key], right_b[key]) for key in keys]
-        return gain_of([int(b) - int(a) for a, b in pairs]), mcnemar(*zip(*pairs, strict=True))
-
-    keys = sorted(right_a)
-    difference, p_value = differ(keys)
-    on_strong = differ([key for key in keys if key in strong]) if strong else (None, None)
-    only_a = sum(right_a[key] and not right_b[key] for key in keys)
-    only_b = sum(right_b[key] and not right_a[key] for key in keys)
-    return Comparison(a, b, difference, p_value, only_a, only_b, *on_strong)
-
-
 def _place(order: str) -> tuple[bool, str, int]:
     kind, _, number = order.partition("-")
     return order != "given", kind, int(number or 0)
@@ -271,10 +252,14 @@ def _has_order(row: Row, order: str) -> bool:
     return order in row_orders(row, [order])
 
 
-def _read_again(row: Row, prediction: Prediction) -> Prediction:
-    if prediction.get("option_logps") is None:
-        return vars(to_answer(row, prediction["control"], prediction["order"], prediction["completion"]))
-    return {**prediction, "correct": _text(row, prediction["choice"]) == row["answer"]}
+def _read_again(row: Row, prediction: Prediction, asked_for: AskedFor) -> Prediction:
+    try:
+        choice, correct = judge_answer(
+            row, prediction["order"], prediction["completion"], prediction.get("option_logps"), asked_for
+        )
+    except ValueError as error:
+        raise ValueError(f"the prediction for {prediction['row_key']} ({prediction['control']}): {error}") from error
+    return {**prediction, "choice": choice, "correct": correct}
 
 
 def _raise_for(unknown: Sequence[str], twice: Sequence[str], missing: Sequence[str]) -> None:
@@ -311,8 +296,9 @@ def _groups(
                 "n": len(keys),
                 "n_parsed": sum(audio[key]["choice"] is not None for key in keys),
                 "accuracy": asdict(accuracy_of([audio[key]["correct"] for key in keys])),
+                "chance": chance([rows[key] for key in keys]),
                 "silent": asdict(accuracy_of([silence[key]["correct"] for key in keys])) if silence else None,
-                "official": asdict(official([rows[key] for key in keys], [audio[key] for key in keys])[0])
+                "official": asdict(official([rows[key] for key in keys], [audio[key] for key in keys], False)[0])
                 if official
                 else None,
             }
@@ -323,7 +309,9 @@ def _groups(
 
 
 def _groups_of(row: Row) -> Mapping[str, Any]:
-    return row.get("groups") or {name: row.get(name) for name in ("question_type", "source_dataset")}
+    """Not by weak and strong: those are columns of their own, which may have to be withheld."""
+    groups = row.get("groups") or {name: row.get(name) for name in ("question_type", "source_dataset")}
+    return {name: value for name, value in groups.items() if name != "audio_contribution"}
 
 
 def _by_gold_position(rows: Rows, by_order: Mapping[str, Mapping[str, Prediction]]) -> dict[str, dict[str, Any]]:
@@ -353,10 +341,15 @@ def _control(run: Run, control: str) -> dict[str, Any]:
     """Accuracy under another control than silence, and the gain of the audio over it."""
     audio, other = run.correct(), run.correct(control)
     keys = sorted(audio)
+    parsed, heard = (
+        sum(answer["choice"] is not None for answer in run.answers[name, run.order].values())
+        for name in (control, "audio")
+    )
+    gain = gain_of(np.array([audio[key] for key in keys], float) - [other[key] for key in keys])
     return {
-        "n_parsed": sum(answer["choice"] is not None for answer in run.answers[control, run.order].values()),
+        "n_parsed": parsed,
         "accuracy": asdict(accuracy_of([other[key] for key in keys])),
-        "gain": asdict(gain_of(np.array([audio[key] for key in keys], float) - [other[key] for key in keys])),
+        "gain": asdict(gain) if parsed and heard else None,
     }
 
 

@@ -3,12 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from audiomcq.evaluation.pairs import Comparison
 from audiomcq.evaluation.report import Estimate, markdown, percent
-from audiomcq.evaluation.scoring import Comparison
 from audiomcq.evaluation.statistics import Interval
+from audiomcq.evaluation.versions import UNKNOWN
+from audiomcq.records import NUMBER
 
 Results = Mapping[str, Any]
 """A results file, or one model of it, as plain data."""
+TABLE_MEASURES = {
+    "accuracy": "strict",
+    "official": "official",
+    "official_raw": "official, raw text",
+    "strong": "strong",
+}
+"""What stands of each benchmark in the table of several."""
 PARSED = 0.9
 """Share of answers that choose an option, below which a reader is warned; half of what is missing to 1 warns on silence."""
 
@@ -42,16 +51,17 @@ def orders_table(models: Results) -> str:
 
 def group_table(models: Results, column: str) -> str:
     """Accuracy of all models by one group, strict and, where there is one, official: a line per value."""
-    values = {value: cell["n"] for model in models.values() for value, cell in model["groups"].get(column, {}).items()}
+    values = {value: cell for model in models.values() for value, cell in model["groups"].get(column, {}).items()}
     measures = {"strict": "accuracy"} | ({"official": "official"} if _have_official(models) else {})
-    lines = [[column.replace("_", " "), "rows", *(f"{model}, {title}" for model in models for title in measures)]]
-    for value, n in sorted(values.items()):
+    head = [column.replace("_", " "), "rows", "by guessing"]
+    lines = [[*head, *(f"{model}, {title}" for model in models for title in measures)]]
+    for value, group in sorted(values.items()):
         cells = [
             percent(estimate(model["groups"][column][value][name]))
             for model in models.values()
             for name in measures.values()
         ]
-        lines.append([value, str(n), *cells])
+        lines.append([value, str(group["n"]), f"{100 * group['chance']:.1f}", *cells])
     return markdown(lines)
 
 
@@ -73,13 +83,12 @@ def positions_table(models: Results) -> str:
 def benchmarks_table(results: Mapping[str, Results]) -> str:
     """Several benchmarks in one table: a line per model; strict, official and strong accuracy of each (the paper's Table 5)."""
     models = list(dict.fromkeys(name for each in results.values() for name in each["models"]))
-    measures = {"strict": "accuracy", "official": "official", "strong": "strong"}
-    lines = [["model", *(f"{benchmark}, {title}" for benchmark in results for title in measures)]]
+    lines = [["model", *(f"{benchmark}, {title}" for benchmark in results for title in TABLE_MEASURES.values())]]
     for name in models:
         cells = [
             percent(estimate(each["models"].get(name, {}).get(measure)))
             for each in results.values()
-            for measure in measures.values()
+            for measure in TABLE_MEASURES
         ]
         lines.append([name, *cells])
     return markdown(lines)
@@ -87,9 +96,33 @@ def benchmarks_table(results: Mapping[str, Results]) -> str:
 
 def caveats(results: Results) -> list[str]:
     """What keeps the figures of a results file from being those of all questions, of all models, or of listening alone."""
-    questions, found = results["questions"], []
+    questions = results["questions"]
+    found = _coverage_caveats(questions)
+    found += [
+        f"{name}: {model['n_missing']} of {model['n_total']} rows have no prediction and count as wrong."
+        for name, model in results["models"].items()
+        if model["n_missing"]
+    ]
+    for name, model in results["models"].items():
+        found += _reading_caveats(name, model)
+    for name, model in results["models"].items():
+        if model["strong_withheld"]:
+            found.append(f"{name}: no figures on strong and weak rows: {model['strong_withheld']}.")
+        elif model["own_votes"]:
+            others = len(questions["voters"]) - len(model["own_votes"])
+            found.append(
+                f"{name}: as {', '.join(model['own_votes'])} it voted on which rows are strong; its strong and weak rows are those "
+                f"of the other {others} voters alone ({model['n_strong']} strong), not those of models that did not vote."
+            )
+    if results["unfinished"]:
+        found.append(f"Not scored, since not finished: {', '.join(results['unfinished'])}.")
+    return found
+
+
+def _coverage_caveats(questions: Results) -> list[str]:
+    found = []
     benchmark = questions["benchmark"]
-    if benchmark and not benchmark["complete"]:
+    if benchmark and not benchmark["all_there"]:
         known = "Not" if benchmark["n_published"] else "Not known to be"
         found.append(
             f"{known} a score of the whole benchmark: {benchmark['label']}; {benchmark['n_missing_audio']} items without audio and "
@@ -97,25 +130,34 @@ def caveats(results: Results) -> list[str]:
         )
     elif questions["left_out"]:
         found.append(f"{len(questions['left_out'])} rows could not be heard and are left out of every figure.")
-    found += [
-        f"{name}: {model['n_missing']} of {model['n_total']} rows have no prediction and count as wrong."
-        for name, model in results["models"].items()
-        if model["n_missing"]
-    ]
-    for name, model in results["models"].items():
-        n, parsed, silent = model["n_total"], model["n_parsed"], model["n_parsed_silent"]
-        unparsed = n - parsed - model["n_missing"]
-        if unparsed > (1 - PARSED) * n:
-            found.append(
-                f"{name}: {unparsed} of {n} answers choose no option: its strict figures say as much about form as about listening."
-            )
-        if model["silent"] and parsed - silent > (1 - PARSED) / 2 * n:
-            found.append(
-                f"{name}: {parsed - silent} more answers choose no option on silence than with audio: up to "
-                f"{100 * (parsed - silent) / n:.1f} points of its audio gain may be form."
-            )
-    if results["unfinished"]:
-        found.append(f"Not scored, since not finished: {', '.join(results['unfinished'])}.")
+    if benchmark and UNKNOWN in benchmark["label"]:
+        found.append(
+            f"Unknown version: the content of the question file (fingerprint {benchmark['fingerprint']}) is of no version that is known; "
+            "compare with scores on the same fingerprint alone."
+        )
+    return found
+
+
+def _reading_caveats(name: str, model: Results) -> list[str]:
+    """What could not be read out of a model's answers, and what that does to its figures."""
+    n, parsed, silent = model["n_total"], model["n_parsed"], model["n_parsed_silent"]
+    unparsed = n - parsed - model["n_missing"]
+    if not parsed:
+        return [
+            f"{name}: not one of its {n} answers could be read: its figures are of its form, and say nothing of what it hears."
+        ]
+    found = []
+    if unparsed > (1 - PARSED) * n:
+        found.append(
+            f"{name}: {unparsed} of {n} answers choose no option: its strict figures say as much about form as about listening."
+        )
+    if model["silent"] and not silent:
+        found.append(f"{name}: not one of its answers on silence could be read: there is no audio gain to be told.")
+    elif model["silent"] and parsed - silent > (1 - PARSED) / 2 * n:
+        found.append(
+            f"{name}: {parsed - silent} more answers choose no option on silence than with audio: up to "
+            f"{100 * (parsed - silent) / n:.1f} points of its audio gain may be form."
+        )
     return found
 
 
@@ -128,11 +170,18 @@ def legend(results: Results) -> list[str]:
         "the answer is one option's text, its letter or both; what is not parsed is wrong and stays in the denominator. strong, weak "
         "and silent are strict too; silent: on silence; audio gain: strict - silent."
     ]
+    if any(model["chance_corrected"] for model in models.values()):
+        lines.append(
+            "Chance-corrected: (strict - random) / (100 - random), 0 for a guesser, below 0 for worse than guessing."
+        )
     if _have_official(models):
         lines.append(
             'Official: the benchmark\'s own rule, defects included, on what would be handed in; "of n": that rule left the other '
-            "items out of its denominator. The trivial baselines are strict."
+            "items out of its denominator. Raw text: the same rule on what the model wrote, as the organisers' program reads it where "
+            "nothing is extracted. The trivial baselines are strict."
         )
+    if results["questions"]["labels"] == "list":
+        lines.append(f"Strong rows are those of the list {results['questions']['strong_list']}.")
     return lines
 
 
@@ -158,6 +207,14 @@ def results_page(title: str, results: Results, first: str, comparisons: Sequence
     return "\n".join(
         f"# {title}\n\n{table}" if heading is None else f"## {heading}\n\n{table}" for heading, table in parts
     )
+
+
+def is_estimate(plain: Any) -> bool:
+    """Whether a value out of a results file is an estimate."""
+    interval = plain.get("interval") if isinstance(plain, dict) else None
+    if not isinstance(interval, dict) or interval.keys() != {"low", "high"}:
+        return False
+    return all(map(NUMBER[1], (plain.get("value"), *interval.values())))
 
 
 def estimate(plain: Results | None) -> Estimate | None:

@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 from datasets import Audio, Dataset, DatasetInfo, Features
 from pyarrow import parquet
 from tqdm.auto import tqdm
 
-from audiomcq.audio import audio_bytes, audio_seconds
+from audiomcq.audio import AudioError, audio_bytes, audio_seconds, stored_size
 from audiomcq.contribution.split import SPLIT_FILE, Rule
-from audiomcq.contribution.votes import VOTE_FEATURES
-from audiomcq.datasets import TERMS, split_by_clip
-from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
+from audiomcq.contribution.vote_files import VOTE_FEATURES
+from audiomcq.datasets import RowArguments, check_clips_inside, clip_home, refuse_outside, split_by_clip
+from audiomcq.examples import CONTRIBUTION, FEATURES, TERMS, arrow_column, clip_fields, row_keys
 from audiomcq.publishing import licences
 from audiomcq.publishing.dataset_card import CardText, render_card
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
@@ -38,14 +40,12 @@ _ROW_GROUP = 100
 
 
 @dataclass
-class PublishArguments:
+class PublishArguments(RowArguments):
     """Options of recipes/publish/dataset.py."""
 
     repo_id: str = field(default="", metadata={"help": "Where to: org/name."})
     dataset: str = field(default="outputs/labelled", metadata={"help": "Labelled rows: folder, file or Hub id."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
     dataset_split: str = field(default="train", metadata={"help": "Splits to publish, joined with +."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
     validation_fraction: float = field(
         default=0.0, metadata={"help": "Share of train's clips for validation, if there is no such split."}
     )
@@ -70,6 +70,9 @@ class PublishArguments:
     max_shard_bytes: int = field(default=500_000_000, metadata={"help": "Bytes of audio in a file at most, about."})
     dry_run: bool = field(default=False, metadata={"help": "Write the folder, list what would be uploaded, stop."})
     output_dir: str = field(default="outputs/publish/dataset", metadata={"help": "The folder that is uploaded."})
+
+    def __post_init__(self) -> None:
+        refuse_outside(self)
 
 
 @dataclass
@@ -128,6 +131,7 @@ def write_folder(
     Raises:
         ValueError: see `publish_dataset`; the folder holds something else than what was written by an earlier call; it is full.
     """
+    check_clips_inside(splits, clip_home(args))
     with replaced_folder(args.output_dir) as folder:
         _write_content(folder, args, splits, votes, rule)
     return Path(args.output_dir)
@@ -144,7 +148,7 @@ def _write_content(
     sources = licences.read_sources(args.sources)
     splits = licences.with_terms(splits, sources, args.also_allowed, args.leave_out_refused)
     splits = {name: rows for name, rows in splits.items() if len(rows)}
-    keys = [row_key(row) for rows in splits.values() for row in rows.remove_columns(["audio"])]
+    keys = [key for rows in splits.values() for key in row_keys(rows)]
     if not keys:
         raise ValueError("no row is left to publish")
     if len(set(keys)) < len(keys):
@@ -195,9 +199,9 @@ def write_part(
     Args:
         names: file name -> sha256 of every clip so far; a name that another clip has gets the hash in front.
     """
-    sizes = [len(audio_bytes(cell)) for cell in tqdm(rows["audio"], desc=f"sizes of {label}/{split}", unit="clip")]
-    count = max(1, math.ceil(sum(sizes) / max_shard_bytes))
-    part = Part(label, split, len(rows), sum(sizes), [], {})
+    nbytes = sum(clip_sizes(rows))
+    count = max(1, math.ceil(nbytes / max_shard_bytes))
+    part = Part(label, split, len(rows), nbytes, [], {})
     for shard in range(count):
         path = folder / label / f"{split}-{shard:05d}-of-{count:05d}.parquet"
         chosen = rows.shard(count, shard, contiguous=True)
@@ -211,6 +215,25 @@ def write_part(
         _write_parquet(path, batches, PUBLISHED)
         part.files.append(path)
     return part
+
+
+def clip_sizes(rows: Dataset) -> list[int]:
+    """Bytes of every row's clip as it is stored, none of them read.
+
+    Raises:
+        AudioError: a clip is missing.
+    """
+    has_bytes, paths = clip_fields(rows)
+    chunks = [pc.binary_length(pc.struct_field(chunk, "bytes")) for chunk in rows.data.column("audio").chunks]
+    contained = pa.chunked_array(chunks)
+    contained = contained if rows._indices is None else contained.take(rows._indices.column(0))
+    stored = {path: stored_size(path) for path in set(paths.filter(pa.array(~has_bytes)).to_pylist())}
+    if missing := [path for path, size in stored.items() if size is None]:
+        raise AudioError(f"{min(missing)}: no such audio file; check the path and the audio root")
+    return [
+        stored[path] if size is None else size
+        for size, path in zip(contained.to_pylist(), paths.to_pylist(), strict=True)
+    ]
 
 
 def _embedded(row: dict[str, Any], names: dict[str, str], clips: dict[str, float]) -> dict[str, Any]:
@@ -233,7 +256,7 @@ def _write_parquet(path: Path, batches: Iterable[list[dict[str, Any]]], features
     with parquet.ParquetWriter(path, schema, use_content_defined_chunking=True, write_page_index=True) as writer:
         for batch in batches:
             columns = {name: [row[name] for row in batch] for name in features}
-            writer.write_table(pyarrow.table(columns, schema=schema))
+            writer.write_table(pa.table(columns, schema=schema))
 
 
 def check_clips(parts: Sequence[Part]) -> None:
@@ -364,4 +387,6 @@ def eval_yaml(args: PublishArguments, parts: Sequence[Part]) -> str:
 
 
 def _with_label(rows: Dataset, label: str | None) -> Dataset:
-    return rows.select([index for index, value in enumerate(rows[CONTRIBUTION]) if value == label])
+    labels = arrow_column(rows, CONTRIBUTION)
+    chosen = labels.is_null() if label is None else pc.fill_null(pc.equal(labels, label), False)
+    return rows.select(np.flatnonzero(chosen.to_numpy()))

@@ -13,7 +13,7 @@ from datasets import Dataset, concatenate_datasets
 from audiomcq import __version__
 from audiomcq.contribution.report import Numbers, contribution_report
 from audiomcq.contribution.split import SCORE_THRESHOLD, Rule
-from audiomcq.contribution.votes import VOTE_FEATURES
+from audiomcq.contribution.vote_files import VOTE_FEATURES
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.report import markdown
 from audiomcq.examples import CONTRIBUTION, QUESTION_TYPES
@@ -40,6 +40,8 @@ _SIZES = (
     (1_000_000, "100K<n<1M"),
     (10**7, "1M<n<10M"),
 )
+
+_COUNTED = ("id", "source_dataset", "question_type", "choices", "answer", CONTRIBUTION, "license", "attribution")
 
 Votes = Sequence[Mapping[str, Any]]
 
@@ -71,7 +73,7 @@ def render_card(
         votes: published votes, empty if there are none.
         configs: the metadata `configs` and `dataset_info`.
     """
-    rows = {split: list(table.remove_columns(["audio"])) for split, table in splits.items()}
+    rows = {split: list(table.select_columns(list(_COUNTED))) for split, table in splits.items()}
     everything = [row for part in rows.values() for row in part]
     report = report_on(splits, votes, text.rule) if votes else {}
     seconds = {digest: length for groups in clips.values() for group in groups for digest, length in group.items()}
@@ -139,7 +141,8 @@ def sources_and_types_table(rows: Iterable[Mapping[str, Any]]) -> str:
     for row in rows:
         counts[row["source_dataset"], row["question_type"]][row[CONTRIBUTION] or "unlabelled"] += 1
     labels = [label for label in ("weak", "strong", "unlabelled") if any(count[label] for count in counts.values())]
-    order = sorted(counts, key=lambda key: (key[0], QUESTION_TYPES.index(key[1])))
+    known = {name: place for place, name in enumerate(QUESTION_TYPES)}
+    order = sorted(counts, key=lambda key: (str(key[0]), known.get(key[1], len(known)), key[1]))
     return table(
         ["source", "type", *labels, "rows"],
         [[*key, *(f"{counts[key][label]:,}" for label in labels), f"{counts[key].total():,}"] for key in order],

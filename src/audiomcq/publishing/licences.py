@@ -11,8 +11,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from audiomcq.datasets import TERMS
-from audiomcq.examples import Row, row_key
+from audiomcq.examples import TERMS, Row, arrow_column, clip_fields, row_keys
+from audiomcq.schema import with_columns
 
 logger = logging.getLogger(__name__)
 
@@ -140,22 +140,31 @@ def with_terms(
     result: dict[str, Dataset] = {}
     refused: dict[str, list[str]] = {}
     for split, rows in splits.items():
-        own = {name: rows[name] if name in rows.column_names else [None] * len(rows) for name in TERMS}
+        own = {
+            name: arrow_column(rows, name).to_pylist() if name in rows.column_names else [None] * len(rows)
+            for name in TERMS
+        }
+        paths, names, keys = (
+            clip_fields(rows)[1].to_pylist(),
+            arrow_column(rows, "source_dataset").to_pylist(),
+            row_keys(rows),
+        )
+        known = {
+            (path, name): sources.of({"audio": {"path": path}, "source_dataset": name})
+            for path, name in set(zip(paths, names, strict=True))
+        }
         good: list[int] = []
-        columns: dict[str, list[str]] = {name: [] for name in TERMS}
-        for index, row in enumerate(rows):
-            terms = sources.of(row)
+        columns: dict[str, list[str | None]] = {name: [None] * len(rows) for name in TERMS}
+        for index, named in enumerate(zip(paths, names, strict=True)):
+            terms = known[named]
             licence = own["license"][index] or terms.license
             if licence in also_allowed or hub_licence(licence):
                 good.append(index)
-                columns["license"].append(licence)
-                columns["attribution"].append(own["attribution"][index] or terms.attribution)
+                columns["license"][index] = licence
+                columns["attribution"][index] = own["attribution"][index] or terms.attribution
             else:
-                refused.setdefault(refusal(licence), []).append(row_key(row))
-        rows = rows.remove_columns([name for name in TERMS if name in rows.column_names]).select(good)
-        for name, values in columns.items():
-            rows = rows.add_column(name, values, feature=TERMS[name])
-        result[split] = rows
+                refused.setdefault(refusal(licence), []).append(keys[index])
+        result[split] = with_columns(rows, columns).select(good)
     for reason, keys in refused.items():
         logger.warning("%d rows may not be published, %s: %s", len(keys), reason, ", ".join(keys[:10]))
     if refused and not leave_out:

@@ -16,9 +16,11 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import EntryNotFoundError
 
+from audiomcq.evaluation.tables import is_estimate
 from audiomcq.models import FAMILIES
 from audiomcq.prompts import ANSWER_CLOSE, ANSWER_OPEN, PROMPT_VERSION, QUESTION_TEMPLATE, SYSTEM_PROMPT
 from audiomcq.publishing.hub import CARD_FILE
+from audiomcq.records import COUNT, MAPPING, NUMBER, TEXT, check_fields, or_null, read_json
 from audiomcq.run_record import RUN_FILE, read_record
 
 TEMPLATE = Path(__file__).parents[3] / "model_cards" / "model_card.md"
@@ -123,6 +125,9 @@ def run_records(folder: Path) -> list[dict[str, Any]]:
     if run is None:
         raise ValueError(f"{folder}: no {RUN_FILE} there; give the output folder of a training recipe")
     record = read_record(run)
+    check_fields(record, {"prompt_version": TEXT}, str(run / RUN_FILE))
+    source_model = {"model_name_or_path": TEXT}
+    check_fields(record["settings"], source_model, f"{run / RUN_FILE}: settings", frozenset(source_model))
     if not record["finished"]:
         raise ValueError(f"{folder}: this run has not finished; resume it with --resume_from_checkpoint true")
     if record.get("prompt_version") != PROMPT_VERSION:
@@ -131,7 +136,8 @@ def run_records(folder: Path) -> list[dict[str, Any]]:
             "with the version of audiomcq that trained it"
         )
     state = folder / "trainer_state.json"
-    record["steps"] = json.loads(state.read_text())["global_step"] if state.is_file() else None
+    steps = read_json(state, {"global_step": COUNT}, frozenset({"global_step"})) if state.is_file() else {}
+    record["steps"] = steps.get("global_step")
     source = Path(record["settings"]["model_name_or_path"])
     earlier = run_records(source) if any((place / RUN_FILE).is_file() for place in (source, source.parent)) else []
     return [*earlier, record]
@@ -182,7 +188,8 @@ def read_evaluation(
     Raises:
         ValueError: the model is not in there, it was asked with other prompts, or no data set is named.
     """
-    content = json.loads(results.read_text())
+    kinds = {"models": MAPPING, "baselines": MAPPING, "prompt_version": TEXT, "questions": MAPPING}
+    content = read_json(results, kinds, frozenset({"models", "baselines", "prompt_version"}))
     if model not in content["models"]:
         raise ValueError(
             f"{results} has no model {model!r}; it has {', '.join(content['models'])}: give --results_model"
@@ -193,6 +200,9 @@ def read_evaluation(
         )
     if not dataset:
         raise ValueError(f"{results}: give --evaluated_on, the Hub id of the data set that was answered")
+    scores = dict.fromkeys(MEASURES, or_null(("a value with its interval", is_estimate)))
+    check_fields(content["models"][model], scores, f"{results}: model {model}")
+    check_fields(content["baselines"], dict.fromkeys(content["baselines"], NUMBER), f"{results}: baselines")
     coverage = content.get("questions", {}).get("benchmark")
     return Evaluation(content["models"][model], content["baselines"], dataset, config, split, coverage)
 

@@ -12,6 +12,7 @@ from huggingface_hub import SpaceCard
 
 import audiomcq
 from audiomcq.audio import audio_bytes, describe, load_audio
+from audiomcq.datasets import RowArguments, check_clips_inside, clip_home, refuse_outside
 from audiomcq.examples import CONTRIBUTION, samples_key
 from audiomcq.publishing import licences
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
@@ -40,15 +41,12 @@ class AppArguments:
 
 
 @dataclass
-class SpaceArguments:
+class SpaceArguments(RowArguments):
     """Options of recipes/publish/space.py."""
 
     repo_id: str = field(default="", metadata={"help": "Where to: org/name."})
     model: str = field(default=AppArguments.model, metadata={"help": "Hub id of the model that is asked."})
     dataset: str = field(default="outputs/labelled", metadata={"help": "Rows to try: folder, file or Hub id."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
-    dataset_split: str = field(default="train", metadata={"help": "Split of the rows."})
-    audio_root: str | None = field(default=None, metadata={"help": "Folder that relative audio paths start from."})
     num_examples: int = field(default=8, metadata={"help": "Rows to try."})
     sources: list[str] = field(
         default_factory=list, metadata={"help": "CSV tables: source_dataset or file, license, attribution, url."}
@@ -57,6 +55,9 @@ class SpaceArguments:
     private: bool = field(default=False, metadata={"help": "Make the Space private."})
     dry_run: bool = field(default=False, metadata={"help": "Write the folder, list what would be uploaded, stop."})
     output_dir: str = field(default="outputs/publish/space", metadata={"help": "The folder that is uploaded."})
+
+    def __post_init__(self) -> None:
+        refuse_outside(self)
 
 
 def publish_space(args: SpaceArguments, rows: Dataset, app: Path) -> list[PlannedFile]:
@@ -88,13 +89,14 @@ def publish_space(args: SpaceArguments, rows: Dataset, app: Path) -> list[Planne
 
 def write_space(args: SpaceArguments, rows: Dataset, app: Path) -> Path:
     """Write what a Space runs: the app, its settings, this package as it is, what that needs, examples with their clips."""
+    picked = pick_rows(rows, args.num_examples)
+    check_clips_inside({"train": picked}, clip_home(args))
     with replaced_folder(args.output_dir) as folder:
-        _write_content(folder, args, rows, app)
+        _write_content(folder, args, picked, app)
     return Path(args.output_dir)
 
 
-def _write_content(folder: Path, args: SpaceArguments, rows: Dataset, app: Path) -> None:
-    picked = pick_rows(rows, args.num_examples)
+def _write_content(folder: Path, args: SpaceArguments, picked: Dataset, app: Path) -> None:
     picked = licences.with_terms({"train": picked}, licences.read_sources(args.sources))["train"]
     files = write_examples(picked, folder / EXAMPLES)
     shutil.copytree(

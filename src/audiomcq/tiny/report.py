@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from audiomcq.evaluation.report import (
     Estimate,
     Scores,
     console_table,
+    corrected_for_chance,
     markdown_table,
     plot_rewards,
     plot_scores,
@@ -41,12 +42,12 @@ class Check:
     """One figure that the demo is asked for."""
 
     name: str
-    value: float
+    value: float | None
     at_least: float
 
     @property
     def reached(self) -> bool:
-        return self.value >= self.at_least
+        return self.value is not None and self.value >= self.at_least
 
 
 def write_report(folder: Path, seconds: float, command: str) -> dict[str, Any]:
@@ -58,12 +59,12 @@ def write_report(folder: Path, seconds: float, command: str) -> dict[str, Any]:
     """
     test = load_rows(folder / "labelled", "test", check_audio=False).remove_columns(["audio"])
     strong = {row_key(row) for row in test if row[CONTRIBUTION] == "strong"}
-    scores = {name: _score(folder / "predictions" / f"{name}.jsonl", strong) for name in MODELS}
+    baselines = trivial_baselines(test)
+    scores = {name: _score(folder / "predictions" / f"{name}.jsonl", strong, baselines["random"]) for name in MODELS}
     unseen = unseen_voter_accuracy(read_votes(folder / "unseen_votes"), strong, set(map(row_key, test)) - strong)
     curves = {name: reward_curve(folder / name) for name in ("w2s_grpo", "m2m_grpo")}
     first, last = tenths(curves["w2s_grpo"])
     checks = demo_checks(scores, unseen, first, last)
-    baselines = trivial_baselines(test)
     report = {
         "command": command,
         "seconds": round(seconds, 1),
@@ -120,20 +121,26 @@ def demo_checks(
             unseen["weak"].value - unseen["strong"].value,
             0.30,
         ),
-        Check("audio gain of W2S after GRPO on strong rows", final.strong_audio_gain.value, 0.25),
+        Check("audio gain of W2S after GRPO on strong rows", _value(final.strong_audio_gain), 0.25),
         Check("GRPO accuracy reward, last - first tenth of steps", last - first, 0.05),
         Check("strong accuracy of W2S, after GRPO - after SFT", final.strong.value - sft.strong.value, 0.001),
     ]
 
 
-def _score(path: Path, strong: set[str]) -> Scores:
+def _score(path: Path, strong: set[str], chance: float) -> Scores:
     predictions = read_predictions(path)
-    return score(predictions["audio"], predictions["silence"], strong)
+    scores = score(predictions["audio"], predictions["silence"], strong)
+    corrected = corrected_for_chance(scores.accuracy, chance) if scores.n_parsed else None
+    return replace(scores, chance_corrected=corrected)
 
 
-def _flat(scores: Scores) -> dict[str, float]:
-    names = ("accuracy", "strong", "weak", "silent", "audio_gain", "strong_audio_gain")
-    return {name: getattr(scores, name).value for name in names}
+def _flat(scores: Scores) -> dict[str, float | None]:
+    names = ("accuracy", "chance_corrected", "strong", "weak", "silent", "audio_gain", "strong_audio_gain")
+    return {name: _value(getattr(scores, name)) for name in names}
+
+
+def _value(estimate: Estimate | None) -> float | None:
+    return None if estimate is None else estimate.value
 
 
 def _counts(folder: Path, split: str) -> dict[str, int]:
@@ -143,7 +150,8 @@ def _counts(folder: Path, split: str) -> dict[str, int]:
 
 def _line(check: Check) -> str:
     sign = "reached" if check.reached else "NOT REACHED"
-    return f"{sign}: {check.name}: {100 * check.value:+.1f} points (asked: {100 * check.at_least:+.1f})"
+    value = "not known, since no answer could be read" if check.value is None else f"{100 * check.value:+.1f} points"
+    return f"{sign}: {check.name}: {value} (asked: {100 * check.at_least:+.1f})"
 
 
 def _markdown(report: Mapping[str, Any], table: str, unseen: Mapping[str, Estimate], checks: Sequence[Check]) -> str:
@@ -160,7 +168,7 @@ def _markdown(report: Mapping[str, Any], table: str, unseen: Mapping[str, Estima
             f"at least two right): train {counts['train']}; test {counts['test']}.",
             "",
             "Test rows in percent, 95 % intervals in brackets. strong, weak: accuracy with audio on these rows; silent: accuracy "
-            "on silence; audio gain: accuracy - silent accuracy.",
+            "on silence; audio gain: accuracy - silent accuracy; chance-corrected: (accuracy - random) / (100 - random).",
             "",
             table,
             f"A fourth voter, which had no say in the labels, is right on silence on {weak} of the weak and {strong} of the "

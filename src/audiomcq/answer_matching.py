@@ -1,0 +1,382 @@
+"""Equality of a text with an option: by its text, its letter or both, up to case, quotes, articles and closing punctuation.
+
+Nothing here looks inside a text: "a woman" is not "man", "C#" is not "C", "1.5 s" is not "15 s", two options are no answer.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from string import ascii_lowercase
+from typing import Literal
+
+from audiomcq.answer_text import fold, normalize, plain
+from audiomcq.answer_words import ARTICLE, LETTER_END, LETTER_KEY, POLITE_END
+from audiomcq.prompts import AskedFor
+
+By = Literal["text", "letter", "both"]
+
+_SLACK = 40
+"""Characters that a text may have beyond the longest option: quotes, a letter, an article."""
+_REMEMBERED = 1_000
+_LETTERED = re.compile(r"[(\[]?([a-z]|\d{1,2})[)\].:、](?:\s+|(?=[^\x00-\x7f]))(\S.*)")
+# Options that open like a note, a key or a chord: there "C" may mean the tone as well as the third option.
+_CHORD = r"b?(?:maj|min|m|dim|aug|sus|add|[#♯♭b]?\d+)+(?![a-z])"
+_TONE = re.compile(
+    rf"[a-z]$|[a-g](?:{_CHORD}(?=$|[/:(,])|[#♯♭':/]|b\b|[- ](?:flat|sharp|natural|major|minor|dur|moll|maje?ur|mineur|mayor|menor|maggiore|minore)\b)|[b-g]\s"
+)
+_COUNTS = (
+    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty",
+    "zwei drei vier fünf sechs sieben acht neun zehn elf zwölf",
+    "deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze",
+    "dos tres cuatro cinco seis siete ocho nueve diez",
+)
+_NUMBERS = {word: str(number) for words in _COUNTS for number, word in enumerate(words.split(), 2)}
+_NUMBERS |= {"doce": "12", "quince": "15", "veinte": "20", "thirty": "30", "forty": "40", "fifty": "50"}
+_NUMBER = re.compile(rf"(?<![\w-])(?:{'|'.join(_NUMBERS)})(?![\w-])")
+_SHARP = re.compile(r"(?<!\w)([a-g])(?:[ -]sharp(?!\w)|♯)")
+_FLAT = re.compile(r"(?<!\w)([a-g])(?:[ -]flat(?!\w)|♭)")
+_RANGE = re.compile(r"(?<=\d) to (?=\d)")
+_THEN = re.compile(r",? and (?:then )?|, then ")
+_MONEY = re.compile(r"([$€£])(\d[\d.,]*)")
+_COINS = {"$": "dollars", "€": "euros", "£": "pounds"}
+_SECONDS = re.compile(r"(?<=\d) ?(?:seconds?|secs?)(?!\w)")
+_ORDINAL = re.compile(
+    r"(?:the |die |la |le |el )?(?:(?P<place>first|second|third|fourth|fifth|erste|zweite|dritte|vierte|primera|segunda|tercera|cuarta|première"
+    r"|deuxième|troisième|quatrième|第[一二三四五]个?)\s?(?:one|option|choice|answer|antwort|opción|respuesta|réponse|选项)|(?:option|choice|选项) ?(?P<digit>[1-9]))"
+)
+_PLACES = {
+    word: place
+    for place, words in enumerate(
+        (
+            "first erste primera première 一",
+            "second zweite segunda deuxième 二",
+            "third dritte tercera troisième 三",
+            "fourth vierte cuarta quatrième 四",
+            "fifth 五",
+        )
+    )
+    for word in words.split()
+}
+_BETWEEN_WORDS = re.compile(r"[\s,;:()]+")
+_PAIRS = {'"': '"', "'": "'", "`": "`", "*": "*", "_": "_", "$": "$"}
+_BRACKETS = {"(": ")", "[": "]", "{": "}", "<": ">", "【": "】", "〈": "〉", "《": "》"}
+_DECORATION = re.compile(r"(?:(?:[•·>→➡✅✔☑✓👉🔊🎵🎶*#]|#+\s|=>|->|[-–—](?=\s))\s*)+(?=[^\s\d])")
+_GLAD = re.compile("[\\s✅✔☑✓\U0001f300-\U0001f3ff\U0001f400-\U0001f44d\U0001f450-\U0001f4ff\U0001f508-\U0001f50f\U0001f6a8\U0001f600-\U0001f60f]+$")  # fmt: skip
+_WORD = r"[0-9A-Za-z_\u00c0-\u024f\u0370-\u1fff]"
+"""What words are made of where they stand apart: in Chinese, Japanese and Korean texts foreign words do not."""
+_MARKS = re.compile(r"(?:[\s,;:!?。、…\"'()\[\]*>•–—]|[.-](?!\d))*")
+_BETWEEN_LETTERS = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
+_KEY = rf"(?:(?P<key>{LETTER_KEY})|(?:the|la|le|die|el|l')\s*)?"
+_LETTER = r"(?P<bracket>[(\[])?(?P<letter>[a-z]|\d{1,2})(?(bracket)[)\]]|[)\]]?)"
+_ONE_LETTER = re.compile(rf"{_KEY}{_LETTER}{LETTER_END}")
+_LETTER_FIRST = re.compile(
+    rf"{_KEY}{_LETTER}{LETTER_END}(?:[.:),、/=]*(?:\s*[–—-]\s+|\s+)|[.:),、/=]+|(?<=[)\]])|[–—-](?=[^\W\d])|の|(?=[^\x00-\x7f\"'(\[]))"
+    r"(?P<rest>.+)"
+)
+_LETTER_LAST = re.compile(
+    r"(?P<rest>.*[^\s(\[,/:–—-])(?:\s*[,/:–—-]*\s*(?P<bracket>[(\[])|\s*[,/:–—-]\s*)"
+    rf"{_KEY}(?P<letter>[a-z]|\d{{1,2}})(?(bracket)[)\]])"
+)
+
+
+@dataclass(frozen=True)
+class Named:
+    """The option that a text is, and by what: its text, its letter, or both."""
+
+    choice: int
+    by: By
+
+
+class Options:
+    """The options of one question as they were shown, ready to be compared with texts."""
+
+    def __init__(self, choices: tuple[str, ...], asked_for: AskedFor) -> None:
+        self.choices, self.asked_for = choices, asked_for
+        self.folded = [[as_shown(choice) for choice in choices]]
+        self.limit = max(map(len, self.folded[0]), default=0) + _SLACK
+        self.folded += [[equal(choice) for choice in self.folded[0]] for equal in (normalize, bare)]
+        texts = self.folded[2]
+        self.labels, self.texts = list(ascii_lowercase[: len(choices)]), texts
+        printed = [match for text in texts if (match := _LETTERED.fullmatch(text))]
+        if choices and len({match[1] for match in printed}) == len(choices):
+            self.labels, self.texts = [match[1] for match in printed], [match[2] for match in printed]
+        self._known: dict[str, Named | None] = {}
+        self.tones = any(_TONE.match(text) for text in self.texts)
+
+    @cached_property
+    def loose(self) -> list[str]:
+        """The options' texts as loosely as answers are compared with them, without labels that they print."""
+        # Of "a side" and "b side" the first is no side with an article
+        lettered = self.tones or any(re.match(r"[b-z][\s-]", text) for text in self.texts)
+        return [_loose(text, keep_article=lettered and text.startswith(("a ", "a-"))) for text in self.texts]
+
+    def name(self, text: str) -> Named | None:
+        """The option that the text is. None where it is none, where it is several, or where text and letter name different ones."""
+        text = text.strip()
+        if not text or len(text) > self.limit:
+            return None
+        if text not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[text] = self._name(text)
+        return self._known[text]
+
+    def _name(self, text: str) -> Named | None:
+        answer = _undecorated(bare(text))
+        if not answer or len(answer) > self.limit:
+            exact = [i for i, choice in enumerate(self.folded[1]) if choice == normalize(text)]
+            return Named(exact[0], "text") if exact else None
+        by_text = self._by_text(text)
+        if len({self.choices[i] for i in by_text}) > 1:
+            return None
+        place, certain = self._by_letter(answer)
+        if by_text and place is not None and self.choices[by_text[0]] != self.choices[place]:
+            if self.asked_for == "either":
+                return None
+            return Named(by_text[0], "text") if self.asked_for == "text" else Named(place, "letter")
+        by_letter = place if certain else None
+        if by_text:
+            return Named(by_text[0], "text")
+        if by_letter is not None:
+            return Named(by_letter, "letter")
+        return self._by_both(answer)
+
+    def others(self, choice: int) -> list[int]:
+        """The options with another text."""
+        return [i for i in range(len(self.choices)) if self.choices[i] != self.choices[choice]]
+
+    def mentions_other(self, text: str, choice: int | None) -> bool:
+        """Whether another option stands in the text, by its words or as a capital letter."""
+        return bool(self._mention(choice).search(_mild(text))) or self.mentions_other_letter(text, choice)
+
+    def mentions_other_letter(self, text: str, choice: int | None) -> bool:
+        """Whether the letter of another option stands in the text."""
+        letters = self._letters_of_others(choice).upper()
+        if not letters:
+            return False
+        bracketed = rf"\([{letters}]\)|(?i:{LETTER_KEY})[{letters}](?!\w)"
+        alone = letters.replace("A", "") or "_"
+        return bool(re.search(rf"{bracketed}|(?<![\w'])[{alone}](?![\w'#♯♭]|\s(?:major|minor))", text))
+
+    def opens_with(self, text: str, choice: int | None) -> bool:
+        """Whether the text begins with an option other than `choice`, by its words or its letter."""
+        text = after_marks(_mild(text[: 2 * self.limit]))
+        letters = "".join(re.escape(label) for i, label in enumerate(self.labels) if i != choice and len(label) == 1)
+        if letters and re.match(rf"(?:{LETTER_KEY})?[{letters}](?:[.):,;/]|\s*$)|{LETTER_KEY}[{letters}](?!\w)", text):
+            return True
+        mention = self._mention(choice)
+        article = ARTICLE.match(text)
+        return bool(mention.match(text) or (article and mention.match(text, article.end())))
+
+    def without_mentions(self, text: str, choice: int | None) -> str:
+        """The text without the words of options other than `choice`."""
+        return self._mention(choice).sub(" ", _mild(text))
+
+    def is_other_letter(self, text: str, choice: int) -> bool:
+        """Whether the text is a letter, and not that of `choice`, be it a tone as well."""
+        place, _ = self._by_letter(_undecorated(bare(text)))
+        return place is not None and self.choices[place] != self.choices[choice]
+
+    @cached_property
+    def in_sentences(self) -> re.Pattern[str]:
+        """Finds options in `searchable` text: the longest one at a place, not inside a word or a number."""
+        texts = sorted({text for text in self.loose if text}, key=len, reverse=True)
+        return re.compile("|".join(map(_in_sentence, texts)) or r"(?!)")
+
+    def index_of(self, words: str) -> int:
+        """The option that `in_sentences` found."""
+        words = _THEN.sub(", ", words)
+        return self.loose.index(words if words in self.loose else words.replace("-", " "))
+
+    def _letters_of_others(self, choice: int | None) -> str:
+        """Letters that name other options: their texts where these are letters, else their labels, but for tones."""
+        single = any(len(text) == 1 and text.isalpha() for text in self.texts)
+        if self.tones and not single:
+            return ""
+        letters = self.texts if single else self.labels
+        return "".join(
+            each
+            for i, each in enumerate(letters)
+            if i != choice and len(each) == 1 and each.isascii() and each.isalpha()
+        )
+
+    def continues_as_other(self, text: str, choice: int) -> bool:
+        """Whether a text that breaks off may be the beginning of another option."""
+        start = normalize(text)
+        return any(self.folded[1][i].startswith(start) for i in self.others(choice))
+
+    def words_of_others(self, choice: int) -> frozenset[str]:
+        """Words that other options have and this one has not."""
+        own = set(re.findall(r"\w+", self.texts[choice]))
+        theirs = (set(re.findall(r"\w+", self.texts[i])) for i in self.others(choice))
+        return frozenset().union(*theirs) - own - _SMALL
+
+    def _mention(self, choice: int | None) -> re.Pattern[str]:
+        cached = self.__dict__.setdefault("_mentions", {})
+        if choice not in cached:
+            others = range(len(self.choices)) if choice is None else self.others(choice)
+            texts = sorted(
+                {self.loose[i] for i in others if len(self.loose[i]) > 1 or self.loose[i].isdigit()},
+                key=len,
+                reverse=True,
+            )
+            cached[choice] = re.compile("|".join(_in_text(text) for text in texts) or r"(?!)")
+        return cached[choice]
+
+    def _by_text(self, text: str) -> list[int]:
+        """The options equal to the text. The strictest equality that matches anything decides."""
+        for equal, options in zip((as_shown, normalize, bare), self.folded, strict=True):
+            if matches := [i for i, option in enumerate(options) if option == equal(text)]:
+                return matches
+        answer = bare(text)
+        if matches := [i for i, option in enumerate(self.texts) if option == answer]:
+            return matches
+        capital = text.lstrip("\"'([*").startswith("A ")
+        for keep_article in (True, False):
+            loose = _loose(answer, keep_article)
+            if matches := [i for i, option in enumerate(self.loose) if loose and option == loose]:
+                # "A dog" may be a letter and a text, of one option or of two
+                return [] if capital and not keep_article else matches
+        return []
+
+    def _by_letter(self, answer: str) -> tuple[int | None, bool]:
+        """The option whose letter the answer may be, and whether it can be nothing else: a tone, a name that ends in a letter."""
+        match = _ONE_LETTER.fullmatch(answer)
+        if ordinal := _ORDINAL.fullmatch(answer):
+            place = int(ordinal["digit"]) - 1 if ordinal["digit"] else _PLACES[ordinal["place"].strip("第个")]
+            numbered = ordinal["digit"] and any(re.search(r"\d", text) for text in self.choices)
+            return (None, False) if place >= len(self.choices) or numbered else (place, True)
+        if not match or match["letter"] not in self.labels:
+            return None, False
+        letter, choice = match["letter"], self.labels.index(match["letter"])
+        spelled = any(_spells(text, letter) for i, text in enumerate(self.texts) if i != choice)
+        return choice, bool(match["key"]) or self.asked_for == "letter" or not (self.tones or spelled)
+
+    def _by_both(self, answer: str) -> Named | None:
+        """ "b. text" and "text (b)", where both agree."""
+        first = _LETTER_FIRST.fullmatch(answer)
+        # "a dog" begins with an article
+        if first and not answer.startswith("a ") and (named := self._agrees(first)):
+            return named
+        last = _LETTER_LAST.fullmatch(answer)
+        return self._agrees(last) if last else None
+
+    def _agrees(self, match: re.Match[str]) -> Named | None:
+        if match["letter"] not in self.labels:
+            return None
+        choice = self.labels.index(match["letter"])
+        texts = self._by_text(match["rest"].strip(" "))
+        same = texts and {self.choices[i] for i in texts} == {self.choices[choice]}
+        # Options that print letters may do so before equal texts
+        same = same or choice in texts
+        return Named(choice, "both") if same else None
+
+
+@lru_cache(maxsize=4096)
+def options_of(choices: tuple[str, ...], asked_for: AskedFor) -> Options:
+    """`Options`, made once for all voters and orders that see the same ones."""
+    return Options(choices, asked_for)
+
+
+def as_shown(text: str) -> str:
+    return plain(fold(text)).strip()
+
+
+def bare(text: str) -> str:
+    """Normalised, without pairs of quotes around it and without a closing full stop, comma, colon, `;` or `!`."""
+    text, before = normalize(plain(fold(text))), None
+    while text != before:
+        before, text = text, text.rstrip(".,;:! 。、…")
+        if len(text) > 1 and _PAIRS.get(text[0]) == text[-1]:
+            text = text[1:-1].strip()
+    return text
+
+
+def searchable(text: str) -> str:
+    """A sentence in which options are looked for (`Options.in_sentences`)."""
+    return _notation(normalize(plain(text)))
+
+
+def _in_text(text: str) -> str:
+    """An expression for an option's loose text; lists may be written with "and" or "then"."""
+    words = re.escape(text).replace(r",\ ", r"(?:,? and (?:then )?|, (?:then )?)")
+    return words if ord(text[0]) > 0x2E7F else rf"(?<!{_WORD}){words}(?!{_WORD})"
+
+
+def _in_sentence(text: str) -> str:
+    words = re.escape(text).replace(r",\ ", r"(?:,? and (?:then )?|, (?:then )?)").replace(r"\ ", "[ -]")
+    if ord(text[0]) > 0x2E7F:
+        return words
+    return rf"(?<!{_WORD})(?<![$€£.:-]){words}(?!{_WORD}|-|'\w|[.,:]\d)"
+
+
+def after_marks(text: str) -> str:
+    """The text from its first word or number on."""
+    return text[_MARKS.match(text).end() :]
+
+
+def _undecorated(text: str) -> str:
+    """Bare, and without bullets, arrows, ticks and brackets around it, and without a Japanese or Korean "is" after it."""
+    before = None
+    while text != before:
+        before = text
+        if decoration := _DECORATION.match(text):
+            text = text[decoration.end() :]
+        text = bare(POLITE_END.sub("", _GLAD.sub("", text)))
+        # "(a)" is a letter, "a" may be a tone
+        if len(text) > 3 and _BRACKETS.get(text[0]) == text[-1] and text.count(text[0]) == 1:
+            text = text[1:-1].strip()
+    return text
+
+
+def _loose(text: str, keep_article: bool) -> str:
+    text = _THEN.sub(", ", _notation(_BETWEEN_LETTERS.sub(" ", _undecorated(text))))
+    text = re.sub(r"[*`]|__", "", text)
+    return text if keep_article or not ARTICLE.match(text) else bare(ARTICLE.sub("", text, count=1))
+
+
+def _mild(text: str) -> str:
+    """A text in which options are looked for, folded as they are."""
+    return _notation(_BETWEEN_LETTERS.sub(" ", normalize(plain(text))))
+
+
+def _notation(text: str) -> str:
+    """Numbers as digits; sums, ranges, sharps and flats written in one way."""
+    text = text.replace("–", "-").replace("&", "and")
+    text = _RANGE.sub("-", _NUMBER.sub(lambda word: _NUMBERS[word[0]], text))
+    text = _MONEY.sub(lambda sum_: f"{sum_[2]} {_COINS[sum_[1]]}", text)
+    return _SECONDS.sub(" s", _FLAT.sub(r"\1b", _SHARP.sub(r"\1#", text)))
+
+
+def _spells(text: str, letter: str) -> bool:
+    """Whether a word of the text is that letter. "a" is an article unless it comes last."""
+    words = _BETWEEN_WORDS.split(text)
+    return letter in (words[-1:] if letter == "a" else words)
+
+
+_SMALL = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "and",
+        "or",
+        "is",
+        "it",
+        "la",
+        "le",
+        "les",
+        "de",
+        "der",
+        "die",
+        "das",
+        "el",
+        "los",
+        "il",
+    ]
+)

@@ -1,0 +1,119 @@
+"""What a completion says: its text without thinking, chat tokens and characters that nobody sees."""
+
+import re
+import unicodedata
+
+_THOUGHTS = (
+    r"(?:\w+:)?(?:think(?:ing)?|thoughts?|thought_process|reason(?:ing)?|analysis|scratch_?pad|reflection|planning|plan|caption|summary"
+    r"|rationale|(?:inner_)?monologue|cot|chain_of_thought|observations?|perception|description)"
+)
+_THINKING = re.compile(
+    rf"<\s?/?\s?{_THOUGHTS}(?:\s[^<>]{{0,80}})?>|\[/?think(?:ing)?\]|◁/?think▷|<\|(?:begin|start|end)_(?:of_)?(?:thought|thinking)\|>"
+    r"|<unused9[45]>|<\|channel>thought|<channel\|>|\.\.\. ?done thinking\.|here is my response:",
+    re.IGNORECASE,
+)
+_ENDS_THINKING = re.compile(r"[<\[◁]\s?/|<\|end|<unused95>|<channel\|>|[.h]", re.IGNORECASE)
+_SAME_BLOCK = {
+    "end_of_thought": "begin_of_thought",
+    "end_thinking": "start_thinking",
+    "unused95": "unused94",
+}
+_FINAL_CHANNEL = re.compile(r"<\|channel\|>\s*final[^<]{0,80}<\|message\|>")
+_ANALYSIS = re.compile(r"(?:assistant)?analysis(?=[A-Z])")
+_BEGINS_TURN = re.compile(
+    r"(?:\s|<s>|<bos>|<\|begin_of_text\|>|<\|im_start\|>(?:assistant)?|<\|start_header_id\|>assistant<\|end_header_id\|>|<\|assistant\|>"
+    r"|<start_of_turn>(?:model)?|<\|start\|>assistant|<\|(?:start_response|begin_of_solution|response)\|>|assistant:)+",
+    re.IGNORECASE,
+)
+_ENDS_TURN = re.compile(
+    r"<\|[^<>|\s]{1,40}\|>|</?s>|<eos>|<(?:end|start)_of_turn>|\[/?INST\]|\n(?:human|user|question|q):", re.IGNORECASE
+)
+_PLAIN = str.maketrans("‘’‛′´“”„‟«»‹›「」『』‐‑‒−", '\'\'\'\'\'""""""""""""----')
+_UNSEEN = {
+    0xAD,
+    0x180E,
+    0xFEFF,
+    *range(0x200B, 0x2010),
+    *range(0x202A, 0x202F),
+    *range(0x2060, 0x2070),
+    0xFE0E,
+    0xFE0F,
+}
+
+
+class _Folds(dict[int, str]):
+    """What each character folds to, worked out when it is first met."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        folded = "" if code in _UNSEEN else unicodedata.normalize("NFKC", character)
+        kind = unicodedata.decomposition(character).partition(" ")[0]
+        digits = any(each.isdigit() for each in folded) and kind not in ("<wide>", "<narrow>", "<font>")
+        self[code] = character if kind in ("<super>", "<sub>", "<fraction>") or digits else folded
+        return self[code]
+
+
+_FOLDS = _Folds()
+
+
+def fold(text: str) -> str:
+    """Characters that look the same as one: full width as half, ligatures apart, accents joined, invisible ones away.
+
+    As NFKC, but for what would change a number: "10²" is not "102", "3½" not "31/2".
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text.translate(_FOLDS))
+
+
+def normalize(text: str) -> str:
+    """`fold`, casefold, runs of white space as one blank: the equality under which two options are the same."""
+    return " ".join(fold(text).casefold().split())
+
+
+def plain(text: str) -> str:
+    """Quotes and hyphens of all kinds as the plain ones."""
+    return text if text.isascii() else text.translate(_PLAIN)
+
+
+def said(completion: str) -> str | None:
+    """What is said to the reader: folded, without thinking and chat tokens. None when the thinking never ends."""
+    text = _final_channel(fold(completion))
+    text = None if text is None else _without_thinking(text)
+    if text is None:
+        return None
+    text = text[_BEGINS_TURN.match(text).end() :] if _BEGINS_TURN.match(text) else text
+    for end in _ENDS_TURN.finditer(text):
+        if text[: end.start()].strip():
+            return text[: end.start()].strip()
+    return text.strip()
+
+
+def _final_channel(text: str) -> str | None:
+    """What the last final channel holds, where there are channels (gpt-oss); None when there is no final one."""
+    if "<|channel|>" in text:
+        finals = list(_FINAL_CHANNEL.finditer(text))
+        return text[finals[-1].end() :] if finals else None
+    if _ANALYSIS.match(text.lstrip()):  # decoded without its special tokens
+        _, found, final = text.rpartition("assistantfinal")
+        return final if found else None
+    return text
+
+
+def _without_thinking(text: str) -> str | None:
+    """The text outside of thinking blocks. What comes before an end without a beginning is thinking too: prompts may begin it."""
+    outside: list[str] = []
+    open_blocks: list[str] = []
+    start = 0
+    for mark in _THINKING.finditer(text):
+        words = re.match(r"\W*(\w[\w:]*)", mark[0].lower())
+        name = _SAME_BLOCK.get(words[1], words[1])
+        if not open_blocks:
+            outside.append(text[start : mark.start()])
+        start = mark.end()
+        if not _ENDS_THINKING.match(mark[0]):
+            if name not in open_blocks:
+                open_blocks.append(name)
+        elif name in open_blocks:
+            del open_blocks[open_blocks.index(name) :]
+        else:
+            outside, open_blocks = [], []
+    return None if open_blocks else " ".join([*outside, text[start:]])

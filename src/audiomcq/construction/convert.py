@@ -1,0 +1,306 @@
+"""Rows of other layouts brought into the project's schema: which could be read, and why the others could not."""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Audio, ClassLabel, Dataset
+from pyarrow import parquet
+from tqdm.auto import tqdm
+
+from audiomcq.clip_paths import ClipFolder, ClipPathError
+from audiomcq.construction.layouts import ALIASES, Unreadable, as_number, read_answer, read_layout, thought_before
+from audiomcq.examples import FEATURES, SCORE, TERMS, Row, defect, row_key
+from audiomcq.raw_rows import read_raw
+from audiomcq.row_files import as_text
+from audiomcq.row_sources import Located, locate
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TYPE = "audio"
+"""Question type of rows that say none."""
+_BATCH = 500
+
+
+@dataclass
+class ConvertArguments:
+    """Options of recipes/prepare_data/convert.py."""
+
+    dataset: str = field(
+        default="", metadata={"help": "Hub id, folder (with metadata.csv too), or .jsonl/.json/.csv/.parquet file."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
+    dataset_split: str = field(default="train", metadata={"help": "Split to convert."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a data set on the Hub."})
+    audio_root: str | None = field(
+        default=None, metadata={"help": "Folder that paths of clips start from; by default that of the data set."}
+    )
+    allow_outside_audio_root: bool = field(default=False, metadata={"help": "Take paths that lead out of it as well."})
+    columns: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Columns by other names, as ours=theirs: question=prompt,choices=options answer=key."},
+    )
+    source_dataset: str | None = field(default=None, metadata={"help": "source_dataset of rows that name none."})
+    question_type: str = field(default=DEFAULT_TYPE, metadata={"help": "question_type of rows that name none."})
+    first_index: int | None = field(
+        default=None,
+        metadata={"help": "Number of the first option, 0 or 1, where answers are numbers; null: as seen."},
+    )
+    output_file: str = field(default="", metadata={"help": "New .jsonl file; .parquet where clips are contained."})
+
+
+@dataclass
+class Conversion:
+    """What became of the rows of a data set.
+
+    Attributes:
+        refused: by kind of reason, how many rows were not converted, and the first of them.
+        audio_root: the folder to load the new rows with; None: that of the new file.
+    """
+
+    rows: int = 0
+    converted: int = 0
+    refused: dict[str, tuple[int, str]] = field(default_factory=dict)
+    audio_root: str | None = None
+
+    def refuse(self, place: str, reason: str) -> None:
+        """Count a row that was not converted."""
+        kind = re.sub(r"'[^']*'|\"[^\"]*\"|\[.*\]|\d+|\(.*\)|: .*$", "...", reason, flags=re.DOTALL)
+        count, first = self.refused.get(kind, (0, f"{place}: {reason}"))
+        self.refused[kind] = (count + 1, first)
+
+    def log(self, source: str, target: Path) -> None:
+        """Say in the log what was converted and what was not, and how to load it."""
+        for count, first in sorted(self.refused.values(), reverse=True):
+            logger.warning("%d rows could not be converted, the first is %s", count, first)
+        logger.info("%d of %d rows of %s were converted to %s", self.converted, self.rows, source, target)
+        if self.audio_root:
+            logger.info("their clips lie elsewhere: load them with --audio_root %s", self.audio_root)
+
+
+def convert(args: ConvertArguments) -> Conversion:
+    """Convert a data set and write the rows that could be read to `args.output_file`.
+
+    Raises:
+        ValueError: nothing is found, no row could be read, or the output exists.
+    """
+    target = Path(args.output_file)
+    if target.suffix not in (".jsonl", ".parquet"):
+        raise ValueError(f"output_file {args.output_file!r}: name a new .jsonl or .parquet file")
+    if target.exists():
+        raise ValueError(f"{target} already exists; choose another --output_file")
+    columns = parse_columns(args.columns)
+    located = locate(args.dataset, args.dataset_split, args.dataset_config, args.dataset_revision)
+    answers = _numbers_of_answers(located, columns)
+    first_index = args.first_index if args.first_index is not None else answers.first_index
+    clips, result = Clips(args, located, target), Conversion()
+    source_name = args.source_dataset or Path(args.dataset.rstrip("/")).stem
+    seen: set[str] = set()
+
+    def rows() -> Iterator[Row]:
+        for place, base, raw in tqdm(raw_rows(located), desc="converting", unit="row", dynamic_ncols=True):
+            result.rows += 1
+            try:
+                row = convert_row(raw, columns, args.question_type, source_name, first_index, answers.count_options)
+                row |= clips.cell(row.pop("audio"), base)
+                row["id"] = row["id"] or f"{Path(place).name}"
+                if row_key(row) in seen:
+                    raise Unreadable(f"a second row with the key {row_key(row)}")
+            except (Unreadable, ClipPathError) as error:
+                result.refuse(place, str(error))
+                continue
+            seen.add(row_key(row))
+            result.converted += 1
+            yield row
+
+    partial = target.with_name(f"{target.name}.partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        (_write_parquet if target.suffix == ".parquet" else _write_lines)(partial, rows())
+        result.audio_root = clips.root_to_name
+        if not result.converted:
+            first = max(result.refused.values(), default=(0, "it has no rows"))[1]
+            raise ValueError(f"{args.dataset}: none of {result.rows} rows could be converted; the first: {first}")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    result.log(args.dataset, target)
+    return result
+
+
+def parse_columns(texts: Sequence[str]) -> dict[str, str]:
+    """Names of columns that are given as "ours=theirs", several in one text with commas.
+
+    Raises:
+        ValueError: a text says something else, or ours is no column of ours.
+    """
+    given: dict[str, str] = {}
+    for text in (part for whole in texts for part in whole.split(",") if part.strip()):
+        ours, equals, theirs = (part.strip() for part in text.partition("="))
+        ours = {"audio_path": "audio"}.get(ours, ours)
+        if not equals or not theirs or ours not in ALIASES:
+            raise ValueError(f"columns {text!r}: give ours=theirs, where ours is one of {', '.join(ALIASES)}")
+        given[ours] = theirs
+    return given
+
+
+def convert_row(
+    raw: Mapping[str, Any],
+    columns: Mapping[str, str],
+    question_type: str = DEFAULT_TYPE,
+    source_dataset: str = "",
+    first_index: int | None = None,
+    counts: bool = False,
+) -> Row:
+    """One row in the project's schema, its clip in `audio` still as the row has it.
+
+    Args:
+        columns: see `layouts.read_layout`.
+        first_index, counts: see `layouts.read_answer`.
+
+    Raises:
+        Unreadable: it cannot be read, or what was read is no sound row.
+    """
+    found = read_layout(raw, columns)
+    row: Row = {
+        name: _as_text(name, found[name]) for name in FEATURES if name not in ("audio", "choices", "answer", SCORE)
+    }
+    row |= {"question": found["question"], "choices": found["choices"]}
+    row["answer"] = read_answer(found["answer"], found["choices"], first_index, counts)
+    row["question_type"] = row["question_type"] or question_type
+    row["source_dataset"] = row["source_dataset"] or source_dataset
+    row["unstructured_cot"] = row["unstructured_cot"] or thought_before(found["answer"])
+    row[SCORE] = None if found[SCORE] is None else float(found[SCORE])
+    row |= {name: _as_text(name, found[name]) for name in TERMS if found[name] is not None}
+    if reason := defect(row):
+        raise Unreadable(reason)
+    return {**row, "audio": found["audio"]}
+
+
+def raw_rows(located: Located) -> Iterator[tuple[str, Path | None, dict[str, Any]]]:
+    """Yield where a row stands, the folder that its relative paths start from, and the row as it is there."""
+    for path in located.paths:
+        for line, raw in read_raw(path):
+            yield f"{path}:{line}", path.parent if "file_name" in raw else located.folder, raw
+    if located.rows is not None:
+        rows = _undecoded(located.rows)
+        names = {name: kind for name, kind in rows.features.items() if isinstance(kind, ClassLabel)}
+        for index, raw in enumerate(rows):
+            labels = {name: kind.int2str(raw[name]) for name, kind in names.items() if raw[name] is not None}
+            yield f"{located.source}, row {index + 1}", located.folder, {**raw, **labels}
+
+
+class Clips:
+    """Writes the clip of a row as the new file names it.
+
+    Attributes:
+        root_to_name: folder that the new rows must be loaded with; None where that of the new file is enough.
+    """
+
+    def __init__(self, args: ConvertArguments, located: Located, target: Path) -> None:
+        self.inside, self.repo = target.suffix == ".parquet", located.repo
+        self.target, self.root = target.parent.resolve(), Path(args.audio_root or located.folder or "").resolve()
+        self.folder = ClipFolder(self.root, args.allow_outside_audio_root)
+        self.given = args.audio_root is not None
+        self.root_to_name: str | None = None
+
+    def cell(self, audio: Any, base: Path | None) -> Row:
+        """The columns that name or hold a clip.
+
+        Args:
+            audio: the value as the row has it.
+            base: folder that its relative path starts from, unless one was given.
+
+        Raises:
+            Unreadable, ClipPathError: there is no clip, or none that can be named.
+        """
+        if isinstance(audio, list) and len(audio) == 1:
+            audio = audio[0]
+        content = audio.get("bytes") if isinstance(audio, Mapping) else None
+        path = audio.get("path") if isinstance(audio, Mapping) else audio
+        if content is not None:
+            if not self.inside:
+                raise Unreadable("the clip is contained in the row: name an output_file that ends in .parquet")
+            return {"audio": {"bytes": content, "path": path}}
+        if not isinstance(path, str):
+            raise Unreadable("there is no clip" if path is None else f"audio is {type(path).__name__}, not one clip")
+        if self.repo is not None and not self.given and path in self.repo.files:
+            file = self.repo.fetch(path)
+            self.root = next(folder for folder in file.parents if folder.name == "snapshots").parent
+        else:
+            file = Path(self.folder.resolve(path if self.given or base is None else str(base / path)))
+        named = self._named(file)
+        return {"audio": {"bytes": None, "path": str(file)}} if self.inside else {"audio_path": named}
+
+    def _named(self, file: Path) -> str:
+        """The file as seen from the folder of the new rows, or else from the root, which is then to be named."""
+        if file.is_relative_to(self.target):
+            return str(file.relative_to(self.target))
+        self.root_to_name = str(self.root)
+        return os.path.relpath(file, self.root) if file.is_relative_to(self.root) else str(file)
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """What the answers of a data set say together, where they are numbers.
+
+    Attributes:
+        first_index: number of the first option; None where it cannot be told.
+        count_options: whether they are numbers of options, and not options that are numbers.
+    """
+
+    first_index: int | None
+    count_options: bool
+
+
+def _numbers_of_answers(located: Located, columns: Mapping[str, str]) -> _Numbers:
+    lowest, past_end, counts = 2, False, False
+    for _, _, raw in raw_rows(located):
+        try:
+            found = read_layout(raw, columns)
+        except Unreadable:
+            continue
+        number = as_number(found["answer"])
+        if number is not None:
+            counts |= str(number) not in found["choices"]
+            lowest, past_end = min(lowest, number), past_end or number >= len(found["choices"])
+    first = None if (lowest == 0) == past_end else 0 if lowest == 0 else 1
+    return _Numbers(first, counts)
+
+
+def _as_text(name: str, value: Any) -> str | None:
+    if isinstance(value, Mapping | list):
+        raise Unreadable(f"{name} is {type(value).__name__}, not a text")
+    try:
+        return as_text(value)
+    except ValueError as error:
+        raise Unreadable(f"{name} {error}") from None
+
+
+def _undecoded(rows: Dataset) -> Dataset:
+    for name, kind in rows.features.items():
+        if isinstance(kind, Audio):
+            rows = rows.cast_column(name, Audio(decode=False))
+    return rows
+
+
+def _write_lines(path: Path, rows: Iterator[Row]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(
+                json.dumps({name: value for name, value in row.items() if value is not None}, ensure_ascii=False)
+                + "\n"
+            )
+
+
+def _write_parquet(path: Path, rows: Iterator[Row]) -> None:
+    schema = FEATURES.arrow_schema
+    with parquet.ParquetWriter(path, schema) as writer:
+        while batch := [row for row, _ in zip(rows, range(_BATCH), strict=False)]:
+            writer.write_table(pa.Table.from_pylist(batch, schema))

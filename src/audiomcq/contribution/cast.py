@@ -1,0 +1,121 @@
+"""Votes that exist already, in whatever file: shards of a probe, a vote table, prediction files. What they chose is read out of their
+completions by the one matcher, here and now; no column that says what is right is believed."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+from datasets.table import InMemoryTable
+from tqdm.auto import tqdm
+
+from audiomcq.contribution.ballots import question_columns
+from audiomcq.contribution.vote_files import VOTE_FEATURES, read_vote_table
+from audiomcq.contribution.votes import UNPARSED_FILE, read_votes
+from audiomcq.evaluation.predictions import prediction_files, read_predictions, read_run
+from audiomcq.examples import Row
+from audiomcq.generation import judge_answer
+from audiomcq.records import encodable
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE = 50_000
+"""Votes that are Python objects at a time."""
+_TOLD = ("voter", "control", "mode", "row_key", "order", "completion", "option_logps", "correct")
+
+
+def load_votes(source: str | Path) -> Dataset:
+    """Votes from a folder that a probe writes to, from a folder of prediction files (every file is a voter), or from one file: a
+    Parquet table of votes or a .jsonl file of predictions. `read_again` says what they chose.
+
+    Raises:
+        ValueError: nothing is there, it holds no votes, or a record in it is broken; file and row are named.
+    """
+    path = Path(source)
+    if path.suffix == ".parquet" and not path.is_dir():
+        return read_vote_table(path)
+    if path.suffix == ".jsonl" and not path.is_dir():
+        return votes_of_predictions([path])
+    shards = next(path.glob("*.parquet"), None)
+    others = [file.name for file in sorted(path.glob("*.jsonl")) if file.name != UNPARSED_FILE]
+    if shards is None and others:
+        return votes_of_predictions(prediction_files(path))
+    if others:
+        raise ValueError(f"{path} holds votes ({shards.name}) and prediction files ({others[0]}): keep them apart")
+    return read_votes(path)
+
+
+def votes_of_predictions(files: Sequence[Path]) -> Dataset:
+    """The answers of prediction files as a vote table: every file is a voter, under the name of the file."""
+    votes = []
+    for file in files:
+        settings = (read_run(file) or {}).get("settings", {})
+        revision = settings.get("weights") or settings.get("revision")
+        for line in (line for lines in read_predictions(file).values() for line in lines):
+            told = {name: encodable(line[name]) for name in ("row_key", "control", "order", "completion")}
+            told["option_logps"] = line.get("option_logps")
+            mode = "generate" if told["option_logps"] is None else "likelihood"
+            votes.append(
+                {**told, "voter": file.stem, "revision": revision, "mode": mode, "choice": None, "correct": None}
+            )
+    return Dataset.from_list(votes, VOTE_FEATURES)
+
+
+def voters_of(votes: Dataset) -> dict[str, str | None]:
+    """The voters of a table, with their revisions."""
+    groups = votes.data.table.select(["voter", "revision"]).group_by("voter").aggregate([("revision", "min")])
+    return dict(zip(groups["voter"].to_pylist(), groups["revision_min"].to_pylist(), strict=True))
+
+
+def read_again(votes: Dataset, rows: Dataset) -> Dataset:
+    """The votes with `choice` and `correct` as their completions say (scored options: the likeliest); votes on other rows as they are.
+
+    Args:
+        rows: the columns of `ballots.questions_of` are read.
+
+    Raises:
+        ValueError: a vote on a row has no completion, an unknown order, or scores of other options; voter and row are named.
+    """
+    questions = question_columns(rows)
+    table = votes.with_format("arrow")[:]
+    index = pc.index_in(table["row_key"], value_set=questions["key"].combine_chunks())
+    known = np.flatnonzero(index.is_valid().to_numpy(zero_copy_only=False))
+    of_row = pc.fill_null(index, 0).to_numpy()
+    known = known[np.argsort(of_row[known], kind="stable")]
+    choices, right = (table[name].to_pylist() for name in ("choice", "correct"))
+    changed = 0
+    with tqdm(
+        total=len(known), desc="reading votes", unit="vote", dynamic_ncols=True, disable=len(known) < _AT_ONCE
+    ) as bar:
+        for start in range(0, len(known), _AT_ONCE):
+            part = known[start : start + _AT_ONCE]
+            asked, back = np.unique(of_row[part], return_inverse=True)
+            about = questions.take(pa.array(asked)).to_pylist()
+            for place, question, vote in zip(
+                part, back, table.select(_TOLD).take(pa.array(part)).to_pylist(), strict=True
+            ):
+                choices[place], right[place] = _read(vote, about[question])
+                changed += vote["correct"] is not None and right[place] != vote["correct"]
+            bar.update(len(part))
+    if changed:
+        logger.warning(
+            "%d of %d votes are judged otherwise than their file says: it is not believed, or another matcher read them",
+            *(changed, len(known)),
+        )
+    for name, values in (("choice", choices), ("correct", right)):
+        column = table.schema.get_field_index(name)
+        table = table.set_column(column, table.schema.field(column), pa.array(values, table.schema.field(column).type))
+    return Dataset(InMemoryTable(table), info=votes.info)
+
+
+def _read(vote: dict[str, Any], row: Row) -> tuple[int | None, bool]:
+    try:
+        return judge_answer(row, vote["order"], vote["completion"], vote["option_logps"])
+    except ValueError as error:
+        raise ValueError(
+            f"the vote of {vote['voter']} on row {vote['row_key']} ({vote['control']}): {error}"
+        ) from error

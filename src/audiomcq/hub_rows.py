@@ -1,0 +1,129 @@
+"""Files of a data repository on the Hub: what it holds, its text files of rows, and the clips that lie beside them."""
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.constants import HF_HUB_OFFLINE
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from tqdm.auto import tqdm
+
+from audiomcq.clip_paths import ClipPathError
+
+_AT_ONCE = 8
+_Result = TypeVar("_Result")
+
+
+class HubRepo:
+    """One data repository at one commit.
+
+    Attributes:
+        name: owner/name.
+        commit: of the revision that was asked for.
+    """
+
+    def __init__(self, name: str, revision: str | None = None) -> None:
+        self.name, self.revision = name, revision
+
+    @cached_property
+    def _state(self) -> tuple[str, frozenset[str]]:
+        if HF_HUB_OFFLINE:
+            folder = Path(_named(self.name, self._folder))
+            return folder.name, frozenset(
+                str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()
+            )
+        info = _named(self.name, lambda: HfApi().dataset_info(self.name, revision=self.revision))
+        return info.sha, frozenset(file.rfilename for file in info.siblings)
+
+    @property
+    def commit(self) -> str:
+        return self._state[0]
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Paths of all files; without a connection those that were fetched before."""
+        return self._state[1]
+
+    def fetch(self, path: str) -> Path:
+        """Download one file, if it is not there yet, and return where it lies.
+
+        Raises:
+            ValueError: it cannot be fetched.
+        """
+        return Path(
+            _named(
+                f"{path} of {self.name}",
+                lambda: hf_hub_download(self.name, path, repo_type="dataset", revision=self.commit),
+            )
+        )
+
+    def fetch_clips(self, paths: Iterable[str]) -> dict[str, str]:
+        """Download the clips among the repository's files, several at once; what an earlier call has fetched is there at once.
+
+        Returns:
+            the file of each path that is in the repository.
+        """
+        wanted = [path for path in dict.fromkeys(paths) if path in self.files]
+        if not wanted:
+            return {}
+        quiet = are_progress_bars_disabled()
+        disable_progress_bars()
+        try:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                bar = tqdm(
+                    pool.map(self.fetch, wanted), "fetching clips", len(wanted), unit="clip", dynamic_ncols=True
+                )
+                return dict(zip(wanted, map(str, bar), strict=True))
+        finally:
+            if not quiet:
+                enable_progress_bars()
+
+    def clip_resolver(self, clips: dict[str, str]) -> Callable[[str], str]:
+        """Say where a clip lies that `fetch_clips` has fetched."""
+
+        def resolve(path: str) -> str:
+            if path not in clips:
+                raise ClipPathError(
+                    f"{self.name} has no file {path}; name the folder that holds the clips with audio_root"
+                )
+            return clips[path]
+
+        return resolve
+
+    def folder_fetched_before(self, suffixes: Collection[str]) -> Path | None:
+        """The folder in the cache that holds what was fetched of the repository; None where no file of these kinds is among it."""
+        try:
+            folder = Path(self._folder())
+        except (OSError, ValueError):
+            return None
+        return folder if any(file.suffix in suffixes for file in folder.rglob("*")) else None
+
+    def _folder(self) -> str:
+        return snapshot_download(self.name, repo_type="dataset", revision=self.revision, local_files_only=True)
+
+
+def repo_path(url: str) -> str:
+    """Return the path in its repository of a file that `datasets` names by a URL (hf://datasets/owner/name@commit/path)."""
+    return re.sub(r"^hf://datasets/[^@]+@[^/]+/", "", url)
+
+
+def _named(what: str, ask: Callable[[], _Result]) -> _Result:
+    """What a call to the Hub returns.
+
+    Raises:
+        ValueError: it failed, whatever for; the first line of the reason is in the message.
+    """
+    try:
+        return ask()
+    except Exception as error:  # of the Hub's client, of HTTP, of the disk
+        raise ValueError(f"{what} cannot be read from the Hub ({first_line(error)})") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an error and the first line of its message."""
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

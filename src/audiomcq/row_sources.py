@@ -1,0 +1,329 @@
+"""Where rows are found: a file, a folder, what `save_to_disk` wrote, or a repository on the Hub."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from datasets import (
+    Dataset,
+    DatasetBuilder,
+    DatasetDict,
+    ReadInstruction,
+    concatenate_datasets,
+    load_dataset,
+    load_dataset_builder,
+    load_from_disk,
+)
+from datasets.exceptions import DataFilesNotFoundError
+from datasets.packaged_modules.arrow.arrow import Arrow
+from datasets.packaged_modules.csv.csv import Csv
+from datasets.packaged_modules.json.json import Json
+from datasets.packaged_modules.parquet.parquet import Parquet
+from huggingface_hub.constants import HF_HUB_OFFLINE
+
+from audiomcq.clip_paths import ClipFolder
+from audiomcq.examples import CONVERTER, arrow_column
+from audiomcq.hub_rows import HubRepo, first_line, repo_path
+from audiomcq.raw_rows import TEXT_FILES, column_names
+from audiomcq.row_files import FILE, LINE, read_row_files
+from audiomcq.schema import Resolve, check_columns
+
+KINDS = (*TEXT_FILES, ".parquet")
+SAVED = ("dataset_dict.json", "state.json")
+"""One of these lies in what `save_to_disk` wrote."""
+SPLIT_FILE, CLIPS = "split.json", "clips"
+"""What the contribution filter leaves beside the rows that it labels, and where it names the folder of their clips."""
+_METADATA_FILES = ("metadata.jsonl", "metadata.csv")
+"""What an AudioFolder has beside its clips."""
+_SPLITS = ("train", "validation", "valid", "val", "dev", "test", "eval", "pretrain")
+"""Names of files that are splits. A single file of another name is the split train."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """A place that holds rows.
+
+    Attributes:
+        files: text files by split; empty where `rows` are read already.
+        split: what is wanted of them, e.g. "train[:100]".
+        folder: where relative paths of clips start from, and what no path may leave.
+        repo: the repository that they are from.
+        kept_as: see `read_row_files`.
+    """
+
+    source: str
+    split: str = "train"
+    files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    rows: Dataset | None = None
+    folder: Path | None = None
+    repo: HubRepo | None = None
+    kept_as: str | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        """The text files that are wanted.
+
+        Raises:
+            ValueError: there is none of a split, or it is of another kind.
+        """
+        if self.rows is not None:
+            return []
+        paths = [path for name in _known_names(self.source, self.split, self.files) for path in self.files[name]]
+        for path in paths:
+            if path.suffix not in TEXT_FILES:
+                raise ValueError(f"{path}: rows are read from {', '.join(KINDS)} files; unpack or convert it")
+            if not os.access(path, os.R_OK):
+                raise ValueError(f"{path}: this file may not be read; change its permissions")
+        return paths
+
+
+@dataclass(frozen=True)
+class FoundRows:
+    """Rows as they were found.
+
+    Attributes:
+        rows: with the columns that they have there, or those of `read_row_files`.
+        columns: names of all that they have there, those that are not read included.
+    """
+
+    located: Located
+    rows: Dataset
+    columns: Sequence[str]
+
+    def place(self, index: int) -> str:
+        """Say where a row stands."""
+        if FILE not in self.rows.column_names:
+            return f"{self.located.source}, row {index + 1}"
+        file, line = (arrow_column(self.rows, name)[index].as_py() for name in (FILE, LINE))
+        return f"{self.located.paths[file]}:{line}"
+
+
+def find_rows(
+    source: str | Path,
+    split: str = "train",
+    config: str | None = None,
+    revision: str | None = None,
+    cot_column: str | None = None,
+) -> FoundRows:
+    """Find and read rows as `load_rows` describes it; nothing of them is checked yet.
+
+    Raises:
+        ValueError: nothing is found there, or it cannot be read.
+    """
+    located = locate(source, split, config, revision)
+    if located.rows is not None:
+        return FoundRows(located, located.rows, located.rows.column_names)
+    paths = located.paths
+    columns = list(dict.fromkeys(name for path in paths for name in column_names(path)))
+    if not columns:
+        raise ValueError(f"{', '.join(map(str, paths))}: there is no row in it")
+    check_columns(columns, cot_column, str(source))
+    rows = read_row_files(paths, cot_column, located.kept_as)
+    names = _split_names(split)
+    counts = iter(np.bincount(arrow_column(rows, FILE).to_numpy(), minlength=len(paths)).tolist())
+    lengths = {name: sum(next(counts) for _ in located.files[name]) for name in names}
+    starts = dict(zip(names, np.cumsum([0, *lengths.values()]).tolist(), strict=False))
+    with _in_one_line(source):
+        wanted = ReadInstruction.from_spec(split).to_absolute(lengths)
+    parts = [
+        rows.select(range(starts[part.splitname] + part.from_, starts[part.splitname] + part.to)) for part in wanted
+    ]
+    return FoundRows(located, parts[0] if len(parts) == 1 else concatenate_datasets(parts), columns)
+
+
+def locate(
+    source: str | Path, split: str = "train", config: str | None = None, revision: str | None = None
+) -> Located:
+    """Find rows, and read those that `datasets` reads.
+
+    Raises:
+        ValueError: nothing is found there, or it cannot be read.
+    """
+    path = Path(source)
+    with _in_one_line(source):
+        is_file = path.is_file()
+    if is_file:
+        if path.suffix in TEXT_FILES:
+            files = {name: [path] for name in _split_names(split)}
+            return Located(str(source), split, files, folder=path.parent)
+        if path.suffix != ".parquet":
+            raise ValueError(f"{source}: rows are read from {', '.join(KINDS)} files")
+        whole = re.sub(r"^[\w.-]+", "train", split)
+        with _in_one_line(source):
+            return Located(
+                str(source), rows=load_dataset("parquet", data_files=str(path), split=whole), folder=path.parent
+            )
+    if path.is_dir():
+        return _in_folder(path, split, config)
+    if path.suffix in KINDS or str(source).startswith((".", "/", "~")):
+        raise ValueError(f"{source}: no such file or folder of rows")
+    return _on_hub(str(source), split, config, revision)
+
+
+def clips_of(found: FoundRows, audio_root: str | Path | None, allow_outside: bool, fetch: bool = True) -> Resolve:
+    """Say where the clips of rows lie: below `audio_root`, or else beside the rows; those of a repository are fetched.
+
+    Args:
+        allow_outside: take paths that lead out of the folder as well.
+        fetch: False where no clip will be opened.
+    """
+    repo, folder = found.located.repo, found.located.folder
+    if audio_root is None and repo is not None and fetch:
+        clips = repo.fetch_clips(_paths_of(found.rows))
+        if clips:
+            return repo.clip_resolver(clips)
+    root = audio_root or (folder and _recorded_folder(folder)) or folder or ""
+    return ClipFolder(root, allow_outside).resolve
+
+
+def _paths_of(rows: Dataset) -> list[str]:
+    """Paths of clips that are named and not contained."""
+    if "audio_path" not in rows.column_names or ("audio" in rows.column_names and FILE not in rows.column_names):
+        return []
+    return arrow_column(rows, "audio_path").drop_null().unique().to_pylist()
+
+
+def _recorded_folder(folder: Path) -> Path | None:
+    """The folder of the clips of rows that the contribution filter has labelled on this machine."""
+    record = folder / SPLIT_FILE
+    if not record.is_file():
+        return None
+    try:
+        recorded = json.loads(record.read_text(encoding="utf-8")).get(CLIPS)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{record} is no record of the contribution filter ({first_line(error)})") from error
+    return Path(recorded) if isinstance(recorded, str) else None
+
+
+def _in_folder(path: Path, split: str, config: str | None) -> Located:
+    if any((path / (config or "") / name).is_file() for name in SAVED):
+        with _in_one_line(path):
+            loaded = load_from_disk(str(path / config if config else path))
+            rows = concatenate_datasets([_split_of(loaded, name, path) for name in split.split("+")])
+        return Located(str(path), rows=rows, folder=path)
+    files = {file.stem: [file] for file in sorted(path.glob("*.jsonl"))}
+    if files := files or {
+        _split_of_metadata(file): [file] for name in _METADATA_FILES for file in sorted(path.rglob(name))
+    }:
+        return Located(str(path), split, _as_splits(files, split), folder=path)
+    with _in_one_line(path):
+        builder = load_dataset_builder(str(path), config, description=_state_of(path))
+    if isinstance(builder, Json | Csv):
+        texts = {name: [Path(file) for file in files] for name, files in builder.config.data_files.items()}
+        return Located(str(path), split, texts, folder=path)
+    _check_kind(str(path), builder)
+    with _in_one_line(path):
+        rows = load_dataset(str(path), config, split=split, description=_state_of(path))
+    return Located(str(path), rows=rows, folder=path)
+
+
+def _on_hub(source: str, split: str, config: str | None, revision: str | None) -> Located:
+    repo = HubRepo(source, revision)
+    if HF_HUB_OFFLINE and (folder := repo.folder_fetched_before(TEXT_FILES)):
+        return replace(_in_folder(folder, split, config), source=source, folder=None, repo=repo)
+    builder = _hub_builder(source, config, revision)
+    if isinstance(builder, Json | Csv):
+        files = {name: list(map(repo_path, urls)) for name, urls in builder.config.data_files.items()}
+    elif isinstance(builder, Parquet | Arrow):
+        with _in_one_line(source):
+            return Located(source, rows=load_dataset(source, config, split=split, revision=revision), repo=repo)
+    else:
+        # Clips are more than rows in number, so that it is taken for a folder of clips
+        beside = {Path(name).stem: [name] for name in sorted(repo.files) if re.fullmatch(r"[^/]+\.(jsonl?|csv)", name)}
+        if not beside:
+            _check_kind(source, builder)
+        files = _as_splits(beside, split)
+    wanted = {name: [repo.fetch(file) for file in files[name]] for name in _known_names(source, split, files)}
+    kept_as = f"{source.replace('/', '___')}/{config or 'default'}/0.0.0/{repo.commit}"
+    return Located(source, split, wanted, repo=repo, kept_as=kept_as)
+
+
+def _hub_builder(source: str, config: str | None, revision: str | None) -> DatasetBuilder | None:
+    """What `datasets` would read a repository with; None where it finds nothing to read.
+
+    Raises:
+        ValueError: there is no such repository, config or revision, or no connection.
+    """
+    try:
+        with _in_one_line(f"{source} at {revision}" if revision else source):
+            return load_dataset_builder(source, config, revision=revision)
+    except ValueError as error:
+        if isinstance(error.__cause__, DataFilesNotFoundError):
+            return None
+        raise
+
+
+def _as_splits(files: Mapping[str, list], split: str) -> Mapping[str, list]:
+    """Files by split; a single one whose name is none of a split is train."""
+    if split.startswith("train") and len(files) == 1 and not set(files) & {*_SPLITS, *_split_names(split)}:
+        return {"train": next(iter(files.values()))}
+    return files
+
+
+def _split_names(split: str) -> list[str]:
+    """Names in a split such as "train[:100]+test"."""
+    return list(dict.fromkeys(re.split(r"[\[(]", part.strip())[0] for part in split.split("+")))
+
+
+def _known_names(source: str, split: str, files: Mapping[str, list]) -> list[str]:
+    """The names in a split.
+
+    Raises:
+        ValueError: there are no files for one.
+    """
+    names = _split_names(split)
+    if unknown := [name for name in names if name not in files]:
+        raise ValueError(f'{source}: Unknown split "{unknown[0]}". Should be one of {list(files)}.')
+    return names
+
+
+def _split_of_metadata(file: Path) -> str:
+    """The split of a metadata.csv beside clips: the folder that it lies in, if that is named as a split."""
+    return file.parent.name if file.parent.name in _SPLITS else "train"
+
+
+def _split_of(loaded: Dataset | DatasetDict, name: str, path: Path) -> Dataset:
+    if isinstance(loaded, Dataset):
+        return loaded
+    if name not in loaded:
+        raise ValueError(f"{path} has no split {name!r}; it has {', '.join(loaded)}")
+    return loaded[name]
+
+
+def _check_kind(source: str, builder: DatasetBuilder | None) -> None:
+    """Raises: ValueError if `datasets` reads a place as something else than rows in tables."""
+    if not isinstance(builder, Parquet | Arrow):
+        kind = (
+            "nothing to read" if builder is None else f"data of the kind {type(builder).__module__.rpartition('.')[2]}"
+        )
+        raise ValueError(
+            f"{source}: {kind} is found there; rows are read from {', '.join(KINDS)} files, and `python {CONVERTER} --dataset "
+            f"{source}` makes them of clips with metadata.csv or metadata.jsonl"
+        )
+
+
+def _state_of(folder: Path) -> str:
+    """A folder's place and the times of its files.
+
+    The cache of `load_dataset` (datasets 5.2) tells local folders apart by their base name and README alone; with this among the
+    options of the config it tells them apart.
+    """
+    files = sorted(file for file in folder.rglob("*") if file.suffix in KINDS)
+    return f"{folder.resolve()} {[(file.name, file.stat().st_mtime_ns) for file in files]}"
+
+
+@contextmanager
+def _in_one_line(source: str | Path) -> Iterator[None]:
+    """What `datasets` raises for data that it cannot read, whatever it is, as an error that names the data."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is ValueError:
+            raise
+        cause = error.__cause__ or error
+        raise ValueError(f"{source}: cannot be read as rows ({first_line(cause)})") from cause
