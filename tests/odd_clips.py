@@ -45,19 +45,20 @@ class _Pipe:
         return len(data)
 
 
-def by_av(form: str, codec: str, rate: int = 44_100, pipe: bool = False, **options: str) -> bytes:
+def by_av(form: str, codec: str, rate: int = 44_100, channels: int = 2, pipe: bool = False, **options: str) -> bytes:
     """A file as ffmpeg writes it, to disk or to a pipe, where it cannot go back and fill in the length."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "clip")
         sink = _Pipe()
         with av.open(sink if pipe else str(path), "w", format=form, options=options) as out:
-            track = out.add_stream(codec, rate=rate, layout="stereo")
+            layout = "stereo" if channels == 2 else "mono"
+            track = out.add_stream(codec, rate=rate, layout=layout)
             kind = track.codec_context.codec.audio_formats[0].name
             track.codec_context.format = kind
-            samples = np.ascontiguousarray(signal(rate).T)
-            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
+            samples = np.ascontiguousarray(signal(rate, channels).T)
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
             frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-            converter, waiting = av.AudioResampler(format=kind, layout="stereo", rate=rate), av.AudioFifo()
+            converter, waiting = av.AudioResampler(format=kind, layout=layout, rate=rate), av.AudioFifo()
             for converted in converter.resample(frame) + converter.resample(None):
                 waiting.write(converted)
             size = track.codec_context.frame_size or 4096

@@ -32,7 +32,7 @@ from audiomcq.audio import (
 )
 from audiomcq.examples import FEATURES, Row
 from audiomcq.publishing.dataset import write_part
-from odd_clips import MAKERS, SAYS_NO_LENGTH, SECONDS, by_ffmpeg, clip, signal, suffix
+from odd_clips import MAKERS, SAYS_NO_LENGTH, SECONDS, by_av, by_ffmpeg, by_soundfile, clip, signal, suffix
 
 FFMPEG_READS_OTHERWISE = {"wav MS ADPCM": 0.97, "wav G.721": 0.99, "rifx": 1.0}
 """Kinds of which ffmpeg rounds otherwise (MS ADPCM), swaps half bytes (G.721) or whole ones (RIFX): held against what was written,
@@ -105,6 +105,19 @@ def test_a_long_clip_that_breaks_off_far_behind_what_is_used_is_named(form: str,
     for share in (0.5, 0.95):
         with pytest.raises(AudioError, match="broken: breaks off"):
             load_audio(as_source(whole[: round(share * len(whole))], "broken"), max_seconds=1)
+
+
+@pytest.mark.parametrize("changed", [(24_000, 2), (44_100, 1)], ids=["rate", "channels"])
+@pytest.mark.parametrize("form", ["MP3", "aac"])
+def test_a_clip_that_changes_its_rate_or_channels_midway_is_named(
+    form: str, changed: tuple[int, int], as_source
+) -> None:
+    if form == "MP3":
+        content = by_soundfile("MP3") + by_soundfile("MP3", None, *changed)
+    else:
+        content = by_av("adts", "aac") + by_av("adts", "aac", *changed)
+    with pytest.raises(AudioError, match="clip: changes its sampling rate or its channels midway"):
+        load_audio(as_source(content, "clip"))
 
 
 def with_number(content: bytes, at: int, order: str, change: Callable[[int], int]) -> bytes:

@@ -181,12 +181,15 @@ def _frames(
     opened: av.container.InputContainer, track: av.AudioStream, container: Container
 ) -> Iterator[av.AudioFrame]:
     """What is decoded of a track, its samples as floats; a track that changes its rate or channels is an error."""
-    floats = av.AudioResampler(format="fltp")
+    floats, shape = av.AudioResampler(format="fltp"), None
     for packet in opened.demux(track):
         # Of kinds that count bytes, the last packet is one whenever it is shorter than the others
         if packet.is_corrupt and container.held_bytes is None:
             raise DecodingError(f"breaks off in the middle of a packet; {ASK_FOR_FILE}")
         for frame in packet.decode():
+            shape = shape or (frame.sample_rate, frame.layout.name)
+            if shape != (frame.sample_rate, frame.layout.name):
+                raise DecodingError("changes its sampling rate or its channels midway; re-export the clip")
             yield from floats.resample(frame)
 
 
