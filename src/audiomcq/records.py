@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from reprlib import Repr
 from typing import Any
@@ -58,6 +59,15 @@ def check_fields(record: Any, kinds: Mapping[str, Fits], where: str, needed: fro
 def shown(value: Any) -> str:
     """A value as a message shows it, long ones cut."""
     return _SHORT.repr(value)
+
+
+@contextmanager
+def naming(source: object) -> Iterator[None]:
+    """What is wrong inside is said of this file or folder, unless the message names it already."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
 
 
 def encodable(text: str) -> str:
