@@ -126,8 +126,6 @@ def parse_json(text: str, where: str) -> Any:
     """Raises: ValueError naming `where` the text stands."""
     try:
         return json.loads(text)
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # numbers of thousands of digits, brackets in brackets: no JSONDecodeError
+    # Not JSONDecodeError: numbers of thousands of digits are another ValueError, brackets in brackets no ValueError at all
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: no JSON ({error})") from error
