@@ -49,8 +49,8 @@ class Run:
     peak_mib: float
 
 
-def write_rows(path: Path, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows in the public columns, whose clips do not exist; returns their keys, shape (count,)."""
+def write_rows(path: Path, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in the public columns, whose clips do not exist; returns their keys and the places of their answers, shape (count,)."""
     ids = np.arange(count).astype(str)
     source, kind = rng.choice(SOURCES, count), rng.choice(TYPES, count)
     words = pa.array([f"a sound of the kind that is number {i}" for i in range(OPTIONS)])
@@ -66,21 +66,28 @@ def write_rows(path: Path, count: int, rng: np.random.Generator) -> np.ndarray:
         "answer": words.take(gold),
     }
     pq.write_table(pa.table(columns), path)
-    return np.char.add(np.char.add(np.char.add(kind, "_"), np.char.add(source, "_")), ids)
+    return np.char.add(np.char.add(np.char.add(kind, "_"), np.char.add(source, "_")), ids), gold
 
 
-def write_votes(folder: Path, keys: np.ndarray, rng: np.random.Generator) -> None:
+def write_votes(folder: Path, rows: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> None:
     """One vote per row and voter, each voter's in an order of its own, in shards as a probe writes them."""
     folder.mkdir()
-    count, text = len(keys), "<answer>a sound of the kind that is number 2</answer>"
+    keys, gold = rows
+    count, texts = len(keys), [f"<answer>a sound of the kind that is number {i}</answer>" for i in range(OPTIONS)]
     for voter in range(VOTERS):
-        asked = rng.permutation(keys)
-        choices, right = rng.integers(OPTIONS, size=count), rng.random(count) < SILENT_ACCURACY
+        order = rng.permutation(count)
+        asked, right = keys[order], rng.random(count) < SILENT_ACCURACY
+        choices = np.where(right, gold[order], (gold[order] + 1) % OPTIONS)
         with VoteWriter(folder, {"rows": count}, Voter(f"voter{voter}"), "silence", "generate") as writer:
             for start in range(0, count, FLUSH_ANSWERS):
                 part = slice(start, start + FLUSH_ANSWERS)
                 chosen = zip(asked[part].tolist(), choices[part].tolist(), right[part].tolist(), strict=True)
-                writer.add([Answer(key, "silence", "given", text, choice, correct) for key, choice, correct in chosen])
+                writer.add(
+                    [
+                        Answer(key, "silence", "given", texts[choice], choice, correct)
+                        for key, choice, correct in chosen
+                    ]
+                )
 
 
 def run(recipe: str, rows: int, options: dict[str, object], cache: Path) -> Run:

@@ -11,6 +11,7 @@ from audiomcq.contribution.report import ReportArguments, contribution_report
 from audiomcq.contribution.split import Rule, saved_rule, saved_votes
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
+from audiomcq.records import naming
 from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
@@ -22,5 +23,6 @@ if __name__ == "__main__":
         made_by = saved_rule(args.dataset) or rule
         if rule not in (Rule(), made_by):
             raise ValueError(f"{args.dataset} was labelled by {made_by}: split again to report on another rule")
-        report = contribution_report(rows, votes, made_by)
+        with naming(args.votes or args.dataset):
+            report = contribution_report(rows, votes, made_by)
         write_report(report, pick_examples(rows, votes, report, args.examples), args.output_dir)

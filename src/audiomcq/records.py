@@ -76,6 +76,15 @@ def shown(value: Any) -> str:
     return _SHORT.repr(value)
 
 
+@contextmanager
+def naming(source: object) -> Iterator[None]:
+    """What is wrong inside is said of this file or folder, unless the message names it already."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
+
+
 def encodable(text: str) -> str:
     """The text without halves of surrogate pairs, as servers send them: a table cannot hold them."""
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")

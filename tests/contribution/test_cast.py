@@ -211,6 +211,29 @@ def test_a_table_that_is_none_of_votes_is_named_with_its_row(columns: dict, says
         load_votes(tmp_path / "votes.parquet")
 
 
+def test_bytes_that_fell_are_an_error_with_checksums_and_without(rows: Dataset, tmp_path: Path) -> None:
+    """Without a checksum the file is whole and its text no text; with one also a text that would be another one is found."""
+    written = votes_for(rows, {}, completion="the siren wails")
+    file = tmp_path / "votes.parquet"
+    for checksum, old, new in ((False, b"siren", b"\xff\xfe\xff\xfe\xff"), (True, b"siren", b"drums")):
+        pq.write_table(
+            table(written).data.table, file, compression="none", use_dictionary=False, write_page_checksum=checksum
+        )
+        assert old in file.read_bytes()
+        file.write_bytes(file.read_bytes().replace(old, new))
+        with pytest.raises(ValueError, match=r"votes\.parquet: a torn shard"):
+            load_votes(file)
+    with VoteWriter(tmp_path / "v", {}, Voter("a"), "silence", "generate") as writer:
+        (tmp_path / "v").mkdir()
+        writer.add([Answer(row_key(row), "silence", "given", f"siren {i}", None, False) for i, row in enumerate(rows)])
+    (shard,) = (tmp_path / "v").glob("*.parquet")
+    content = shard.read_bytes()
+    shard.write_bytes(content.replace(b"siren 3", b"siren 4"))
+    assert shard.read_bytes() != content
+    with pytest.raises(ValueError, match=rf"{shard.name}: a torn shard"):
+        load_votes(tmp_path / "v")
+
+
 def test_a_vote_that_cannot_be_about_its_row_is_named(rows: Dataset) -> None:
     votes = votes_for(rows, {})
     votes[4]["completion"] = None

@@ -22,7 +22,7 @@ from audiomcq.contribution.ballots import Ballots, Questions, Tally, ballots_of,
 from audiomcq.contribution.cast import load_votes, read_again
 from audiomcq.datasets import RowArguments, clip_folder
 from audiomcq.examples import CONTRIBUTION, FEATURES, BrokenRow, report_broken
-from audiomcq.records import COUNT, NUMBER, TEXT, or_null, read_json
+from audiomcq.records import COUNT, NUMBER, TEXT, naming, or_null, read_json
 from audiomcq.row_sources import CLIPS, SPLIT_FILE
 
 logger = logging.getLogger(__name__)
@@ -225,9 +225,11 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
     if folder.exists():
         raise ValueError(f"{folder} already exists; choose another --output_dir")
     together = concatenate_datasets(list(splits.values()))
-    questions, votes = questions_of(together), read_again(votes, together)
-    ballots = ballots_of(votes, questions)
-    verdict, keep = _decide(questions, ballots, rule, args.unparsed, args.policy, args.max_bad_fraction)
+    questions = questions_of(together)
+    with naming(args.votes):
+        votes = read_again(votes, together)
+        ballots = ballots_of(votes, questions)
+        verdict, keep = _decide(questions, ballots, rule, args.unparsed, args.policy, args.max_bad_fraction)
     silent = verdict.measured & ~verdict.answered
     record = {
         **asdict(rule),
@@ -327,7 +329,8 @@ def saved_rule(folder: str | Path) -> Rule | None:
         return None
     number, names = or_null(NUMBER), dict.fromkeys(("rule", "control", "mode"), TEXT)
     said = read_json(path, {**names, "min_correct": or_null(COUNT), "threshold": number, "quantile": number})
-    return Rule(**{option.name: said[option.name] for option in fields(Rule) if option.name in said})
+    with naming(path):
+        return Rule(**{option.name: said[option.name] for option in fields(Rule) if option.name in said})
 
 
 def _write(rows: Dataset, folder: Path, name: str) -> str:

@@ -2,9 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from audiomcq.evaluation.strong import PUBLISHED_VOTERS, SplitByModel, strong_sp
 from audiomcq.evaluation.tables import TABLE_MEASURES, benchmarks_table, is_estimate, results_page
 from audiomcq.examples import Row, row_key
 from audiomcq.prompts import AskedFor, PromptStyle, find_asked_for
-from audiomcq.records import MAPPING, check_fields, or_null, read_json
+from audiomcq.records import MAPPING, check_fields, naming, or_null, read_json
 
 _ESTIMATE = or_null(("a value with its interval", is_estimate))
 RESULTS_FILE = "results.json"
@@ -200,15 +199,6 @@ def official_of(benchmark: Benchmark) -> Official:
         return Estimate(value, Interval(value - below, value + above)), sum(part.n_scored for part in scores)
 
     return official
-
-
-@contextmanager
-def naming(file: Path) -> Iterator[None]:
-    """Errors inside name the file."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
 
 
 def _score(

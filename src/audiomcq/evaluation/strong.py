@@ -21,6 +21,7 @@ from audiomcq.evaluation.report import named
 from audiomcq.evaluation.scoring import Rows, Run, questions_by_key
 from audiomcq.evaluation.strong_list import strong_rows_of_list
 from audiomcq.examples import CONTRIBUTION, FEATURES, Row, row_key
+from audiomcq.records import naming
 
 PUBLISHED_VOTERS = ("nvidia/audio-flamingo-2", "mispeech/r1-aqa", "moonshotai/Kimi-Audio-7B-Instruct")
 """Who voted on the labels and lists that are published with arXiv 2509.21060: Audio Flamingo 2, R1-AQA and Kimi-Audio."""
@@ -205,7 +206,8 @@ def split_by_votes(rows: Rows, source: str | Path) -> StrongSplit:
     voters = {name: model_of_voter(name, revision) for name, revision in voters_of(votes).items()}
     if Path(source).is_dir() or Path(source).suffix == ".jsonl":
         voters |= _voters_with_records(Path(source), voters)
-    return StrongSplit("votes", rows, **_labelled(rows, votes, rule), voters=voters, votes=votes, rule=rule)
+    with naming(source):
+        return StrongSplit("votes", rows, **_labelled(rows, votes, rule), voters=voters, votes=votes, rule=rule)
 
 
 def _voters_with_records(source: Path, voters: Collection[str]) -> dict[str, Model]:
