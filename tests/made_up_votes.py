@@ -30,7 +30,8 @@ def vote(row: Mapping[str, Any], correct: bool = False, **columns: Any) -> dict[
 
 
 def table(votes: Iterable[dict[str, Any]]) -> Dataset:
-    return Dataset.from_list(list(votes), VOTE_FEATURES)
+    # An answer says also how it was read, which a vote does not keep: its completion is read again
+    return Dataset.from_list([{name: vote[name] for name in VOTE_FEATURES} for vote in votes], VOTE_FEATURES)
 
 
 def votes_for(rows: Dataset, right: Mapping[int, int], voters: int = 3, **columns: Any) -> list[dict[str, Any]]:

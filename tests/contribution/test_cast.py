@@ -228,8 +228,7 @@ def test_bytes_that_fell_are_an_error_with_checksums_and_without(rows: Dataset, 
         writer.add([Answer(row_key(row), "silence", "given", f"siren {i}", None, False) for i, row in enumerate(rows)])
     (shard,) = (tmp_path / "v").glob("*.parquet")
     content = shard.read_bytes()
-    shard.write_bytes(content.replace(b"siren 3", b"siren 4"))
-    assert shard.read_bytes() != content
+    shard.write_bytes(content[:80] + bytes([content[80] ^ 1]) + content[81:])
     with pytest.raises(ValueError, match=rf"{shard.name}: a torn shard"):
         load_votes(tmp_path / "v")
 

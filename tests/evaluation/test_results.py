@@ -201,7 +201,7 @@ def test_rows_of_ones_own_that_could_not_be_heard_are_left_out_by_name_and_the_t
     (tmp_path / "tones" / "audio" / "3.flac").write_bytes(b"no clip")
     args = AnswerArguments(
         dataset=str(tmp_path / "tones"), dataset_split="train", model=str(model_folder), dtype="float32", max_new_tokens=2,
-        controls=["audio"], output_dir=str(tmp_path / "p"), max_bad_fraction=0.5,
+        controls=["audio"], output_dir=str(tmp_path / "p"),
     )  # fmt: skip
     with pytest.raises(
         ValueError, match=r"1 of 16 rows are broken, more than max_bad_fraction=0.01 .*3\.flac: not deco"
@@ -235,14 +235,15 @@ def test_real_recordings_are_answered_and_scored(model_folder: Path, tmp_path: P
     if not REAL.is_dir():
         pytest.skip("no real recordings beside the repository")
     build(REAL, tmp_path / "data")
-    rows = load_rows(tmp_path / "data", "test", check_audio=False)
+    rows = load_rows(tmp_path / "data", "test", audio_root=REAL, check_audio=False)
     rows.select(range(6)).save_to_disk(str(tmp_path / "few"))
     args = AnswerArguments(
         model=str(model_folder), orders=["given", "cyclic-1"], dtype="float32", max_audio_seconds=3.5,
         max_new_tokens=3, output_dir=str(tmp_path / "p"),
     )  # fmt: skip
     answer_rows(args, rows.select(range(6)))
-    scored = score_folder(ScoreArguments(dataset=str(tmp_path / "few"), predictions=args.output_dir))
+    few = ScoreArguments(dataset=str(tmp_path / "few"), audio_root=str(REAL), predictions=args.output_dir)
+    scored = score_folder(few)
     assert scored.scores["tiny"].n_total == 6
     assert scored.results["models"]["tiny"]["orders"].keys() == {"audio", "silence"}
 
