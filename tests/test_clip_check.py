@@ -289,6 +289,7 @@ def test_silent_clips_count_as_broken_unless_they_are_to_be_kept(
     kept = load_rows(folder, max_bad_fraction=0.25)
     assert [row["id"] for row in kept] == ["0", "1", "3", "4", "6", "7"]
     assert "2 of 8 rows are broken and were left out" in caplog.text
+    assert "2 of 8 rows have silent clips; they are broken" in caplog.text
     caplog.clear()
     assert len(load_rows(folder, keep_silent=True)) == 8
     assert "5.flac" in caplog.text and "2 of 8 rows have silent clips; they are kept" in caplog.text

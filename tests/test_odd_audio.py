@@ -120,6 +120,15 @@ def test_a_clip_that_changes_its_rate_or_channels_midway_is_named(
         load_audio(as_source(content, "clip"))
 
 
+@pytest.mark.parametrize("channels", [1, 2, 8, 9, 64])
+def test_however_many_channels_a_clip_has_both_decoders_hear_the_same(channels: int, as_source) -> None:
+    samples = 0.1 * np.random.default_rng(0).standard_normal((8_000, channels))
+    content = wav(samples, subtype="PCM_16")
+    size = content.index(b"data") + 4
+    piped = content[:size] + b"\xff\xff\xff\xff" + content[size + 4 :]
+    assert np.array_equal(load_audio(as_source(piped, "piped.wav")), load_audio(as_source(content, "clip.wav")))
+
+
 def with_number(content: bytes, at: int, order: str, change: Callable[[int], int]) -> bytes:
     """The content with another 32-bit number at a place."""
     number = int.from_bytes(content[at : at + 4], order)

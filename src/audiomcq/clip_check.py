@@ -49,13 +49,14 @@ class CheckedClips:
     silent: dict[int, str]
 
     def left_out(self, keep_silent: bool = False) -> dict[int, str]:
-        """Why rows are left out for their clips, by index. Silent clips are counted and named; `keep_silent` does no more."""
+        """Why rows are left out for their clips, by index. Silent clips are counted and named, and `keep_silent` leaves it at that."""
+        if self.silent:
+            text = "%d of %d rows have silent clips; they are %s"
+            logger.warning(text, len(self.silent), len(self.seconds), "kept" if keep_silent else "broken")
         if not keep_silent:
             return self.defects | {index: f"{name}: {SILENT}" for index, name in self.silent.items()}
         for name in list(self.silent.values())[:_NAMED]:
             logger.warning("silent clip, kept: %s", name)
-        if self.silent:
-            logger.warning("%d of %d rows have silent clips; they are kept", len(self.silent), len(self.seconds))
         return self.defects
 
 

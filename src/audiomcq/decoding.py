@@ -171,7 +171,7 @@ def _opened_by_av(stream: BinaryIO, container: Container) -> Iterator[OpenClip]:
             read = 0
             for frame in chain(first, frames):
                 read += frame.samples
-                yield frame.to_ndarray().T
+                yield frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
             _compare(read / rate, read / rate / container.share if promised is None else promised)
 
         yield OpenClip(rate, promised, blocks(), lambda: None)
@@ -181,7 +181,8 @@ def _frames(
     opened: av.container.InputContainer, track: av.AudioStream, container: Container
 ) -> Iterator[av.AudioFrame]:
     """What is decoded of a track, its samples as floats; a track that changes its rate or channels is an error."""
-    floats, shape = av.AudioResampler(format="fltp"), None
+    # All channels in one plane: PyAV 18 crashes on the ninth
+    floats, shape = av.AudioResampler(format="flt"), None
     for packet in opened.demux(track):
         # Of kinds that count bytes, the last packet is one whenever it is shorter than the others
         if packet.is_corrupt and container.held_bytes is None:
