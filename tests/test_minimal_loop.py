@@ -20,7 +20,8 @@ from audiomcq.prompts import question_prompt
 
 SCRIPT = Path(__file__).parents[1] / "recipes" / "minimal" / "grpo_audio_loop.py"
 FLOORS_1_AND_2 = {
-    f"audiomcq.{name}" for name in ("prompts", "answers", "audio", "examples", "datasets", "models", "collation")
+    f"audiomcq.{name}"
+    for name in ("prompts", "answers", "audio", "errors", "examples", "datasets", "models", "collation")
 }
 
 

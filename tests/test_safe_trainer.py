@@ -147,7 +147,7 @@ def test_the_newest_whole_checkpoint_is_gone_on_from_and_the_others_are_named(
     assert "not whole, and not gone on from: checkpoint-3 (" in log
     assert f"going on from {finished}/checkpoint-2" in log
     assert sha256(finished) == sha256(uninterrupted)
-    assert [path.name for path in finished.glob("checkpoint-3.set-aside-*")]
+    assert [path.name for path in finished.glob("set-aside-*.checkpoint-3")]
 
 
 def test_without_a_whole_checkpoint_nothing_is_trained(finished: Path, paths: dict[str, Path], tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from audiomcq.storage import (
     defect_of_checkpoint,
     hold,
     list_checkpoints,
+    new_file,
     new_folder,
     publish_checkpoint,
     replaced_folder,
@@ -250,7 +251,7 @@ def test_a_checkpoint_is_replaced_by_one_of_the_same_run_and_anything_else_is_pu
     assert [path.name for path in tmp_path.iterdir() if path.name != STAGING] == ["checkpoint-3"]
     (place / "model.safetensors").write_bytes(b"mine")
     checkpoint(tmp_path, 3)
-    (aside,) = tmp_path.glob("checkpoint-3.set-aside-*")
+    (aside,) = tmp_path.glob("set-aside-*.checkpoint-3")
     assert (aside / "model.safetensors").read_bytes() == b"mine"
     assert defect_of_checkpoint(place) is None
     assert aside.name in caplog.text
@@ -375,3 +376,20 @@ def test_a_new_folder_is_refused_where_anything_lies_and_appears_whole(tmp_path:
         (staged / "model.safetensors").write_text("w")
         assert not (tmp_path / "fresh" / "model.safetensors").exists()
     assert set(files_of(tmp_path / "fresh")) == {"model.safetensors.index.json", "model.safetensors"}
+
+
+def test_a_large_file_appears_whole_and_replaces_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "rows.jsonl"
+    with (
+        full_disk(),
+        pytest.raises(ValueError, match=f"cannot write to {file}: File too large"),
+        new_file(file) as partial,
+    ):
+        partial.write_text("x" * 20_000)
+    assert not file.parent.exists()
+    with new_file(file) as partial:
+        partial.write_text("rows")
+        assert not file.exists()
+    with pytest.raises(ValueError, match=r"rows.jsonl already exists; name another place"), new_file(file):
+        pass
+    assert files_of(tmp_path) == {"new/rows.jsonl": b"rows"}

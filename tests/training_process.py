@@ -83,7 +83,7 @@ def _run_script(script: Path, argv: Sequence[str], log: Path) -> None:
 
 def run_script(script: Path, log: Path, *argv: object) -> tuple[int | None, str]:
     """Exit code of any script as it is started from a shell, and what it said."""
-    process = SERVER.Process(target=_run_script, args=(script, [str(word) for word in argv], log), daemon=True)
+    process = SERVER.Process(target=_run_script, args=(script, [str(word) for word in argv], log))
     process.start()
     return end(process), log.read_text(errors="replace")
 
@@ -98,7 +98,7 @@ def start(
         limit: bytes that a file may have, as on a full disk.
     """
     argv = ["--config", str(RECIPES / "weak_to_strong" / "tiny" / f"{stage}.yaml"), *words({**SMALL, **options})]
-    process = SERVER.Process(target=_run, args=(stage, argv, log, die, limit), daemon=True)
+    process = SERVER.Process(target=_run, args=(stage, argv, log, die, limit))
     process.start()
     return process
 

@@ -4,13 +4,15 @@ python recipes/prepare_data/convert.py --dataset their_rows.jsonl --output_file 
 """
 
 from audiomcq.construction.convert import ConvertArguments, convert
-from audiomcq.run import clear_errors, parse, set_up_logging
+from audiomcq.errors import exit_on_user_error
+from audiomcq.options import parse
+from audiomcq.run import set_up_logging
 
 
 def main(argv: list[str] | None = None) -> None:
-    (args,) = parse((ConvertArguments,), argv=argv)
-    set_up_logging()
-    with clear_errors():
+    with exit_on_user_error():
+        (args,) = parse((ConvertArguments,), argv=argv)
+        set_up_logging()
         convert(args)
 
 

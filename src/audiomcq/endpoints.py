@@ -126,7 +126,7 @@ def voter_name(text: str) -> str:
     text = text.strip()
     if endpoint := parse_voter(text):
         return f"{endpoint.url}#{endpoint.model}"
-    if Path(text).exists():
+    if text and Path(text).exists():
         folder = Path(os.path.abspath(text))  # noqa: PTH100 - a link keeps its name
         return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
     if re.search(r"[#?&=:\s]", text):

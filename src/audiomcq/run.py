@@ -30,6 +30,7 @@ from audiomcq.run_record import (
     check_output,
     check_rows,
     check_unseen,
+    continue_record,
     resolved_settings,
     row_digests,
     rows_fingerprint,
@@ -111,7 +112,7 @@ def _train(
             "generation": _generation(trainer, lalm),
         }
         if start.record:
-            update_record(output, {**begun, "settings": settings, "finished": False})
+            continue_record(output, settings, begun)
         else:
             start_record(output, stage, settings, {**seen, **digests}, begun)
     groups = count_trainable(trainer.model, lalm.family)

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 from accelerate import PartialState
@@ -45,7 +46,7 @@ _HARMLESS_PREFIXES = ("logging_", "hub_", "project", "trackio_")
 _LENGTH = {"max_steps", "num_train_epochs"}
 _BATCH = {"per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"}
 """These may change together, as long as a step still sees as many rows: after an out-of-memory error, say."""
-_AT_ONCE = 1000
+_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,12 @@ def start_record(
     write_json(output / RUN_FILE, record)
 
 
+def continue_record(output: Path, settings: dict[str, Any], values: dict[str, Any]) -> None:
+    """Record that a run goes on, with what it goes on with."""
+    write_whole(output / "config.yaml", yaml.safe_dump(settings, sort_keys=True))
+    update_record(output, {**values, "settings": settings, "finished": False})
+
+
 def update_record(output: Path, values: dict[str, Any]) -> None:
     """Add values to the run's record, `run.json`."""
     write_json(output / RUN_FILE, {**read_record(output), **values})
@@ -229,17 +236,26 @@ def resolved_settings(stage: str, *configs: Any) -> dict[str, Any]:
 def row_digests(rows: Dataset) -> dict[str, str]:
     """A hash of what training reads of each row, by row key; of a clip, its name and how many bytes it has."""
     names = [name for name in FEATURES if name != "audio" and name in rows.column_names]
-    texts = rows.select_columns(names).with_format(None)
-    hashed = []
-    for start in range(0, len(rows), _AT_ONCE):
-        batch = texts[start : start + _AT_ONCE]
-        hashed += [json.dumps(values, default=str) for values in zip(*batch.values(), strict=True)]
+    texts: list[str] = []
+    for batch in rows.select_columns(names).with_format("arrow").iter(_AT_ONCE):
+        columns = [_as_text(batch[name]) for name in names]
+        # Column by column: row by row, 571,118 rows take minutes. No text of a row has control characters like these
+        texts += pc.binary_join_element_wise(
+            *columns, "\x1e", null_handling="replace", null_replacement="\x00"
+        ).to_pylist()
     clips = _clips(rows) if "audio" in rows.column_names else [None] * len(rows)
-    lines = zip(row_keys(rows), hashed, clips, strict=True)
-    return {
-        key: hashlib.blake2b(f"{text} {clip}".encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
-        for key, text, clip in lines
-    }
+    digests = {}
+    for key, text, clip in zip(row_keys(rows), texts, clips, strict=True):
+        digests[key] = hashlib.blake2b(
+            f"{text}\x1e{clip}".encode("utf-8", "backslashreplace"), digest_size=8
+        ).hexdigest()
+    return digests
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return pc.binary_join(column, "\x1f")
+    return column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
 
 
 def _clips(rows: Dataset) -> list[tuple[str | None, int | None]]:

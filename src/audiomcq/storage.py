@@ -97,6 +97,28 @@ def write_whole(path: str | Path, content: str | bytes | memoryview) -> None:
         sync(path.parent)
 
 
+@contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """Write a file too large for `write_whole`: inside the block under another name, which it loses when the block ends well.
+
+    Raises:
+        ValueError: it exists already, another process is writing it, the disk is full, or nobody may write there.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    with hold(path.with_name(f".{path.name}.lock"), f"{path}: another process is writing it"):
+        if path.exists():
+            raise ValueError(f"{path} already exists; name another place, or move it away")
+        try:
+            with writing(path):
+                yield partial
+                sync(partial)
+                partial.replace(path)
+                sync(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write JSON for people and programs, whole or not at all."""
     write_whole(path, json.dumps(content, indent=2) + "\n")
@@ -192,7 +214,7 @@ def publish_checkpoint(staged: Path, target: Path, run: str) -> None:
         write_json(staged / WHOLE_FILE, {"run": run, "files": sizes})
         _sync_all(staged)
         if target.exists() and not _belongs(target, run):
-            aside = target.with_name(f"{target.name}.set-aside-{uuid4().hex[:6]}")
+            aside = target.with_name(f"set-aside-{uuid4().hex[:6]}.{target.name}")
             target.rename(aside)
             logger.warning("%s was not written by this run, or is not whole; it is kept as %s", target, aside.name)
         with _removing([target] if target.exists() else [], staged.parent):

@@ -20,6 +20,7 @@ from audiomcq.examples import FEATURES, SCORE, TERMS, Row, defect, row_key
 from audiomcq.raw_rows import read_raw
 from audiomcq.row_files import as_text
 from audiomcq.row_sources import Located, locate
+from audiomcq.storage import new_file
 
 logger = logging.getLogger(__name__)
 
@@ -119,17 +120,12 @@ def convert(args: ConvertArguments) -> Conversion:
             result.converted += 1
             yield row
 
-    partial = target.with_name(f"{target.name}.partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with new_file(target) as partial:
         (_write_parquet if target.suffix == ".parquet" else _write_lines)(partial, rows())
         result.audio_root = clips.root_to_name
         if not result.converted:
             first = max(result.refused.values(), default=(0, "it has no rows"))[1]
             raise ValueError(f"{args.dataset}: none of {result.rows} rows could be converted; the first: {first}")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     result.log(args.dataset, target)
     return result
 
