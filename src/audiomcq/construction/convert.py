@@ -91,12 +91,11 @@ def convert(args: ConvertArguments) -> Conversion:
     Raises:
         ValueError: nothing is found, no row could be read, or the output exists.
     """
-    target = Path(args.output_file)
+    target, columns = Path(args.output_file), parse_columns(args.columns)
     if target.suffix not in (".jsonl", ".parquet"):
         raise ValueError(f"output_file {args.output_file!r}: name a new .jsonl or .parquet file")
     if target.exists():
         raise ValueError(f"{target} already exists; choose another --output_file")
-    columns = parse_columns(args.columns)
     located = locate(args.dataset, args.dataset_split, args.dataset_config, args.dataset_revision)
     answers = _numbers_of_answers(located, columns)
     first_index = args.first_index if args.first_index is not None else answers.first_index
@@ -110,8 +109,7 @@ def convert(args: ConvertArguments) -> Conversion:
             try:
                 row = convert_row(raw, columns, args.question_type, source_name, first_index, answers.count_options)
                 row |= clips.cell(row.pop("audio"), base)
-                row["id"] = row["id"] or f"{Path(place).name}"
-                if row_key(row) in seen:
+                if row["id"] is not None and row_key(row) in seen:
                     raise Unreadable(f"a second row with the key {row_key(row)}")
             except (Unreadable, ClipPathError) as error:
                 result.refuse(place, str(error))
