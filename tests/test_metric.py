@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parents[1] / "metrics" / "audio_mcq_accuracy"
 QUESTIONS = [
     ("<answer>Rain</answer>", "rain", ["rain", "a dog"], "sound"),
     ("(B)", "a dog", ["rain", "a dog"], "sound"),
-    ("a woman", "woman", ["man", "woman"], "speech"),
+    ("a tall woman", "woman", ["man", "woman"], "speech"),
     ("who knows", "man", ["man", "woman"], "speech"),
     ("From near to far", "From far to near", ["From near to far", "From far to near"], "order"),
     ("", "C", ["C#", "C"], "order"),

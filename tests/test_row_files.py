@@ -160,7 +160,7 @@ def test_archives_given_for_rows_are_called_by_their_name(folder: Path, tmp_path
         ({"choices": [["rain"], ["siren"]]}, "choices is a list, not a text"),
         ({"choices": 7}, "choices is 7, not a list"),
         ({"audio_path": 7}, "audio_path is 7, not the path of a clip"),
-        ({"audio_path": None}, "the row has no clip"),
+        ({"audio_path": None}, "neither bytes nor a path"),
         ({"audio_path": ""}, "the clip path is empty"),
         ({"audio_path": "a" * 5000}, "has 5000 characters"),
         ({"audio_path": "clips/" + "a" * 300}, "has 306 characters"),
