@@ -16,6 +16,7 @@ from audiomcq.rewards import REWARDS
 
 STEPS, GROUP, TOLERANCE = 5, 4, 1e-5
 TIMES = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second")
+MEASURED = ("seconds/", "speed/", "padding_share/")  # what a step took, which is not the same both ways
 
 
 class Gradients(TrainerCallback):
@@ -138,7 +139,7 @@ def test_five_steps_with_shared_prompts_equal_five_steps_without(
         assert any(gradient.abs().max() > 1e-3 for gradient in left.values())
         assert_equal_steps(left, right)
     for left, right in zip(stock.state.log_history, shared.state.log_history, strict=True):
-        expected = {name: value for name, value in left.items() if name not in TIMES}
-        assert {name: value for name, value in right.items() if name not in TIMES} == pytest.approx(
-            expected, rel=TOLERANCE, abs=1e-7
-        )
+        expected = {name: value for name, value in left.items() if name not in TIMES and not name.startswith(MEASURED)}
+        assert {
+            name: value for name, value in right.items() if name not in TIMES and not name.startswith(MEASURED)
+        } == pytest.approx(expected, rel=TOLERANCE, abs=1e-7)

@@ -373,11 +373,11 @@ def test_vllm_is_refused_because_it_hears_nothing(tmp_path: Path) -> None:
         grpo_config(tmp_path, use_vllm=True)
 
 
-def test_a_router_with_a_balancing_loss_trains_with_every_rollout_on_its_own_prompt(
+def test_a_router_with_a_balancing_loss_shares_prompts_in_rollouts_and_forwards_every_row_in_the_update(
     rows: Dataset, tmp_path: Path
 ) -> None:
     folder = write_voter(tmp_path / "model", "Qwen3OmniMoeThinkerForConditionalGeneration", rows)
     trainer = AudioGRPOTrainer(load_lalm(folder), grpo_config(tmp_path / "run", max_steps=1), rows)
-    assert not trainer.shares_prefix
+    assert trainer.shares_prefix and trainer.group_size > 1
     trainer.train()
     assert "aux_loss" in trainer.state.log_history[0]

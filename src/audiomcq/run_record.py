@@ -265,7 +265,7 @@ def _clips(rows: Dataset) -> list[tuple[str | None, int | None]]:
     for batch in rows.select_columns(["audio"]).with_format("arrow").iter(_AT_ONCE):
         column = batch["audio"].combine_chunks()
         paths = column.field("path").to_pylist()
-        sizes = pc.binary_length(column.field("bytes")).to_pylist()
+        sizes = pc.binary_length(column.field("bytes").cast(pa.large_binary())).to_pylist()
         for path, size in zip(paths, sizes, strict=True):
             if size is None and path not in known:
                 known[path] = Path(path).stat().st_size if path and Path(path).is_file() else None

@@ -224,7 +224,10 @@ def clip_sizes(rows: Dataset) -> list[int]:
         AudioError: a clip is missing.
     """
     has_bytes, paths = clip_fields(rows)
-    chunks = [pc.binary_length(pc.struct_field(chunk, "bytes")) for chunk in rows.data.column("audio").chunks]
+    chunks = [
+        pc.binary_length(pc.struct_field(chunk, "bytes").cast(pa.large_binary()))
+        for chunk in rows.data.column("audio").chunks
+    ]
     contained = pa.chunked_array(chunks)
     contained = contained if rows._indices is None else contained.take(rows._indices.column(0))
     stored = {path: stored_size(path) for path in set(paths.filter(pa.array(~has_bytes)).to_pylist())}
