@@ -94,7 +94,10 @@ def test_sharing_prompts_changes_nothing_in_two_processes(
         launch(kind, "grpo", answering_folder, rows_folder, tmp_path / flag, "--shared_prefix", flag, *options)
         for flag in ("true", "false")
     )
-    compared = [name for name in shared if "time" not in name and "per_second" not in name]
+    measured = ("seconds/", "speed/", "padding_share/")  # what a step took, which is not the same both ways
+    compared = [
+        name for name in shared if "time" not in name and "per_second" not in name and not name.startswith(measured)
+    ]
     assert len(compared) > 10
     assert shared["reward_std"] > 0
     assert shared["grad_norm"] > 0.1

@@ -34,6 +34,7 @@ HOW: tuple[How, ...] = ("tag", "declared", "letter", "bare", "abstained", "unrea
 """How completions are read: from a closed answer tag, from a declaration ("the answer is ..."), from a letter that stands alone, from
 an option's text that does; or not at all: it says that it gives no answer, or nothing in it can be read as one."""
 
+_LONE_LETTER = re.compile(r"[(\[]?[a-zA-Z][)\].:]?")
 _MOST_CHARACTERS = 100_000
 """What is said in more than this is no answer that anyone would call one."""
 _ABSTENTION_CHARACTERS = 400
@@ -218,6 +219,8 @@ def _read_alone(
         counts_against(each, options) for each in declared if not each.named
     ):
         return None
+    if any(_LONE_LETTER.fullmatch(line.strip()) and not options.name(line) for line in lines):
+        return None  # a second letter, which may mean an option or be one's text
     items = [item.lastgroup if (item := LIST_ITEM.match(line)) else None for line in lines]
     several = len(alone) < len(lines) > 1
     found: list[tuple[Named, str, How]] = []
