@@ -36,6 +36,7 @@ benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/answering.py
 	$(BIN)/python benchmarks/contribution_scale.py
 	$(BIN)/python benchmarks/overlap_audit.py
+	$(BIN)/python benchmarks/row_passes.py
 
 $(VENV)/installed: setup.cfg constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'

@@ -55,6 +55,36 @@ def test_a_broken_clip_is_a_defect_only_where_clips_are_checked(good: Row) -> No
     assert "empty.wav: the file is empty" in str(broken[0])
 
 
+@pytest.mark.parametrize("token", ["<|AUDIO|>", "<|im_end|>", "<|audio_bos|>", "<sound>", "<think>"])
+def test_a_control_token_in_a_question_or_an_option_is_a_defect(good: Row, token: str) -> None:
+    option = f"low {token}"
+    rows = [
+        {**good, "id": "question", "question": f"What is {token} heard?"},
+        {**good, "id": "option", "choices": ["high", option], "answer": "high"},
+        {**good, "id": "answer", "choices": ["high", option], "answer": option},
+        {**good, "id": "sound"},
+    ]
+    kept, broken = sound_rows(table(rows), max_bad_fraction=1)
+    assert kept == [3] and [bad.id for bad in broken] == ["question", "option", "answer"]
+    assert all(f"holds {token}, which models read as a control token" in bad.reason for bad in broken)
+
+
+def test_what_is_suspected_by_column_is_judged_as_by_row(good: Row) -> None:
+    """Rows as odd as can be: every one that has a defect by itself is found by column, and no other."""
+    odd = [
+        {"question": "?"}, {"question": "\x1f\x1f\x1f\x1f"}, {"question": "。。。"}, {"question": "¿"}, {"answer": "A"},
+        {"choices": ["A", "B"], "answer": "B"}, {"choices": ["ß", "SS"], "answer": "ß"}, {"choices": ["ﬁ", "fi"], "answer": "fi"},
+        {"choices": ["a  b", "a\nb"], "answer": "a  b"}, {"choices": ["x"] * 3, "answer": "x"}, {"choices": [], "answer": ""},
+        {"choices": ["</answer>", "y"], "answer": "</answer>"}, {"choices": ["{", "}"], "answer": "{"}, {"question_type": "?"},
+        {"choices": ["rain.", "rain"], "answer": "rain."}, {"choices": [f"o{i}" for i in range(26)], "answer": "o25"},
+        {"choices": ["not rain", "rain"], "answer": "not rain"}, {"choices": ["I hear nothing", "rain"], "answer": "I hear nothing"},
+    ]  # fmt: skip
+    rows = [{**good, "id": str(index), **changes} for index, changes in enumerate(odd)]
+    kept, broken = sound_rows(table(rows), max_bad_fraction=1)
+    assert {bad.id: bad.reason for bad in broken} == {row["id"]: reason for row in rows if (reason := defect(row))}
+    assert len(kept) + len(broken) == len(rows) and len(broken) > 5
+
+
 def test_the_key_of_a_row_keeps_equal_ids_of_different_sources_apart(good: Row) -> None:
     assert row_key(good) == "sound_tones_0"
     assert row_key({**good, "source_dataset": "other"}) != row_key(good) != row_key({**good, "question_type": "music"})

@@ -191,6 +191,8 @@ def test_the_training_set_of_dcase_2026_trains_both_stages_by_its_id(
         "train",
         "--dataset_revision",
         strong,
+        "--audio_root",
+        "",
         "--audio_contribution",
         "strong",
     ]

@@ -1,9 +1,19 @@
 """The published texts, byte for byte: whoever changes one changes every score."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from audiomcq.prompts import SYSTEM_PROMPT, answer_target, completion_target, conversation, question_prompt
+from audiomcq.prompts import (
+    CONTROL_TOKENS,
+    SYSTEM_PROMPT,
+    answer_target,
+    completion_target,
+    conversation,
+    question_prompt,
+)
 
 PUBLISHED_SYSTEM = (
     "You are an audio understanding model that answers multiple choice questions based on audio content."
@@ -70,3 +80,34 @@ def test_a_chain_of_thought_comes_before_the_answer(cot):
 def test_a_row_without_the_asked_chain_of_thought_is_named(row):
     with pytest.raises(ValueError, match="'7' has no structured_cot"):
         completion_target(row | {"answer": "Rain"}, "structured")
+
+
+OMNI = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|AUDIO|>", "<|IMAGE|>", "<|VIDEO|>", "<|audio_bos|>", "<|audio_eos|>",
+        "<|vision_bos|>", "<|vision_eos|>", "<|vision_pad|>", "<|object_ref_start|>", "<|box_end|>", "<|fim_prefix|>", "<|repo_name|>",
+        "<tool_call>", "</tool_call>")  # fmt: skip
+OMNI3 = ("<|audio_start|>", "<|audio_end|>", "<|audio_pad|>", "<|image_pad|>", "<|video_pad|>", "<think>", "</think>", "<tool_response>",
+         "<tts_pad>", "<tts_text_bos>", "<tts_text_bos_single>")  # fmt: skip
+AUDIO = ("<|en|>", "<|0.00|>", "<|startoftranscript|>", "<|unknown|>", "<|extra_0|>")
+FLAMINGO = ("<sound>", "<|sound_bos|>", "<|sound_eos|>")
+
+
+@pytest.mark.parametrize("token", [*OMNI, *OMNI3, *AUDIO, *FLAMINGO, "<audio>", "<image>"])
+def test_control_tokens_of_all_families_are_known(token):
+    assert CONTROL_TOKENS.search(f"What {token} is heard?")[0] == token
+
+
+def test_control_tokens_of_a_real_tokenizer_are_known(lalm):
+    tokens = [token.content for token in lalm.tokenizer.added_tokens_decoder.values()]
+    assert "<|AUDIO|>" in tokens and all(CONTROL_TOKENS.fullmatch(token) for token in tokens)
+    kept = Path(__file__).parents[2] / "shared" / "data" / "qwen2_tokenizer" / "tokenizer_config.json"
+    if kept.is_file():
+        added = json.loads(kept.read_text())["added_tokens_decoder"].values()
+        assert all(CONTROL_TOKENS.fullmatch(token["content"]) for token in added)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a < b > c", "<b>bold</b>", "x <= |y|", "<|", "<answer>", "the <sounds> of it", "<| a pipe |>", "C<sharp>"],
+)
+def test_texts_that_only_look_like_them_are_none(text):
+    assert CONTROL_TOKENS.search(text) is None

@@ -20,7 +20,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.file_download import repo_folder_name
 from tqdm.auto import tqdm
 
-from audiomcq.audio import LONGEST_SECONDS, audio_seconds
+from audiomcq.audio import LONGEST_SECONDS, audio_seconds, stored_size
 from audiomcq.clip_check import check_clips
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.examples import (
@@ -32,6 +32,7 @@ from audiomcq.examples import (
     row_key,
     row_keys,
     sound_rows,
+    struct_field,
 )
 from audiomcq.row_sources import clips_of, find_rows
 from audiomcq.schema import fit_to_schema
@@ -159,7 +160,7 @@ def clip_folder(tables: Iterable[Dataset]) -> str | None:
 def clip_home(args: RowArguments) -> Path:
     """The folder that clips may be given on from: the one that was named, or else that of the rows themselves."""
     source = Path(args.dataset)
-    if args.audio_root is not None:
+    if args.audio_root:
         return Path(args.audio_root)
     if source.exists():
         return source if source.is_dir() else source.parent
@@ -195,6 +196,25 @@ def refuse_outside(args: RowArguments) -> None:
         )
 
 
+def clip_sizes(rows: Dataset, audio_root: str | Path | None = None) -> list[int | None]:
+    """Bytes of every row's clip as it is stored, None where it is not at hand. No clip is read."""
+    has_bytes, paths = clip_fields(rows)
+    contained = pa.chunked_array(
+        [
+            pc.binary_length(struct_field(chunk, "bytes").cast(pa.large_binary()))
+            for chunk in rows.data.column("audio").chunks
+        ],
+        pa.int64(),
+    )
+    if rows._indices is not None:
+        contained = contained.take(rows._indices.column(0))
+    known = {
+        path: stored_size(path or "", audio_root) for path in paths.filter(pa.array(~has_bytes)).unique().to_pylist()
+    }
+    pairs = zip(contained.to_pylist(), paths.to_pylist(), strict=True)
+    return [known[path] if size is None else size for size, path in pairs]
+
+
 def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[float]:
     """Length of every row's clip in seconds: as found when the clips were checked, else from file headers. A file that several rows
     name is opened once.
@@ -203,7 +223,7 @@ def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[fl
         AudioError: a clip is missing, or is no audio file.
     """
     if CLIP_SECONDS in rows.column_names:
-        return rows.select_columns(CLIP_SECONDS).with_format("arrow")[:].column(CLIP_SECONDS).to_pylist()
+        return arrow_column(rows, CLIP_SECONDS).to_pylist()
     has_bytes, paths = clip_fields(rows)
     named, seconds = paths.to_pylist(), np.zeros(len(rows))
     known: dict[str, float] = {}
@@ -227,11 +247,13 @@ def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[fl
 
 def fingerprint(rows: Iterable[Row]) -> str:
     """A hash of keys, questions, choices and answers, the same in any order of the rows."""
+    names = ("question", "choices", "answer")
     if isinstance(rows, Dataset):
-        columns = (arrow_column(rows, name).to_pylist() for name in ("question", "choices", "answer"))
-        texts = zip(row_keys(rows), *columns, strict=True)
+        columns = [arrow_column(rows, name).to_pylist() for name in names]
     else:
-        texts = ((row_key(row), row["question"], row["choices"], row["answer"]) for row in rows)
+        rows = list(rows)
+        columns = [[row[name] for row in rows] for name in names]
+    texts = zip(row_keys(rows), *columns, strict=True)
     lines = sorted(json.dumps(list(text)) for text in texts)
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
@@ -295,6 +317,16 @@ def row_orders(row: Row, orders: Sequence[str]) -> list[str]:
     turns = [f"cyclic-{k}" for k in range(len(row["choices"]))]
     named = [name for order in orders for name in (turns if order == "cyclic" else [order])]
     return [name for name in named if name in turns or not re.fullmatch(r"cyclic-\d+", name)]
+
+
+def asked_orders(rows: Dataset | Sequence[Row], orders: Sequence[str]) -> list[tuple[str, str]]:
+    """Key and order of everything that is asked when rows are asked in these orders, see `row_orders`."""
+    if isinstance(rows, Dataset):
+        counts = pc.list_value_length(arrow_column(rows, "choices").combine_chunks()).to_pylist()
+    else:
+        counts = [len(row["choices"]) for row in rows]
+    by_count = {count: row_orders({"choices": range(count)}, orders) for count in set(counts)}
+    return [(key, order) for key, count in zip(row_keys(rows), counts, strict=True) for order in by_count[count]]
 
 
 class ShuffleByEpoch:

@@ -112,9 +112,9 @@ def key_column(rows: Dataset) -> pa.Array:
     return pc.binary_join_element_wise(*parts, "_", null_handling="replace", null_replacement="None")
 
 
-def row_keys(rows: Dataset) -> list[str]:
-    """Return the key of every row."""
-    return key_column(rows).to_pylist()
+def row_keys(rows: Dataset | Sequence[Row]) -> list[str]:
+    """Return the key of every row; of a data set by column."""
+    return key_column(rows).to_pylist() if isinstance(rows, Dataset) else [row_key(row) for row in rows]
 
 
 def defect(row: Row) -> str | None:

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from audiomcq.answers import How, is_correct, parse_answer
 from audiomcq.audio import audio_seconds, load_audio
 from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, prompt_batch, to_model
-from audiomcq.datasets import option_order, row_orders
+from audiomcq.datasets import asked_orders, option_order, row_orders
 from audiomcq.examples import Row, row_key, samples_key
 from audiomcq.generation_options import greedy_options
 from audiomcq.likelihood import likeliest, option_logps
@@ -297,7 +297,7 @@ def answer_questions(
 ) -> list[Answer]:
     """All answers in the order of `rows` (and, within a row, of `orders`), with the rows' own clips unless told otherwise."""
     control = control or audio_control(encoder.audio_root, encoder.max_audio_seconds)
-    asked = [(row_key(row), order) for row in rows for order in row_orders(row, orders)]
+    asked = asked_orders(rows, orders)
     answers: dict[Asked, Answer] = {}
     with tqdm(total=len(asked), desc=f"answering ({control.name})", unit="question", dynamic_ncols=True) as progress:
         for batch in answer_batches(lalm, encoder, rows, control, orders, batch_size, max_new_tokens, mode=mode):

@@ -79,6 +79,10 @@ def answer_target(answer: str) -> str:
     return f"{ANSWER_OPEN}{answer}{ANSWER_CLOSE}"
 
 
+COT_COLUMNS = ("structured_cot", "unstructured_cot")
+"""Chains of thought of the public data. Nothing reads them but training that is told to."""
+
+
 def cot_name(cot: str) -> str | None:
     """The column of a chain of thought: that of a variant, or the one that is named itself. None: there is to be none."""
     return {"none": None, "structured": "structured_cot", "unstructured": "unstructured_cot"}.get(cot, cot)

@@ -115,7 +115,7 @@ def _batch(pairs: list[tuple[int, dict[str, Any]]], file: int, schema: pa.Schema
         if name == "choices":
             columns[name] = _fitted(name, values, kind, _as_options, faults, _are_lists(values))
         elif name == SCORE:
-            columns[name] = _fitted(name, values, kind, _as_score, faults, False)
+            columns[name] = _fitted(name, values, kind, as_score, faults, False)
         elif name == "audio_path":
             named = [raw.get("audio") if raw.get("audio") is not None else raw.get(name) for _, raw in pairs]
             columns[name] = _fitted(name, named, kind, _as_path, faults, all(type(path) is str for path in named))
@@ -166,11 +166,16 @@ def _as_options(value: Any) -> list[str | None] | None:
     return [as_text(option) for option in value]
 
 
-def _as_score(value: Any) -> float | None:
+def as_score(value: Any) -> float | None:
+    """Return a value of the column of scores.
+
+    Raises:
+        ValueError: it is no finite number.
+    """
     if value is None:
         return None
     try:
-        score = float(value) if isinstance(value, str) else float("nan")
+        score = float(value) if isinstance(value, str | float) else float("nan")
     except ValueError:
         score = float("nan")
     if score - score != 0:

@@ -173,7 +173,7 @@ def clips_of(found: FoundRows, audio_root: str | Path | None, allow_outside: boo
         fetch: False where no clip will be opened.
     """
     repo, folder = found.located.repo, found.located.folder
-    if audio_root is None and repo is not None and fetch:
+    if not audio_root and repo is not None and fetch:
         clips = repo.fetch_clips(_paths_of(found.rows))
         if clips:
             return repo.clip_resolver(clips)

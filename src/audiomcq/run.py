@@ -25,6 +25,7 @@ from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import CONTRIBUTION, arrow_column
 from audiomcq.generation_options import generation_settings
 from audiomcq.models import LALM, count_trainable, is_adapter, load_lalm, parameter_group
+from audiomcq.prompts import COT_COLUMNS, cot_name
 from audiomcq.run_record import (
     Start,
     check_output,
@@ -92,7 +93,8 @@ def _train(
         cot_column=getattr(args, "cot_column", None),
     )
     rows = stage_rows(load(data.dataset_split), data.paradigm, stage, data.mixed_seed)
-    digests = row_digests(rows)
+    thoughts = cot_name(getattr(args, "cot_column", None) or getattr(args, "cot", "none"))
+    digests = row_digests(rows.remove_columns([name for name in COT_COLUMNS if name != thoughts]))
     if start.record:
         check_rows(output, start.record, digests)
     overlap = audit(rows, data.benchmarks_to_avoid, data.audio_root) if data.benchmarks_to_avoid else None

@@ -236,20 +236,16 @@ def resolved_settings(stage: str, *configs: Any) -> dict[str, Any]:
 def row_digests(rows: Dataset) -> dict[str, str]:
     """A hash of what training reads of each row, by row key; of a clip, its name and how many bytes it has."""
     names = [name for name in FEATURES if name != "audio" and name in rows.column_names]
-    texts: list[str] = []
+    keys, clips = row_keys(rows), iter(_clips(rows) if "audio" in rows.column_names else [None] * len(rows))
+    digests: list[str] = []
     for batch in rows.select_columns(names).with_format("arrow").iter(_AT_ONCE):
         columns = [_as_text(batch[name]) for name in names]
         # Column by column: row by row, 571,118 rows take minutes. No text of a row has control characters like these
-        texts += pc.binary_join_element_wise(
-            *columns, "\x1e", null_handling="replace", null_replacement="\x00"
-        ).to_pylist()
-    clips = _clips(rows) if "audio" in rows.column_names else [None] * len(rows)
-    digests = {}
-    for key, text, clip in zip(row_keys(rows), texts, clips, strict=True):
-        digests[key] = hashlib.blake2b(
-            f"{text}\x1e{clip}".encode("utf-8", "backslashreplace"), digest_size=8
-        ).hexdigest()
-    return digests
+        texts = pc.binary_join_element_wise(*columns, "\x1e", null_handling="replace", null_replacement="\x00")
+        for text, clip in zip(texts.to_pylist(), clips, strict=False):
+            content = f"{text}\x1e{clip}".encode("utf-8", "backslashreplace")
+            digests.append(hashlib.blake2b(content, digest_size=8).hexdigest())
+    return dict(zip(keys, digests, strict=True))
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -91,6 +91,11 @@ def fit_to_schema(
     return chosen, {place: faults[index] for place, index in enumerate(indices) if index in faults}
 
 
+def made_id(clip: str | None, question: str | None, choices: Sequence[str] | None, answer: str | None) -> str:
+    """The id of a row that has none: the same for the same clip (by its path as the row has it), question, options and answer."""
+    return hashlib.blake2b(json.dumps([clip, question, choices, answer]).encode(), digest_size=8).hexdigest()
+
+
 def check_columns(names: Iterable[str], cot_column: str | None, source: str) -> None:
     """Make sure that rows have the columns that all rows need.
 
@@ -333,7 +338,7 @@ def _with_made_ids(
         if clip is None and "audio" in rows.column_names:
             content = (rows.data.column("audio")[index].as_py() or {}).get("bytes") or b""
             clip = hashlib.blake2b(content, digest_size=16).hexdigest()
-        made[index] = hashlib.blake2b(json.dumps([clip, *texts]).encode(), digest_size=8).hexdigest()
+        made[index] = made_id(clip, *texts)
     return pa.chunked_array([pa.array(made, pa.string())])
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset
@@ -23,7 +24,7 @@ from audiomcq.configs import AudioSFTConfig, DataArguments
 from audiomcq.construction.decontamination import audit_training
 from audiomcq.datasets import ShuffleByEpoch, clip_seconds
 from audiomcq.errors import exit_on_user_error
-from audiomcq.examples import arrow_column, row_keys
+from audiomcq.examples import row_keys
 from audiomcq.models import LALM, set_trainable
 from audiomcq.options import parse
 from audiomcq.packing import PADDING, label_columns, pack_by_clip, unpack
@@ -33,6 +34,8 @@ from audiomcq.safe_trainer import FollowEpoch, SafeTrainer
 from audiomcq.shared_prefix import packed_inputs, selected_hidden_states, sharing_obstacle
 
 logger = logging.getLogger(__name__)
+
+_AT_ONCE = 1_000
 
 
 class AudioSFTTrainer(SafeTrainer, SFTTrainer):
@@ -144,15 +147,18 @@ def check_cot(rows: Dataset | None, cot: str) -> None:
         raise ValueError(
             f"{len(rows)} of {len(rows)} rows have no {name}: train with cot: none, or name another cot_column"
         )
-    thoughts = arrow_column(rows, name)
-    lacking = pc.sum(pc.fill_null(pc.equal(thoughts, ""), True)).as_py()
+    lacking, controlled = 0, []
+    for start, batch in enumerate(rows.select_columns([name]).with_format("arrow").iter(_AT_ONCE)):
+        thoughts = batch[name]
+        lacking += pc.sum(pc.fill_null(pc.equal(thoughts, ""), True)).as_py()
+        marked = pc.fill_null(pc.match_substring_regex(thoughts, TURN_TOKENS.pattern), False)
+        controlled += (np.flatnonzero(marked.to_numpy()) + start * _AT_ONCE).tolist()
     if lacking:
         raise ValueError(f"{lacking} of {len(rows)} rows have no {name}: train with cot: none, or leave them out")
-    controlled = pc.match_substring_regex(thoughts, TURN_TOKENS.pattern)
-    if found := pc.sum(controlled).as_py():
-        key = row_keys(rows.select([pc.index(controlled, True).as_py()]))[0]
+    if controlled:
+        key = row_keys(rows.select(controlled[:1]))[0]
         raise ValueError(
-            f"{found} of {len(rows)} rows have a control token in their {name}, the first: {key}; take it out of the text"
+            f"{len(controlled)} of {len(rows)} rows have a control token in their {name}, the first: {key}; take it out of the text"
         )
 
 

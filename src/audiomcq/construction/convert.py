@@ -18,8 +18,9 @@ from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.construction.layouts import ALIASES, Unreadable, as_number, read_answer, read_layout, thought_before
 from audiomcq.examples import FEATURES, SCORE, TERMS, Row, defect, row_key
 from audiomcq.raw_rows import read_raw
-from audiomcq.row_files import as_text
+from audiomcq.row_files import as_score, as_text
 from audiomcq.row_sources import Located, locate
+from audiomcq.schema import made_id
 from audiomcq.storage import new_file
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,10 @@ def convert(args: ConvertArguments) -> Conversion:
     target, columns = Path(args.output_file), parse_columns(args.columns)
     if target.suffix not in (".jsonl", ".parquet"):
         raise ValueError(f"output_file {args.output_file!r}: name a new .jsonl or .parquet file")
+    if "[" in args.dataset_split:
+        raise ValueError(
+            f"dataset_split {args.dataset_split}: whole splits are converted; load a part of what was written"
+        )
     if target.exists():
         raise ValueError(f"{target} already exists; choose another --output_file")
     located = locate(args.dataset, args.dataset_split, args.dataset_config, args.dataset_revision)
@@ -109,7 +114,10 @@ def convert(args: ConvertArguments) -> Conversion:
             try:
                 row = convert_row(raw, columns, args.question_type, source_name, first_index, answers.count_options)
                 row |= clips.cell(row.pop("audio"), base)
-                if row["id"] is not None and row_key(row) in seen:
+                if not (row["id"] or "").strip():
+                    clip = row.get("audio_path") or row["audio"]["path"]
+                    row["id"] = made_id(clip, row["question"], row["choices"], row["answer"])
+                if row_key(row) in seen:
                     raise Unreadable(f"a second row with the key {row_key(row)}")
             except (Unreadable, ClipPathError) as error:
                 result.refuse(place, str(error))
@@ -170,7 +178,10 @@ def convert_row(
     row["question_type"] = row["question_type"] or question_type
     row["source_dataset"] = row["source_dataset"] or source_dataset
     row["unstructured_cot"] = row["unstructured_cot"] or thought_before(found["answer"])
-    row[SCORE] = None if found[SCORE] is None else float(found[SCORE])
+    try:
+        row[SCORE] = as_score(found[SCORE])
+    except ValueError as error:
+        raise Unreadable(f"{SCORE} {error}") from None
     row |= {name: _as_text(name, found[name]) for name in TERMS if found[name] is not None}
     if reason := defect(row):
         raise Unreadable(reason)

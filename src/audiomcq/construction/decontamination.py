@@ -13,13 +13,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pyarrow as pa
+from datasets import Dataset
 from tqdm.auto import tqdm
 
 from audiomcq.answers import normalize
 from audiomcq.audio import stored_digest, stored_size
-from audiomcq.datasets import RowArguments
+from audiomcq.datasets import RowArguments, clip_sizes
 from audiomcq.evaluation.items import load_benchmark
-from audiomcq.examples import Row, row_key
+from audiomcq.examples import Row, arrow_column, clip_fields, row_key
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ PARENTS = {
 }
 """Where the clips of a data set come from, by their authors' account. Names are lower-case letters and digits alone."""
 
+_COMPARED = ("id", "source_dataset", "question_type", "question", "choices", "groups")
+_ROWS_AT_ONCE = 10_000
 _WORD = re.compile(r"\w+")
 _NOTHING_OF_ITS_OWN = re.compile(r"[A-Z]?[a-z]*[ _-]*\d{0,6}")
 _VIDEO = re.compile(r"Y?([A-Za-z0-9_-]{11})(?:_\d.*)?")
@@ -174,17 +178,17 @@ def audit(
     sources: set[str] = set()
     overlaps: list[Overlap] = []
     n_rows = unheard = 0
-    for row in tqdm(rows, desc="overlap audit", unit="row", dynamic_ncols=True):
+    for row, size in tqdm(_compared(rows, audio_root, bool(by_size)), "overlap audit", unit="row", dynamic_ncols=True):
         n_rows += 1
         sources |= origins(row)
         found = [("question", f"{value:.2f}", index) for index, value in questions.near(shingles(row))]
         found += [("clip_name", name, index) for name in clip_names(row) for index in by_name.get(name, ())]
-        size = stored_size(row.get("audio") or "", audio_root) if by_size else None
         unheard += size is None
         if same_size := by_size.get(size, ()):
             for index in same_size:
                 digests.setdefault(index, stored_digest(items[index][1]["audio"]))
-            own = stored_digest(row["audio"], audio_root)
+            cell = rows[n_rows - 1]["audio"] if isinstance(rows, Dataset) else row["audio"]
+            own = stored_digest(cell, audio_root)
             found += [("clip_content", own, index) for index in same_size if digests[index] == own]
         if found:
             overlaps += [Overlap(row_key(row), *keys[index], kind, shared) for kind, shared, index in found]
@@ -195,6 +199,26 @@ def audit(
     sizes = {name: len(each) for name, each in benchmarks.items()}
     silent = {name: size - with_clip[name] for name, size in sizes.items()}
     return Audit(n_rows, sizes, overlaps, shared_sources, unheard, silent)
+
+
+def _compared(
+    rows: Iterable[Row], audio_root: str | Path | None, with_sizes: bool
+) -> Iterator[tuple[Row, int | None]]:
+    """Rows with what is compared, and the size of their clips in bytes; of a data set by column, without the bytes themselves."""
+    if not isinstance(rows, Dataset):
+        for row in rows:
+            yield row, stored_size(row.get("audio") or "", audio_root) if with_sizes else None
+        return
+    names = [name for name in _COMPARED if name in rows.column_names]
+    columns = [arrow_column(rows, name) for name in names]
+    has_audio = "audio" in rows.column_names
+    paths = clip_fields(rows)[1] if has_audio else pa.chunked_array([pa.nulls(len(rows), pa.string())])
+    sizes = clip_sizes(rows, audio_root) if has_audio and with_sizes else [None] * len(rows)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        values = [column.slice(start, _ROWS_AT_ONCE).to_pylist() for column in (*columns, paths)]
+        for *texts, path, size in zip(*values, sizes[part], strict=True):
+            yield {**dict(zip(names, texts, strict=True)), "audio": {"bytes": None, "path": path}}, size
 
 
 def audit_training(

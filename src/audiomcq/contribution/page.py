@@ -11,15 +11,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
 from audiomcq.audio import AudioError, as_mp3, cut, load_audio
 from audiomcq.contribution.cast import read_again
 from audiomcq.contribution.report import Numbers
-from audiomcq.datasets import texts_of
-from audiomcq.examples import CONTRIBUTION, Row, row_key
+from audiomcq.examples import CONTRIBUTION, Row, key_column, row_key
 
 logger = logging.getLogger(__name__)
 
@@ -237,8 +235,7 @@ def _completions(votes: Dataset | None, rows: Dataset, rule: Numbers) -> dict[st
     """`Example.completions` by row key."""
     if votes is None or not len(rows):
         return {}
-    keys = pa.array([row_key(row) for row in texts_of(rows)], pa.string())
-    on_these = pc.is_in(votes.with_format("arrow")["row_key"][:], value_set=keys)
+    on_these = pc.is_in(votes.with_format("arrow")["row_key"][:], value_set=key_column(rows))
     wanted = read_again(votes.select(pc.indices_nonzero(on_these).to_pylist()), rows)
     asked: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     for vote in wanted:

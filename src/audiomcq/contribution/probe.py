@@ -37,9 +37,9 @@ from audiomcq.contribution.votes import (
     read_votes,
     write_unparsed,
 )
-from audiomcq.datasets import RowArguments, fingerprint, row_orders, texts_of
+from audiomcq.datasets import RowArguments, asked_orders, fingerprint
 from audiomcq.endpoints import endpoint_batches, parse_voter, server_options, voter_name
-from audiomcq.examples import row_key, sound_rows
+from audiomcq.examples import row_keys, sound_rows
 from audiomcq.generation import Answer, Asked, Control, answer_batches
 from audiomcq.generation_options import generation_settings, greedy_options
 from audiomcq.models import load_lalm, weights_digest
@@ -116,11 +116,11 @@ def probe(
             return probe(rows, voters, temporary, device, **options)
     args = ProbeArguments(voters=[voters] if isinstance(voters, str) else list(voters), **options)
     every, faults = fit_to_schema(rows, clip_resolver(args.audio_root), audio_contribution=args.audio_contribution)
-    good, _ = sound_rows(texts_of(every), args.max_bad_fraction, faults)
+    good, _ = sound_rows(every, args.max_bad_fraction, faults)
     rows, silent = every.select(good), []
     if clips_needed(args.controls, args.silence_seconds):
         clips = check_clips(every, args.audio_root, args.max_audio_seconds, args.audio_root)
-        heard, _ = sound_rows(texts_of(every), args.max_bad_fraction, {**clips.left_out(), **faults})
+        heard, _ = sound_rows(every, args.max_bad_fraction, {**clips.left_out(), **faults})
         silent = without_clips(rows, every.select(heard))
     run_probe(args, rows, Path(folder), device=device, unheard=silent)
     return read_votes(folder)
@@ -128,8 +128,8 @@ def probe(
 
 def without_clips(rows: Dataset, heard: Dataset) -> list[str]:
     """Keys of the rows that are not among those whose clips can be heard."""
-    keys = {row_key(row) for row in texts_of(heard)}
-    return [key for key in map(row_key, texts_of(rows)) if key not in keys]
+    keys = set(row_keys(heard))
+    return [key for key in row_keys(rows) if key not in keys]
 
 
 def run_probe(
@@ -164,10 +164,7 @@ def run_probe(
         for name in args.controls
     ]
     played = {name: heard if clips_needed([name], args.silence_seconds) else rows for name in args.controls}
-    asked = {
-        name: {(row_key(row), order) for row in texts_of(played[name]) for order in row_orders(row, args.orders)}
-        for name in args.controls
-    }
+    asked = {name: set(asked_orders(played[name], args.orders)) for name in args.controls}
     with _Progress(folder, args, asked, part) as progress:
         for name in args.voters:
             if progress.finished(name):
@@ -191,7 +188,7 @@ def run_probe(
 def _heard(rows: Dataset, unheard: Collection[str]) -> Dataset:
     """The rows whose clips are there."""
     silent = frozenset(unheard)
-    kept = [index for index, row in enumerate(texts_of(rows)) if row_key(row) not in silent]
+    kept = [index for index, key in enumerate(row_keys(rows)) if key not in silent]
     return rows if len(kept) == len(rows) else rows.select(kept)
 
 

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from audiomcq import __version__
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.controls import check_asked, clips_needed, control_named
-from audiomcq.datasets import fingerprint, row_orders, texts_of
+from audiomcq.datasets import asked_orders, fingerprint
 from audiomcq.endpoints import endpoint_batches, parse_voter, server_options, voter_name
 from audiomcq.evaluation.identity import Identity, identify, lineage
 from audiomcq.evaluation.predictions import (
@@ -28,7 +28,7 @@ from audiomcq.evaluation.predictions import (
     start_run,
 )
 from audiomcq.evaluation.questions import QuestionArguments, prompt_style
-from audiomcq.examples import Row, row_key
+from audiomcq.examples import Row, row_keys
 from audiomcq.generation import Answer, Asked, Control, Mode, answer_batches, answer_questions
 from audiomcq.generation_options import generation_settings, greedy_options
 from audiomcq.models import load_lalm
@@ -186,7 +186,7 @@ def _answer_missing(args: AnswerArguments, rows: Sequence[Row], left_out: Collec
 def asked_under(args: AnswerArguments, rows: Sequence[Row], left_out: Collection[str]) -> dict[str, list[Asked]]:
     """The questions that are asked under each control: where it plays the clips, those whose clips are there."""
     silent = frozenset(left_out)
-    every = [(row_key(row), order) for row in texts_of(rows) for order in row_orders(row, args.orders)]
+    every = asked_orders(rows, args.orders)
     heard = [question for question in every if question[0] not in silent]
     return {
         name: heard if clips_needed([name], args.silence_seconds) else every for name in dict.fromkeys(args.controls)
@@ -195,7 +195,7 @@ def asked_under(args: AnswerArguments, rows: Sequence[Row], left_out: Collection
 
 def _with_clips(rows: Sequence[Row], left_out: Collection[str]) -> Sequence[Row]:
     silent = frozenset(left_out)
-    kept = [index for index, row in enumerate(texts_of(rows)) if row_key(row) not in silent]
+    kept = [index for index, key in enumerate(row_keys(rows)) if key not in silent]
     if len(kept) == len(rows):
         return rows
     return rows.select(kept) if isinstance(rows, Dataset) else [rows[index] for index in kept]

@@ -10,7 +10,7 @@ from audiomcq.datasets import RowArguments, texts_of
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, find_benchmark
 from audiomcq.evaluation.items import BenchmarkRows, load_benchmark
 from audiomcq.evaluation.versions import recorded_versions
-from audiomcq.examples import row_key
+from audiomcq.examples import row_key, row_keys
 from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
 
 
@@ -96,8 +96,8 @@ def questions_to_ask(
     every, _ = load_questions(args, check_audio=False, fetch_clips=hearing)
     if not hearing:
         return every, []
-    heard = {row_key(row) for row in texts_of(load_questions(args, max_audio_seconds=max_audio_seconds)[0])}
-    return every, [key for key in map(row_key, texts_of(every)) if key not in heard]
+    heard = set(row_keys(load_questions(args, max_audio_seconds=max_audio_seconds)[0]))
+    return every, [key for key in row_keys(every) if key not in heard]
 
 
 def prompt_style(benchmark: str | None, official: bool) -> PromptStyle:

@@ -18,11 +18,11 @@ from datasets import Audio, Dataset, DatasetInfo, Features
 from pyarrow import parquet
 from tqdm.auto import tqdm
 
-from audiomcq.audio import AudioError, audio_bytes, audio_seconds, stored_size
+from audiomcq.audio import AudioError, audio_bytes, audio_seconds
 from audiomcq.contribution.split import SPLIT_FILE, Rule
 from audiomcq.contribution.vote_files import VOTE_FEATURES
-from audiomcq.datasets import RowArguments, check_clips_inside, clip_home, refuse_outside, split_by_clip
-from audiomcq.examples import CONTRIBUTION, FEATURES, TERMS, arrow_column, clip_fields, row_keys
+from audiomcq.datasets import RowArguments, check_clips_inside, clip_home, clip_sizes, refuse_outside, split_by_clip
+from audiomcq.examples import CONTRIBUTION, FEATURES, TERMS, arrow_column, row_keys
 from audiomcq.publishing import licences
 from audiomcq.publishing.dataset_card import CardText, render_card
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
@@ -199,7 +199,12 @@ def write_part(
     Args:
         names: file name -> sha256 of every clip so far; a name that another clip has gets the hash in front.
     """
-    nbytes = sum(clip_sizes(rows))
+    sizes = clip_sizes(rows)
+    if None in sizes:
+        raise AudioError(
+            f"{rows[sizes.index(None)]['audio']['path']}: no such audio file; check the path and the audio root"
+        )
+    nbytes = sum(sizes)
     count = max(1, math.ceil(nbytes / max_shard_bytes))
     part = Part(label, split, len(rows), nbytes, [], {})
     for shard in range(count):
@@ -215,28 +220,6 @@ def write_part(
         _write_parquet(path, batches, PUBLISHED)
         part.files.append(path)
     return part
-
-
-def clip_sizes(rows: Dataset) -> list[int]:
-    """Bytes of every row's clip as it is stored, none of them read.
-
-    Raises:
-        AudioError: a clip is missing.
-    """
-    has_bytes, paths = clip_fields(rows)
-    chunks = [
-        pc.binary_length(pc.struct_field(chunk, "bytes").cast(pa.large_binary()))
-        for chunk in rows.data.column("audio").chunks
-    ]
-    contained = pa.chunked_array(chunks)
-    contained = contained if rows._indices is None else contained.take(rows._indices.column(0))
-    stored = {path: stored_size(path) for path in set(paths.filter(pa.array(~has_bytes)).to_pylist())}
-    if missing := [path for path, size in stored.items() if size is None]:
-        raise AudioError(f"{min(missing)}: no such audio file; check the path and the audio root")
-    return [
-        stored[path] if size is None else size
-        for size, path in zip(contained.to_pylist(), paths.to_pylist(), strict=True)
-    ]
 
 
 def _embedded(row: dict[str, Any], names: dict[str, str], clips: dict[str, float]) -> dict[str, Any]:
