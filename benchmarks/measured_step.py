@@ -136,10 +136,11 @@ class Meter(TrainerCallback):
     def count(self, model: torch.nn.Module) -> None:
         """Count the positions that the model's decoder works on, padding included."""
 
-        def add(_module: torch.nn.Module, _args: tuple, inputs: dict[str, Any]) -> None:
-            self.tokens[self.phase] += inputs["inputs_embeds"].shape[:2].numel()
+        def add(_module: torch.nn.Module, inputs: tuple) -> None:
+            self.tokens[self.phase] += inputs[0].shape[:2].numel()
 
-        model.base_model.language_model.register_forward_pre_hook(add, with_kwargs=True)
+        # The rollout engine calls the parts of a layer, not the model around them
+        model.base_model.language_model.layers[0].self_attn.q_proj.register_forward_pre_hook(add)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         synchronize(self.device)
