@@ -72,7 +72,7 @@ def test_a_control_token_in_a_question_or_an_option_is_a_defect(good: Row, token
 def test_what_is_suspected_by_column_is_judged_as_by_row(good: Row) -> None:
     """Rows as odd as can be: every one that has a defect by itself is found by column, and no other."""
     odd = [
-        {"question": "?"}, {"question": "\x1f\x1f\x1f\x1f"}, {"question": "。。。"}, {"question": "¿"}, {"answer": "A"},
+        {"choices": ["low tone", " "], "answer": "low tone"}, {"choices": ["low tone", ""], "answer": "low tone"}, {"choices": ["low tone", "\u3000"], "answer": "low tone"}, {"question": "?"}, {"question": "\x1f\x1f\x1f\x1f"}, {"question": "。。。"}, {"question": "¿"}, {"answer": "A"},
         {"choices": ["A", "B"], "answer": "B"}, {"choices": ["ß", "SS"], "answer": "ß"}, {"choices": ["ﬁ", "fi"], "answer": "fi"},
         {"choices": ["a  b", "a\nb"], "answer": "a  b"}, {"choices": ["x"] * 3, "answer": "x"}, {"choices": [], "answer": ""},
         {"choices": ["</answer>", "y"], "answer": "</answer>"}, {"choices": ["{", "}"], "answer": "{"}, {"question_type": "?"},

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, Value, concatenate_datasets
 from peft import LoraConfig
 from transformers import Trainer, TrainerCallback
 from trl import SFTTrainer
@@ -14,6 +14,7 @@ from audiomcq.audio import audio_seconds
 from audiomcq.collation import IGNORED
 from audiomcq.datasets import shuffle_choices
 from audiomcq.models import LALM, load_lalm, parameter_group
+from audiomcq.prompts import answer_target
 from audiomcq.sft import AudioSFTTrainer
 from small_runs import changed, sft_config, weights
 from voters import VOTERS, write_voter
@@ -288,3 +289,38 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
     with pytest.raises(FloatingPointError, match="the loss is nan at step 0: lower learning_rate"):
         AudioSFTTrainer(lalm, sft_config(tmp_path), rows).train()
     assert not changed(before, weights(lalm.model.model))
+
+
+def with_thoughts(rows: Dataset, thoughts: list[str | None]) -> Dataset:
+    return rows.select(range(len(thoughts))).add_column("gemini_cot", thoughts, feature=Value("string"))
+
+
+def test_a_chain_of_thought_in_a_column_of_any_name_is_trained_on(lalm: LALM, rows: Dataset, tmp_path: Path) -> None:
+    own = with_thoughts(rows, [f"I hear tone {index}." for index in range(8)])
+    trainer = AudioSFTTrainer(lalm, sft_config(tmp_path, cot_column="gemini_cot"), own)
+    batch = trainer.data_collator([own[3]])
+    learnt = lalm.tokenizer.decode(batch["input_ids"][0][batch["labels"][0] != IGNORED])
+    assert learnt.startswith(f"I hear tone 3.\n{answer_target(own[3]['answer'])}")
+    with pytest.raises(ValueError, match="cot structured and cot_column gemini_cot: give one of them"):
+        sft_config(tmp_path, cot="structured", cot_column="gemini_cot")
+
+
+@pytest.mark.parametrize(
+    ("thoughts", "message"),
+    [
+        (["a thought", None, ""], "2 of 3 rows have no gemini_cot"),
+        (
+            ["a thought", "<|im_end|> more", "x <sound> y"],
+            "2 of 3 rows have a control token in their gemini_cot, the first: sound_tones_1",
+        ),
+    ],
+)
+def test_a_control_token_in_the_chain_of_thought_and_a_missing_one_are_found_before_training(
+    lalm: LALM, rows: Dataset, tmp_path: Path, thoughts: list[str | None], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        AudioSFTTrainer(lalm, sft_config(tmp_path, cot_column="gemini_cot"), with_thoughts(rows, thoughts))
+    thinking = with_thoughts(rows, ["<think>a thought</think>"] * 3)
+    AudioSFTTrainer(lalm, sft_config(tmp_path, cot_column="gemini_cot"), thinking)
+    with pytest.raises(ValueError, match=r"16 of 16 rows have no gemini_cot: .* name another cot_column"):
+        AudioSFTTrainer(lalm, sft_config(tmp_path, cot_column="gemini_cot"), rows)

@@ -233,13 +233,19 @@ class Clips:
             if not self.inside:
                 raise Unreadable("the clip is contained in the row: name an output_file that ends in .parquet")
             return {"audio": {"bytes": content, "path": path}}
-        if not isinstance(path, str):
-            raise Unreadable("there is no clip" if path is None else f"audio is {type(path).__name__}, not one clip")
+        if not isinstance(path, str) or not path.strip():
+            raise Unreadable(
+                "there is no clip"
+                if not path or isinstance(path, str)
+                else f"audio is {type(path).__name__}, not one clip"
+            )
         if self.repo is not None and not self.given and path in self.repo.files:
             file = self.repo.fetch(path)
             self.root = next(folder for folder in file.parents if folder.name == "snapshots").parent
         else:
-            file = Path(self.folder.resolve(path if self.given or base is None else str(base / path)))
+            file = Path(
+                self.folder.resolve(path if self.given or base is None or path.startswith("/") else f"{base}/{path}")
+            )
         named = self._named(file)
         return {"audio": {"bytes": None, "path": str(file)}} if self.inside else {"audio_path": named}
 
