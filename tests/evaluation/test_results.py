@@ -144,6 +144,20 @@ def test_rows_are_labelled_all_or_not_at_all(rows: Dataset) -> None:
         strong_by_label([texts[0], *bare[1:]])
 
 
+def test_rows_loaded_as_a_benchmark_have_their_strong_column_and_no_group_that_says_the_same(
+    rows: Dataset, rows_folder: Path, tmp_path: Path
+) -> None:
+    write_answers(tmp_path / "tuned.jsonl", rows, 15)
+    args = ScoreArguments(
+        benchmark="audiomcq-rows", dataset=str(rows_folder), dataset_split="train", predictions=str(tmp_path)
+    )
+    results = score_folder(args).results
+    model = results["models"]["tuned"]
+    assert (model["n_strong"], model["weak"]["value"]) == (8, 7 / 8)
+    assert model["groups"].keys() == {"type", "source"}
+    assert caveats(results) == []  # rows of one's own are of no version, and all there
+
+
 def test_what_does_not_belong_to_the_rows_is_named_with_its_file(
     rows: Dataset, rows_folder: Path, tmp_path: Path
 ) -> None:
