@@ -26,6 +26,7 @@ SAMPLING = {
     "several ends": {"do_sample": True, "top_k": 0, "eos_token_id": list(range(100, 160))},
     "ends not before 5 tokens": {"do_sample": True, "top_k": 0, "eos_token_id": list(range(10, 300)), "min_new_tokens": 5},
     "suppressed": {"do_sample": True, "top_k": 3, "suppress_tokens": list(range(0, 320, 2))},
+    "invalid values": {"do_sample": True, "top_k": 0, "remove_invalid_values": True, "min_new_tokens": 3},
     "defaults of transformers": {"do_sample": True},
 }  # fmt: skip
 

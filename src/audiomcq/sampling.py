@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation import (
-    InfNanRemoveLogitsProcessor,
     LogitsProcessor,
     MinPLogitsWarper,
     TemperatureLogitsWarper,
@@ -134,7 +133,6 @@ class Sampler:
                 self._warpers.append(TopPLogitsWarper(top_p=sampling.top_p))
             if sampling.min_p is not None:
                 self._warpers.append(MinPLogitsWarper(min_p=sampling.min_p))
-        self._finite = InfNanRemoveLogitsProcessor() if sampling.remove_invalid_values else None
 
     @staticmethod
     def _mask(tokens: tuple[int, ...], vocabulary: int, device: torch.device) -> Tensor | None:
@@ -165,8 +163,10 @@ class Sampler:
                 scores = scores.masked_fill(self._ends & (count < sampling.min_new_tokens), -torch.inf)
             elif count < sampling.min_new_tokens:
                 scores = scores.masked_fill(self._ends, -torch.inf)
-        if self._finite is not None:
-            scores = self._finite(None, scores)
+        if sampling.remove_invalid_values:
+            scores = scores.nan_to_num(
+                nan=0.0
+            )  # as InfNanRemoveLogitsProcessor: infinities become the largest numbers there are
         if self._suppressed is not None:
             scores = scores.masked_fill(self._suppressed, -torch.inf)
         for warper in self._warpers:
