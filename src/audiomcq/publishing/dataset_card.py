@@ -19,7 +19,7 @@ from audiomcq.evaluation.report import markdown
 from audiomcq.examples import CONTRIBUTION, QUESTION_TYPES
 from audiomcq.publishing.licences import Sources, hub_licence
 
-TEMPLATE = Path(__file__).parents[3] / "data_cards" / "dataset_card.md"
+TEMPLATE = Path(__file__).parent / "templates" / "dataset_card.md"
 
 SNIPPET = """\
 import io

@@ -23,7 +23,7 @@ from audiomcq.publishing.hub import CARD_FILE
 from audiomcq.records import COUNT, MAPPING, NUMBER, TEXT, check_fields, or_null, read_json
 from audiomcq.run_record import RUN_FILE, read_record
 
-TEMPLATE = Path(__file__).parents[3] / "model_cards" / "model_card.md"
+TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 EVAL_FILE = ".eval_results/audiomcq.yaml"
 TASK = "audio-text-to-text"
 
