@@ -152,7 +152,14 @@ def test_a_caller_that_owns_the_generate_call_can_share_too(model, lora, wrap):
     assert torch.equal(target.generate(**repeated(batch | audio, 4), generation_config=config), stock)
 
 
-def test_generating_under_gradient_checkpointing_is_refused(model):
+def test_generating_under_gradient_checkpointing_is_refused_or_right(model):
+    """transformers 5.23 keeps no cache there, which is refused; 5.24 keeps one."""
+    call = {**prompt_batch(model), **clips(model), "generation_config": sampling(do_sample=False)}
+    expected = generate(model, 2, **call)
     model.activation_checkpointing_enable()
-    with pytest.raises(ValueError, match="disable gradient checkpointing"):
-        generate(model, 2, **prompt_batch(model), **clips(model), generation_config=sampling())
+    try:
+        found = generate(model, 2, **call)
+    except ValueError as error:
+        assert "disable gradient checkpointing" in str(error)
+    else:
+        assert torch.equal(found, expected)

@@ -311,7 +311,7 @@ def test_a_quantile_is_taken_over_all_splits_together(rows: Dataset, tmp_path: P
 def test_a_quantile_that_equal_scores_overrun_is_said(rows: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     votes = table(votes_for(rows, dict.fromkeys(range(8), 3)))
     assert label_rows(rows, votes, Rule("score", quantile=0.5))[CONTRIBUTION].count("weak") == 8
-    assert not [record for record in caplog.records if record.name.startswith("audiomcq")]
+    assert "quantile" not in caplog.text
     assert label_rows(rows, votes, Rule("score", quantile=0.25))[CONTRIBUTION].count("weak") == 8
     assert "quantile 0.25 made 50.0 % of the rows weak: as many have equally low scores" in caplog.text
 

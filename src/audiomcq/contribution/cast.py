@@ -23,7 +23,7 @@ from audiomcq.records import encodable
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE = 50_000
+_AT_ONCE = 10_000
 """Votes that are Python objects at a time."""
 _TOLD = ("voter", "control", "mode", "row_key", "order", "completion", "option_logps", "correct")
 
@@ -89,7 +89,7 @@ def read_again(votes: Dataset, rows: Dataset) -> Dataset:
     choices, right = (table[name].to_pylist() for name in ("choice", "correct"))
     changed = 0
     with tqdm(
-        total=len(known), desc="reading votes", unit="vote", dynamic_ncols=True, disable=len(known) < _AT_ONCE
+        total=len(known), desc="reading votes", unit="vote", dynamic_ncols=True, disable=len(known) < 5 * _AT_ONCE
     ) as bar:
         for start in range(0, len(known), _AT_ONCE):
             part = known[start : start + _AT_ONCE]
