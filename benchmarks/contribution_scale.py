@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 
 from audiomcq.contribution.votes import FLUSH_ANSWERS, Voter, VoteWriter
 from audiomcq.generation import Answer
+from audiomcq.prompts import PROMPT_VERSION
 
 ROOT = Path(__file__).parents[1]
 PUBLIC_ROWS = 571_118
@@ -73,18 +74,19 @@ def write_votes(folder: Path, rows: tuple[np.ndarray, np.ndarray], rng: np.rando
     """One vote per row and voter, each voter's in an order of its own, in shards as a probe writes them."""
     folder.mkdir()
     keys, gold = rows
+    settings = {"rows": len(keys), "prompt_version": PROMPT_VERSION}
     count, texts = len(keys), [f"<answer>a sound of the kind that is number {i}</answer>" for i in range(OPTIONS)]
     for voter in range(VOTERS):
         order = rng.permutation(count)
         asked, right = keys[order], rng.random(count) < SILENT_ACCURACY
         choices = np.where(right, gold[order], (gold[order] + 1) % OPTIONS)
-        with VoteWriter(folder, {"rows": count}, Voter(f"voter{voter}"), "silence", "generate") as writer:
+        with VoteWriter(folder, settings, Voter(f"voter{voter}"), "silence", "generate") as writer:
             for start in range(0, count, FLUSH_ANSWERS):
                 part = slice(start, start + FLUSH_ANSWERS)
                 chosen = zip(asked[part].tolist(), choices[part].tolist(), right[part].tolist(), strict=True)
                 writer.add(
                     [
-                        Answer(key, "silence", "given", texts[choice], choice, correct)
+                        Answer(key, "silence", "given", texts[choice], choice, correct, how="tag")
                         for key, choice, correct in chosen
                     ]
                 )

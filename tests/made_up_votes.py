@@ -25,12 +25,13 @@ def vote(row: Mapping[str, Any], correct: bool = False, **columns: Any) -> dict[
         "choice": choice,
         "correct": correct,
         "option_logps": None,
+        "how": "unreadable" if choice is None else "tag",
+        "asked_for": "text",
         **columns,
     }
 
 
 def table(votes: Iterable[dict[str, Any]]) -> Dataset:
-    # An answer says also how it was read, which a vote does not keep: its completion is read again
     return Dataset.from_list([{name: vote[name] for name in VOTE_FEATURES} for vote in votes], VOTE_FEATURES)
 
 

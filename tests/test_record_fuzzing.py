@@ -23,7 +23,7 @@ import record_files as made
 from audiomcq.contribution.cast import load_votes
 from audiomcq.contribution.report import contribution_report
 from audiomcq.contribution.split import SPLIT_FILE, label_rows, saved_rule
-from audiomcq.contribution.votes import RUN_FILE, answered, list_shards, open_run, write_unparsed
+from audiomcq.contribution.votes import RUN_FILE, answered, list_shards, open_run, write_unreadable
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.identity import model_of_run
 from audiomcq.evaluation.predictions import prediction_files, read_done, read_predictions, read_run, start_run
@@ -134,7 +134,7 @@ def test_votes_of_a_probe_are_read_or_named(content: bytes, record: bytes) -> No
         read_or_named(
             folder,
             lambda: [answered([one], one.voter.name, one.control, one.mode) for one in list_shards(folder)],
-            lambda: write_unparsed(folder),
+            lambda: write_unreadable(folder),
             lambda: open_run(folder, made.SETTINGS),
         )
         votes = None

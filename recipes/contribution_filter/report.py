@@ -8,7 +8,7 @@ from pathlib import Path
 from audiomcq.contribution.cast import load_votes
 from audiomcq.contribution.page import pick_examples, write_report
 from audiomcq.contribution.report import ReportArguments, contribution_report
-from audiomcq.contribution.split import Rule, saved_rule, saved_votes
+from audiomcq.contribution.split import Rule, check_unreadable, saved_rule, saved_unreadable, saved_votes
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
 from audiomcq.records import naming
@@ -24,5 +24,7 @@ if __name__ == "__main__":
         if rule not in (Rule(), made_by):
             raise ValueError(f"{args.dataset} was labelled by {made_by}: split again to report on another rule")
         with naming(args.votes or args.dataset):
-            report = contribution_report(rows, votes, made_by)
+            report = contribution_report(rows, votes, made_by, saved_unreadable(args.dataset))
         write_report(report, pick_examples(rows, votes, report, args.examples), args.output_dir)
+        if votes is not None:
+            check_unreadable(report["unreadable"]["share"], args.max_unreadable)

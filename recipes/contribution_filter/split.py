@@ -6,7 +6,7 @@ python recipes/contribution_filter/split.py --config recipes/contribution_filter
 from pathlib import Path
 
 from audiomcq.contribution.cast import load_votes
-from audiomcq.contribution.split import Rule, SplitArguments, save_split
+from audiomcq.contribution.split import Rule, SplitArguments, check_unreadable, save_split
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
 from audiomcq.run import set_up_logging
@@ -17,4 +17,5 @@ if __name__ == "__main__":
         set_up_logging()
         # Labels depend on votes alone, so no clip is opened. Training checks the clips that it will hear.
         splits = {split: args.load(split, check_audio=False) for split in args.dataset_split.split("+")}
-        save_split(splits, load_votes(args.votes), rule, args)
+        record = save_split(splits, load_votes(args.votes), rule, args)
+        check_unreadable(record["unreadable_share"], args.max_unreadable)

@@ -63,17 +63,24 @@ def is_taken_back(after: str, named: Named, options: Options) -> bool:
     if TAKES_BACK.search(after):
         return True
     for sentence in _SENTENCE.split(after)[:200]:
-        opens = OR_ELSE.match(sentence)
+        parts = [sentence] if OR_ELSE.match(sentence) else []
         clauses = re.split(r",\s", sentence)
         for place, clause in enumerate(clauses[:20]):
-            otherwise = OTHERWISE.search(clause)
-            if otherwise and not options.mentions_other(clause, named.choice):
-                clause = ", ".join([clause[otherwise.start() :], *clauses[place + 1 :]])
-            if (opens or otherwise) and options.mentions_other(clause, named.choice):
-                denial = NEGATION.search(options.without_mentions(clause, named.choice))
-                if not denial or _NOT_ONLY.search(clause):
-                    return True
+            if otherwise := OTHERWISE.search(clause):
+                named_there = options.mentions_other(clause, named.choice)
+                parts.append(
+                    clause if named_there else ", ".join([clause[otherwise.start() :], *clauses[place + 1 :]])
+                )
+        if any(_names_other(part, named, options) for part in parts):
+            return True
     return False
+
+
+def _names_other(words: str, named: Named, options: Options) -> bool:
+    """Whether words name another option without denying it."""
+    if not options.mentions_other(words, named.choice):
+        return False
+    return bool(_NOT_ONLY.search(words)) or not NEGATION.search(options.without_mentions(words, named.choice))
 
 
 def _stands(after: str, named: Named, options: Options) -> bool:

@@ -17,6 +17,8 @@ from typing import NoReturn
 logger = logging.getLogger(__name__)
 
 EXIT_CODE = 2
+LIMIT_EXIT_CODE = 3
+"""Of a program that did its work and found that a limit which the user gave is passed."""
 SECRET_VARIABLES = ("AUDIOMCQ_API_KEY", "HF_TOKEN", "OPENAI_API_KEY")
 """Environment variables whose values never stand in a message."""
 
@@ -43,12 +45,16 @@ _SECRETS = (
 )
 
 
-class UserErrorExit(SystemExit):
-    """The end of a program by `exit_on_user_error`: `code` is 2, the text is the line that was said."""
+class LimitPassed(ValueError):
+    """A limit that the user gave is passed. What was made until then is kept; the program ends with exit code 3."""
 
-    def __init__(self, line: str) -> None:
+
+class UserErrorExit(SystemExit):
+    """The end of a program by `exit_on_user_error`: `code` is 2, or 3 for `LimitPassed`; the text is the line that was said."""
+
+    def __init__(self, line: str, code: int = EXIT_CODE) -> None:
         super().__init__(line)
-        self.code = EXIT_CODE
+        self.code = code
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -64,7 +70,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """End the program with one line and exit code 2 when what happens inside is the user's to set right.
+    """End the program with one line and exit code 2 (`LimitPassed`: 3) when what happens inside is the user's to set right.
 
     `--log_level debug` shows the traceback all the same. Of several processes that fail alike the first one speaks.
 
@@ -79,8 +85,9 @@ def exit_on_user_error() -> Iterator[None]:
             raise
         logger.debug("traceback", exc_info=True)
         line = "error: " + re.sub(r"\s*\n\s*", " ", without_secrets(message)).strip()
-        _say(line)
-        raise UserErrorExit(line) from None
+        code = LIMIT_EXIT_CODE if isinstance(error, LimitPassed) else EXIT_CODE
+        _say(line, code)
+        raise UserErrorExit(line, code) from None
 
 
 def explain(error: BaseException) -> str | None:
@@ -138,7 +145,7 @@ def _original(message: str) -> str:
     return message.strip().split("\n")[-1].partition(": ")[2] or message
 
 
-def _say(line: str) -> None:
+def _say(line: str, code: int) -> None:
     """Print the line; processes of one job leave at once, since the others may be waiting for them for ever."""
     if int(os.environ.get("RANK", 0)) > 0:
         # What ends all processes ends the first as well, and the launcher then ends this one before it repeats it
@@ -147,4 +154,4 @@ def _say(line: str) -> None:
     sys.stderr.flush()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         logging.shutdown()
-        os._exit(EXIT_CODE)
+        os._exit(code)

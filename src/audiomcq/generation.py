@@ -1,6 +1,7 @@
 """Answer many questions with one model: batched, ordered by length, what they hear encoded and prefilled once."""
 
 import logging
+import math
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby, takewhile
@@ -257,8 +258,9 @@ def judge_answer(
     completion: str | None,
     logps: Sequence[float] | None = None,
     asked_for: AskedFor = "text",
-) -> tuple[int | None, bool]:
-    """What an answer that was kept chose, and whether it is right: read again from its completion, or the likeliest of its options.
+) -> tuple[int | None, bool, How]:
+    """What an answer that was kept chose, whether it is right, and how that was read: out of its completion, or as the likeliest of its
+    options (`how` is then that of the tagged text that stands for it).
 
     Raises:
         ValueError: there is no completion, the order is none, or the scores are of other options.
@@ -267,22 +269,23 @@ def judge_answer(
         if completion is None:
             raise ValueError("it has no completion")
         answer = to_answer(row, "", order, completion, asked_for)
-        return answer.choice, answer.correct
+        return answer.choice, answer.correct, answer.how
     if len(logps) != len(row["choices"]):
         raise ValueError(
             f"it has log-probs of {len(logps)} options, the row has {len(row['choices'])}: it is about another row; ask again"
         )
     choice = likeliest(row["choices"], logps)
-    return choice, choice is not None and row["choices"][choice] == row["answer"]
+    if choice is None:
+        # Options that tie are all that it says; scores that are no numbers say nothing
+        return None, False, "abstained" if all(map(math.isfinite, logps)) else "unreadable"
+    return choice, row["choices"][choice] == row["answer"], "tag"
 
 
 def _likeliest(row: Row, control: str, order: str, logps: list[float]) -> Answer:
     """The likeliest option as an answer; its text is what the model would have written, so that it reads like any other."""
-    choice, correct = judge_answer(row, order, None, logps)
+    choice, correct, how = judge_answer(row, order, None, logps)
     text = "" if choice is None else answer_target(row["choices"][choice])
-    return Answer(
-        row_key(row), control, order, text, choice, correct, logps, "unreadable" if choice is None else "tag"
-    )
+    return Answer(row_key(row), control, order, text, choice, correct, logps, how)
 
 
 def answer_questions(

@@ -36,6 +36,10 @@ TEXT: Fits = ("a text", lambda value: isinstance(value, str))
 COUNT: Fits = ("a whole number", _is_whole)
 NUMBER: Fits = ("a number", lambda value: isinstance(value, float) or _is_whole(value))
 TRUTH: Fits = ("true or false", lambda value: isinstance(value, bool))
+TEXTS: Fits = (
+    "a list of texts",
+    lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
+)
 MAPPING: Fits = ("a JSON object", lambda value: isinstance(value, dict))
 
 

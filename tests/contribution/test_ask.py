@@ -23,11 +23,14 @@ def encoder(lalm: LALM) -> PromptEncoder:
     return PromptEncoder(lalm.processor, lalm.family)
 
 
-def hearing(control: str, choice: int | None) -> Hearing:
-    return Hearing(control, "", choice, [0.25] * 4)
+def hearing(control: str, choice: int | str | None) -> Hearing:
+    if choice == "abstained":
+        return Hearing(control, "", None, [0.25] * 4, "abstained")
+    return Hearing(control, "", choice, [0.25] * 4, "unreadable" if choice is None else "tag")
 
 
-def heard(*choices: int | None) -> list[Hearing]:
+def heard(*choices: int | str | None) -> list[Hearing]:
+    """One hearing for each control, by what it chooses: an option, None where nobody can read it, or "abstained"."""
     return [hearing(control, choice) for control, choice in zip(HEARD, choices, strict=True)]
 
 
@@ -41,7 +44,7 @@ def test_it_gives_what_the_filter_gives_for_the_same_row_and_controls(
         control = control_named(one.control, pair, silence_seconds=2.0)
         (written,) = answer_questions(lalm, encoder, pair[:1], control)
         (scored,) = answer_questions(lalm, encoder, pair[:1], control, mode="likelihood")
-        assert (one.completion, one.choice) == (written.completion, written.choice)
+        assert (one.completion, one.choice, one.how) == (written.completion, written.choice, written.how)
         expected = torch.softmax(torch.tensor(scored.option_logps, dtype=torch.float64), dim=0)
         assert torch.allclose(torch.tensor(one.probabilities, dtype=torch.float64), expected, atol=1e-5)
 
@@ -105,12 +108,24 @@ def test_an_answer_that_cannot_be_read_is_not_called_wrong(
     assert sentence.startswith(said) and "harm" not in sentence and "did not help" not in sentence
 
 
+def test_an_abstention_is_read_and_not_right() -> None:
+    sentence = in_words(heard(2, "abstained", 3), CHOICES, "high")
+    assert (
+        sentence
+        == "With the clip right, on silence an abstention: **audio contribution +1**, since an abstention is not right."
+    )
+    assert "What the model knows is not told" in in_words(heard("abstained", None, 3), CHOICES, "high")
+
+
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
         ((1, 1, 2), "same answer** with silence:"),
         ((1, 1, 1), "with silence and with another clip"),
-        ((1, None, 2), "Another answer"),
+        ((1, "abstained", 2), "Another answer"),
+        ((1, None, 2), "No readable answer** with silence:"),
+        ((1, 2, None), "No readable answer** with another clip:"),
+        (("abstained", 1, 1), "none of the options"),
         ((None, None, None), "none of the options"),
     ],
 )

@@ -17,7 +17,7 @@ from audiomcq.contribution.cast import load_votes, read_again, voters_of
 from audiomcq.contribution.report import contribution_report
 from audiomcq.contribution.split import SPLIT_FILE, label_rows, saved_votes
 from audiomcq.contribution.vote_files import VOTE_FEATURES
-from audiomcq.contribution.votes import UNPARSED_FILE, Voter, VoteWriter, read_votes, write_unparsed
+from audiomcq.contribution.votes import UNREADABLE_FILE, Voter, VoteWriter, read_votes, write_unreadable
 from audiomcq.examples import CONTRIBUTION, row_key
 from audiomcq.generation import Answer
 from made_up_votes import table, votes_for
@@ -107,7 +107,10 @@ def test_a_table_that_says_that_all_votes_are_right_is_not_believed(
     with caplog.at_level(logging.WARNING):
         assert set(label_rows(rows, loaded)[CONTRIBUTION]) == {"strong"}
     assert "48 of 48 votes are judged otherwise than their file says" in caplog.text
-    assert contribution_report(label_rows(rows, loaded), loaded)["mostly_unparsed"] == 16
+    (read,) = {
+        tuple(voter["read"].items()) for voter in contribution_report(label_rows(rows, loaded), loaded)["voters"]
+    }
+    assert dict(read)["abstained"] == 16
 
 
 def test_shards_of_a_probe_are_read_again_too(rows: Dataset, tmp_path: Path) -> None:
@@ -134,6 +137,8 @@ def test_a_letter_is_a_place_in_the_order_that_was_shown_and_scored_options_spea
         "control": "silence",
         "choice": 2,
         "correct": True,
+        "how": "bare",
+        "asked_for": "text",
     }
     votes = [
         {**common, "order": "cyclic-1", "mode": "generate", "completion": "D", "option_logps": None},
@@ -154,7 +159,8 @@ def test_a_letter_is_a_place_in_the_order_that_was_shown_and_scored_options_spea
         },
     ]
     again = read_again(table(votes), rows).to_list()
-    assert [(vote["choice"], vote["correct"]) for vote in again] == [(0, True), (1, False), (2, True)]
+    read = [(vote["choice"], vote["correct"], vote["how"]) for vote in again]
+    assert read == [(0, True, "letter"), (1, False, "tag"), (2, True, "bare")], "the last is about another row"
 
 
 def test_votes_on_other_rows_are_passed_over_and_none_at_all_is_an_error(rows: Dataset, tmp_path: Path) -> None:
@@ -171,8 +177,8 @@ def test_a_folder_of_a_probe_is_votes_though_its_list_of_unread_rows_ends_like_p
 ) -> None:
     with VoteWriter(tmp_path, {}, Voter("a"), "silence", "generate") as writer:
         writer.add([Answer(row_key(row), "silence", "given", "?", None, False) for row in rows])
-    write_unparsed(tmp_path)
-    assert (tmp_path / UNPARSED_FILE).read_text()
+    write_unreadable(tmp_path)
+    assert (tmp_path / UNREADABLE_FILE).read_text()
     assert load_votes(tmp_path)["voter"] == ["a"] * 16
     predicted(tmp_path / "b.jsonl", rows, lambda i: True)
     with pytest.raises(ValueError, match=r"holds votes .* and prediction files \(b\.jsonl\): keep them apart"):

@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 
 import probe_process
 import processes
-from audiomcq.contribution import label_rows, probe, read_votes, unparsed_rows
+from audiomcq.contribution import label_rows, probe, read_votes, unreadable_rows
 from audiomcq.contribution.probe import ProbeArguments, _Progress, run_probe
-from audiomcq.contribution.votes import RUN_FILE, UNPARSED_FILE, Voter, VoteWriter, as_voter, list_shards, open_run
+from audiomcq.contribution.votes import RUN_FILE, UNREADABLE_FILE, Voter, VoteWriter, as_voter, list_shards, open_run
 from audiomcq.examples import Row, row_key
 from audiomcq.generation import Answer
 from audiomcq.models import LALM, weights_digest
@@ -89,7 +89,7 @@ def test_rows_with_clips_that_are_broken_or_silent_are_not_probed_and_lack_votes
         probe(own, str(model_folder), **options)
     votes = probe(own, str(model_folder), **options, max_bad_fraction=0.5)
     assert set(votes["row_key"]) == {"sound_None_1", "sound_None_3"}
-    assert label_rows(own, votes, max_bad_fraction=0.5)["id"][:] == ["1", "3"]
+    assert label_rows(own, votes, unreadable="not_right", max_bad_fraction=0.5)["id"][:] == ["1", "3"]
     with pytest.raises(ValueError, match=r"2 of 4 rows are broken, .* no votes"):
         label_rows(own, votes)
 
@@ -284,7 +284,7 @@ def test_a_wrong_option_is_named_before_anything_is_loaded(
     assert not (tmp_path / "votes").exists()
 
 
-def test_a_voter_that_writes_nothing_is_unparsed_and_its_rows_are_listed(
+def test_a_voter_that_writes_nothing_is_unreadable_and_its_rows_are_listed(
     lalm: LALM, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(MODULE, "load_lalm", lambda *_, **__: lalm)
@@ -293,10 +293,10 @@ def test_a_voter_that_writes_nothing_is_unparsed_and_its_rows_are_listed(
     assert votes["completion"] == [""] * 3
     assert votes["choice"] == [None] * 3
     assert votes["correct"] == [False] * 3
-    listed = [json.loads(line) for line in (tmp_path / UNPARSED_FILE).read_text().splitlines()]
-    assert listed == unparsed_rows(votes)
+    listed = [json.loads(line) for line in (tmp_path / UNREADABLE_FILE).read_text().splitlines()]
+    assert listed == unreadable_rows(votes)
     assert [line["row_key"] for line in listed] == votes["row_key"]
-    assert "mute, silence: 3 of 3 answered, 3 unparsed, 0.0 % right" in caplog.text
+    assert "mute, silence: 3 of 3 answered, 0 abstain, 3 unreadable, 0.0 % right" in caplog.text
     assert (
         "3 times most voters gave no readable answer to a row under a control (sound_tones_0 under silence"
         in caplog.text

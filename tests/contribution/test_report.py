@@ -171,12 +171,29 @@ def test_a_voter_asked_with_audio_in_several_orders_says_what_is_learnable(four:
     assert report["trainability"] == {"policy": {"solved": 1, "learnable": 2, "unsolved": 1}}
 
 
-def test_unparsed_answers_are_counted_as_not_right_and_reported(four: Dataset) -> None:
-    mute = [{**one, "completion": "I hear nothing of that kind"} for one in votes_for(four, RIGHT)]
-    report = contribution_report(four, table(mute))
-    assert report["mostly_unparsed"] == 4 == report["measured"]
-    assert "Nothing is known of these rows: on all 4" in headline(report) and "%" not in headline(report)
-    assert [(v["votes"], v["parsed"], v["accuracy"]) for v in report["voters"]] == [(4, 0, 0.0)] * 3
+def test_unreadable_answers_are_counted_by_themselves_and_not_as_abstentions(four: Dataset) -> None:
+    votes = votes_for(four, RIGHT)
+    votes[0] |= {"completion": "mumble"}  # row 0, right without it
+    votes[9] |= {"completion": "I cannot tell."}  # row 3
+    report = contribution_report(four, table(votes))
+    assert report["unreadable"] == {"rows": 0, "of": 4, "left_out": 0, "share": 0.0, "votes": 1, "of_votes": 12}
+    assert [v["read"]["tag"] for v in report["voters"]] == [2, 4, 4]
+    assert [(v["read"]["abstained"], v["read"]["unreadable"]) for v in report["voters"]] == [(1, 1), (0, 0), (0, 0)]
+    votes[3] |= {"completion": "mumble"}  # row 1: one right of the two that are left
+    report = contribution_report(four, table(votes), left_out=1)
+    assert report["unreadable"] == {"rows": 2, "of": 5, "left_out": 1, "share": 0.4, "votes": 2, "of_votes": 12}
+    assert headline(report).startswith(
+        "Warning: the labels of 40.0 % of the rows (2 of 5) hang on votes that cannot be read as an answer; 1 of them are left out. "
+    )
+
+
+def test_the_headline_stays_sane_where_nothing_can_be_read_or_nobody_knows(four: Dataset) -> None:
+    mute = contribution_report(four, table(votes_for(four, RIGHT, completion="...")))
+    assert "none of the 12 votes can be read as an answer" in headline(mute) and "%" not in headline(mute)
+    unknown = label_rows(four, table(votes_for(four, {})))
+    wrong = headline(contribution_report(unknown, table(votes_for(four, {}))))
+    assert "-" not in wrong
+    assert "no more than that many are, so that none is shown to be known without audio" in wrong
 
 
 class Page(HTMLParser):

@@ -2,30 +2,36 @@
 
 import errno
 import json
-import logging
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import Dataset, load_dataset
 
+import processes
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.ballots import ballots_of, questions_of
 from audiomcq.contribution.controls import silence_control
 from audiomcq.contribution.split import (
     Rule,
     SplitArguments,
+    check_unreadable,
     label_rows,
     load_votes,
     save_split,
     saved_rule,
+    saved_unreadable,
     saved_votes,
     trainability,
 )
-from audiomcq.datasets import load_rows
+from audiomcq.datasets import load_rows, option_order
+from audiomcq.errors import LimitPassed
 from audiomcq.examples import CONTRIBUTION, Row, row_key
 from audiomcq.generation import answer_questions, to_answer
 from audiomcq.models import LALM
+from audiomcq.prompts import answer_target
 from made_up_votes import table, vote, votes_for
 from small_runs import always_answering
 
@@ -178,7 +184,7 @@ def test_log_probs_of_other_options_than_the_rows_are_refused(rows: Dataset) -> 
         label_rows(rows, table(votes), Rule(mode="likelihood"))
 
 
-def test_a_vote_whose_log_probs_are_no_numbers_is_an_unparsed_one(rows: Dataset) -> None:
+def test_a_vote_whose_log_probs_are_no_numbers_is_an_unreadable_one(rows: Dataset) -> None:
     """As half precision gives them when it overflows: the vote is in the folder for good, and must not stop all other rows."""
     lost = [float("nan")] * 4
     votes = [
@@ -186,24 +192,126 @@ def test_a_vote_whose_log_probs_are_no_numbers_is_an_unparsed_one(rows: Dataset)
         for row in rows
     ]
     votes[3] |= {"option_logps": lost, "choice": None, "correct": False}
-    labelled = label_rows(rows, table(votes), Rule(mode="likelihood"))
+    labelled = label_rows(rows, table(votes), Rule(mode="likelihood"), unreadable="not_right")
     assert labelled[CONTRIBUTION] == ["strong" if index == 3 else "weak" for index in range(16)]
     assert labelled[SCORE][2:4] == pytest.approx([0, 4 / 3], abs=1e-3)
-    assert len(label_rows(rows, table(votes), Rule(mode="likelihood"), unparsed="leave_out")) == 15
+    assert len(label_rows(rows, table(votes), Rule(mode="likelihood"))) == 15
 
 
-def test_rows_most_voters_gave_no_readable_answer_to_are_counted_and_left_out_on_request(
+def said(votes: list[dict], texts: dict[tuple[int, int], str]) -> Dataset:
+    """The votes of `votes_for`, but that by row and voter some have other completions."""
+    return table(
+        {**one, "completion": texts.get((index // 3, index % 3), one["completion"])} for index, one in enumerate(votes)
+    )
+
+
+def test_rows_whose_label_hangs_on_unreadable_votes_are_counted_and_left_out(
     rows: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
-    mute = {row_key(rows[i]) for i in (2, 7)}
-    votes = [
-        {**one, "completion": "hm"} if one["row_key"] in mute and one["voter"] != "voter0" else one
-        for one in votes_for(rows, {0: 3})
-    ]
-    assert label_rows(rows, table(votes))[CONTRIBUTION][2] == "strong"
-    assert "2 of 16 rows: most votes chose no option" in caplog.text
-    assert set(rows["id"]) - set(label_rows(rows, table(votes), unparsed="leave_out")["id"]) == {"2", "7"}
+    """Of three votes two decide: one unreadable vote leaves open what one right and one wrong vote say, and nothing else."""
+    unreadable = {
+        **{(0, 2): "...", (1, 0): "...", (2, 2): "...", (3, 0): "..."},
+        **{(4, 1): "...", (4, 2): "...", (5, 0): "...", (5, 1): "...", (5, 2): "..."},
+    }
+    votes = said(votes_for(rows, {0: 2, 1: 2, 2: 1, 3: 1, 4: 1}), unreadable)
+    labelled = label_rows(rows, votes)
+    assert set(rows["id"]) - set(labelled["id"]) == {"1", "2", "4", "5"}, "0: two right; 3: two wrong"
+    assert dict(zip(labelled["id"], labelled[CONTRIBUTION], strict=True)) | {"0": "weak"} == {
+        id: "weak" if id == "0" else "strong" for id in labelled["id"]
+    }
+    assert "the labels of 4 of 16 rows (25.0 %) hang on votes that cannot be read" in caplog.text
+    kept = label_rows(rows, votes, unreadable="not_right")
+    assert kept[CONTRIBUTION][:6] == ["weak", *["strong"] * 5], "as published"
+    with pytest.raises(ValueError, match="unreadable 'guess': give leave_out or not_right"):
+        label_rows(rows, votes, unreadable="guess")
+
+
+@pytest.mark.parametrize("rule", [Rule("all"), Rule("any"), Rule("score"), Rule("score", quantile=0.5)], ids=str)
+def test_every_rule_knows_which_labels_hang_on_unreadable_votes(rows: Dataset, rule: Rule) -> None:
+    """The label is known exactly where it is the same for all that the unreadable votes may have chosen."""
+    right = {index: index % 4 for index in range(16)}
+    places = [(row, voter) for row in range(0, 16, 2) for voter in range(row % 3 + 1)]
+    votes = votes_for(rows, right)
+    known = set(label_rows(rows, said(votes, dict.fromkeys(places, "...")), rule)["id"])
+    fixed = replace(rule, quantile=None, threshold=0.9) if rule.quantile else rule
+    wrong, good = (
+        said(votes, {(row, voter): answer_target(text(rows[row])) for row, voter in places})
+        for text in (lambda row: next(c for c in row["choices"] if c != row["answer"]), lambda row: row["answer"])
+    )
+    if rule.quantile is None:
+        same = [
+            a == b
+            for a, b in zip(*(label_rows(rows, each, fixed)[CONTRIBUTION] for each in (wrong, good)), strict=True)
+        ]
+        assert known == {id for id, is_same in zip(rows["id"], same, strict=True) if is_same}
+    assert set(rows["id"][1::2]) <= known
+
+
+def test_an_abstention_is_no_unreadable_vote_but_one_that_is_not_right(rows: Dataset) -> None:
+    abstained = {(0, 0): "I cannot tell.", (1, 0): "I hear nothing.", (1, 1): "None of the above", (2, 0): "无法判断"}
+    labelled = label_rows(rows, said(votes_for(rows, {0: 3, 1: 3, 2: 1}), abstained))
+    assert labelled[CONTRIBUTION][:3] == ["weak", "strong", "strong"]
+    assert len(labelled) == 16
+
+
+def test_completions_are_read_again_whatever_a_table_says_of_them(
+    rows: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A table from elsewhere that calls every vote right."""
+    votes = votes_for(rows, {0: 3, 1: 2})
+    honest = label_rows(rows, table(votes))[CONTRIBUTION]
+    assert honest == ["weak"] * 2 + ["strong"] * 14
+    lying = table({**one, "correct": True, "choice": 0, "how": "bare"} for one in votes)
+    assert label_rows(rows, lying)[CONTRIBUTION] == honest
+    assert "43 of 48 votes are judged otherwise than their file says" in caplog.text
+
+
+def test_declared_answers_and_letters_of_votes_are_read_as_they_were_shown(rows: Dataset) -> None:
+    gold = rows[0]["choices"].index(rows[0]["answer"])
+    texts = ["The answer is {}.", "({})", "Therefore, option {} is correct."]
+    for order in ("given", "cyclic-1", "shuffle-3"):
+        letter = "ABCD"[option_order(rows[0], order).index(gold)]
+        votes = [
+            vote(rows[0], voter=f"voter{i}", order=order, completion=text.format(letter))
+            for i, text in enumerate(texts)
+        ]
+        assert label_rows(rows.select([0]), table(votes))[CONTRIBUTION] == ["weak"]
+        assert label_rows(rows.select([0]), table(votes))[SCORE] == [0.0]
+
+
+def test_what_a_prompt_asked_for_decides_whether_a_vote_is_a_letter_or_a_text(rows: Dataset) -> None:
+    keys = rows.select([0]).map(lambda row: {"choices": ["G", "D", "E", "C"], "answer": "C"})
+    for asked_for, label in (("text", ["weak"]), ("letter", ["strong"]), ("either", [])):
+        votes = votes_for(keys, {}, completion="C", asked_for=asked_for)
+        assert label_rows(keys, table(votes))[CONTRIBUTION] == label
+
+
+def test_too_many_unreadable_votes_end_a_split_with_an_exit_code_of_their_own(rows: Dataset, tmp_path: Path) -> None:
+    votes = said(votes_for(rows, {0: 3, 1: 1}), {(1, 2): "..."})
+    record = save_split({"train": rows}, votes, Rule(), SplitArguments(output_dir=str(tmp_path / "a")))
+    assert (record["rows"], record["left_out"], record["unreadable_rows"]) == (15, 1, [row_key(rows[1])])
+    assert record["unreadable_share"] == 1 / 16
+    assert record["votes_read"]["unreadable"] == 1
+    assert saved_unreadable(tmp_path / "a") == 1
+    check_unreadable(record["unreadable_share"], None)
+    check_unreadable(record["unreadable_share"], 0.1)
+    with pytest.raises(
+        LimitPassed, match=r"the labels of 6\.2 % of the rows hang on votes that cannot be read, more than max_"
+    ):
+        check_unreadable(record["unreadable_share"], 0.05)
+
+
+def test_where_no_label_is_known_nothing_is_saved_and_the_reason_said(rows: Dataset, tmp_path: Path) -> None:
+    mute = table(votes_for(rows, {}, completion="..."))
+    assert len(label_rows(rows, mute)) == 0
+    for most, error, match in (
+        (None, ValueError, "no row is left: the labels of 100.0 % of the rows"),
+        (0.05, LimitPassed, "more than max_unreadable 0.05"),
+    ):
+        args = SplitArguments(output_dir=str(tmp_path / "labelled"), max_unreadable=most)
+        with pytest.raises(error, match=match):
+            save_split({"train": rows}, mute, Rule(), args)
+        assert not (tmp_path / "labelled").exists()
 
 
 def test_turning_the_options_moves_rows_out_of_weak_whose_voters_answer_by_position(rows: Dataset, lalm: LALM) -> None:
@@ -212,7 +320,7 @@ def test_turning_the_options_moves_rows_out_of_weak_whose_voters_answer_by_posit
     with always_answering(lalm, "A"):
         answers = answer_questions(lalm, encoder, list(rows), silence_control(0.5), ["given", "cyclic"], batch_size=80)
     cast = [
-        {"voter": f"voter{voter}", "revision": None, "mode": "generate", **answer.to_dict()}
+        {"voter": f"voter{voter}", "revision": None, "mode": "generate", "asked_for": "text", **answer.to_dict()}
         for answer in answers
         for voter in range(3)
     ]
@@ -297,7 +405,8 @@ def test_the_record_beside_the_rows_counts_them(saved: Path) -> None:
     record = json.loads((saved / "split.json").read_text())
     assert (record["rows"], record["weak"], record["strong"], record["left_out"]) == (16, 3, 13, 0)
     assert record["rule"] == "majority"
-    assert record["mostly_unparsed"] == []
+    assert record["unreadable_rows"] == []
+    assert record["votes_read"]["tag"] == 48
 
 
 def test_a_quantile_is_taken_over_all_splits_together(rows: Dataset, tmp_path: Path) -> None:
@@ -379,3 +488,33 @@ def test_the_rule_of_labelled_rows_is_read_back(rows: Dataset, tmp_path: Path) -
     save_split({"train": few}, table(votes_for(few, {0: 1})), Rule("any"), args)
     assert saved_rule(tmp_path / "labelled") == Rule("any")
     assert saved_rule(tmp_path) is None
+
+
+def test_the_recipes_end_with_exit_code_3_where_too_many_votes_cannot_be_read(rows: Dataset, tmp_path: Path) -> None:
+    """Through the programs: the split is written all the same, and the report says it in its headline."""
+    rows.to_parquet(tmp_path / "rows.parquet")
+    said(votes_for(rows, {0: 3, 1: 1}), {(1, 2): "..."}).to_parquet(tmp_path / "votes.parquet")
+    labelled, recipe = tmp_path / "labelled", Path(__file__).parents[2] / "recipes" / "contribution_filter"
+    split = [
+        sys.executable,
+        recipe / "split.py",
+        "--config",
+        recipe / "tiny" / "split.yaml",
+        "--dataset_split",
+        "train",
+    ]
+    split += ["--dataset", tmp_path / "rows.parquet", "--votes", tmp_path / "votes.parquet", "--output_dir", labelled]
+    split += ["--allow_outside_audio_root", "true"]
+    done = processes.run([*split, "--max_unreadable", "0.05"])
+    assert done.returncode == 3, done.stderr[-2000:]
+    assert "error: the labels of 6.2 % of the rows hang on votes that cannot be read" in done.stderr
+    assert load_rows(labelled)["id"] == [id for id in rows["id"] if id != "1"]
+    report = [sys.executable, recipe / "report.py", "--config", recipe / "tiny" / "report.yaml"]
+    report += ["--dataset", labelled, "--dataset_split", "train", "--output_dir", tmp_path / "report"]
+    done = processes.run([*report, "--max_unreadable", "0.05"])
+    assert done.returncode == 3, done.stderr[-2000:]
+    assert (
+        "Warning: the labels of 6.2 % of the rows (1 of 16) hang on votes"
+        in (tmp_path / "report" / "report.html").read_text()
+    )
+    assert processes.run(report).returncode == 0

@@ -15,7 +15,7 @@ import pytest
 import probe_process
 from audiomcq.contribution.votes import (
     RUN_FILE,
-    UNPARSED_FILE,
+    UNREADABLE_FILE,
     VOTE_FEATURES,
     VOTE_KEY,
     Voter,
@@ -26,10 +26,11 @@ from audiomcq.contribution.votes import (
     list_shards,
     open_run,
     read_votes,
-    unparsed_rows,
-    write_unparsed,
+    unreadable_rows,
+    write_unreadable,
 )
 from audiomcq.generation import Answer
+from audiomcq.prompts import AUDIOMCQ_STYLE
 
 SETTINGS = {"rows": 4, "rows_digest": "0f", "silence_seconds": 30.0}
 FIRST = Voter("org/first", "c0ffee", "float32")
@@ -37,7 +38,8 @@ FIRST = Voter("org/first", "c0ffee", "float32")
 
 def answer(row: int, choice: int | None = 0, control: str = "silence", order: str = "given") -> Answer:
     completion = "" if choice is None else f"option {choice}"
-    return Answer(f"sound_x_{row}", control, order, completion, choice, choice == 0)
+    how = "unreadable" if choice is None else "bare"
+    return Answer(f"sound_x_{row}", control, order, completion, choice, choice == 0, how=how)
 
 
 def write(
@@ -57,9 +59,24 @@ def test_what_is_written_is_read_with_all_its_columns(tmp_path: Path) -> None:
     assert votes.features == VOTE_FEATURES
     assert [vote["row_key"] for vote in votes] == ["sound_x_2", "sound_x_1"]
     who = {"voter": "org/first", "revision": "c0ffee"}
-    for vote, written, mode in ((votes[1], likely, "likelihood"), (votes[0], answer(2), "generate")):
-        kept = {name: value for name, value in written.to_dict().items() if name in VOTE_FEATURES}
-        assert vote == {**kept, **who, "mode": mode}
+    assert votes[1] == {**likely.to_dict(), **who, "mode": "likelihood", "asked_for": "either"}
+    assert votes[0] == {**answer(2).to_dict(), **who, "mode": "generate", "asked_for": "either"}
+
+
+def test_shards_from_before_votes_said_how_they_were_read_are_read_as_what_their_prompt_asked_for(
+    tmp_path: Path,
+) -> None:
+    settings = {**SETTINGS, "prompt_version": AUDIOMCQ_STYLE.version}
+    write(tmp_path, [answer(0), answer(1, None)], settings=settings)
+    (shard,) = list_shards(tmp_path)
+    old = pq.read_table(shard.path)
+    assert old["asked_for"].to_pylist() == ["text", "text"]
+    pq.write_table(old.drop_columns(["how", "asked_for"]), shard.path)
+    votes = read_votes(tmp_path)
+    assert votes.features == VOTE_FEATURES
+    assert (votes["how"], votes["asked_for"]) == ([None, None], ["text", "text"])
+    (count,) = count_by_voter(votes)
+    assert (count["asked"], count["abstained"], count["unreadable"]) == (2, 0, 1)
 
 
 def test_the_table_is_the_same_however_it_came_to_be(tmp_path: Path) -> None:
@@ -290,16 +307,16 @@ def test_rows_that_most_voters_could_not_answer_are_listed(tmp_path: Path) -> No
     for name, given in choices.items():
         write(tmp_path, [answer(row, choice) for row, choice in enumerate(given)], Voter(name))
         write(tmp_path, [answer(0, control="no_audio")], Voter(name))
-    votes, unread = write_unparsed(tmp_path)
+    votes, unread = write_unreadable(tmp_path)
     assert (
         unread
-        == unparsed_rows(votes)
+        == unreadable_rows(votes)
         == [
-            {"row_key": "sound_x_0", "control": "silence", "unparsed": 3, "asked": 3},
-            {"row_key": "sound_x_3", "control": "silence", "unparsed": 2, "asked": 3},
+            {"row_key": "sound_x_0", "control": "silence", "unreadable": 3, "asked": 3},
+            {"row_key": "sound_x_3", "control": "silence", "unreadable": 2, "asked": 3},
         ]
     )
-    assert [json.loads(line) for line in (tmp_path / UNPARSED_FILE).read_text().splitlines()] == unread
+    assert [json.loads(line) for line in (tmp_path / UNREADABLE_FILE).read_text().splitlines()] == unread
 
 
 def test_a_tally_counts_by_voter_control_and_mode(tmp_path: Path) -> None:
@@ -307,8 +324,8 @@ def test_a_tally_counts_by_voter_control_and_mode(tmp_path: Path) -> None:
     write(tmp_path, [answer(0, control="noise")])
     first = {"voter": "org/first", "mode": "generate"}
     assert count_by_voter(read_votes(tmp_path)) == [
-        {**first, "control": "noise", "asked": 1, "unparsed": 0, "right": 1},
-        {**first, "control": "silence", "asked": 3, "unparsed": 1, "right": 1},
+        {**first, "control": "noise", "asked": 1, "abstained": 0, "unreadable": 0, "right": 1},
+        {**first, "control": "silence", "asked": 3, "abstained": 0, "unreadable": 1, "right": 1},
     ]
 
 

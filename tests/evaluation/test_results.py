@@ -45,7 +45,7 @@ NAMES = ("base", "sft", "w2s", "m2s", "m2m")
 def write_answers(file: Path, rows: Dataset, right: int, **columns: str) -> None:
     """Predictions of which the first `right` are right, without a record, as another program may write them."""
     lines = [
-        {"row_key": row_key(row), "completion": row["answer"] if index < right else "?", **columns}
+        {"row_key": row_key(row), "completion": row["answer"] if index < right else "cannot tell", **columns}
         for index, row in enumerate(rows)
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def test_weak_and_strong_come_from_votes_where_a_vote_table_is_given(rows: Datas
     for voter, right in (("a", 10), ("b", 6), ("c", 2)):
         write_answers(tmp_path / f"{voter}.jsonl", rows, right, control="silence")
         with VoteWriter(tmp_path / "votes", {}, Voter(voter), "silence", "generate") as writer:
-            said = [row["answer"] if i < right else "?" for i, row in enumerate(texts)]
+            said = [row["answer"] if i < right else "cannot tell" for i, row in enumerate(texts)]
             writer.add(
                 [
                     Answer(row_key(row), "silence", "given", text, None, True)
@@ -133,6 +133,18 @@ def test_weak_and_strong_come_from_votes_where_a_vote_table_is_given(rows: Datas
         split_by_votes(by_key | {"new": {**texts[0], "id": "new"}}, tmp_path / "votes")
     with pytest.raises(ValueError, match="no votes there"):
         split_by_votes(by_key, tmp_path / "nowhere")
+
+
+def test_rows_whose_labels_hang_on_unreadable_votes_are_neither_weak_nor_strong(rows: Dataset, tmp_path: Path) -> None:
+    """One voter of three is right on the first four: what the others mumble decides there, and nowhere else."""
+    for voter, right in (("a", 4), ("b", 0), ("c", 0)):
+        write_answers(tmp_path / f"{voter}.jsonl", rows, right, control="silence")
+    lines = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
+    mumbled = [{**line, "completion": "..."} for line in lines]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(line) + "\n" for line in mumbled))
+    split = split_by_votes(questions_by_key(list(rows.remove_columns(["audio"]))), tmp_path)
+    keys = [row_key(row) for row in rows]
+    assert (split.neither, split.strong) == (set(keys[:4]), set(keys[4:]))
 
 
 def test_rows_are_labelled_all_or_not_at_all(rows: Dataset) -> None:

@@ -110,6 +110,8 @@ def votes_on(rows: Dataset) -> list[dict]:
                     "choice": choice,
                     "correct": right,
                     "option_logps": None,
+                    "how": "bare" if right else "abstained",
+                    "asked_for": "text",
                 }
             )
     return records
@@ -347,7 +349,7 @@ def test_the_numbers_of_the_card_are_those_of_the_data(folder: Path, labelled: P
     assert cells(text, f"`{VOTERS[0]}`")[0] == "`abc123`" and cells(text, "`voter3`")[0] == "`not recorded`"
     assert cells(text, "`voter3`")[-3:] == [
         "16",
-        str(sum(v[2] for v in right)),
+        "16",  # abstentions can be read
         f"{100 * sum(v[2] for v in right) / 16:.1f}",
     ]
     for rule, value in trivial_baselines(rows).items():
@@ -547,7 +549,7 @@ def test_a_voter_asked_in_several_orders_is_right_when_more_than_half_are(labell
     rows = {"train": load_from_disk(labelled / "data")["train"]}
     votes = votes_on(rows["train"])
     wrong = [
-        {**vote, "order": order, "completion": "?", "choice": None, "correct": False}
+        {**vote, "order": order, "completion": "cannot tell", "choice": None, "correct": False}
         for vote in votes
         for order in ("cyclic-1", "shuffle-3")
     ]

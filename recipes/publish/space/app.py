@@ -56,7 +56,7 @@ def answer(
         raise gr.Error(str(error)) from error
     table = []
     for hearing in hearings:
-        chosen = "no option" if hearing.choice is None else choices[hearing.choice]
+        chosen = hearing.in_words if hearing.choice is None else choices[hearing.choice]
         best = max(range(len(choices)), key=hearing.probabilities.__getitem__)
         likeliest = f"{choices[best]} ({hearing.probabilities[best]:.0%})"
         table.append([HEARD[hearing.control], chosen, likeliest, hearing.completion])

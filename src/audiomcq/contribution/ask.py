@@ -2,12 +2,13 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audiomcq.answers import How
 from audiomcq.audio import AudioSource, load_audio, wav_bytes
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.controls import PUBLISHED_SILENCE_SECONDS, control_named
@@ -39,12 +40,19 @@ class Hearing:
         completion: what the model writes, raw.
         choice: index of the option that the completion chooses, or None where it chooses none.
         probabilities: of each option: softmax over the log-probabilities per token, as in `Ballots.p_gold`.
+        how: how the completion was read (`audiomcq.answers.HOW`).
     """
 
     control: str
     completion: str
     choice: int | None
     probabilities: list[float]
+    how: How = "unreadable"
+
+    @property
+    def in_words(self) -> str:
+        """What it says where it chooses no option."""
+        return "an abstention" if self.how == "abstained" else "no readable answer"
 
 
 def ask(
@@ -87,29 +95,36 @@ def in_words(hearings: Sequence[Hearing], choices: Sequence[str], answer: str | 
     if answer is not None:
         gold = list(choices).index(answer)
         if None in (chosen["audio"], chosen["silence"]):
-            return _with_unreadable(chosen["audio"], chosen["silence"], gold)
+            return _without_choice({hearing.control: hearing for hearing in hearings}, gold)
         return _SINGLE_CONTRIBUTION[chosen["audio"] == gold, chosen["silence"] == gold]
     if chosen["audio"] is None:
         return "With the clip the model names none of the options, so there is no answer to compare."
+    unread = [HEARD[hearing.control] for hearing in hearings if hearing.how == "unreadable"]
+    if unread:
+        return f"**No readable answer** with {' and with '.join(unread)}: there is nothing to compare with the answer to the clip."
     same = [HEARD[name] for name in chosen if name != "audio" and chosen[name] == chosen["audio"]]
     if same:
         return f"**The same answer** with {' and with '.join(same)}: the model need not have listened to give it."
     return "**Another answer** with silence and with another clip: this one depends on what the model heard."
 
 
-def _with_unreadable(with_clip: int | None, on_silence: int | None, gold: int) -> str:
-    """The sentence where an answer chose no option: that is not wrong, though it counts as not right."""
-    with_words, silent_words = (
-        "no readable answer" if choice is None else "right" if choice == gold else "wrong"
-        for choice in (with_clip, on_silence)
+def _without_choice(hearings: Mapping[str, Hearing], gold: int) -> str:
+    """The sentence where an answer chose no option: as published that counts as not right. An abstention says so itself; what cannot be
+    read does not say what the model knows."""
+    said = {
+        name: each.in_words if each.choice is None else "right" if each.choice == gold else "wrong"
+        for name, each in hearings.items()
+    }
+    contribution = (hearings["audio"].choice == gold) - (hearings["silence"].choice == gold)
+    sentence = f"With the clip {said['audio']}, on silence {said['silence']}: **audio contribution {contribution:+d}**".replace(
+        "+0", "0"
     )
-    contribution = (with_clip == gold) - (on_silence == gold)
-    return (
-        f"With the clip {with_words}, on silence {silent_words}: **audio contribution {contribution:+d}**".replace(
-            "+0", "0"
+    if "unreadable" in (hearings["audio"].how, hearings["silence"].how):
+        return (
+            sentence
+            + " as published, where what cannot be read counts as not right. What the model knows is not told by it."
         )
-        + " as published, where what cannot be read counts as not right. What the model knows is not told by it."
-    )
+    return sentence + ", since an abstention is not right."
 
 
 def plot(hearings: Sequence[Hearing], choices: Sequence[str]) -> "Figure":
@@ -151,4 +166,4 @@ def _hear(lalm: LALM, encoder: PromptEncoder, row: Row, control: Control, max_ne
     best = max(scored.option_logps)
     weights = [math.exp(logp - best) for logp in scored.option_logps]
     probabilities = [weight / sum(weights) for weight in weights]
-    return Hearing(control.name, written.completion, written.choice, probabilities)
+    return Hearing(control.name, written.completion, written.choice, probabilities, written.how)

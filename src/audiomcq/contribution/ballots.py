@@ -7,12 +7,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features
 
+from audiomcq.answers import HOW
 from audiomcq.datasets import option_order
 from audiomcq.examples import FEATURES, arrow_column, key_column
 from audiomcq.schema import cast_columns
 
-_COLUMNS = ("row_key", "voter", "control", "order", "mode", "choice", "correct", "option_logps")
+_COLUMNS = ("row_key", "voter", "control", "order", "mode", "how", "correct", "option_logps")
 _QUESTION_COLUMNS = ("id", "source_dataset", "question_type", "question", "choices", "answer")
+_UNREADABLE = HOW.index("unreadable")
 _NAMED = ("voter", "control", "order", "mode")
 
 
@@ -43,7 +45,7 @@ class Ballots:
     Attributes:
         row: index into the questions.
         voter, control, order, mode: index into `names` of that column.
-        parsed: whether the vote chose an option.
+        how: index into `audiomcq.answers.HOW`.
         correct: whether it chose the right one.
         p_gold: probability that the vote gives to the answer: the softmax of `option_logps` where there are any, else 0 or 1.
         names: the values that a column takes, sorted.
@@ -54,13 +56,27 @@ class Ballots:
     control: np.ndarray
     order: np.ndarray
     mode: np.ndarray
-    parsed: np.ndarray
+    how: np.ndarray
     correct: np.ndarray
     p_gold: np.ndarray
     names: dict[str, list[str]]
 
     def __len__(self) -> int:
         return len(self.row)
+
+    @property
+    def parsed(self) -> np.ndarray:
+        """Whether the vote chose an option."""
+        return ~np.isin(self.how, (HOW.index("abstained"), _UNREADABLE))
+
+    @property
+    def unreadable(self) -> np.ndarray:
+        """Whether nobody can say what the vote chose. One that abstains chooses nothing, and says so."""
+        return self.how == _UNREADABLE
+
+    def count_how(self) -> dict[str, int]:
+        """How many votes were read in each of the ways that `HOW` lists."""
+        return dict(zip(HOW, np.bincount(self.how, minlength=len(HOW)).tolist(), strict=True))
 
     def where(self, mask: np.ndarray) -> "Ballots":
         """The votes that a mask of shape (votes,) picks."""
@@ -93,15 +109,19 @@ class Tally:
     """Votes counted per row and voter. All arrays have shape (rows, voters).
 
     Attributes:
-        asked, parsed, right: number of votes, of those that chose an option, and of those that chose the right one.
+        asked, unreadable, right: number of votes, of those that nobody can read, and of those that chose the right option.
         p_gold: sum of the probabilities given to the answer.
     """
 
     voters: list[str]
     asked: np.ndarray
-    parsed: np.ndarray
+    unreadable: np.ndarray
     right: np.ndarray
     p_gold: np.ndarray
+
+    def at_best(self) -> "Tally":
+        """Every unreadable vote counted as right."""
+        return replace(self, right=self.right + self.unreadable, p_gold=self.p_gold + self.unreadable)
 
     @property
     def knows(self) -> np.ndarray:
@@ -142,7 +162,7 @@ def question_columns(rows: Dataset) -> pa.Table:
 
 
 def ballots_of(votes: Dataset, questions: Questions) -> Ballots:
-    """The votes on these questions; votes on other rows are left out, and so are repeats of one and the same prompt.
+    """The votes on these questions as `read_again` gives them; votes on other rows are left out, and so are repeats of one and the same prompt.
 
     Raises:
         ValueError: a voter voted twice on a row, control, order and mode; or its options are not those of the row.
@@ -159,7 +179,7 @@ def ballots_of(votes: Dataset, questions: Questions) -> Ballots:
     ballots = Ballots(
         row=row,
         **{name: code.astype(np.int16) for name, code in codes.items()},
-        parsed=table["choice"].is_valid().to_numpy(),
+        how=pc.index_in(table["how"], value_set=pa.array(HOW)).to_numpy().astype(np.int8),
         correct=correct,
         p_gold=_p_gold(table["option_logps"].combine_chunks(), row, correct, questions),
         names=names,
@@ -177,8 +197,8 @@ def tally(ballots: Ballots, rows: int) -> Tally:
     def count(weights: np.ndarray | None) -> np.ndarray:
         return np.bincount(cell, weights, minlength=shape[0] * shape[1]).reshape(shape)
 
-    parsed, right = (count(mask).astype(np.int32) for mask in (ballots.parsed, ballots.correct))
-    return Tally(ballots.present("voter"), count(None).astype(np.int32), parsed, right, count(ballots.p_gold))
+    unreadable, right = (count(mask).astype(np.int32) for mask in (ballots.unreadable, ballots.correct))
+    return Tally(ballots.present("voter"), count(None).astype(np.int32), unreadable, right, count(ballots.p_gold))
 
 
 def shown_positions(ballots: Ballots, questions: Questions) -> np.ndarray:

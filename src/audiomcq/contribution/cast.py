@@ -13,19 +13,21 @@ from datasets import Dataset
 from datasets.table import InMemoryTable
 from tqdm.auto import tqdm
 
+from audiomcq.answers import How
 from audiomcq.contribution.ballots import question_columns
 from audiomcq.contribution.vote_files import VOTE_FEATURES, read_vote_table
-from audiomcq.contribution.votes import UNPARSED_FILE, read_votes
+from audiomcq.contribution.votes import UNREADABLE_FILE, read_votes
 from audiomcq.evaluation.predictions import prediction_files, read_predictions, read_run
 from audiomcq.examples import Row
 from audiomcq.generation import judge_answer
+from audiomcq.prompts import find_asked_for
 from audiomcq.records import encodable
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 10_000
 """Votes that are Python objects at a time."""
-_TOLD = ("voter", "control", "mode", "row_key", "order", "completion", "option_logps", "correct")
+_TOLD = ("voter", "control", "row_key", "order", "completion", "option_logps", "correct", "asked_for")
 
 
 def load_votes(source: str | Path) -> Dataset:
@@ -41,7 +43,7 @@ def load_votes(source: str | Path) -> Dataset:
     if path.suffix == ".jsonl" and not path.is_dir():
         return votes_of_predictions([path])
     shards = next(path.glob("*.parquet"), None)
-    others = [file.name for file in sorted(path.glob("*.jsonl")) if file.name != UNPARSED_FILE]
+    others = [file.name for file in sorted(path.glob("*.jsonl")) if file.name != UNREADABLE_FILE]
     if shards is None and others:
         return votes_of_predictions(prediction_files(path))
     if others:
@@ -54,14 +56,16 @@ def votes_of_predictions(files: Sequence[Path]) -> Dataset:
     votes = []
     for file in files:
         settings = (read_run(file) or {}).get("settings", {})
-        revision = settings.get("weights") or settings.get("revision")
+        who = {
+            "voter": file.stem,
+            "revision": settings.get("weights") or settings.get("revision"),
+            "asked_for": find_asked_for(settings.get("prompt_version")),
+        }
         for line in (line for lines in read_predictions(file).values() for line in lines):
             told = {name: encodable(line[name]) for name in ("row_key", "control", "order", "completion")}
             told["option_logps"] = line.get("option_logps")
             mode = "generate" if told["option_logps"] is None else "likelihood"
-            votes.append(
-                {**told, "voter": file.stem, "revision": revision, "mode": mode, "choice": None, "correct": None}
-            )
+            votes.append({**told, **who, "mode": mode, "choice": None, "correct": None, "how": None})
     return Dataset.from_list(votes, VOTE_FEATURES)
 
 
@@ -72,7 +76,8 @@ def voters_of(votes: Dataset) -> dict[str, str | None]:
 
 
 def read_again(votes: Dataset, rows: Dataset) -> Dataset:
-    """The votes with `choice` and `correct` as their completions say (scored options: the likeliest); votes on other rows as they are.
+    """The votes with `choice`, `correct` and `how` as their completions say (scored options: the likeliest); votes on other rows as they
+    are.
 
     Args:
         rows: the columns of `ballots.questions_of` are read.
@@ -86,7 +91,7 @@ def read_again(votes: Dataset, rows: Dataset) -> Dataset:
     known = np.flatnonzero(index.is_valid().to_numpy(zero_copy_only=False))
     of_row = pc.fill_null(index, 0).to_numpy()
     known = known[np.argsort(of_row[known], kind="stable")]
-    choices, right = (table[name].to_pylist() for name in ("choice", "correct"))
+    choices, right, how = (table[name].to_pylist() for name in ("choice", "correct", "how"))
     changed = 0
     with tqdm(
         total=len(known), desc="reading votes", unit="vote", dynamic_ncols=True, disable=len(known) < 5 * _AT_ONCE
@@ -98,7 +103,7 @@ def read_again(votes: Dataset, rows: Dataset) -> Dataset:
             for place, question, vote in zip(
                 part, back, table.select(_TOLD).take(pa.array(part)).to_pylist(), strict=True
             ):
-                choices[place], right[place] = _read(vote, about[question])
+                choices[place], right[place], how[place] = _read(vote, about[question])
                 changed += vote["correct"] is not None and right[place] != vote["correct"]
             bar.update(len(part))
     if changed:
@@ -106,15 +111,17 @@ def read_again(votes: Dataset, rows: Dataset) -> Dataset:
             "%d of %d votes are judged otherwise than their file says: it is not believed, or another matcher read them",
             *(changed, len(known)),
         )
-    for name, values in (("choice", choices), ("correct", right)):
+    for name, values in (("choice", choices), ("correct", right), ("how", how)):
         column = table.schema.get_field_index(name)
         table = table.set_column(column, table.schema.field(column), pa.array(values, table.schema.field(column).type))
     return Dataset(InMemoryTable(table), info=votes.info)
 
 
-def _read(vote: dict[str, Any], row: Row) -> tuple[int | None, bool]:
+def _read(vote: dict[str, Any], row: Row) -> tuple[int | None, bool, How]:
     try:
-        return judge_answer(row, vote["order"], vote["completion"], vote["option_logps"])
+        # A table from elsewhere need not say what was asked for
+        asked_for = vote["asked_for"] or "either"
+        return judge_answer(row, vote["order"], vote["completion"], vote["option_logps"], asked_for)
     except ValueError as error:
         raise ValueError(
             f"the vote of {vote['voter']} on row {vote['row_key']} ({vote['control']}): {error}"

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.compute as pc
 from datasets import Dataset
 
+from audiomcq.answers import HOW
 from audiomcq.audio import AudioError, as_mp3, cut, load_audio
 from audiomcq.contribution.cast import read_again
 from audiomcq.contribution.report import Numbers
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 EXAMPLE_SECONDS = 15.0
 """Longer clips are cut to this in the page."""
+MAX_UNREADABLE = 0.05
+"""Share of the rows whose labels hang on unreadable votes, above which the headline begins with it."""
 _LISTED = 20
 _MISSING = "–"
 _STYLE = """
@@ -94,15 +97,26 @@ def html_page(report: Numbers, examples: Sequence[Example], figure: bytes) -> st
 
 
 def headline(report: Numbers) -> str:
-    """The result in two sentences. Nothing is said of knowledge where no vote could be read."""
-    share, rule = report["shares"]["all"], report["rule"]
-    if share["weak_share"] is None:
+    """The result in two sentences, after a warning where many labels hang on votes that nobody can read. Nothing is said of knowledge
+    where no vote could be read."""
+    unreadable = report.get("unreadable", {"votes": 0, "of_votes": 0, "share": 0.0})
+    if report["shares"]["all"]["weak_share"] is None:
         return "The rows carry no labels: run the contribution filter."
-    if report.get("mostly_unparsed") and report["mostly_unparsed"] == report["measured"]:
+    if unreadable["votes"] and unreadable["votes"] == unreadable["of_votes"]:
         return (
-            f"Nothing is known of these rows: on all {report['measured']:,} that were voted on, most votes chose no option that could "
-            "be read. See what the voters wrote, and ask them for the option alone."
+            f"Nothing is known of these rows: none of the {unreadable['votes']:,} votes can be read as an answer. See what the voters "
+            "wrote, and ask them for the option alone."
         )
+    if unreadable["share"] <= MAX_UNREADABLE:
+        return _result(report)
+    return (
+        f"Warning: the labels of {_percent(unreadable['share'])} % of the rows ({unreadable['rows']:,} of {unreadable['of']:,}) hang on "
+        f"votes that cannot be read as an answer; {unreadable['left_out']:,} of them are left out. {_result(report)}"
+    )
+
+
+def _result(report: Numbers) -> str:
+    share, rule = report["shares"]["all"], report["rule"]
     text = f"{_percent(share['weak_share'])} % of the rows are weak: voters answer them without the audio."
     if share["chance"] is not None:
         asked = f"rule {rule['rule']}" if "voters" in report else "three voters, two right"
@@ -121,7 +135,10 @@ def _sections(report: Numbers) -> Iterator[tuple[str, str]]:
     if "voters" in report:
         yield (
             "Voters: accuracy by control",
-            _note("Accuracy with audio minus accuracy under a control is what listening adds.")
+            _note(
+                "Accuracy with audio minus accuracy under a control is what listening adds. Votes are counted by how they were read: in an "
+                "answer tag, declared in a sentence, as a letter, as an option's bare text, as an abstention, or not at all."
+            )
             + _voter_table(report["voters"]),
         )
         yield (
@@ -139,11 +156,17 @@ def _sections(report: Numbers) -> Iterator[tuple[str, str]]:
             "What changes side",
             _note("Rows that would get the other label if this one choice were made otherwise.")
             + _sensitivity_table(report["sensitivity"])
-            + _note(
-                f"{report['mostly_unparsed']:,} rows: most votes on them chose no option. They count as not right."
-            ),
+            + _note(_on_unreadable(report["unreadable"])),
         )
         yield from _hearing_sections(report)
+
+
+def _on_unreadable(counts: Numbers) -> str:
+    return (
+        f"{counts['votes']:,} of {counts['of_votes']:,} votes cannot be read as an answer; they count as not right. The labels of "
+        f"{counts['rows']:,} of {counts['of']:,} rows hang on them, of which {counts['left_out']:,} are left out. A vote that abstains "
+        "is read, and not right."
+    )
 
 
 def _hearing_sections(report: Numbers) -> Iterator[tuple[str, str]]:
@@ -187,10 +210,15 @@ def _baseline_table(baselines: Numbers) -> str:
 
 def _voter_table(voters: Sequence[Numbers]) -> str:
     lines = [
-        [*_asked(v), f"{v['votes']:,}", f"{v['parsed']:,}", _with_interval(v["accuracy"], v["interval"])]
+        [
+            *_asked(v),
+            f"{v['votes']:,}",
+            *(f"{v['read'][how]:,}" for how in HOW),
+            _with_interval(v["accuracy"], v["interval"]),
+        ]
         for v in voters
     ]
-    return _table(["voter", "control", "mode", "votes", "parsed", "accuracy, %, 95 % interval"], lines)
+    return _table(["voter", "control", "mode", "votes", *HOW, "accuracy, %, 95 % interval"], lines)
 
 
 def _asked(voter: Numbers) -> list[str]:

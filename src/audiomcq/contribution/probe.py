@@ -4,6 +4,7 @@ import gc
 import logging
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +15,7 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from audiomcq.answers import HOW
 from audiomcq.clip_check import check_clips
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.controls import (
@@ -25,7 +27,7 @@ from audiomcq.contribution.controls import (
     control_named,
 )
 from audiomcq.contribution.votes import (
-    UNPARSED_FILE,
+    UNREADABLE_FILE,
     Voter,
     VoteWriter,
     answered,
@@ -35,7 +37,7 @@ from audiomcq.contribution.votes import (
     list_shards,
     open_run,
     read_votes,
-    write_unparsed,
+    write_unreadable,
 )
 from audiomcq.datasets import RowArguments, asked_orders, fingerprint
 from audiomcq.endpoints import endpoint_batches, parse_voter, server_options, voter_name
@@ -254,33 +256,39 @@ def _load_voter(
 
 def _ask(ask: Ask, control: Control, done: Collection[Asked], writer: VoteWriter, progress: "_Progress") -> None:
     """Ask one voter under one control what is not done, and write its votes."""
-    count = unparsed = 0
+    count, read = 0, Counter[str]()
     progress.describe(writer.voter.name, control.name)
     with writer:
         for answers in ask(control=control, done=done):
             writer.add(answers)
             progress.update(len(answers))
             count += len(answers)
-            unparsed += sum(answer.choice is None for answer in answers)
-    logger.info("%s, %s: %d answered by this process, %d unparsed", writer.voter.name, control.name, count, unparsed)
+            read.update(answer.how for answer in answers)
+    said = ", ".join(f"{read[how]} {how}" for how in HOW if read[how]) or "none"
+    logger.info("%s, %s: %d answered by this process (%s)", writer.voter.name, control.name, count, said)
 
 
 def _report(folder: Path, args: ProbeArguments, asked: Mapping[str, Collection[Asked]]) -> None:
     """Log how far each voter is, and list the rows that most could not answer."""
-    votes, unread = write_unparsed(folder)
+    votes, unread = write_unreadable(folder)
     for count in count_by_voter(votes):
         if count["voter"] in args.voters and count["control"] in args.controls and count["mode"] == args.mode:
             logger.log(
-                logging.WARNING if 2 * count["unparsed"] > count["asked"] else logging.INFO,
-                "%s, %s: %d of %d answered, %d unparsed, %.1f %% right",
-                *(count["voter"], count["control"], count["asked"], len(asked[count["control"]]), count["unparsed"]),
+                logging.WARNING if 2 * count["unreadable"] > count["asked"] else logging.INFO,
+                "%s, %s: %d of %d answered, %d abstain, %d unreadable, %.1f %% right",
+                *(count["voter"], count["control"], count["asked"], len(asked[count["control"]])),
+                *(count["abstained"], count["unreadable"]),
                 100 * count["right"] / count["asked"],
             )
     if unread:
         logger.warning(
             "%d times most voters gave no readable answer to a row under a control (%s, ...); %s lists them: of these rows it is not "
             "known whether they need the audio",
-            *(len(unread), ", ".join(f"{row['row_key']} under {row['control']}" for row in unread[:3]), UNPARSED_FILE),
+            *(
+                len(unread),
+                ", ".join(f"{row['row_key']} under {row['control']}" for row in unread[:3]),
+                UNREADABLE_FILE,
+            ),
         )
 
 

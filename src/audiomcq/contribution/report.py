@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from audiomcq.contribution.ballots import Ballots, Questions, ballots_of, questions_of, shown_positions, tally
 from audiomcq.contribution.cast import read_again
-from audiomcq.contribution.split import RULES, Rule, Verdict, judge, trainability, votes_of_rule
+from audiomcq.contribution.split import MAX_UNREADABLE_HELP, RULES, Rule, Verdict, judge, trainability, votes_of_rule
 from audiomcq.datasets import RowArguments
 from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.statistics import binomial_at_least, fleiss_kappa, paired_bootstrap, wilson_interval
@@ -38,17 +38,21 @@ class ReportArguments(RowArguments):
             "help": "Votes, as split.py takes them; null: those beside the rows, if any, else a report without."
         },
     )
+    max_unreadable: float | None = field(default=None, metadata={"help": MAX_UNREADABLE_HELP})
     examples: int = field(default=2, metadata={"help": "Rows of each kind shown with their audio."})
     output_dir: str = field(default="outputs/contribution_report", metadata={"help": "Where the report is written."})
 
 
-def contribution_report(rows: Dataset, votes: Dataset | None = None, rule: Rule | None = None) -> Numbers:
+def contribution_report(
+    rows: Dataset, votes: Dataset | None = None, rule: Rule | None = None, left_out: int = 0
+) -> Numbers:
     """All numbers of the report, ready for JSON. Without votes: the shares of the labels as they stand, and the baselines.
 
     Args:
         rows: labelled rows. Their audio is not read.
         votes: the vote table they were labelled by, or another.
         rule: the rule whose sensitivity is measured.
+        left_out: rows that are not among `rows` because their labels hang on unreadable votes (`split.saved_unreadable`).
 
     Raises:
         ValueError: there are no rows, or as `label_rows`.
@@ -69,7 +73,7 @@ def contribution_report(rows: Dataset, votes: Dataset | None = None, rule: Rule 
     return report | {
         "shares": _shares(labels, questions, rule, len(counts.voters), counts.asked.max(axis=1)),
         "measured": int(verdict.measured.sum()),
-        "mostly_unparsed": int((verdict.measured & ~verdict.answered).sum()),
+        "unreadable": _unreadable(counted, verdict, left_out),
         "voters": list(_voters(ballots, questions)),
         "kappa": _kappa(ballots, questions, rule.mode),
         "sensitivity": list(_sensitivity(ballots, questions, rule, labels)),
@@ -123,8 +127,15 @@ def _shares(labels: np.ndarray, questions: Questions, rule: Rule, voters: int, o
     return result
 
 
+def _unreadable(counted: Ballots, verdict: Verdict, left_out: int) -> Numbers:
+    """How many of the votes that the rule counts nobody can read, and how many labels hang on them, those left out among them."""
+    rows, of = int(verdict.unknown.sum()) + left_out, int(verdict.measured.sum()) + left_out
+    votes = {"votes": int(counted.unreadable.sum()), "of_votes": len(counted)}
+    return {"rows": rows, "of": of, "left_out": left_out, "share": rows / of if of else 0.0, **votes}
+
+
 def _voters(ballots: Ballots, questions: Questions) -> Iterator[Numbers]:
-    """Accuracy over all votes, unparsed ones included, by voter, mode and control, and by where the answer was shown."""
+    """Accuracy over all votes, however they were read, by voter, mode and control, and by where the answer was shown."""
     shown = shown_positions(ballots, questions)
     for voter in ballots.present("voter"):
         for mode in ballots.present("mode"):
@@ -142,6 +153,7 @@ def _voters(ballots: Ballots, questions: Questions) -> Iterator[Numbers]:
                     "control": control,
                     "votes": len(right),
                     "parsed": int(ballots.parsed[mask].sum()),
+                    "read": ballots.where(mask).count_how(),
                     "right": int(right.sum()),
                     "accuracy": float(right.mean()),
                     "interval": [interval.low, interval.high],
@@ -169,7 +181,7 @@ def _sensitivity(ballots: Ballots, questions: Questions, rule: Rule, labels: np.
     base = judge(counted, questions, rule)
     for what, name, other, judged_by in _changes(ballots, counted, rule):
         yield {"what": what, "to": name, **_moved(base, judge(other, questions, judged_by))}
-    own = Verdict(labels == "weak", base.score, np.isin(labels, ["weak", "strong"]), base.answered)
+    own = Verdict(labels == "weak", base.score, np.isin(labels, ["weak", "strong"]), base.known)
     if own.measured.any():
         yield {"what": "labels", "to": "as they stand in the rows", **_moved(base, own)}
 

@@ -21,8 +21,9 @@ from datasets import Dataset, concatenate_datasets
 from audiomcq.contribution.ballots import Ballots, Questions, Tally, ballots_of, questions_of, tally
 from audiomcq.contribution.cast import load_votes, read_again
 from audiomcq.datasets import RowArguments, clip_folder
+from audiomcq.errors import LimitPassed
 from audiomcq.examples import CONTRIBUTION, FEATURES, BrokenRow, report_broken
-from audiomcq.records import COUNT, NUMBER, TEXT, naming, or_null, read_json
+from audiomcq.records import COUNT, NUMBER, TEXT, TEXTS, naming, or_null, read_json
 from audiomcq.row_sources import CLIPS, SPLIT_FILE
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 RULES = ("majority", "all", "any", "score")
 SCORE = "audio_contribution_score"
 SCORE_THRESHOLD = 0.5
+MAX_UNREADABLE_HELP = (
+    "End with exit code 3 where the labels of more than this share of the rows hang on unreadable votes; null: never."
+)
 _TIED_SHARE = 0.01
 """By how much of the rows a quantile may be exceeded, without a line in the log, because scores are equal."""
 _ROWS_AT_ONCE = 500
@@ -45,9 +49,14 @@ class SplitArguments(RowArguments):
         metadata={"help": "Folder of votes or of prediction files (each a voter), or one file of either."},
     )
     max_bad_fraction: float = field(default=0.01, metadata={"help": "Share of rows that may lack votes."})
-    unparsed: str = field(
-        default="strong", metadata={"help": "Rows most votes on which chose nothing: strong, or leave_out."}
+    unreadable: str = field(
+        default="leave_out",
+        metadata={
+            "help": "Rows whose label hangs on votes that cannot be read: leave_out, or not_right (as published: such a vote counts "
+            "as not right)."
+        },
     )
+    max_unreadable: float | None = field(default=None, metadata={"help": MAX_UNREADABLE_HELP})
     policy: str | None = field(
         default=None,
         metadata={"help": "Leave out strong rows that this voter's answers with audio get all right or all wrong."},
@@ -101,13 +110,18 @@ class Verdict:
         weak: the label.
         score: see `contribution_score`; NaN where nobody voted.
         measured: whether anyone voted on the row.
-        answered: whether at least half of the votes on it chose an option.
+        known: whether the label is the same whatever its unreadable votes chose.
     """
 
     weak: np.ndarray
     score: np.ndarray
     measured: np.ndarray
-    answered: np.ndarray
+    known: np.ndarray
+
+    @property
+    def unknown(self) -> np.ndarray:
+        """Rows that were voted on and whose label hangs on votes that nobody can read."""
+        return self.measured & ~self.known
 
 
 def contribution_score(counts: Tally, num_choices: np.ndarray) -> np.ndarray:
@@ -123,18 +137,20 @@ def contribution_score(counts: Tally, num_choices: np.ndarray) -> np.ndarray:
 
 
 def judge(ballots: Ballots, questions: Questions, rule: Rule) -> Verdict:
-    """Labels and scores from all ballots given, whatever control, mode and orders these are of."""
+    """Labels and scores from all ballots given, whatever control, mode and orders these are of. Unreadable votes are not right."""
     counts = tally(ballots, len(questions))
     score = contribution_score(counts, questions.num_choices)
-    asked = counts.asked.sum(axis=1)
-    if rule.rule != "score":
-        weak = counts.knows.sum(axis=1) >= rule.needed(len(counts.voters))
-    else:
-        threshold = SCORE_THRESHOLD if rule.threshold is None else rule.threshold
-        if rule.quantile is not None:
-            threshold = np.nanquantile(score, rule.quantile, method="inverted_cdf")
-        weak = score <= threshold + 1e-9
-    return Verdict(weak & counts.measured, score, counts.measured, 2 * counts.parsed.sum(axis=1) >= asked)
+    threshold = SCORE_THRESHOLD if rule.threshold is None else rule.threshold
+    if rule.quantile is not None:
+        threshold = np.nanquantile(score, rule.quantile, method="inverted_cdf")
+
+    def is_weak(counted: Tally) -> np.ndarray:
+        if rule.rule == "score":
+            return contribution_score(counted, questions.num_choices) <= threshold + 1e-9
+        return counted.knows.sum(axis=1) >= rule.needed(len(counted.voters))
+
+    weak = is_weak(counts)
+    return Verdict(weak & counts.measured, score, counts.measured, weak == is_weak(counts.at_best()))
 
 
 def votes_of_rule(ballots: Ballots, questions: Questions, rule: Rule) -> Ballots:
@@ -184,7 +200,7 @@ def label_rows(
     rows: Dataset,
     votes: Dataset,
     rule: Rule | None = None,
-    unparsed: str = "strong",
+    unreadable: str = "leave_out",
     policy: str | None = None,
     max_bad_fraction: float = 0.01,
 ) -> Dataset:
@@ -194,8 +210,8 @@ def label_rows(
 
     Args:
         votes: a vote table, read again; votes on other rows, and those the rule does not name, are passed over.
-        unparsed: what becomes of rows most votes on which chose no option: "strong" (as published; unparsed is not right) or
-            "leave_out".
+        unreadable: what becomes of rows whose label hangs on votes that nobody can read: "leave_out", or "not_right" (as published:
+            such a vote counts as not right, which makes most of these rows strong). A vote that abstains is read, and not right.
         policy: a voter that was asked with audio, several times a row: strong rows on which it is always right or always wrong
             are left out, since rollouts on them would have no reward variance.
 
@@ -205,7 +221,7 @@ def label_rows(
     """
     questions = questions_of(rows)
     ballots = ballots_of(read_again(votes, rows), questions)
-    verdict, keep = _decide(questions, ballots, rule or Rule(), unparsed, policy, max_bad_fraction)
+    verdict, keep = _decide(questions, ballots, rule or Rule(), unreadable, policy, max_bad_fraction)
     return _labelled(rows, verdict.weak, verdict.score, keep)
 
 
@@ -216,10 +232,11 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
     load_dataset votes). Weak and strong are filters over one file per split. Clips are not copied: a path stays a path.
 
     Returns:
-        What stands in split.json: the options, the counts, and the keys of rows most votes on which chose no option.
+        What stands in split.json: the options, the counts, and the keys of rows whose label hangs on unreadable votes.
 
     Raises:
-        ValueError: the folder exists or cannot be written to (nothing of it is left then), or as `label_rows`.
+        ValueError: the folder exists or cannot be written to (nothing of it is left then), no row is left, or as `label_rows`.
+        LimitPassed: no row is left, and `args.max_unreadable` is given.
     """
     folder = Path(args.output_dir)
     if folder.exists():
@@ -229,8 +246,14 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
     with naming(args.votes):
         votes = read_again(votes, together)
         ballots = ballots_of(votes, questions)
-        verdict, keep = _decide(questions, ballots, rule, args.unparsed, args.policy, args.max_bad_fraction)
-    silent = verdict.measured & ~verdict.answered
+        verdict, keep = _decide(questions, ballots, rule, args.unreadable, args.policy, args.max_bad_fraction)
+    share = float(verdict.unknown.sum() / verdict.measured.sum())
+    if not keep.any():
+        check_unreadable(share, args.max_unreadable)
+        raise ValueError(
+            f"no row is left: the labels of {100 * share:.1f} % of the rows hang on votes that cannot be read as an answer; look at the "
+            f"completions in {args.votes}, or give --unreadable not_right to count such votes as not right"
+        )
     record = {
         **asdict(rule),
         **asdict(args),
@@ -238,7 +261,9 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
         "weak": int((keep & verdict.weak).sum()),
         "strong": int((keep & ~verdict.weak).sum()),
         "left_out": int((~keep).sum()),
-        "mostly_unparsed": questions.key.filter(pa.array(silent)).to_pylist(),
+        "votes_read": votes_of_rule(ballots, questions, rule).count_how(),
+        "unreadable_share": share,
+        "unreadable_rows": questions.key.filter(pa.array(verdict.unknown)).to_pylist(),
         CLIPS: clip_folder(splits.values()),
     }
     (folder / "data").mkdir(parents=True)
@@ -262,24 +287,29 @@ def _decide(
     questions: Questions,
     ballots: Ballots,
     rule: Rule,
-    unparsed: str,
+    unreadable: str,
     policy: str | None,
     max_bad_fraction: float,
 ) -> tuple[Verdict, np.ndarray]:
     """The verdict, and which rows stay, shape (rows,)."""
-    if unparsed not in ("strong", "leave_out"):
-        raise ValueError(f"unparsed {unparsed!r}: strong or leave_out")
-    verdict = judge(votes_of_rule(ballots, questions, rule), questions, rule)
+    if unreadable not in ("leave_out", "not_right"):
+        raise ValueError(f"unreadable {unreadable!r}: give leave_out or not_right")
+    counted = votes_of_rule(ballots, questions, rule)
+    verdict = judge(counted, questions, rule)
     missing = [
         BrokenRow(str(questions.source[i]), str(questions.key[i]), "no votes; finish the probe")
         for i in np.flatnonzero(~verdict.measured).tolist()
     ]
     report_broken(missing, len(questions), "rows", max_bad_fraction)
     keep = verdict.measured.copy()
-    silent = keep & ~verdict.answered
-    logger.info("%d of %d rows: most votes chose no option (unparsed: %s)", silent.sum(), len(questions), unparsed)
-    if unparsed == "leave_out":
-        keep &= ~silent
+    if verdict.unknown.any():
+        logger.warning(
+            "the labels of %d of %d rows (%.1f %%) hang on votes that cannot be read (unreadable: %s); %d of %d votes are such",
+            *(verdict.unknown.sum(), verdict.measured.sum(), 100 * verdict.unknown.sum() / verdict.measured.sum()),
+            *(unreadable, counted.unreadable.sum(), len(counted)),
+        )
+    if unreadable == "leave_out":
+        keep &= verdict.known
     if policy is not None:
         keep &= verdict.weak | _learnable(ballots, policy, rule.mode, questions, keep & ~verdict.weak)
     logger.info("%d weak and %d strong rows", (keep & verdict.weak).sum(), (keep & ~verdict.weak).sum())
@@ -291,6 +321,19 @@ def _decide(
             *(rule.quantile, 100 * share),
         )
     return verdict, keep
+
+
+def check_unreadable(share: float, most: float | None) -> None:
+    """Say so when too many labels hang on unreadable votes.
+
+    Raises:
+        LimitPassed: more than `most` of the rows are such.
+    """
+    if most is not None and share > most:
+        raise LimitPassed(
+            f"the labels of {100 * share:.1f} % of the rows hang on votes that cannot be read, more than max_unreadable {most:g}; look at "
+            "what the voters wrote"
+        )
 
 
 def _learnable(ballots: Ballots, policy: str, mode: str, questions: Questions, strong: np.ndarray) -> np.ndarray:
@@ -320,6 +363,15 @@ def saved_votes(folder: str | Path) -> Dataset | None:
     """The votes that `save_split` left in a folder, or None where there are none."""
     files = sorted(Path(folder).glob("votes-*.parquet"))
     return load_votes(files[0]) if files else None
+
+
+def saved_unreadable(folder: str | Path) -> int:
+    """How many rows `save_split` left out of a folder because their labels hang on unreadable votes."""
+    path = Path(folder) / SPLIT_FILE
+    if not path.is_file():
+        return 0
+    said = read_json(path, {"unreadable": TEXT, "unreadable_rows": TEXTS})
+    return len(said.get("unreadable_rows", ())) if said.get("unreadable") == "leave_out" else 0
 
 
 def saved_rule(folder: str | Path) -> Rule | None:

@@ -1,9 +1,9 @@
 """Parquet files of votes, read such that whatever is wrong with one is named with its row; `votes.py` is the store made of them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features, List, Value
 from datasets.table import InMemoryTable
 
+from audiomcq.answers import HOW
+from audiomcq.prompts import AskedFor
 from audiomcq.records import MAPPING, TEXT, check_fields, or_null, parse_json, shown
 
 VOTE_FEATURES = Features(
@@ -25,12 +27,17 @@ VOTE_FEATURES = Features(
         "choice": Value("int64"),
         "correct": Value("bool"),
         "option_logps": List(Value("float64")),
+        "how": Value("string"),
+        "asked_for": Value("string"),
     }
 )
-"""A vote record: one voter's answer to one row under one control and option order. `mode` is generate or likelihood."""
+"""A vote record: one voter's answer to one row under one control and option order. `mode` is generate or likelihood, `how` says how the
+completion was read (`audiomcq.answers.HOW`), `asked_for` what the prompt asked the answer to be (`PromptStyle.asked_for`)."""
 FOOTER = b"audiomcq.votes"
 """Key of a shard's footer, under which it says which run it belongs to."""
 
+_LATER = {"how": None, "asked_for": None}
+"""Columns that shards of version 0.1 do not have."""
 _DEFAULTS = {
     "revision": None,
     "order": "given",
@@ -38,8 +45,16 @@ _DEFAULTS = {
     "choice": None,
     "correct": None,
     "option_logps": None,
+    **_LATER,
 }
 """Of columns that a table need not have."""
+_VALUES: tuple[tuple[str, str, str], ...] = (
+    ("order", r"given|(shuffle|cyclic)-[0-9]{1,9}", "given, shuffle-<seed> or cyclic-<k>"),
+    ("mode", "generate|likelihood", "generate or likelihood"),
+    ("how", "|".join(HOW), f"one of {', '.join(HOW)}"),
+    ("asked_for", "|".join(get_args(AskedFor)), f"one of {', '.join(get_args(AskedFor))}"),
+)
+"""What stands in a column, where it is not null, as a pattern and in words."""
 _NEVER_NULL = ("row_key", "voter", "control", "order", "mode", "completion")
 _SAID = {"settings": MAPPING, "voter": MAPPING, "control": TEXT, "mode": TEXT}
 _WHO = {"name": TEXT, "revision": or_null(TEXT), "dtype": or_null(TEXT)}
@@ -73,7 +88,7 @@ def read_columns(path: Path, columns: Sequence[str] = tuple(VOTE_FEATURES)) -> p
     Raises:
         ValueError: bytes of the file are broken, or a column is missing or holds what it must not; the row is named.
     """
-    return _checked(path, _read(path), columns)
+    return _checked(path, _with_defaults(_read(path), _LATER), columns)
 
 
 def read_vote_table(path: Path) -> Dataset:
@@ -85,13 +100,7 @@ def read_vote_table(path: Path) -> Dataset:
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file of votes")
-    table = _read(path)
-    for name, value in _DEFAULTS.items():
-        if name not in table.column_names:
-            table = table.append_column(
-                name, pa.array([value] * len(table), VOTE_FEATURES.arrow_schema.field(name).type)
-            )
-    table = _checked(path, table, tuple(VOTE_FEATURES))
+    table = _checked(path, _with_defaults(_read(path), _DEFAULTS), tuple(VOTE_FEATURES))
     if not len(table):
         raise ValueError(f"{path}: there are no votes in it")
     return Dataset(InMemoryTable(table.replace_schema_metadata(VOTE_FEATURES.arrow_schema.metadata)))
@@ -104,6 +113,14 @@ def _read(path: Path) -> pa.Table:
         table.validate(full=True)
     except _UNREADABLE as error:
         raise ValueError(_torn(path, error)) from error
+    return table
+
+
+def _with_defaults(table: pa.Table, defaults: Mapping[str, Any]) -> pa.Table:
+    for name, value in defaults.items():
+        if name not in table.column_names:
+            kind = VOTE_FEATURES.arrow_schema.field(name).type
+            table = table.append_column(name, pa.repeat(pa.scalar(value, kind), len(table)))
     return table
 
 
@@ -122,16 +139,9 @@ def _checked(path: Path, table: pa.Table, columns: Sequence[str]) -> pa.Table:
         if name in _NEVER_NULL and found[name].null_count:
             row = pc.index(found[name].is_null(), True).as_py()
             raise ValueError(f"{path}, row {row}: {name} is null")
-    for name, fits, expected in (
-        (
-            "order",
-            lambda text: re.fullmatch(r"given|(shuffle|cyclic)-[0-9]{1,9}", text),
-            "given, shuffle-<seed> or cyclic-<k>",
-        ),
-        ("mode", lambda text: text in ("generate", "likelihood"), "generate or likelihood"),
-    ):
+    for name, pattern, expected in _VALUES:
         for value in found[name].unique().to_pylist() if name in found else []:
-            if not fits(value):
+            if value is not None and not re.fullmatch(pattern, value):
                 row = pc.index(found[name], value).as_py()
                 raise ValueError(f"{path}, row {row}: {name} is {shown(value)}, expected {expected}")
     return pa.table(found, kinds if len(found) == len(kinds) else pa.schema([kinds.field(name) for name in columns]))

@@ -26,13 +26,14 @@ from datasets.table import InMemoryTable
 from audiomcq import __version__
 from audiomcq.contribution.vote_files import FOOTER, VOTE_FEATURES, read_columns, read_footer
 from audiomcq.generation import Answer, Asked
+from audiomcq.prompts import find_asked_for
 from audiomcq.records import MAPPING, advise, check_fields, encodable, read_json
 from audiomcq.storage import check_same, hold, write_json, write_whole, writing
 
 VOTE_KEY = ("voter", "control", "mode", "row_key", "order")
 """What there is one vote for. A vote table is sorted by it; the first three are the same within a shard."""
 RUN_FILE = "probe.json"
-UNPARSED_FILE = "unparsed.jsonl"
+UNREADABLE_FILE = "unreadable.jsonl"
 FLUSH_ANSWERS = 1024
 """Answers in a shard at most, but for the last batch."""
 
@@ -113,6 +114,7 @@ class VoteWriter:
         }
         schema = VOTE_FEATURES.arrow_schema
         self._schema = schema.with_metadata({**schema.metadata, FOOTER: json.dumps(footer).encode()})
+        self._asked_for = find_asked_for(settings.get("prompt_version"))
         self._waiting: list[Answer] = []
         self._last = time.monotonic()
 
@@ -135,7 +137,12 @@ class VoteWriter:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        who = {"voter": self.voter.name, "revision": self.voter.revision, "mode": self.mode}
+        who = {
+            "voter": self.voter.name,
+            "revision": self.voter.revision,
+            "mode": self.mode,
+            "asked_for": self._asked_for,
+        }
         votes = [{**answer.to_dict(), **who, "completion": encodable(answer.completion)} for answer in waiting]
         table = pa.Table.from_pylist(votes, self._schema)
         content = pa.BufferOutputStream()
@@ -269,35 +276,43 @@ def read_votes(folder: str | Path) -> Dataset:
     return Dataset(InMemoryTable(table), fingerprint=digest)
 
 
-def unparsed_rows(votes: Dataset) -> list[dict[str, Any]]:
+def unreadable_rows(votes: Dataset) -> list[dict[str, Any]]:
     """Rows that most votes under a control could not be read for: neither weak nor strong is known of them.
 
     Returns:
-        `row_key`, `control`, `unparsed` and `asked` (votes over voters, option orders and modes), where more than half are unparsed.
+        `row_key`, `control`, `unreadable` and `asked` (votes over voters, option orders and modes), where more than half are unreadable.
     """
-    groups = votes.data.table.select(["row_key", "control", "choice"]).group_by(["row_key", "control"])
-    counts = groups.aggregate([("choice", "count", pc.CountOptions(kind)) for kind in ("only_null", "all")])
-    counts = counts.rename_columns(["row_key", "control", "unparsed", "asked"])
-    most = pc.greater(pc.multiply(counts["unparsed"], 2), counts["asked"])
+    table = _with_states(votes).select(["row_key", "control", "unreadable"])
+    counts = table.group_by(["row_key", "control"]).aggregate([("unreadable", "sum"), ("unreadable", "count")])
+    counts = counts.rename_columns(["row_key", "control", "unreadable", "asked"])
+    most = pc.greater(pc.multiply(counts["unreadable"], 2), counts["asked"])
     return counts.filter(most).sort_by([("row_key", "ascending"), ("control", "ascending")]).to_pylist()
 
 
 def count_by_voter(votes: Dataset) -> list[dict[str, Any]]:
-    """Per voter, control and mode: votes `asked`, how many are `unparsed` and how many `right`."""
-    table = votes.data.table.select(["voter", "control", "mode", "choice", "correct"])
-    table = table.append_column("right", pc.cast(table["correct"], pa.int64()))
-    groups = table.group_by(["voter", "control", "mode"])
-    columns = [*(("choice", "count", pc.CountOptions(kind)) for kind in ("all", "only_null")), ("right", "sum")]
-    counts = groups.aggregate(columns).rename_columns(["voter", "control", "mode", "asked", "unparsed", "right"])
-    return counts.sort_by([(name, "ascending") for name in ("voter", "control", "mode")]).to_pylist()
+    """Per voter, control and mode: votes `asked`, how many `abstained`, are `unreadable` and are `right`."""
+    kinds, states = ["voter", "control", "mode"], ["abstained", "unreadable", "right"]
+    groups = _with_states(votes).group_by(kinds)
+    counts = groups.aggregate([("right", "count"), *((name, "sum") for name in states)])
+    counts = counts.rename_columns([*kinds, "asked", *states])
+    return counts.sort_by([(name, "ascending") for name in kinds]).to_pylist()
 
 
-def write_unparsed(folder: Path) -> tuple[Dataset, list[dict[str, Any]]]:
-    """List the rows of `unparsed_rows` in the folder, as of now; returns the votes and the list."""
+def _with_states(votes: Dataset) -> pa.Table:
+    """The votes with whether each abstained, is unreadable and is right, as 0 or 1. Where an older one chose something, it was read."""
+    table = votes.data.table
+    how = pc.coalesce(table["how"], pc.if_else(table["choice"].is_null(), "unreadable", "tag"))
+    for name in ("abstained", "unreadable"):
+        table = table.append_column(name, pc.cast(pc.equal(how, name), pa.int64()))
+    return table.append_column("right", pc.cast(pc.fill_null(table["correct"], False), pa.int64()))
+
+
+def write_unreadable(folder: Path) -> tuple[Dataset, list[dict[str, Any]]]:
+    """List the rows of `unreadable_rows` in the folder, as of now; returns the votes and the list."""
     with writing(folder), _record_lock(folder):
         votes = read_votes(folder)
-        rows = unparsed_rows(votes)
-        write_whole(folder / UNPARSED_FILE, "".join(json.dumps(row) + "\n" for row in rows))
+        rows = unreadable_rows(votes)
+        write_whole(folder / UNREADABLE_FILE, "".join(json.dumps(row) + "\n" for row in rows))
     return votes, rows
 
 
@@ -335,8 +350,15 @@ def _record_lock(folder: Path) -> AbstractContextManager[None]:
 
 
 def _votes_in(shard: Shard) -> pa.Table:
-    """Raises: ValueError where its votes are not those that its footer speaks of."""
+    """The votes of a shard; an older one says only by the version of its prompt what was asked for.
+
+    Raises:
+        ValueError: its votes are not those that its footer speaks of.
+    """
     table = read_columns(shard.path)
+    place = table.schema.get_field_index("asked_for")
+    asked_for = pc.fill_null(table["asked_for"], find_asked_for(shard.settings.get("prompt_version")))
+    table = table.set_column(place, table.schema.field(place), asked_for)
     said = {"voter": shard.voter.name, "control": shard.control, "mode": shard.mode}
     for name, value in said.items():
         if others := [other for other in table[name].unique().to_pylist() if other != value]:

@@ -1,13 +1,15 @@
 """One evaluation as numbers, as a table and as a figure. Every accuracy is over all rows: unparsed is wrong."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audiomcq.answers import HOW
 from audiomcq.evaluation.statistics import Interval, paired_bootstrap, wilson_interval
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class Scores:
         n_official: what that rule left in its denominator.
         official_raw, n_official_raw: the same rule on the completions as they were written; None where options were scored instead.
         n_missing: rows without a prediction, counted as wrong in all of the above.
+        read, read_silent: completions with audio and with silence by how they were read (`audiomcq.answers.HOW`).
     """
 
     n_total: int
@@ -83,6 +86,8 @@ class Scores:
     official_raw: Estimate | None = None
     n_official_raw: int | None = None
     n_missing: int = 0
+    read: dict[str, int] = field(default_factory=dict)
+    read_silent: dict[str, int] = field(default_factory=dict)
 
 
 def score(
@@ -125,7 +130,15 @@ def score(
         silent=None if unheard is None else accuracy_of(unheard),
         audio_gain=None if gains is None else gain_of(gains),
         strong_audio_gain=gain_of(gains[is_strong]) if gains is not None and is_strong.any() else None,
+        read=count_how(audio.values()),
+        read_silent=count_how((silence or {}).values()),
     )
+
+
+def count_how(predictions: Iterable[Prediction]) -> dict[str, int]:
+    """How many completions were read in each way; ways that none was read in are left out."""
+    read = Counter(prediction.get("how") for prediction in predictions)
+    return {how: read[how] for how in HOW if read[how]}
 
 
 def accuracy_of(correct: Sequence[bool] | np.ndarray) -> Estimate:

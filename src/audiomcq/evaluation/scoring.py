@@ -254,12 +254,12 @@ def _has_order(row: Row, order: str) -> bool:
 
 def _read_again(row: Row, prediction: Prediction, asked_for: AskedFor) -> Prediction:
     try:
-        choice, correct = judge_answer(
+        choice, correct, how = judge_answer(
             row, prediction["order"], prediction["completion"], prediction.get("option_logps"), asked_for
         )
     except ValueError as error:
         raise ValueError(f"the prediction for {prediction['row_key']} ({prediction['control']}): {error}") from error
-    return {**prediction, "choice": choice, "correct": correct}
+    return {**prediction, "choice": choice, "correct": correct, "how": how}
 
 
 def _raise_for(unknown: Sequence[str], twice: Sequence[str], missing: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from audiomcq.answers import HOW
 from audiomcq.evaluation.pairs import Comparison
 from audiomcq.evaluation.report import Estimate, markdown, percent
 from audiomcq.evaluation.statistics import Interval
@@ -78,6 +79,19 @@ def positions_table(models: Results) -> str:
         counts = ", ".join(str(chosen.get(place, 0)) for place in places)
         lines.append([name, *cells, f"{counts} ({chosen['unparsed']})"])
     return markdown(lines)
+
+
+def reading_table(models: Results) -> str:
+    """How each model's answers were read, with audio and on silence."""
+    lines = [["model", "control", *HOW]]
+    for name, model in models.items():
+        for control, read in (("audio", model["read"]), ("silence", model["read_silent"])):
+            if read:
+                lines.append([name, control, *(str(read.get(how, 0)) for how in HOW)])
+    return markdown(lines) + (
+        "\ntag: in a closed answer tag; declared: in a sentence, a box or a field; letter, bare: standing alone; abstained: it says that it "
+        "gives no answer; unreadable: nobody can say what it chose. The last two choose nothing and are wrong.\n"
+    )
 
 
 def benchmarks_table(results: Mapping[str, Results]) -> str:
@@ -167,7 +181,7 @@ def legend(results: Results) -> list[str]:
     orders = ", ".join(sorted({model["order"] for model in models.values()}))
     lines = [
         f"Percent of {n_total} rows with 95 % intervals, options in the order {orders}, prompt {results['prompt_version']}. Strict: "
-        "the answer is one option's text, its letter or both; what is not parsed is wrong and stays in the denominator. strong, weak "
+        "the answer is, or declares, one option: its text, its letter or both; what chooses none is wrong and stays in the denominator. strong, weak "
         "and silent are strict too; silent: on silence; audio gain: strict - silent."
     ]
     if any(model["chance_corrected"] for model in models.values()):
@@ -199,6 +213,7 @@ def results_page(title: str, results: Results, first: str, comparisons: Sequence
         parts.append(("Pairs of models", comparisons_table(comparisons)))
     if any(model["orders"] for model in models.values()):
         parts.append(("Option orders", orders_table(models)))
+    parts.append(("How answers were read", reading_table(models)))
     parts.append(("Places of the gold answer", positions_table(models)))
     parts += [(f"By {column.replace('_', ' ')}", group_table(models, column)) for column in columns]
     known = "".join(f"- {defect}\n" for defect in results["questions"]["defects"])

@@ -200,10 +200,14 @@ def voters_table(votes: Votes) -> str:
         groups[key].append(vote)
     lines = []
     for key, group in sorted(groups.items()):
-        parsed = sum(vote["choice"] is not None for vote in group)
-        right = sum(bool(vote["correct"]) for vote in group)
-        lines.append([*(f"`{word}`" for word in key), f"{len(group):,}", f"{parsed:,}", percent(right, len(group))])
+        readable, right = len(group) - sum(map(_is_unreadable, group)), sum(bool(vote["correct"]) for vote in group)
+        lines.append([*(f"`{word}`" for word in key), f"{len(group):,}", f"{readable:,}", percent(right, len(group))])
     return table(["voter", "revision", "control", "order", "mode", "votes", "readable", "right (%)"], lines)
+
+
+def _is_unreadable(vote: Mapping[str, Any]) -> bool:
+    """Whether nobody can say what a vote chose: it chooses no option and does not abstain."""
+    return vote["choice"] is None and vote["how"] != "abstained"
 
 
 def sensitivity_table(changes: Iterable[Numbers]) -> str:
@@ -262,7 +266,7 @@ def limits(rows: Sequence[Mapping[str, Any]], votes: Votes, report: Numbers) -> 
         "Silence is itself a sound that models react to; a row that is strong on silence may be weak without any audio.",
     ]
     unlabelled = sum(row[CONTRIBUTION] is None for row in rows)
-    unreadable = sum(vote["choice"] is None for vote in votes)
+    unreadable = sum(map(_is_unreadable, votes))
     if unlabelled:
         lines.append(f"{unlabelled:,} of {len(rows):,} rows have no label and are in `all` alone.")
     if votes:
@@ -271,7 +275,7 @@ def limits(rows: Sequence[Mapping[str, Any]], votes: Votes, report: Numbers) -> 
             lines.append(
                 f"Voters that guess would have made {100 * luck:.1f} % of the labelled rows weak: some weak rows are luck."
             )
-        lines.append(f"{unreadable:,} of {len(votes):,} votes choose no option and count as not right.")
+        lines.append(f"{unreadable:,} of {len(votes):,} votes cannot be read as an answer and count as not right.")
         if {vote["order"] for vote in votes} == {"given"}:
             lines.append(
                 "Every question was put in one order of its options; voters that prefer a position are not averaged out."
