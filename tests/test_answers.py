@@ -79,6 +79,8 @@ def choice(answer: str, choices: list[str]) -> int | None:
         ("Piano, Guitar", ["Guitar, Piano", "Drums"]),
         ("From far to near", ["From near to far", "From left to right"]),
         ("high-medium-low", ["high-low-medium", "low-high-medium"]),
+        ("The answer is Guitar. But Drums, Bass is also correct.", ["Drums, Bass", "Guitar"]),
+        ("Guitar. However, it could be Drums, Bass.", ["Drums, Bass", "Guitar"]),
     ],
 )
 def test_what_is_not_an_option_chooses_none(answer, choices):
