@@ -16,7 +16,7 @@ from unittest.mock import patch
 from asking import SEVEN_B, Preset, asked_model, make_questions, measure, same_answers, timed, without_sharing
 
 from audiomcq.collation import PromptEncoder
-from audiomcq.generation import Answer, answer_questions
+from audiomcq.inference.local import Answer, answer_questions
 
 PRESETS = {
     "smoke": Preset(4, 2, new_tokens=2, repeats=1, model=({"hidden_size": 64, "num_hidden_layers": 2}, {})),

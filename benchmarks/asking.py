@@ -27,7 +27,7 @@ from rich.console import Console
 from audiomcq.audio import SAMPLE_RATE
 from audiomcq.collation import PromptEncoder
 from audiomcq.examples import Row
-from audiomcq.generation import Answer
+from audiomcq.inference.local import Answer
 from audiomcq.models import LALM, load_lalm
 
 FOLDER = Path(__file__).parent
@@ -91,7 +91,7 @@ def asked_model(preset: Preset, folder: Path, rows: list[Row]) -> Iterator[tuple
 @contextmanager
 def without_sharing() -> Iterator[None]:
     """Inside the block every question is encoded and prefilled by itself, in the same batches."""
-    with patch("audiomcq.generation.sharing_obstacle", return_value="switched off to be measured"):
+    with patch("audiomcq.inference.local.sharing_obstacle", return_value="switched off to be measured"):
         yield
 
 

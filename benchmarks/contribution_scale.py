@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from audiomcq.contribution.votes import FLUSH_ANSWERS, Voter, VoteWriter
-from audiomcq.generation import Answer
+from audiomcq.inference.local import Answer
+from audiomcq.inference.store import FLUSH_ANSWERS, Voter, VoteWriter
 from audiomcq.prompts import PROMPT_VERSION
 
 ROOT = Path(__file__).parents[1]

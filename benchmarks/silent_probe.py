@@ -15,8 +15,8 @@ import torch
 from asking import SEVEN_B, Preset, asked_model, make_questions, measure, same_answers, timed, without_sharing
 from floor import Peak, answer_floor, floor_seconds, measured_peak
 
-from audiomcq.contribution.controls import PUBLISHED_SILENCE_SECONDS, silence_control
-from audiomcq.generation import Answer, answer_questions
+from audiomcq.inference.controls import PUBLISHED_SILENCE_SECONDS, silence_control
+from audiomcq.inference.local import Answer, answer_questions
 
 PRESETS = {
     "smoke": Preset(4, 2, new_tokens=2, repeats=1, model=({"hidden_size": 64, "num_hidden_layers": 2}, {})),

@@ -5,8 +5,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from audiomcq.contribution.vote_files import VOTE_FEATURES
 from audiomcq.examples import row_key
+from audiomcq.inference.vote_files import VOTE_FEATURES
 
 
 def vote(row: Mapping[str, Any], correct: bool = False, **columns: Any) -> dict[str, Any]:

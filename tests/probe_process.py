@@ -13,8 +13,8 @@ from typing import Any
 from datasets import Dataset
 from filelock import FileLock
 
-from audiomcq.contribution.votes import Voter, VoteWriter, as_voter
-from audiomcq.generation import Answer
+from audiomcq.inference.local import Answer
+from audiomcq.inference.store import Voter, VoteWriter, as_voter
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from audiomcq.contribution.vote_files import FOOTER, VOTE_FEATURES
 from audiomcq.examples import row_key
+from audiomcq.inference.vote_files import FOOTER, VOTE_FEATURES
 
 VOTER = {"name": "org/voter", "revision": None, "dtype": "float32"}
 SETTINGS = {"rows": 4, "rows_digest": "0f", "silence_seconds": 30.0}

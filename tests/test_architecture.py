@@ -26,6 +26,8 @@ FLOORS = {
         "errors",
         "records",
         "storage",
+        "stats",
+        "baselines",
     ),
     2: (
         "examples",
@@ -50,17 +52,15 @@ FLOORS = {
         "shared_prefix",
         "training_kernels",
         "phases",
-        "likelihood",
-        "generation",
-        "endpoints",
         "configs",
         "options",
         "run_record",
         "safe_trainer",
         "run",
     ),
-    4: ("sft", "grpo", "rewards", "contribution", "evaluation", "construction"),
-    5: ("tiny", "publishing"),
+    4: ("rewards", "inference"),
+    5: ("sft", "grpo", "contribution", "evaluation", "construction"),
+    6: ("tiny", "publishing"),
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.name != "__init__.py")
@@ -71,14 +71,43 @@ def room(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("audiomcq."):
-            names.add(node.module.split(".")[1])
+def imports_of(code: str, package: str) -> set[str]:
+    """The modules of this project that code in a package imports when it runs, absolute or relative, also inside functions."""
+    names, tree = set(), ast.parse(code)
+    blocks = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    for_types = {id(node) for block in blocks for node in ast.walk(block)}
+    for node in (each for each in ast.walk(tree) if id(each) not in for_types):
+        if isinstance(node, ast.ImportFrom):
+            beginning = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*beginning, *([node.module] if node.module else [])])
+            names |= {f"{module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("audiomcq.")}
-    return names
+            names |= {alias.name for alias in node.names}
+    return {name for name in names if name.startswith("audiomcq.")}
+
+
+def imported_rooms(path: Path) -> set[str]:
+    package = ".".join(("audiomcq", *path.relative_to(SOURCE).parent.parts))
+    return {name.split(".")[1] for name in imports_of(path.read_text(), package)} & set(FLOOR_OF)
+
+
+def find_cycle(arrows: dict[str, set[str]]) -> list[str]:
+    """The first cycle that is found among rooms, as the rooms on it; empty where there is none."""
+    done: set[str] = set()
+
+    def walk(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name not in done:
+            for other in sorted(arrows.get(name, ())):
+                if cycle := walk(other, [*way, name]):
+                    return cycle
+            done.add(name)
+        return []
+
+    return next((cycle for name in sorted(arrows) if (cycle := walk(name, []))), [])
 
 
 def test_every_module_has_a_floor_and_every_floor_its_modules() -> None:
@@ -89,6 +118,23 @@ def test_every_module_has_a_floor_and_every_floor_its_modules() -> None:
 def test_imports_never_go_up(path: Path) -> None:
     above = {name for name in imported_rooms(path) if FLOOR_OF[name] > FLOOR_OF[room(path)]}
     assert not above, f"{path.name} on floor {FLOOR_OF[room(path)]} imports {above}"
+
+
+def test_rooms_on_one_floor_do_not_import_each_other_in_a_circle() -> None:
+    arrows: dict[str, set[str]] = {}
+    for path in [*MODULES, *SOURCE.glob("*/__init__.py")]:
+        arrows.setdefault(room(path), set()).update(imported_rooms(path) - {room(path)})
+    assert find_cycle(arrows) == []
+
+
+def test_relative_imports_and_circles_are_seen() -> None:
+    assert imports_of("from ..evaluation import tables", "audiomcq.contribution") == {"audiomcq.evaluation.tables"}
+    assert imports_of("from . import split\nimport audiomcq.sft", "audiomcq.contribution") == {
+        "audiomcq.contribution.split",
+        "audiomcq.sft",
+    }
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == ["b", "c", "b"]
+    assert find_cycle({"a": {"b", "c"}, "b": {"c"}}) == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))

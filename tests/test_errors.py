@@ -153,8 +153,8 @@ def test_a_defect_keeps_its_traceback() -> None:
 
 def test_an_exit_is_one_line_without_a_chain_of_errors() -> None:
     with pytest.raises(UserErrorExit) as end, exit_on_user_error():
-        raise ValueError("first\n   second\n\nthird")
-    assert str(end.value) == "error: first second third"
+        raise ValueError("first\n   second\n\nthird \ud83d")
+    assert str(end.value) == r"error: first second third \ud83d", "half of a pair is no UTF-8"
     assert end.value.code == 2
     assert end.value.__cause__ is None and end.value.__suppress_context__
 

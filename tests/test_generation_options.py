@@ -13,10 +13,10 @@ from transformers import GenerationConfig
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.probe import probe
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows
-from audiomcq.evaluation.predictions import read_run
-from audiomcq.generation import answer_questions
 from audiomcq.generation_options import generation_settings, greedy_options
 from audiomcq.grpo import AudioGRPOTrainer
+from audiomcq.inference.local import answer_questions
+from audiomcq.inference.predictions import read_run
 from audiomcq.models import LALM, load_lalm
 from small_runs import grpo_config
 from training_process import train

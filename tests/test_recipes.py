@@ -21,6 +21,7 @@ from audiomcq.contribution.split import Rule, SplitArguments
 from audiomcq.datasets import PARADIGMS
 from audiomcq.evaluation.answering import AnswerArguments
 from audiomcq.evaluation.forgetting import ForgettingArguments
+from audiomcq.evaluation.imports import ImportArguments
 from audiomcq.evaluation.results import ScoreArguments
 from audiomcq.evaluation.selection import SelectArguments
 from audiomcq.publishing.dataset import PublishArguments
@@ -45,6 +46,7 @@ OPTIONS = {
     "space": (SpaceArguments,),
     "app": (AppArguments,),
     "score": (ScoreArguments,),
+    "import_answers": (ImportArguments,),
     "select_checkpoint": (SelectArguments,),
     "audit_overlap": (AuditArguments,),
     "forgetting": (ForgettingArguments,),
@@ -55,6 +57,7 @@ NOT_A_STAGE = {
     "contribution_filter/report.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "evaluate/answer.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "evaluate/score.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
+    "evaluate/import_answers.py": "run in evaluation/test_imports.py",
     "publish/model.py": "run in publishing/test_model.py",
     "publish/export.py": "run in publishing/test_model_export.py",
     "evaluate/select_checkpoint.py": "run in test_further_evaluation_recipes_run_as_typed",

@@ -20,15 +20,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import record_files as made
-from audiomcq.contribution.cast import load_votes
 from audiomcq.contribution.report import contribution_report
 from audiomcq.contribution.split import SPLIT_FILE, label_rows, saved_rule
-from audiomcq.contribution.votes import RUN_FILE, answered, list_shards, open_run, write_unreadable
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.identity import model_of_run
-from audiomcq.evaluation.predictions import prediction_files, read_done, read_predictions, read_run, start_run
 from audiomcq.evaluation.results import ScoreArguments, score_folder
 from audiomcq.evaluation.scoring import judge, questions_by_key, score_run
+from audiomcq.inference.load import load_votes
+from audiomcq.inference.predictions import prediction_files, read_done, read_predictions, read_run, start_run
+from audiomcq.inference.store import RUN_FILE, answered, list_shards, open_run, write_unreadable
 from audiomcq.publishing.model_card import read_evaluation
 from processes import run as run_process
 

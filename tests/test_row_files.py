@@ -152,6 +152,7 @@ def test_archives_given_for_rows_are_called_by_their_name(folder: Path, tmp_path
     [
         ({"question": "half \ud83d of a pair"}, "question holds half of a surrogate pair"),
         ({"choices": ["rain", "\udc00"]}, "choices holds half of a surrogate pair"),
+        ({"audio_contribution_score": "half \ud83d"}, r"audio_contribution_score is half \\ud83d, not a number"),
         ({"question": ["What?"]}, "question is a list, not a text"),
         ({"answer": {"text": "rain"}}, "answer is a mapping, not a text"),
         ({"choices": "rain, siren"}, "choices is a text, not a list"),

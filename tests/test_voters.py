@@ -15,7 +15,7 @@ from audiomcq.audio import silence
 from audiomcq.collation import PromptEncoder, audio_batch
 from audiomcq.datasets import option_order
 from audiomcq.examples import Row, row_key
-from audiomcq.generation import Control, answer_questions, audio_control
+from audiomcq.inference.local import Control, answer_questions, audio_control
 from audiomcq.models import LALM, load_lalm, parameter_group
 from audiomcq.prompts import answer_target
 from small_runs import changed, weights

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from audiomcq.contribution.controls import clips_needed
 from audiomcq.contribution.probe import ProbeArguments, run_probe, without_clips
 from audiomcq.errors import exit_on_user_error
+from audiomcq.inference.controls import clips_needed
 from audiomcq.options import parse
 from audiomcq.run import set_up_logging
 

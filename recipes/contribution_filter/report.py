@@ -5,11 +5,11 @@ python recipes/contribution_filter/report.py --config recipes/contribution_filte
 
 from pathlib import Path
 
-from audiomcq.contribution.cast import load_votes
 from audiomcq.contribution.page import pick_examples, write_report
 from audiomcq.contribution.report import ReportArguments, contribution_report
 from audiomcq.contribution.split import Rule, check_unreadable, saved_rule, saved_unreadable, saved_votes
 from audiomcq.errors import exit_on_user_error
+from audiomcq.inference.load import load_votes
 from audiomcq.options import parse
 from audiomcq.records import naming
 from audiomcq.run import set_up_logging

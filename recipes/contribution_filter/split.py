@@ -5,9 +5,9 @@ python recipes/contribution_filter/split.py --config recipes/contribution_filter
 
 from pathlib import Path
 
-from audiomcq.contribution.cast import load_votes
 from audiomcq.contribution.split import Rule, SplitArguments, check_unreadable, save_split
 from audiomcq.errors import exit_on_user_error
+from audiomcq.inference.load import load_votes
 from audiomcq.options import parse
 from audiomcq.run import set_up_logging
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from accelerate import PartialState
 from rich.console import Console
 
-from audiomcq.contribution.controls import clips_needed
 from audiomcq.errors import exit_on_user_error
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_parity
 from audiomcq.evaluation.questions import load_questions, questions_to_ask
+from audiomcq.inference.controls import clips_needed
 from audiomcq.options import parse
 from audiomcq.run import set_up_logging
 

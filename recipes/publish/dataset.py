@@ -5,10 +5,10 @@ python recipes/publish/dataset.py --config recipes/publish/tiny/dataset.yaml
 
 from datasets import concatenate_datasets
 
-from audiomcq.contribution.cast import load_votes, read_again
 from audiomcq.contribution.split import saved_rule, saved_votes
 from audiomcq.datasets import texts_of
 from audiomcq.errors import exit_on_user_error
+from audiomcq.inference.load import load_votes, read_again
 from audiomcq.options import parse
 from audiomcq.publishing.dataset import PublishArguments, publish_dataset
 from audiomcq.run import set_up_logging

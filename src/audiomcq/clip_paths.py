@@ -83,5 +83,7 @@ def _check_openable(path: str, full: str) -> None:
 
 
 def shortened(text: str, length: int = 60) -> str:
-    """The text, or its beginning where it is long: what a message shows of a value."""
-    return text if len(text) <= length else f"{text[:length]}..."
+    """What a message shows of a value: the text, or its beginning where it is long; halves of surrogate pairs, which no file can hold,
+    as escapes."""
+    text = text if len(text) <= length else f"{text[:length]}..."
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -85,6 +85,7 @@ def exit_on_user_error() -> Iterator[None]:
             raise
         logger.debug("traceback", exc_info=True)
         line = "error: " + re.sub(r"\s*\n\s*", " ", without_secrets(message)).strip()
+        line = line.encode("utf-8", "backslashreplace").decode()  # what a file holds may have no UTF-8
         code = LIMIT_EXIT_CODE if isinstance(error, LimitPassed) else EXIT_CODE
         _say(line, code)
         raise UserErrorExit(line, code) from None

@@ -14,10 +14,21 @@ from datasets.fingerprint import generate_random_fingerprint
 from datasets.table import InMemoryTable
 
 from audiomcq.clip_paths import ClipFolder, ClipPathError
-from audiomcq.examples import CONTRIBUTION, CONVERTER, FEATURES, SCORE, TERMS, clip_fields, struct_field
+from audiomcq.examples import (
+    CONTRIBUTION,
+    CONVERTER,
+    FEATURES,
+    SCORE,
+    TERMS,
+    arrow_column,
+    clip_fields,
+    key_column,
+    struct_field,
+)
 from audiomcq.row_files import FAULT, FILE, LINE, as_text
 
 REQUIRED = ("question_type", "audio", "question", "choices", "answer")
+_QUESTION_COLUMNS = ("id", "source_dataset", "question_type", "question", "choices", "answer")
 _TEXT = Value("string")
 Resolve = Callable[[str], str]
 """Turns the path of a clip as a row has it into the one to open; raises ClipPathError."""
@@ -360,3 +371,10 @@ def _replaced(rows: Dataset, values: dict[str, pa.ChunkedArray | None], kinds: F
         parts.append(Dataset(InMemoryTable(pa.table(changed)), info=info, fingerprint=name))
     whole = concatenate_datasets(parts, axis=1) if len(parts) > 1 else parts[0]
     return whole.select_columns(list(kinds))
+
+
+def question_columns(rows: Dataset) -> pa.Table:
+    """The `key` of every row, and `_QUESTION_COLUMNS` in the types of the schema."""
+    kinds = Features({name: FEATURES[name] for name in _QUESTION_COLUMNS})
+    rows = cast_columns(rows, kinds)
+    return pa.table({"key": key_column(rows), **{name: arrow_column(rows, name) for name in kinds}})

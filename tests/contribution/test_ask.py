@@ -10,9 +10,9 @@ from datasets import Dataset
 from audiomcq.audio import load_audio
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.ask import HEARD, Hearing, ask, in_words, plot
-from audiomcq.contribution.controls import control_named
 from audiomcq.examples import Row
-from audiomcq.generation import answer_questions
+from audiomcq.inference.controls import control_named
+from audiomcq.inference.local import answer_questions
 from audiomcq.models import LALM
 
 CHOICES = ["low", "middle", "high", "highest"]

@@ -23,9 +23,9 @@ import probe_process
 import processes
 from audiomcq.contribution import label_rows, probe, read_votes, unreadable_rows
 from audiomcq.contribution.probe import ProbeArguments, _Progress, run_probe
-from audiomcq.contribution.votes import RUN_FILE, UNREADABLE_FILE, Voter, VoteWriter, as_voter, list_shards, open_run
 from audiomcq.examples import Row, row_key
-from audiomcq.generation import Answer
+from audiomcq.inference.local import Answer
+from audiomcq.inference.store import RUN_FILE, UNREADABLE_FILE, Voter, VoteWriter, as_voter, list_shards, open_run
 from audiomcq.models import LALM, weights_digest
 from audiomcq.tiny.model import make_tiny_lalm
 from small_runs import always_answering

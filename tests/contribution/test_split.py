@@ -13,7 +13,6 @@ from datasets import Dataset, load_dataset
 import processes
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.ballots import ballots_of, questions_of
-from audiomcq.contribution.controls import silence_control
 from audiomcq.contribution.split import (
     Rule,
     SplitArguments,
@@ -29,7 +28,8 @@ from audiomcq.contribution.split import (
 from audiomcq.datasets import load_rows, option_order
 from audiomcq.errors import LimitPassed
 from audiomcq.examples import CONTRIBUTION, Row, row_key
-from audiomcq.generation import answer_questions, to_answer
+from audiomcq.inference.controls import silence_control
+from audiomcq.inference.local import answer_questions, to_answer
 from audiomcq.models import LALM
 from audiomcq.prompts import answer_target
 from made_up_votes import table, vote, votes_for

@@ -9,15 +9,15 @@ import pytest
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
+from answer_server import say, serving
 from audiomcq.evaluation import answering
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_parity
-from audiomcq.evaluation.predictions import read_predictions, read_run
 from audiomcq.evaluation.questions import questions_to_ask
 from audiomcq.evaluation.results import ScoreArguments, score_folder
 from audiomcq.evaluation.scoring import judge, questions_by_key
 from audiomcq.examples import row_key
+from audiomcq.inference.predictions import read_predictions, read_run
 from benchmark_files import write_benchmark
-from test_endpoints import say, serving
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import soundfile
 from datasets import Audio, Dataset
 
 from audiomcq.audio import load_audio
+from audiomcq.baselines import trivial_baselines
 from audiomcq.datasets import option_order, row_orders
-from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.benchmarks import BENCHMARKS, find_benchmark
 from audiomcq.evaluation.items import load_benchmark
 from audiomcq.evaluation.official import items_with_repeated_options, official_score

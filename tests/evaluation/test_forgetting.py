@@ -15,7 +15,7 @@ from audiomcq.evaluation.forgetting import (
     text_rows,
     word_edits,
 )
-from audiomcq.generation import Answer
+from audiomcq.inference.local import Answer
 from audiomcq.models import load_lalm
 from small_runs import always_answering
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from audiomcq.evaluation.baselines import chance
+from audiomcq.baselines import chance
 from audiomcq.evaluation.report import Estimate, corrected_for_chance
 from audiomcq.evaluation.results import ScoreArguments, Scored, score_folder
-from audiomcq.evaluation.statistics import Interval
 from audiomcq.evaluation.tables import caveats
+from audiomcq.stats import Interval
 from benchmark_files import MMAR_SAMPLE, mmar_item, write_items
 
 OPTIONS = ["rain", "wind", "a dog", "a door"]

@@ -10,7 +10,7 @@ from matplotlib import image
 from rich.console import Console
 
 from audiomcq.evaluation.report import console_table, markdown_table, plot_rewards, plot_scores, score, smooth
-from audiomcq.evaluation.statistics import paired_bootstrap, wilson_interval
+from audiomcq.stats import paired_bootstrap, wilson_interval
 
 
 def predictions(control: str, outcomes: dict[str, bool | None]) -> list[dict]:

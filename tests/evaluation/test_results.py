@@ -16,7 +16,6 @@ from datasets import Dataset
 
 import processes
 from audiomcq.construction.sources import build
-from audiomcq.contribution.votes import Voter, VoteWriter
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows
 from audiomcq.evaluation.benchmarks import MMSU
@@ -29,11 +28,12 @@ from audiomcq.evaluation.results import (
     score_folder,
 )
 from audiomcq.evaluation.scoring import questions_by_key
-from audiomcq.evaluation.statistics import wilson_interval
 from audiomcq.evaluation.strong import split_by_votes, strong_by_label
 from audiomcq.evaluation.tables import caveats
 from audiomcq.examples import CONTRIBUTION, row_key
-from audiomcq.generation import Answer
+from audiomcq.inference.local import Answer
+from audiomcq.inference.store import Voter, VoteWriter
+from audiomcq.stats import wilson_interval
 from audiomcq.tiny.model import make_tiny_lalm
 from benchmark_files import write_benchmark
 

@@ -5,9 +5,9 @@ import pytest
 from audiomcq.evaluation.pairs import compare
 from audiomcq.evaluation.report import accuracy_of, gain_of
 from audiomcq.evaluation.scoring import Run, judge, questions_by_key, robustness, score_run
-from audiomcq.evaluation.statistics import holm, mcnemar, wilson_interval
 from audiomcq.evaluation.tables import comparisons_table
 from audiomcq.examples import row_key
+from audiomcq.stats import holm, mcnemar, wilson_interval
 
 
 def question(id: str, choices: str, answer: str, **columns) -> dict:

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from audiomcq.contribution.cast import load_votes
 from audiomcq.contribution.split import Rule, SplitArguments, save_split
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.identity import Identity, Model, lineage, model_of_voter
 from audiomcq.evaluation.results import ScoreArguments, score_folder
 from audiomcq.evaluation.tables import caveats
 from audiomcq.examples import row_key
+from audiomcq.inference.load import load_votes
 from audiomcq.models import weights_digest
 from audiomcq.run_record import RUN_FILE
 

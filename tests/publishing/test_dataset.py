@@ -14,12 +14,12 @@ import yaml
 from datasets import Dataset, DatasetDict, load_from_disk
 from pyarrow import parquet
 
+from audiomcq.baselines import trivial_baselines
 from audiomcq.contribution.report import chance_share
 from audiomcq.contribution.split import Rule, label_rows, saved_rule
-from audiomcq.contribution.vote_files import VOTE_FEATURES
 from audiomcq.datasets import load_rows
-from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
+from audiomcq.inference.vote_files import VOTE_FEATURES
 from audiomcq.publishing.dataset import PublishArguments, public_name, publish_dataset, write_folder
 from audiomcq.publishing.hub import check_card, check_no_token, planned_files
 from conftest import write_rows

@@ -2,6 +2,6 @@
 
 from audiomcq.contribution.probe import probe
 from audiomcq.contribution.split import label_rows
-from audiomcq.contribution.votes import read_votes, unreadable_rows
+from audiomcq.inference.store import read_votes, unreadable_rows
 
 __all__ = ["label_rows", "probe", "read_votes", "unreadable_rows"]

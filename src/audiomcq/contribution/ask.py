@@ -11,9 +11,9 @@ import numpy as np
 from audiomcq.answers import How
 from audiomcq.audio import AudioSource, load_audio, wav_bytes
 from audiomcq.collation import PromptEncoder
-from audiomcq.contribution.controls import PUBLISHED_SILENCE_SECONDS, control_named
 from audiomcq.examples import Row, defect
-from audiomcq.generation import Control, answer_questions
+from audiomcq.inference.controls import PUBLISHED_SILENCE_SECONDS, control_named
+from audiomcq.inference.local import Control, answer_questions
 from audiomcq.models import LALM
 
 if TYPE_CHECKING:

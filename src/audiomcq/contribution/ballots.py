@@ -5,15 +5,13 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features
+from datasets import Dataset
 
 from audiomcq.answers import HOW
 from audiomcq.datasets import option_order
-from audiomcq.examples import FEATURES, arrow_column, key_column
-from audiomcq.schema import cast_columns
+from audiomcq.schema import question_columns
 
 _COLUMNS = ("row_key", "voter", "control", "order", "mode", "how", "correct", "option_logps")
-_QUESTION_COLUMNS = ("id", "source_dataset", "question_type", "question", "choices", "answer")
 _UNREADABLE = HOW.index("unreadable")
 _NAMED = ("voter", "control", "order", "mode")
 
@@ -154,13 +152,6 @@ def questions_of(rows: Dataset) -> Questions:
     )
 
 
-def question_columns(rows: Dataset) -> pa.Table:
-    """The `key` of every row, and `_QUESTION_COLUMNS` in the types of the schema."""
-    kinds = Features({name: FEATURES[name] for name in _QUESTION_COLUMNS})
-    rows = cast_columns(rows, kinds)
-    return pa.table({"key": key_column(rows), **{name: arrow_column(rows, name) for name in kinds}})
-
-
 def ballots_of(votes: Dataset, questions: Questions) -> Ballots:
     """The votes on these questions as `read_again` gives them; votes on other rows are left out, and so are repeats of one and the same prompt.
 
@@ -228,7 +219,7 @@ def _shuffled_position(questions: Questions, index: int, order: str) -> int:
 
 def _p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions: Questions) -> np.ndarray:
     """Softmax over a vote's options at the answer; 0 or 1 for votes without log-probs, 0 where these are no numbers: such a vote has
-    chosen nothing (`audiomcq.likelihood.likeliest`)."""
+    chosen nothing (`audiomcq.inference.likelihood.likeliest`)."""
     p = correct.astype(np.float64)
     scored = logps.is_valid().to_numpy(zero_copy_only=False)
     if not scored.any():

@@ -16,9 +16,9 @@ from datasets import Dataset
 
 from audiomcq.answers import HOW
 from audiomcq.audio import AudioError, as_mp3, cut, load_audio
-from audiomcq.contribution.cast import read_again
 from audiomcq.contribution.report import Numbers
 from audiomcq.examples import CONTRIBUTION, Row, key_column, row_key
+from audiomcq.inference.load import read_again
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,10 @@ from tqdm.auto import tqdm
 from audiomcq.answers import HOW
 from audiomcq.clip_check import check_clips
 from audiomcq.collation import PromptEncoder
-from audiomcq.contribution.controls import (
+from audiomcq.datasets import RowArguments, asked_orders, fingerprint
+from audiomcq.examples import row_keys, sound_rows
+from audiomcq.generation_options import generation_settings, greedy_options
+from audiomcq.inference.controls import (
     CONTROLS,
     NOISE_RMS,
     PUBLISHED_SILENCE_SECONDS,
@@ -26,7 +29,9 @@ from audiomcq.contribution.controls import (
     clips_needed,
     control_named,
 )
-from audiomcq.contribution.votes import (
+from audiomcq.inference.local import Answer, Asked, Control, answer_batches
+from audiomcq.inference.server import endpoint_batches, parse_voter, server_options, voter_name
+from audiomcq.inference.store import (
     UNREADABLE_FILE,
     Voter,
     VoteWriter,
@@ -39,11 +44,6 @@ from audiomcq.contribution.votes import (
     read_votes,
     write_unreadable,
 )
-from audiomcq.datasets import RowArguments, asked_orders, fingerprint
-from audiomcq.endpoints import endpoint_batches, parse_voter, server_options, voter_name
-from audiomcq.examples import row_keys, sound_rows
-from audiomcq.generation import Answer, Asked, Control, answer_batches
-from audiomcq.generation_options import generation_settings, greedy_options
 from audiomcq.models import load_lalm, weights_digest
 from audiomcq.prompts import PROMPT_VERSION
 from audiomcq.schema import clip_resolver, fit_to_schema
@@ -98,7 +98,7 @@ def probe(
     device: str | torch.device | None = None,
     **options: Any,
 ) -> Dataset:
-    """Ask voters every row of a data set in memory; returns the vote table (`audiomcq.contribution.votes.VOTE_FEATURES`).
+    """Ask voters every row of a data set in memory; returns the vote table (`audiomcq.inference.store.VOTE_FEATURES`).
 
     Rows that are broken, or whose clips are broken or silent, are named and counted. Broken rows are left out; rows whose clips are
     broken or silent are asked under those controls alone that play none of them. Clips that will be heard are checked before the first

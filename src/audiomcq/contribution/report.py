@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
+from audiomcq.baselines import trivial_baselines
 from audiomcq.contribution.ballots import Ballots, Questions, ballots_of, questions_of, shown_positions, tally
-from audiomcq.contribution.cast import read_again
 from audiomcq.contribution.split import MAX_UNREADABLE_HELP, RULES, Rule, Verdict, judge, trainability, votes_of_rule
 from audiomcq.datasets import RowArguments
-from audiomcq.evaluation.baselines import trivial_baselines
-from audiomcq.evaluation.statistics import binomial_at_least, fleiss_kappa, paired_bootstrap, wilson_interval
 from audiomcq.examples import CONTRIBUTION
+from audiomcq.inference.load import read_again
+from audiomcq.stats import binomial_at_least, fleiss_kappa, paired_bootstrap, wilson_interval
 
 PUBLISHED_VOTERS = 3
 _CHUNK = 10_000

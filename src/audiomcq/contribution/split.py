@@ -19,10 +19,10 @@ import yaml
 from datasets import Dataset, concatenate_datasets
 
 from audiomcq.contribution.ballots import Ballots, Questions, Tally, ballots_of, questions_of, tally
-from audiomcq.contribution.cast import load_votes, read_again
 from audiomcq.datasets import RowArguments, clip_folder
 from audiomcq.errors import LimitPassed
 from audiomcq.examples import CONTRIBUTION, FEATURES, BrokenRow, report_broken
+from audiomcq.inference.load import load_votes, read_again
 from audiomcq.records import COUNT, NUMBER, TEXT, TEXTS, naming, or_null, read_json
 from audiomcq.row_sources import CLIPS, SPLIT_FILE
 

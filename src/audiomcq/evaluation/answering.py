@@ -15,11 +15,14 @@ from tqdm.auto import tqdm
 
 from audiomcq import __version__
 from audiomcq.collation import PromptEncoder
-from audiomcq.contribution.controls import check_asked, clips_needed, control_named
 from audiomcq.datasets import asked_orders, fingerprint
-from audiomcq.endpoints import endpoint_batches, parse_voter, server_options, voter_name
 from audiomcq.evaluation.identity import Identity, identify, lineage
-from audiomcq.evaluation.predictions import (
+from audiomcq.evaluation.questions import QuestionArguments, prompt_style
+from audiomcq.examples import Row, row_keys
+from audiomcq.generation_options import generation_settings, greedy_options
+from audiomcq.inference.controls import check_asked, clips_needed, control_named
+from audiomcq.inference.local import Answer, Asked, Control, Mode, answer_batches, answer_questions
+from audiomcq.inference.predictions import (
     PartWriter,
     finish_run,
     hold_run,
@@ -27,10 +30,7 @@ from audiomcq.evaluation.predictions import (
     record_generation,
     start_run,
 )
-from audiomcq.evaluation.questions import QuestionArguments, prompt_style
-from audiomcq.examples import Row, row_keys
-from audiomcq.generation import Answer, Asked, Control, Mode, answer_batches, answer_questions
-from audiomcq.generation_options import generation_settings, greedy_options
+from audiomcq.inference.server import endpoint_batches, parse_voter, server_options, voter_name
 from audiomcq.models import load_lalm
 from audiomcq.prompts import AUDIOMCQ_STYLE
 

@@ -13,13 +13,13 @@ from accelerate import PartialState
 from audiomcq.answers import normalize
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.collation import PromptEncoder
-from audiomcq.contribution.controls import no_audio_control
 from audiomcq.evaluation.report import Estimate, accuracy_of, gain_of, percent
-from audiomcq.evaluation.statistics import mcnemar
 from audiomcq.examples import BrokenRow, Row, defect, report_broken
-from audiomcq.generation import Answer, answer_questions
+from audiomcq.inference.controls import no_audio_control
+from audiomcq.inference.local import Answer, answer_questions
 from audiomcq.models import load_lalm
 from audiomcq.prompts import AUDIOMCQ_STYLE, PLAIN_STYLE, PROMPT_VERSION, TRANSCRIPTION_REQUEST
+from audiomcq.stats import mcnemar
 
 logger = logging.getLogger(__name__)
 

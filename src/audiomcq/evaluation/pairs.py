@@ -7,7 +7,7 @@ from itertools import combinations
 
 from audiomcq.evaluation.report import Estimate, gain_of
 from audiomcq.evaluation.scoring import Run
-from audiomcq.evaluation.statistics import holm, mcnemar
+from audiomcq.stats import holm, mcnemar
 
 StrongOf = Callable[[str, str], AbstractSet[str] | None]
 """The strong rows on which two models, by name, may be compared; None where there are none."""

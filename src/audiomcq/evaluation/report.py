@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from audiomcq.answers import HOW
-from audiomcq.evaluation.statistics import Interval, paired_bootstrap, wilson_interval
+from audiomcq.stats import Interval, paired_bootstrap, wilson_interval
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from audiomcq.baselines import trivial_baselines
 from audiomcq.datasets import fingerprint, texts_of
-from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.benchmarks import Benchmark, find_benchmark
 from audiomcq.evaluation.exports import FORMATS, write_samples, write_submission
 from audiomcq.evaluation.identity import model_of_run
@@ -21,16 +21,16 @@ from audiomcq.evaluation.official import (
     official_score,
 )
 from audiomcq.evaluation.pairs import compare
-from audiomcq.evaluation.predictions import prediction_files, read_predictions, read_run, unfinished_runs
 from audiomcq.evaluation.questions import QuestionArguments, load_questions, prompt_style, without
 from audiomcq.evaluation.report import Estimate, Prediction, Scores, markdown_table, named, plot_scores
 from audiomcq.evaluation.scoring import Official, Rows, Run, judge, questions_by_key, score_run
-from audiomcq.evaluation.statistics import Interval, wilson_interval
 from audiomcq.evaluation.strong import PUBLISHED_VOTERS, SplitByModel, strong_split
 from audiomcq.evaluation.tables import TABLE_MEASURES, benchmarks_table, is_estimate, results_page
 from audiomcq.examples import Row, row_key
+from audiomcq.inference.predictions import prediction_files, read_predictions, read_run, unfinished_runs
 from audiomcq.prompts import AskedFor, PromptStyle, find_asked_for
 from audiomcq.records import MAPPING, check_fields, naming, or_null, read_json
+from audiomcq.stats import Interval, wilson_interval
 
 _ESTIMATE = or_null(("a value with its interval", is_estimate))
 RESULTS_FILE = "results.json"

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from audiomcq.baselines import chance
 from audiomcq.datasets import option_order, row_orders
-from audiomcq.evaluation.baselines import chance
 from audiomcq.evaluation.report import (
     Estimate,
     Prediction,
@@ -22,7 +22,7 @@ from audiomcq.evaluation.report import (
     score,
 )
 from audiomcq.examples import Row, row_key
-from audiomcq.generation import judge_answer, to_answer
+from audiomcq.inference.local import judge_answer, to_answer
 from audiomcq.prompts import AskedFor
 
 logger = logging.getLogger(__name__)

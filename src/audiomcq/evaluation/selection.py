@@ -9,11 +9,11 @@ from typing import Any
 
 from audiomcq.datasets import texts_of
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows
-from audiomcq.evaluation.predictions import read_predictions
 from audiomcq.evaluation.report import Estimate, gain_of, markdown, percent
 from audiomcq.evaluation.scoring import Rows, Run, judge, questions_by_key, robustness
 from audiomcq.evaluation.tables import PARSED
 from audiomcq.examples import Row
+from audiomcq.inference.predictions import read_predictions
 
 logger = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from typing import Any
 import pyarrow.compute as pc
 from datasets import Dataset, Features
 
-from audiomcq.contribution.cast import load_votes, voters_of
 from audiomcq.contribution.split import Rule, label_rows, saved_rule, saved_votes
 from audiomcq.evaluation.identity import Identity, Model, model_of_run, model_of_voter
-from audiomcq.evaluation.predictions import read_run
 from audiomcq.evaluation.report import named
 from audiomcq.evaluation.scoring import Rows, Run, questions_by_key
 from audiomcq.evaluation.strong_list import strong_rows_of_list
 from audiomcq.examples import CONTRIBUTION, FEATURES, Row, row_key
+from audiomcq.inference.load import load_votes, voters_of
+from audiomcq.inference.predictions import read_run
 from audiomcq.records import naming
 
 PUBLISHED_VOTERS = ("nvidia/audio-flamingo-2", "mispeech/r1-aqa", "moonshotai/Kimi-Audio-7B-Instruct")

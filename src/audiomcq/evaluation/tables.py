@@ -6,9 +6,9 @@ from typing import Any
 from audiomcq.answers import HOW
 from audiomcq.evaluation.pairs import Comparison
 from audiomcq.evaluation.report import Estimate, markdown, percent
-from audiomcq.evaluation.statistics import Interval
 from audiomcq.evaluation.versions import UNKNOWN
 from audiomcq.records import NUMBER
+from audiomcq.stats import Interval
 
 Results = Mapping[str, Any]
 """A results file, or one model of it, as plain data."""

@@ -20,9 +20,9 @@ from tqdm.auto import tqdm
 
 from audiomcq.audio import AudioError, audio_bytes, audio_seconds
 from audiomcq.contribution.split import SPLIT_FILE, Rule
-from audiomcq.contribution.vote_files import VOTE_FEATURES
 from audiomcq.datasets import RowArguments, check_clips_inside, clip_home, clip_sizes, refuse_outside, split_by_clip
 from audiomcq.examples import CONTRIBUTION, FEATURES, TERMS, arrow_column, row_keys
+from audiomcq.inference.vote_files import VOTE_FEATURES
 from audiomcq.publishing import licences
 from audiomcq.publishing.dataset_card import CardText, render_card
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder

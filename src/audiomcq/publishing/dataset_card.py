@@ -11,12 +11,12 @@ import yaml
 from datasets import Dataset, concatenate_datasets
 
 from audiomcq import __version__
+from audiomcq.baselines import trivial_baselines
 from audiomcq.contribution.report import Numbers, contribution_report
 from audiomcq.contribution.split import SCORE_THRESHOLD, Rule
-from audiomcq.contribution.vote_files import VOTE_FEATURES
-from audiomcq.evaluation.baselines import trivial_baselines
 from audiomcq.evaluation.report import markdown
 from audiomcq.examples import CONTRIBUTION, QUESTION_TYPES
+from audiomcq.inference.vote_files import VOTE_FEATURES
 from audiomcq.publishing.licences import Sources, hub_licence
 
 TEMPLATE = Path(__file__).parent / "templates" / "dataset_card.md"

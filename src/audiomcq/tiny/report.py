@@ -9,10 +9,8 @@ from typing import Any
 from datasets import Dataset
 from rich.console import Console
 
-from audiomcq.contribution.votes import read_votes
+from audiomcq.baselines import trivial_baselines
 from audiomcq.datasets import load_rows
-from audiomcq.evaluation.baselines import trivial_baselines
-from audiomcq.evaluation.predictions import read_predictions
 from audiomcq.evaluation.report import (
     Estimate,
     Scores,
@@ -23,9 +21,11 @@ from audiomcq.evaluation.report import (
     plot_scores,
     score,
 )
-from audiomcq.evaluation.statistics import wilson_interval
 from audiomcq.examples import CONTRIBUTION, row_key
+from audiomcq.inference.predictions import read_predictions
+from audiomcq.inference.store import read_votes
 from audiomcq.prompts import PROMPT_VERSION
+from audiomcq.stats import wilson_interval
 
 MODELS = {
     "base": "base",

@@ -10,7 +10,7 @@ from datasets import Dataset
 from audiomcq.audio import CUT_MARGIN_SECONDS, MIN_SAMPLES, SAMPLE_RATE, audio_seconds, silence
 from audiomcq.datasets import option_order, row_orders
 from audiomcq.examples import Row, row_key
-from audiomcq.generation import Control, audio_control
+from audiomcq.inference.local import Control, audio_control
 
 CONTROLS = ("audio", "silence", "no_audio", "mismatched_audio", "noise")
 PUBLISHED_SILENCE_SECONDS = 30.0

@@ -13,13 +13,13 @@ import pytest
 from datasets import Dataset
 
 import processes
-from audiomcq.contribution.cast import load_votes, read_again, voters_of
 from audiomcq.contribution.report import contribution_report
 from audiomcq.contribution.split import SPLIT_FILE, label_rows, saved_votes
-from audiomcq.contribution.vote_files import VOTE_FEATURES
-from audiomcq.contribution.votes import UNREADABLE_FILE, Voter, VoteWriter, read_votes, write_unreadable
 from audiomcq.examples import CONTRIBUTION, row_key
-from audiomcq.generation import Answer
+from audiomcq.inference.load import load_votes, read_again, voters_of
+from audiomcq.inference.local import Answer
+from audiomcq.inference.store import UNREADABLE_FILE, Voter, VoteWriter, read_votes, write_unreadable
+from audiomcq.inference.vote_files import VOTE_FEATURES
 from made_up_votes import table, votes_for
 
 ROOT = Path(__file__).parents[2]

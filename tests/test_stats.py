@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audiomcq.evaluation.statistics import binomial_at_least, holm, mcnemar, paired_bootstrap, wilson_interval
+from audiomcq.stats import binomial_at_least, holm, mcnemar, paired_bootstrap, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_the_bootstrap_repeats_itself_for_a_seed_and_ignores_the_order_of_the_it
 def test_the_bootstrap_does_not_depend_on_its_chunks(monkeypatch):
     items = np.random.default_rng(0).normal(size=50)
     whole = paired_bootstrap(items, resamples=100)
-    monkeypatch.setattr("audiomcq.evaluation.statistics._CHUNK", 350)
+    monkeypatch.setattr("audiomcq.stats._CHUNK", 350)
     parts = paired_bootstrap(items, resamples=100)
     assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), abs=1e-12)
 

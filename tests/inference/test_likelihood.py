@@ -9,8 +9,8 @@ from datasets import Dataset
 
 from audiomcq.answers import parse_answer
 from audiomcq.collation import PromptEncoder
-from audiomcq.generation import answer_batches, answer_questions, audio_control
-from audiomcq.likelihood import likeliest
+from audiomcq.inference.likelihood import likeliest
+from audiomcq.inference.local import answer_batches, answer_questions, audio_control
 from audiomcq.models import LALM, load_lalm
 
 

@@ -18,7 +18,7 @@ from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, prompt
 from audiomcq.datasets import asked_orders, option_order, row_orders
 from audiomcq.examples import Row, row_key, samples_key
 from audiomcq.generation_options import greedy_options
-from audiomcq.likelihood import likeliest, option_logps
+from audiomcq.inference.likelihood import likeliest, option_logps
 from audiomcq.models import LALM
 from audiomcq.prompts import AskedFor, answer_target
 from audiomcq.shared_prefix import Continuation, Prefixes, continued_generation, prefill, sharing_obstacle

@@ -2,7 +2,7 @@
 
 import pytest
 
-from audiomcq.evaluation.baselines import trivial_baselines
+from audiomcq.baselines import trivial_baselines
 
 ROWS = [
     {"choices": ["rain", "a storm", "wind", "hail"], "answer": "rain"},

@@ -8,7 +8,8 @@ import soundfile
 from datasets import Dataset
 
 from audiomcq.audio import SAMPLE_RATE, audio_seconds, load_audio
-from audiomcq.contribution.controls import (
+from audiomcq.examples import Row
+from audiomcq.inference.controls import (
     CONTROLS,
     NOISE_RMS,
     clips_needed,
@@ -18,7 +19,6 @@ from audiomcq.contribution.controls import (
     noise_control,
     silence_control,
 )
-from audiomcq.examples import Row
 
 
 def test_silence_lasts_as_long_as_it_is_told(row: Row) -> None:

@@ -7,7 +7,9 @@ import pytest
 from datasets import Dataset
 
 from audiomcq.datasets import fingerprint
-from audiomcq.evaluation.predictions import (
+from audiomcq.examples import row_key
+from audiomcq.inference.local import Answer
+from audiomcq.inference.predictions import (
     PartWriter,
     finish_run,
     hold_run,
@@ -18,8 +20,6 @@ from audiomcq.evaluation.predictions import (
     record_generation,
     start_run,
 )
-from audiomcq.examples import row_key
-from audiomcq.generation import Answer
 
 SETTINGS = {"model": "m", "orders": ["given"], "batch_size": 2}
 

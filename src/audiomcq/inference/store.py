@@ -24,8 +24,8 @@ from datasets import Dataset
 from datasets.table import InMemoryTable
 
 from audiomcq import __version__
-from audiomcq.contribution.vote_files import FOOTER, VOTE_FEATURES, read_columns, read_footer
-from audiomcq.generation import Answer, Asked
+from audiomcq.inference.local import Answer, Asked
+from audiomcq.inference.vote_files import FOOTER, VOTE_FEATURES, read_columns, read_footer
 from audiomcq.prompts import find_asked_for
 from audiomcq.records import MAPPING, advise, check_fields, encodable, read_json
 from audiomcq.storage import check_same, hold, write_json, write_whole, writing

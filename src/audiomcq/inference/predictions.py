@@ -17,7 +17,7 @@ from typing import Any
 
 from audiomcq.datasets import row_orders, texts_of
 from audiomcq.examples import Row, row_key
-from audiomcq.generation import Answer
+from audiomcq.inference.local import Answer
 from audiomcq.records import (
     COUNT,
     MAPPING,
@@ -225,6 +225,22 @@ def finish_run(
     write_whole(path, "".join(_line(done[key]) for key in wanted))
     for part in _parts(path):
         part.unlink()
+
+
+def add_predictions(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    """Add predictions to a file that is not being answered, in one piece.
+
+    Raises:
+        ValueError: it has predictions for some of these questions already.
+    """
+    done = read_done(path)
+    keys = [(line["row_key"], line["control"], line["order"]) for line in lines]
+    if twice := [key for key in keys if key in done]:
+        raise ValueError(
+            f"{path} has {len(twice)} of these {len(keys)} predictions already, first {' / '.join(twice[0])}; choose another --name"
+        )
+    done |= dict(zip(keys, lines, strict=True))
+    write_whole(path, "".join(_line(line) for line in done.values()))
 
 
 def read_predictions(path: Path) -> dict[str, list[dict[str, Any]]]:

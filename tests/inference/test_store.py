@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import probe_process
-from audiomcq.contribution.votes import (
+from audiomcq.inference.local import Answer
+from audiomcq.inference.store import (
     RUN_FILE,
     UNREADABLE_FILE,
     VOTE_FEATURES,
@@ -29,7 +30,6 @@ from audiomcq.contribution.votes import (
     unreadable_rows,
     write_unreadable,
 )
-from audiomcq.generation import Answer
 from audiomcq.prompts import AUDIOMCQ_STYLE
 
 SETTINGS = {"rows": 4, "rows_digest": "0f", "silence_seconds": 30.0}
@@ -219,7 +219,7 @@ def test_what_a_killed_writer_left_is_swept_by_the_next_and_only_its_own(tmp_pat
 
 def test_two_processes_cannot_write_the_same_part_of_a_voter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `kill -9` of a launcher leaves behind goes on writing: the next run must not ask the same again beside it."""
-    monkeypatch.setattr("audiomcq.contribution.votes._PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("audiomcq.inference.store._PATIENCE_SECONDS", 0.1)
     open_run(tmp_path, SETTINGS)
     with as_voter(tmp_path, FIRST, part=0):
         with (

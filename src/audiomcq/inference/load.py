@@ -14,14 +14,14 @@ from datasets.table import InMemoryTable
 from tqdm.auto import tqdm
 
 from audiomcq.answers import How
-from audiomcq.contribution.ballots import question_columns
-from audiomcq.contribution.vote_files import VOTE_FEATURES, read_vote_table
-from audiomcq.contribution.votes import UNREADABLE_FILE, read_votes
-from audiomcq.evaluation.predictions import prediction_files, read_predictions, read_run
 from audiomcq.examples import Row
-from audiomcq.generation import judge_answer
+from audiomcq.inference.local import judge_answer
+from audiomcq.inference.predictions import prediction_files, read_predictions, read_run
+from audiomcq.inference.store import UNREADABLE_FILE, read_votes
+from audiomcq.inference.vote_files import VOTE_FEATURES, read_vote_table
 from audiomcq.prompts import find_asked_for
 from audiomcq.records import encodable
+from audiomcq.schema import question_columns
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def read_again(votes: Dataset, rows: Dataset) -> Dataset:
     are.
 
     Args:
-        rows: the columns of `ballots.questions_of` are read.
+        rows: the columns of `question_columns` are read.
 
     Raises:
         ValueError: a vote on a row has no completion, an unknown order, or scores of other options; voter and row are named.

@@ -11,7 +11,7 @@ from datasets import Dataset
 from audiomcq.audio import silence
 from audiomcq.collation import PromptEncoder, audio_batch
 from audiomcq.examples import row_key
-from audiomcq.generation import Answer, Control, answer_batches, answer_questions, audio_control
+from audiomcq.inference.local import Answer, Control, answer_batches, answer_questions, audio_control
 from audiomcq.models import LALM, load_lalm
 from small_runs import always_answering
 
@@ -199,7 +199,7 @@ def test_a_model_that_cannot_share_answers_the_same_and_says_so_once(
     assert [answer.completion for answer in plain] == [answer.completion for answer in shared]
     if mode == "likelihood":
         np.testing.assert_allclose(*([a.option_logps for a in answers] for answers in (plain, shared)), atol=1e-5)
-    (message,) = [record.getMessage() for record in caplog.records if record.name == "audiomcq.generation"]
+    (message,) = [record.getMessage() for record in caplog.records if record.name == "audiomcq.inference.local"]
     assert message.startswith("every question is prefilled by itself: qwen2_5_omni_thinker is not among")
 
 

@@ -27,7 +27,7 @@ from audiomcq.audio import cut, wav_bytes
 from audiomcq.datasets import option_order, row_orders
 from audiomcq.errors import without_secrets
 from audiomcq.examples import Row, row_key
-from audiomcq.generation import Answer, Asked, Control, to_answer
+from audiomcq.inference.local import Answer, Asked, Control, to_answer
 from audiomcq.prompts import AUDIOMCQ_STYLE, conversation
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def endpoint_batches(
 ) -> Iterator[list[Answer]]:
     """Greedy answers of a server, each as soon as it arrives, so that a kill costs none that was received.
 
-    The counterpart of `audiomcq.generation.answer_batches`: same conversations, same answers, same meaning of `orders`,
+    The counterpart of `audiomcq.inference.local.answer_batches`: same conversations, same answers, same meaning of `orders`,
     `done`, `part` and `parts`. Questions about one clip follow each other, and the clip is decoded and encoded once.
 
     Args:

@@ -1,4 +1,4 @@
-"""Parquet files of votes, read such that whatever is wrong with one is named with its row; `votes.py` is the store made of them."""
+"""Parquet files of votes, read such that whatever is wrong with one is named with its row; `store.py` is the store made of them."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,0 +1,244 @@
+"""Answers that were written elsewhere, brought to the rows that they are about: from then on they are predictions like any other, to be
+scored, to be votes, to be reported on, without any model.
+
+Read are .jsonl, .json, .csv and .parquet files with a column of completions, among them lmms-eval's samples and the files that MMAU, MMAR, MMSU
+and DCASE ask for. What an answer chose is read out of its completion by the one matcher; no column that says what is right is believed.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyarrow import parquet
+
+from audiomcq.answers import normalize
+from audiomcq.datasets import fingerprint, option_order, texts_of
+from audiomcq.evaluation.identity import Identity
+from audiomcq.evaluation.questions import QuestionArguments, load_questions
+from audiomcq.examples import BrokenRow, Row, report_broken, row_key
+from audiomcq.inference.controls import CONTROLS
+from audiomcq.inference.local import to_answer
+from audiomcq.inference.predictions import add_predictions, hold_run, start_run
+from audiomcq.prompts import find_asked_for
+from audiomcq.raw_rows import read_raw
+from audiomcq.row_files import as_text
+
+logger = logging.getLogger(__name__)
+
+COMPLETION_COLUMNS = (
+    "completion", "model_output", "model_prediction", "answer_prediction", "response", "prediction", "resps", "filtered_resps",
+)  # fmt: skip
+"""Where completions stand, if no column is named: the first of these that a file has. Raw answers come before extracted ones."""
+KEY_COLUMNS = ("row_key", "id", "doc_id")
+"""Which row an answer is about, if no column is named; then its question, with its options where several rows ask the same."""
+NOT_KNOWN = "unknown"
+
+
+@dataclass
+class ImportArguments(QuestionArguments):
+    """Options of recipes/evaluate/import_answers.py."""
+
+    answers: str = field(default="", metadata={"help": "File of answers: .jsonl, .json, .csv or .parquet."})
+    completion_column: str | None = field(
+        default=None,
+        metadata={"help": f"Column of the completions; null: the first of {', '.join(COMPLETION_COLUMNS)}."},
+    )
+    key_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column with the row's key or id, or its question; null: row_key, id, doc_id, or the question."
+        },
+    )
+    control: str = field(default="audio", metadata={"help": f"What was played: one of {', '.join(CONTROLS)}."})
+    order: str = field(
+        default="given", metadata={"help": "How the options were shown: given, shuffle-SEED, cyclic-K."}
+    )
+    model: str = field(
+        default="",
+        metadata={"help": "Who answered (path or Hub id): it is not scored on rows that are strong by its own vote."},
+    )
+    name: str | None = field(
+        default=None, metadata={"help": "Name of the prediction file; default: that of the answers."}
+    )
+    prompt_version: str = field(
+        default=NOT_KNOWN,
+        metadata={
+            "help": "Version of our prompt that was used, if any; unknown: an answer may be an option's text or its letter."
+        },
+    )
+    output_dir: str = field(default="outputs/predictions", metadata={"help": "Folder of the prediction files."})
+
+    @property
+    def path(self) -> Path:
+        """The prediction file that is written."""
+        return Path(self.output_dir) / f"{self.name or Path(self.answers).stem}.jsonl"
+
+
+def import_answers(args: ImportArguments) -> Path:
+    """Write the answers of a file as predictions, beside those that lie there already from another control or option order.
+
+    Raises:
+        ValueError: an option is wrong, the file cannot be read, more answers than `max_bad_fraction` are about no row, a question is
+            answered twice, or the predictions that lie there are of other questions.
+    """
+    if not args.answers:
+        raise ValueError("answers: name the file to import")
+    if args.control not in CONTROLS:
+        raise ValueError(f"control {args.control!r}: known are {', '.join(CONTROLS)}")
+    loaded, _ = load_questions(args, check_audio=False, fetch_clips=False)
+    rows = list(texts_of(loaded))
+    if not rows:
+        raise ValueError("there are no rows that answers could be about")
+    option_order(rows[0], args.order)
+    found = _match(args, rows)
+    settings = {
+        "model": args.model or args.path.stem,
+        "rows": len(rows),
+        "fingerprint": fingerprint(loaded),
+        "prompt_version": args.prompt_version,
+    }
+    asked_for = find_asked_for(args.prompt_version)
+    lines = [
+        to_answer(rows[index], args.control, args.order, text, asked_for).to_dict() for index, text in found.items()
+    ]
+    lineage = [asdict(Identity(args.model))] if args.model else []
+    with hold_run(args.path):
+        start_run(args.path, settings, [args.control], lineage=lineage)
+        add_predictions(args.path, lines)
+    logger.info(
+        "%s: %d answers under %s; %d of %d rows have none",
+        args.path,
+        len(lines),
+        args.control,
+        len(rows) - len(lines),
+        len(rows),
+    )
+    return args.path
+
+
+def _match(args: ImportArguments, rows: Sequence[Row]) -> dict[int, str]:
+    """Completions by the index of their row, in the order of the rows."""
+    finder, broken, found, where = _Finder(rows, args.key_column), [], {}, {}
+    count = 0
+    for place, record in _records(Path(args.answers)):
+        count += 1
+        try:
+            index, text = finder.find(record), _completion(record, args.completion_column)
+        except ValueError as error:
+            broken.append(BrokenRow(args.answers, str(place), str(error)))
+            continue
+        if index in found:
+            raise ValueError(
+                f"{args.answers}: {row_key(rows[index])} is answered twice, {where[index]} and {place}; import each run by itself"
+            )
+        found[index], where[index] = text, place
+    if not count:
+        raise ValueError(f"{args.answers}: there are no answers in it")
+    report_broken(broken, count, "answers", args.max_bad_fraction)
+    return dict(sorted(found.items()))
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of a file and where they stand; of lmms-eval's, the fields of the question stand beside the others."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file of answers")
+    if path.suffix == ".parquet":
+        number = 0
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for record in batch.to_pylist():
+                    number += 1
+                    yield f"row {number}", record
+        return
+    for line, record in read_raw(path):
+        doc = record.get("doc")
+        yield f"line {line}", {**doc, **record} if isinstance(doc, dict) else record
+
+
+class _Finder:
+    """Finds the row that an answer is about: by its key, its id, or its question."""
+
+    def __init__(self, rows: Sequence[Row], key_column: str | None) -> None:
+        self.rows, self.key_column = rows, key_column
+        self.by_key = {row_key(row): index for index, row in enumerate(rows)}
+        self.by_id: dict[str, list[int]] = {}
+        self.by_question: dict[str, list[int]] = {}
+        for index, row in enumerate(rows):
+            self.by_id.setdefault(str(row["id"]), []).append(index)
+            self.by_question.setdefault(normalize(row["question"]), []).append(index)
+
+    def find(self, record: Mapping[str, Any]) -> int:
+        """The index of the row.
+
+        Raises:
+            ValueError: there is none, or more than one.
+        """
+        if self.key_column is not None:
+            if record.get(self.key_column) is None:
+                raise ValueError(f"it has no {self.key_column}; its columns are {', '.join(record)}")
+            return self._named(str(record[self.key_column]), record)
+        for column in KEY_COLUMNS:
+            if record.get(column) is not None:
+                if column == "doc_id" and "doc" not in record:
+                    return self._at(str(record[column]), record)
+                if column != "doc_id":
+                    return self._named(str(record[column]), record)
+        if isinstance(record.get("question"), str):
+            return self._named(record["question"], record)
+        raise ValueError(f"it names no row: it has no {', '.join(KEY_COLUMNS)} and no question; give key_column")
+
+    def _named(self, name: str, record: Mapping[str, Any]) -> int:
+        if name in self.by_key:
+            return self.by_key[name]
+        named = self.by_id.get(name) or self.by_question.get(normalize(name), [])
+        if len(named) > 1 and isinstance(record.get("question"), str):
+            named = [i for i in named if normalize(self.rows[i]["question"]) == normalize(record["question"])]
+        if len(named) > 1 and (options := _options(record)):
+            named = [i for i in named if sorted(map(normalize, self.rows[i]["choices"])) == options]
+        if len(named) != 1:
+            raise ValueError(f"{name!r} is {'no row' if not named else f'{len(named)} rows'} of these questions")
+        return named[0]
+
+    def _at(self, number: str, record: Mapping[str, Any]) -> int:
+        """lmms-eval without its questions: a place among the rows, which the prompt that was asked has to agree with."""
+        index = int(number) if number.isdecimal() else len(self.rows)
+        if index >= len(self.rows):
+            raise ValueError(f"doc_id {number} is no place among {len(self.rows)} rows")
+        asked = normalize(as_text(record.get("input")) or "")
+        if normalize(self.rows[index]["question"]) not in asked:
+            raise ValueError(
+                f"doc_id {number} was asked something else than {self.rows[index]['question']!r}: the rows are others, or in another order"
+            )
+        return index
+
+
+def _options(record: Mapping[str, Any]) -> list[str]:
+    options = record.get("choices", record.get("options"))
+    if isinstance(options, str) and options.startswith("["):
+        try:
+            options = json.loads(options)
+        except ValueError:
+            return []
+    return sorted(normalize(str(option)) for option in options) if isinstance(options, Sequence) else []
+
+
+def _completion(record: Mapping[str, Any], column: str | None) -> str:
+    """The completion of a record; none at all is an empty one.
+
+    Raises:
+        ValueError: there is no such column, or several completions.
+    """
+    name = column or next((each for each in COMPLETION_COLUMNS if each in record), None)
+    if name is None or name not in record:
+        raise ValueError(
+            f"it has no {column or 'completion'}; its columns are {', '.join(record)}: give completion_column"
+        )
+    value = record[name]
+    while isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) > 1:
+            raise ValueError(f"{name} holds {len(value)} completions; import one for each question")
+        value = value[0] if value else ""
+    return as_text(value) or ""
