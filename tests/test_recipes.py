@@ -181,7 +181,11 @@ def test_filter_and_evaluation_recipes_run_one_after_the_other(
     common = {"dataset": rows_folder, "dataset_split": "train"}
     steps = [
         ("contribution_filter/probe.py", {**common, "output_dir": votes}, ["--voters", *voters]),
-        ("contribution_filter/split.py", {**common, "votes": votes, "output_dir": labelled}, []),
+        (
+            "contribution_filter/split.py",
+            {**common, "votes": votes, "output_dir": labelled, "unreadable": "not_right"},
+            [],
+        ),
         (
             "contribution_filter/report.py",
             {"dataset": labelled, "dataset_split": "train", "output_dir": tmp_path / "report"},

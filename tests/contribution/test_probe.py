@@ -180,7 +180,7 @@ def test_a_data_set_of_a_notebook_is_probed_and_labelled_with_the_columns_it_has
 def test_a_data_set_that_cannot_be_probed_is_refused_with_its_column_before_a_voter_is_loaded(
     columns: dict, message: str, rows: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MODULE, "load_lalm", lambda *_, **__: pytest.fail("a voter was loaded"))
+    monkeypatch.setattr("audiomcq.inference.asking.load_lalm", lambda *_, **__: pytest.fail("a voter was loaded"))
     with pytest.raises(ValueError, match=message):
         probe(plain(rows, **columns), ["voter"], controls=["silence", "audio"], **QUICK)
 
@@ -212,7 +212,9 @@ def test_what_is_answered_is_not_asked_again_and_more_is_added(
     )
     assert len(more) == 16
     assert [vote for vote in more if (vote["control"], vote["order"]) == ("silence", "given")] == before.to_list()
-    monkeypatch.setattr(MODULE, "load_lalm", lambda *_, **__: pytest.fail("a voter that has answered all was loaded"))
+    monkeypatch.setattr(
+        "audiomcq.inference.asking.load_lalm", lambda *_, **__: pytest.fail("a voter that has answered all was loaded")
+    )
     assert probe(few, [str(model_folder)], tmp_path, **QUICK).to_list() == more.to_list()
 
 
@@ -270,7 +272,10 @@ def test_weights_that_were_trained_since_do_not_pass_for_the_voter_that_answered
         ({"orders": ["given", "cyclic"]}, "given is cyclic-0"),
         ({"mode": "guess"}, "mode 'guess': known are"),
         ({"voters": ["a", "http://127.0.0.1:9/v1"]}, "which model after a '#'"),
-        ({"voters": ["a", "http://127.0.0.1:9/v1#b"], "mode": "likelihood"}, "mode generate only, not likelihood"),
+        (
+            {"voters": ["a", "http://127.0.0.1:9/v1#b"], "mode": "likelihood"},
+            "mode has to be generate, not likelihood",
+        ),
         ({"batch_size": 0}, "batch_size 0: give at least 1"),
         ({"endpoint_concurrency": 0}, "endpoint_concurrency 0: give at least 1"),
         ({"silence_seconds": 60.0}, "silence_seconds 60 is more than max_audio_seconds 30"),
@@ -287,7 +292,7 @@ def test_a_wrong_option_is_named_before_anything_is_loaded(
 def test_a_voter_that_writes_nothing_is_unreadable_and_its_rows_are_listed(
     lalm: LALM, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(MODULE, "load_lalm", lambda *_, **__: lalm)
+    monkeypatch.setattr("audiomcq.inference.asking.load_lalm", lambda *_, **__: lalm)
     with always_answering(lalm, ""), caplog.at_level(logging.INFO):
         votes = probe(rows.select(range(3)), ["mute"], tmp_path, **QUICK)
     assert votes["completion"] == [""] * 3

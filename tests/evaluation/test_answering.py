@@ -16,6 +16,7 @@ from audiomcq.evaluation.questions import questions_to_ask
 from audiomcq.evaluation.results import ScoreArguments, score_folder
 from audiomcq.evaluation.scoring import judge, questions_by_key
 from audiomcq.examples import row_key
+from audiomcq.inference import asking
 from audiomcq.inference.predictions import read_predictions, read_run
 from benchmark_files import write_benchmark
 
@@ -43,7 +44,7 @@ def test_a_run_that_is_stopped_goes_on_with_what_is_missing_and_ends_with_the_sa
     few, args.orders = rows.select(range(5)), ["given", "cyclic-1"]
     whole = answer_rows(args, few).read_bytes()
     args.output_dir = str(tmp_path / "stopped")
-    run_batches, batches = answering.answer_batches, []
+    run_batches, batches = asking.answer_batches, []
 
     def stop_after(limit: int):
         def run(*options, **more):
@@ -55,16 +56,16 @@ def test_a_run_that_is_stopped_goes_on_with_what_is_missing_and_ends_with_the_sa
 
         return run
 
-    monkeypatch.setattr(answering, "answer_batches", stop_after(3))
+    monkeypatch.setattr(asking, "answer_batches", stop_after(3))
     with pytest.raises(KeyboardInterrupt):
         answer_rows(args, few)
     assert not args.path.exists()
     part = tmp_path / "stopped" / "tiny.rank0.part"
     part.write_bytes(part.read_bytes()[:-9])  # the last line is torn: it is asked again, its neighbours are not
-    monkeypatch.setattr(answering, "answer_batches", stop_after(-1))
+    monkeypatch.setattr(asking, "answer_batches", stop_after(-1))
     assert answer_rows(args, few).read_bytes() == whole
     assert sum(map(len, batches)) == 2 * 5 * 2 + 1
-    monkeypatch.setattr(answering, "_model", lambda args: pytest.fail("all is answered already"))
+    monkeypatch.setattr(answering, "load_answerer", lambda *_: pytest.fail("all is answered already"))
     assert answer_rows(args, few).read_bytes() == whole
 
 

@@ -5,9 +5,8 @@ import logging
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,25 @@ from tqdm.auto import tqdm
 
 from audiomcq.answers import HOW
 from audiomcq.clip_check import check_clips
-from audiomcq.collation import PromptEncoder
-from audiomcq.datasets import RowArguments, asked_orders, fingerprint
+from audiomcq.datasets import RowArguments, fingerprint
 from audiomcq.examples import row_keys, sound_rows
-from audiomcq.generation_options import generation_settings, greedy_options
+from audiomcq.inference.asking import (
+    Ask,
+    AskArguments,
+    check_server,
+    load_answerer,
+    questions_by_control,
+    rows_with_clips,
+)
 from audiomcq.inference.controls import (
     CONTROLS,
     NOISE_RMS,
     PUBLISHED_SILENCE_SECONDS,
     check_asked,
     clips_needed,
-    control_named,
 )
-from audiomcq.inference.local import Answer, Asked, Control, answer_batches
-from audiomcq.inference.server import endpoint_batches, parse_voter, server_options, voter_name
+from audiomcq.inference.local import Answer, Asked
+from audiomcq.inference.server import parse_voter, voter_name
 from audiomcq.inference.store import (
     UNREADABLE_FILE,
     Voter,
@@ -44,7 +48,7 @@ from audiomcq.inference.store import (
     read_votes,
     write_unreadable,
 )
-from audiomcq.models import load_lalm, weights_digest
+from audiomcq.models import weights_digest
 from audiomcq.prompts import PROMPT_VERSION
 from audiomcq.schema import clip_resolver, fit_to_schema
 
@@ -54,7 +58,7 @@ _RECOUNT_SECONDS = 10.0
 
 
 @dataclass
-class ProbeArguments(RowArguments):
+class ProbeArguments(RowArguments, AskArguments):
     """Options of recipes/contribution_filter/probe.py, and of `probe`."""
 
     voters: list[str] = field(
@@ -62,33 +66,18 @@ class ProbeArguments(RowArguments):
         metadata={"help": "Paths or Hub ids of the voters (NAME@REVISION pins one), or endpoints."},
     )
     controls: list[str] = field(
-        default_factory=lambda: ["silence"], metadata={"help": f"What voters hear: any of {', '.join(CONTROLS)}."}
+        default_factory=lambda: ["silence"], metadata={"help": f"What is played: any of {', '.join(CONTROLS)}."}
     )
-    orders: list[str] = field(
-        default_factory=lambda: ["given"],
-        metadata={"help": "Option orders: given, shuffle-SEED, cyclic-K, or cyclic for all turns."},
-    )
-    mode: str = field(default="generate", metadata={"help": "generate (published) or likelihood."})
     silence_seconds: float | None = field(
         default=PUBLISHED_SILENCE_SECONDS, metadata={"help": "Length of the silence; null: as long as the clip."}
     )
-    control_seed: int = field(default=0, metadata={"help": "Seed of mismatched_audio and noise."})
-    max_audio_seconds: float = field(default=30.0, metadata={"help": "Longer audio is cut to this many seconds."})
-    dtype: str = field(default="bfloat16", metadata={"help": "float32, bfloat16 or float16."})
-    batch_size: int = field(default=32, metadata={"help": "Questions per forward."})
-    max_new_tokens: int = field(default=64, metadata={"help": "Tokens of a completion at most."})
     flush_seconds: float = field(default=30.0, metadata={"help": "Seconds of work that a kill may cost."})
-    endpoint_concurrency: int = field(default=16, metadata={"help": "Questions under way at a server at once."})
-    endpoint_timeout: float = field(default=120.0, metadata={"help": "Seconds to wait for one answer of a server."})
     output_dir: str = field(default="outputs/votes", metadata={"help": "Folder of the votes; more are added to it."})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         # Votes stand under their voter's name: one model that is spelled in two ways would vote twice
         self.voters = [voter_name(name) for name in self.voters]
-
-
-Ask = Callable[..., Iterator[list[Answer]]]
-"""Given `rows`, a `control` and what is `done`, asks a voter the rest, batch by batch."""
 
 
 def probe(
@@ -160,13 +149,9 @@ def run_probe(
         rows = rows.remove_columns(["audio"])
     settings = run_settings(args, rows)
     open_run(folder, settings)
-    heard = _heard(rows, unheard)
-    controls = [
-        control_named(name, heard, args.silence_seconds, args.control_seed, args.audio_root, args.max_audio_seconds)
-        for name in args.controls
-    ]
-    played = {name: heard if clips_needed([name], args.silence_seconds) else rows for name in args.controls}
-    asked = {name: set(asked_orders(played[name], args.orders)) for name in args.controls}
+    heard = rows_with_clips(rows, unheard)
+    controls = [args.control(name, heard, args.audio_root) for name in args.controls]
+    asked = {name: set(questions) for name, questions in questions_by_control(args, rows, unheard).items()}
     with _Progress(folder, args, asked, part) as progress:
         for name in args.voters:
             if progress.finished(name):
@@ -179,19 +164,13 @@ def run_probe(
                     # Read again under the voter's lock: a writer that was left over may have gone on until now
                     done = answered(list_shards(folder), name, control.name, args.mode)
                     writer = VoteWriter(folder, settings, voter, control.name, args.mode, part, args.flush_seconds)
-                    _ask(partial(ask, rows=played[control.name]), control, done, writer, progress)
+                    played = heard if args.needs_clips(control.name) else rows
+                    _ask(ask(played, control, done), control.name, writer, progress)
             # Before the next is loaded: two voters would not fit
             del ask
             gc.collect()
             torch.cuda.empty_cache()
     _report(folder, args, asked)
-
-
-def _heard(rows: Dataset, unheard: Collection[str]) -> Dataset:
-    """The rows whose clips are there."""
-    silent = frozenset(unheard)
-    kept = [index for index, key in enumerate(row_keys(rows)) if key not in silent]
-    return rows if len(kept) == len(rows) else rows.select(kept)
 
 
 def check_options(args: ProbeArguments, rows: Dataset) -> None:
@@ -202,14 +181,8 @@ def check_options(args: ProbeArguments, rows: Dataset) -> None:
             f"voters {', '.join(args.voters) or 'none'}: give at least one, and each once (a model is one voter, however it is spelled)"
         )
     check_asked(args.controls, args.orders, rows[0])
-    if args.mode not in ("generate", "likelihood"):
-        raise ValueError(f"mode {args.mode!r}: known are generate and likelihood")
-    for name in ("batch_size", "max_new_tokens", "endpoint_concurrency"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"{name} {getattr(args, name)}: give at least 1")
     for name in args.voters:
-        if parse_voter(name) and args.mode != "generate":
-            raise ValueError(f"voter {name}: an endpoint can be asked with mode generate only, not {args.mode}")
+        check_server(name, args.mode)
     if "silence" in args.controls and (args.silence_seconds or 0) > args.max_audio_seconds:
         raise ValueError(
             f"silence_seconds {args.silence_seconds:g} is more than max_audio_seconds {args.max_audio_seconds:g}: it would be cut"
@@ -234,38 +207,27 @@ def _load_voter(
     name: str, args: ProbeArguments, device: str | torch.device | None, part: int, parts: int
 ) -> tuple[Voter, Ask]:
     """A voter in memory, or at its endpoint."""
-    common = {
-        "orders": args.orders,
-        "batch_size": args.batch_size,
-        "max_new_tokens": args.max_new_tokens,
-        "part": part,
-        "parts": parts,
-    }
-    if endpoint := parse_voter(name, args.endpoint_concurrency, args.endpoint_timeout):
-        voter = Voter(name, generation=server_options(args.max_new_tokens))
-        return voter, partial(endpoint_batches, endpoint, max_audio_seconds=args.max_audio_seconds, **common)
-    source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
-    lalm = load_lalm(source, revision or None, args.dtype, device=device)
-    encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, args.audio_root)
-    revision = weights_digest(name) if Path(name).is_dir() else lalm.commit
-    voter = Voter(
-        name, revision, args.dtype, generation_settings(lalm.model, **greedy_options(lalm, args.max_new_tokens))
+    source, _, revision = (name, "", "") if parse_voter(name) or Path(name).exists() else name.partition("@")
+    ask, commit, generation = load_answerer(
+        args, source, revision or None, args.audio_root, device=device, rank=part, world_size=parts
     )
-    return voter, partial(answer_batches, lalm, encoder, mode=args.mode, **common)
+    if parse_voter(name):
+        return Voter(name, generation=generation), ask
+    return Voter(name, weights_digest(name) if Path(name).is_dir() else commit, args.dtype, generation), ask
 
 
-def _ask(ask: Ask, control: Control, done: Collection[Asked], writer: VoteWriter, progress: "_Progress") -> None:
-    """Ask one voter under one control what is not done, and write its votes."""
+def _ask(batches: Iterator[list[Answer]], control: str, writer: VoteWriter, progress: "_Progress") -> None:
+    """Write one voter's votes under one control as they come."""
     count, read = 0, Counter[str]()
-    progress.describe(writer.voter.name, control.name)
+    progress.describe(writer.voter.name, control)
     with writer:
-        for answers in ask(control=control, done=done):
+        for answers in batches:
             writer.add(answers)
             progress.update(len(answers))
             count += len(answers)
             read.update(answer.how for answer in answers)
     said = ", ".join(f"{read[how]} {how}" for how in HOW if read[how]) or "none"
-    logger.info("%s, %s: %d answered by this process (%s)", writer.voter.name, control.name, count, said)
+    logger.info("%s, %s: %d answered by this process (%s)", writer.voter.name, control, count, said)
 
 
 def _report(folder: Path, args: ProbeArguments, asked: Mapping[str, Collection[Asked]]) -> None:

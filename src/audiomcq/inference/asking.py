@@ -1,0 +1,160 @@
+"""What the filter's probe and the evaluation share: the options of asking, the rows that are asked under each control, and who answers."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import torch
+from datasets import Dataset
+
+from audiomcq.collation import PromptEncoder
+from audiomcq.datasets import asked_orders
+from audiomcq.examples import Row, row_keys
+from audiomcq.generation_options import generation_settings, greedy_options
+from audiomcq.inference.controls import CONTROLS, clips_needed, control_named
+from audiomcq.inference.local import Answer, Asked, Control, Mode, answer_batches
+from audiomcq.inference.server import endpoint_batches, parse_voter, server_options
+from audiomcq.models import LALM, load_lalm
+from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
+
+Rows = Sequence[Row] | Dataset
+Ask = Callable[[Rows, Control, Collection[Asked]], Iterator[list[Answer]]]
+"""Asks a model rows under a control, all but the questions that are done; gives this process's share of the answers batch by batch."""
+
+
+@dataclass
+class AskArguments:
+    """Options of every recipe that asks models questions.
+
+    Raises:
+        ValueError: a count is below 1, or the mode is unknown.
+    """
+
+    controls: list[str] = field(
+        default_factory=lambda: ["audio"], metadata={"help": f"What is played: any of {', '.join(CONTROLS)}."}
+    )
+    orders: list[str] = field(
+        default_factory=lambda: ["given"],
+        metadata={"help": "Option orders: given, shuffle-SEED, cyclic-K, or cyclic for all turns."},
+    )
+    mode: Mode = field(
+        default="generate", metadata={"help": "generate: the model writes; likelihood: its likeliest option counts."}
+    )
+    silence_seconds: float | None = field(
+        default=None, metadata={"help": "Length of the silence; null: as long as the clip."}
+    )
+    control_seed: int = field(default=0, metadata={"help": "Seed of mismatched_audio and noise."})
+    max_audio_seconds: float = field(default=30.0, metadata={"help": "Longer clips are cut to this many seconds."})
+    dtype: str = field(default="bfloat16", metadata={"help": "float32, bfloat16 or float16."})
+    batch_size: int = field(default=32, metadata={"help": "Questions per forward."})
+    max_new_tokens: int = field(default=64, metadata={"help": "Tokens of a completion at most."})
+    endpoint_concurrency: int = field(default=16, metadata={"help": "Questions under way at a server at once."})
+    endpoint_timeout: float = field(default=120.0, metadata={"help": "Seconds to wait for one answer of a server."})
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode {self.mode!r}: known are generate and likelihood")
+        for name in ("batch_size", "max_new_tokens", "endpoint_concurrency"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: give at least 1")
+
+    def needs_clips(self, control: str) -> bool:
+        """Whether a control plays the rows' clips."""
+        return clips_needed([control], self.silence_seconds)
+
+    def control(self, name: str, rows: Rows, audio_root: str | Path | None) -> Control:
+        """The control of that name; `rows` are those whose clips it may play."""
+        return control_named(name, rows, self.silence_seconds, self.control_seed, audio_root, self.max_audio_seconds)
+
+
+class Answerer(NamedTuple):
+    """A model that is ready to be asked.
+
+    Attributes:
+        commit: of a model that was loaded from the Hub.
+        generation: all that its completions are generated with.
+    """
+
+    ask: Ask
+    commit: str | None
+    generation: dict[str, Any]
+
+
+def check_server(name: str, mode: str, style: PromptStyle = AUDIOMCQ_STYLE) -> None:
+    """Raises: ValueError where a server is to be asked what it cannot answer: likelihoods, or in a benchmark's own words."""
+    if parse_voter(name) is None:
+        return
+    if mode != "generate":
+        raise ValueError(f"{name}: a server tells no likelihoods, so that mode has to be generate, not {mode}")
+    if style is not AUDIOMCQ_STYLE:
+        raise ValueError(f"{name}: a server is asked in our words; leave out official_prompt")
+
+
+def load_answerer(
+    args: AskArguments,
+    name: str,
+    revision: str | None = None,
+    audio_root: str | Path | None = None,
+    style: PromptStyle = AUDIOMCQ_STYLE,
+    device: str | torch.device | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Answerer:
+    """Load a model, or reach it at its server.
+
+    Args:
+        name: path, Hub id, or endpoint (URL#model).
+        rank, world_size: this process answers every `world_size`-th batch from `rank` on.
+
+    Raises:
+        ValueError: as `check_server` and `load_lalm`.
+    """
+    check_server(name, args.mode, style)
+    share = {"part": rank, "parts": world_size}
+    if endpoint := parse_voter(name, args.endpoint_concurrency, args.endpoint_timeout):
+        reach = partial(
+            endpoint_batches, endpoint, orders=args.orders, max_audio_seconds=args.max_audio_seconds, batch_size=args.batch_size,
+            max_new_tokens=args.max_new_tokens, **share,
+        )  # fmt: skip
+        return Answerer(
+            lambda rows, control, done: reach(rows, control, done=done), None, server_options(args.max_new_tokens)
+        )
+    lalm, encoder = load_encoder(args, name, revision, audio_root, style, device)
+    generation = generation_settings(lalm.model, **greedy_options(lalm, args.max_new_tokens))
+    answer = partial(
+        answer_batches, lalm, encoder, orders=args.orders, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens,
+        mode=args.mode, **share,
+    )  # fmt: skip
+    return Answerer(lambda rows, control, done: answer(rows=rows, control=control, done=done), lalm.commit, generation)
+
+
+def load_encoder(
+    args: AskArguments,
+    name: str,
+    revision: str | None = None,
+    audio_root: str | Path | None = None,
+    style: PromptStyle = AUDIOMCQ_STYLE,
+    device: str | torch.device | None = None,
+) -> tuple[LALM, PromptEncoder]:
+    """Load a model and what turns rows into its prompts."""
+    lalm = load_lalm(name, revision, args.dtype, device=device)
+    return lalm, PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, audio_root, style=style)
+
+
+def rows_with_clips(rows: Rows, without: Collection[str]) -> Rows:
+    """The rows but those of these keys, whose clips are not there."""
+    absent = frozenset(without)
+    kept = [index for index, key in enumerate(row_keys(rows)) if key not in absent]
+    if len(kept) == len(rows):
+        return rows
+    return rows.select(kept) if isinstance(rows, Dataset) else [rows[index] for index in kept]
+
+
+def questions_by_control(args: AskArguments, rows: Rows, without: Collection[str]) -> dict[str, list[Asked]]:
+    """The questions that are asked under each control: where it plays the clips, those whose clips are there."""
+    absent = frozenset(without)
+    every = asked_orders(rows, args.orders)
+    with_clips = [question for question in every if question[0] not in absent]
+    return {name: with_clips if args.needs_clips(name) else every for name in dict.fromkeys(args.controls)}
