@@ -17,7 +17,7 @@ from audiomcq.contribution.probe import ProbeArguments
 from audiomcq.errors import EXIT_CODE, UserErrorExit, exit_on_user_error
 from audiomcq.evaluation.answering import AnswerArguments
 from audiomcq.options import _hints, parse
-from test_recipes import OPTIONS, YAMLS
+from test_recipes import OPTIONS, ROOT, YAMLS
 
 CPU = ["--use_cpu", "true", "--output_dir", "unused"]
 
@@ -32,6 +32,46 @@ def wrong(file: Path, kind: type = ProbeArguments) -> str:
     with pytest.raises(ValueError) as error:
         parse((kind,), file, [])
     return str(error.value)
+
+
+def test_a_file_holds_over_its_base_and_the_command_line_over_both(tmp_path: Path) -> None:
+    (tmp_path / "sizes").mkdir()
+    write(tmp_path, "voters: org/a\nenv: {A_OF_BASE: 1, A_OF_BOTH: 1}\n").rename(tmp_path / "lowest.yaml")
+    write(tmp_path, "base: ../lowest.yaml\nbatch_size: 4\nmax_new_tokens: 5\n").rename(tmp_path / "sizes" / "low.yaml")
+    file = write(tmp_path, "base: sizes/low.yaml\nbatch_size: 9\nenv: {A_OF_BOTH: 2}\n")
+    (args,) = parse((ProbeArguments,), file, ["--max_new_tokens", "7"])
+    assert (args.voters, args.batch_size, args.max_new_tokens) == (["org/a"], 9, 7)
+    assert (os.environ.pop("A_OF_BASE"), os.environ.pop("A_OF_BOTH")) == ("1", "2")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("base: nowhere.yaml\n", "nowhere.yaml: no such file or folder"),
+        ("base: 5\n", "base is 5, expected the path of another YAML file"),
+        ("base: config.yaml\n", "its base leads back to"),
+    ],
+)
+def test_a_base_that_is_none_is_named(content: str, says: str, tmp_path: Path) -> None:
+    assert says in wrong(write(tmp_path, content))
+
+
+def test_a_recipe_without_any_option_names_its_settings_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    script = ROOT / "recipes" / "contribution_filter" / "split.py"
+    with pytest.raises(ValueError) as error:
+        parse((ProbeArguments,), argv=[], settings=script)
+    for size in ("paper", "tiny"):
+        assert f"recipes/contribution_filter/{size}/split.yaml" in str(error.value)
+    assert parse((ProbeArguments,), argv=["--batch_size", "3"], settings=script)[0].batch_size == 3
+
+
+def test_settings_that_nobody_named_are_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = write(tmp_path, "batch_size: 3\n")
+    parse((ProbeArguments,), file, [])
+    assert capsys.readouterr().err == f"no --config: the settings of {file}\n"
+    parse((ProbeArguments,), file, ["--config", str(file)])
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("words", [["--config", "FILE"], ["--config=FILE"]], ids=["two words", "one word"])

@@ -24,6 +24,7 @@ from audiomcq.evaluation.forgetting import ForgettingArguments
 from audiomcq.evaluation.imports import ImportArguments
 from audiomcq.evaluation.results import ScoreArguments
 from audiomcq.evaluation.selection import SelectArguments
+from audiomcq.options import parse
 from audiomcq.publishing.dataset import PublishArguments
 from audiomcq.publishing.export import ExportArguments
 from audiomcq.publishing.model import PublishModelArguments
@@ -31,7 +32,8 @@ from audiomcq.publishing.space import AppArguments, SpaceArguments
 
 ROOT = Path(__file__).parents[1]
 STAGES = sorted((ROOT / "recipes").glob("*/*.py"))
-YAMLS = sorted((ROOT / "recipes").rglob("*.yaml"))
+SETTINGS = sorted((ROOT / "recipes" / "settings").rglob("*.yaml"))
+YAMLS = sorted(set((ROOT / "recipes").rglob("*.yaml")) - set(SETTINGS))
 OPTIONS = {
     "sft": (DataArguments, AudioSFTConfig, ModelConfig),
     "grpo": (DataArguments, AudioGRPOConfig, ModelConfig),
@@ -104,8 +106,9 @@ def test_every_yaml_is_built_strictly_and_opens_with_its_launch_line(
         assert (ROOT / launched).is_file()
     kinds = OPTIONS[path.stem]
     # Whether this machine has a GPU with bf16 says nothing about the file.
-    TrlParser(kinds).parse_args_and_config(
-        ["--config", str(path), *(["--use_cpu", "true", "--output_dir", "unused"] if len(kinds) == 3 else [])]
+    parse(
+        kinds,
+        argv=["--config", str(path), *(["--use_cpu", "true", "--output_dir", "unused"] if len(kinds) == 3 else [])],
     )
 
 
@@ -127,16 +130,21 @@ def test_every_paradigm_has_the_same_settings_in_three_sizes() -> None:
         assert sizes == {"tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_7b"}
 
 
-def test_the_controls_have_the_step_budgets_of_weak_to_strong() -> None:
+def test_a_paradigms_yaml_says_only_what_makes_it_that_paradigm() -> None:
+    """So the controls have the step budgets of weak_to_strong."""
     for size in ("tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_7b"):
         for stage in ("sft", "grpo"):
-            settings = [
-                yaml.safe_load((ROOT / "recipes" / paradigm / size / f"{stage}.yaml").read_text())
-                for paradigm in PARADIGMS
-            ]
-            differing = {"paradigm", "model_name_or_path", "output_dir"}
-            plain = [{key: value for key, value in each.items() if key not in differing} for each in settings]
-            assert all(each == plain[0] for each in plain)
+            for paradigm in PARADIGMS:
+                own = yaml.safe_load((ROOT / "recipes" / paradigm / size / f"{stage}.yaml").read_text())
+                assert own.pop("base") == f"../../settings/{size}/{stage}.yaml"
+                assert own.pop("paradigm") == paradigm and own.pop("output_dir")
+                assert own.keys() <= {"model_name_or_path"}
+
+
+def test_shared_settings_are_of_a_size_and_say_what_it_needs() -> None:
+    assert {path.parent.name for path in SETTINGS} == {"tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_7b"}
+    for path in SETTINGS:
+        assert "# Hardware: " in path.read_text()
 
 
 def test_every_script_is_a_stage_or_has_a_reason_not_to_be_one() -> None:

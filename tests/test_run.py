@@ -312,7 +312,7 @@ def test_what_sft_and_grpo_save_loads_with_no_missing_key_where_this_package_is_
 
 def lora_options() -> dict:
     """As the LoRA recipes have them, with their very pattern of target modules."""
-    settings = yaml.safe_load((RECIPE / "qwen2_5_omni_3b_lora" / "sft.yaml").read_text())
+    settings = yaml.safe_load((RECIPE.parent / "settings" / "qwen2_5_omni_3b_lora" / "sft.yaml").read_text())
     (pattern,) = settings["lora_target_modules"]
     return {"use_peft": "true", "lora_r": 4, "lora_target_modules": pattern, "learning_rate": "1e-2"}
 

@@ -16,7 +16,7 @@ from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        (args,) = parse((ProbeArguments,), Path(__file__).parent / "paper" / "probe.yaml")
+        (args,) = parse((ProbeArguments,), settings=Path(__file__))
         set_up_logging()
         state = PartialState()
         hearing = clips_needed(args.controls, args.silence_seconds)

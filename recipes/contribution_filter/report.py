@@ -16,7 +16,7 @@ from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        args, rule = parse((ReportArguments, Rule), Path(__file__).parent / "paper" / "report.yaml")
+        args, rule = parse((ReportArguments, Rule), settings=Path(__file__))
         set_up_logging()
         rows = args.load(check_audio=False, fetch_clips=False)
         votes = load_votes(args.votes) if args.votes else saved_votes(args.dataset)

@@ -13,7 +13,7 @@ from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        args, rule = parse((SplitArguments, Rule), Path(__file__).parent / "paper" / "split.yaml")
+        args, rule = parse((SplitArguments, Rule), settings=Path(__file__))
         set_up_logging()
         # Labels depend on votes alone, so no clip is opened. Training checks the clips that it will hear.
         splits = {split: args.load(split, check_audio=False) for split in args.dataset_split.split("+")}

@@ -17,7 +17,7 @@ from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        (args,) = parse((AnswerArguments,), Path(__file__).parent / "tiny" / "answer.yaml")
+        (args,) = parse((AnswerArguments,), settings=Path(__file__))
         set_up_logging()
         PartialState()  # one of the processes checks the clips for all
         if args.check_parity:

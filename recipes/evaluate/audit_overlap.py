@@ -14,7 +14,7 @@ from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        (args,) = parse((AuditArguments,), Path(__file__).parent / "tiny" / "audit_overlap.yaml")
+        (args,) = parse((AuditArguments,), settings=Path(__file__))
         set_up_logging()
         rows = args.load(check_audio=False, fetch_clips=args.content)
         found = audit(rows, named_benchmarks(args.benchmarks), args.content, args.similar, args.audio_root)

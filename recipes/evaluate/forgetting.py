@@ -12,6 +12,6 @@ from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        (args,) = parse((ForgettingArguments,), Path(__file__).parent / "tiny" / "forgetting.yaml")
+        (args,) = parse((ForgettingArguments,), settings=Path(__file__))
         set_up_logging()
         save_forgetting(args, check_forgetting(args))

@@ -12,6 +12,6 @@ from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        (args,) = parse((ImportArguments,), Path(__file__).parent / "tiny" / "import_answers.yaml")
+        (args,) = parse((ImportArguments,), settings=Path(__file__))
         set_up_logging()
         import_answers(args)

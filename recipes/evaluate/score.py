@@ -16,7 +16,7 @@ from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        (args,) = parse((ScoreArguments,), Path(__file__).parent / "tiny" / "score.yaml")
+        (args,) = parse((ScoreArguments,), settings=Path(__file__))
         set_up_logging()
         if args.export:
             for file in export_folder(args):

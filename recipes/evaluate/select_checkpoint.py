@@ -16,7 +16,7 @@ from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        (args,) = parse((SelectArguments,), Path(__file__).parent / "tiny" / "select_checkpoint.yaml")
+        (args,) = parse((SelectArguments,), settings=Path(__file__))
         set_up_logging()
         state = PartialState()  # one of the processes checks the clips for all
         rows, _ = load_questions(args, max_audio_seconds=args.max_audio_seconds)

@@ -41,14 +41,20 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def parse(
-    kinds: tuple[type, ...], default_config: Path | None = None, argv: list[str] | None = None
+    kinds: tuple[type, ...],
+    default_config: Path | None = None,
+    argv: list[str] | None = None,
+    settings: Path | None = None,
 ) -> tuple[Any, ...]:
     """Read options from a YAML file (`--config FILE` or `--config=FILE`) and the command line, which wins.
 
+    A YAML file may name another with `base:` (a path from its own folder), whose options hold where it gives none.
+
     Args:
         kinds: dataclasses of the options.
-        default_config: YAML to use where `--config` names no other.
+        default_config: YAML to use where `--config` names no other. The log says so.
         argv: words of the command line; by default this program's.
+        settings: a recipe's script. Without any option it does nothing but name the YAML files that lie in the folders beside it.
 
     Returns:
         one object of each kind.
@@ -57,6 +63,10 @@ def parse(
         ValueError: the file cannot be read, a key is unknown, or a value does not fit; all of them are named.
     """
     file, words = _config_of(list(sys.argv[1:] if argv is None else argv))
+    if settings is not None and file is None and not words:
+        raise ValueError(_say_settings(settings))
+    if file is None and default_config is not None and int(os.environ.get("RANK", 0)) == 0:
+        sys.stderr.write(f"no --config: the settings of {_from_here(default_config)}\n")
     file = file or default_config
     parser = _Parser(kinds, allow_abbrev=False)
     if file is not None:
@@ -72,6 +82,19 @@ def parse(
     if unknown:
         raise ValueError(_unknown(unknown[0].partition("=")[0].lstrip("-"), _hints(kinds), "on the command line"))
     return tuple(options)
+
+
+def _say_settings(script: Path) -> str:
+    files = sorted(script.parent.glob(f"*/{script.stem}.yaml"))
+    return f"no settings: give --config and one of {', '.join(map(_from_here, files))}, or the options themselves (--help lists them)"
+
+
+def _from_here(file: Path) -> str:
+    """A path as one would type it."""
+    try:
+        return str(file.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(file)
 
 
 def _config_of(words: list[str]) -> tuple[str | None, list[str]]:
@@ -93,7 +116,7 @@ def _config_of(words: list[str]) -> tuple[str | None, list[str]]:
 
 def _values(file: Path, kinds: tuple[type, ...]) -> dict[str, Any]:
     """The options of a YAML file, each in the type of its field; what stands under `env` goes to the environment."""
-    content = _read(file)
+    content = _read_with_base(file)
     environment = content.pop("env", None) or {}
     if not isinstance(environment, dict):
         raise ValueError(f"{file}: env is {_shown(environment)}, not a mapping of names to values")
@@ -113,6 +136,23 @@ def _values(file: Path, kinds: tuple[type, ...]) -> dict[str, Any]:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{file}: env {_shown(name)}: {error}") from error
     return values
+
+
+def _read_with_base(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The content of a file over that of its base, and so on."""
+    file = Path(os.path.normpath(file))
+    if file in above:
+        raise ValueError(f"{above[0]}: its base leads back to {file}; take it out of one of them")
+    content = _read(file)
+    base = content.pop("base", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise ValueError(f"{file}: base is {_shown(base)}, expected the path of another YAML file")
+    below = _read_with_base(file.parent / base, (*above, file))
+    if isinstance(below.get("env"), dict) and isinstance(content.get("env"), dict):
+        content["env"] = {**below["env"], **content["env"]}
+    return {**below, **content}
 
 
 def _read(file: Path) -> dict[str, Any]:
