@@ -25,6 +25,7 @@ $(VENV)/triton: $(VENV)/installed
 quality: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 style: $(VENV)/installed
 	$(BIN)/ruff check --fix .

@@ -66,7 +66,9 @@ def examine_clips(
         timeout: seconds after which a clip is given up.
     """
     workers = workers or min(MAX_WORKERS, _cores())
-    waiting, idle, busy = iter(clips), [], []
+    waiting = iter(clips)
+    idle: list[_Worker] = []
+    busy: list[_Worker] = []
     try:
         while True:
             while len(busy) < workers and (clip := next(waiting, None)) is not None:

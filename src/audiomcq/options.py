@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from transformers.hf_argparser import DataClassType
 from trl import TrlParser
 
 from audiomcq.errors import explain_os_error
@@ -56,9 +57,9 @@ def parse(
     Raises:
         ValueError: the file cannot be read, a key is unknown, or a value does not fit; all of them are named.
     """
-    file, words = _config_of(list(sys.argv[1:] if argv is None else argv))
-    file = file or default_config
-    parser = _Parser(kinds, allow_abbrev=False)
+    named, words = _config_of(list(sys.argv[1:] if argv is None else argv))
+    file = named or default_config
+    parser = _Parser([DataClassType(kind) for kind in kinds], allow_abbrev=False)
     if file is not None:
         parser.set_defaults_with_config(**_values(Path(file), kinds))
     try:

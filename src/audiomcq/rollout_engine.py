@@ -9,17 +9,17 @@ Letters: U prompts, R rows of each, N = U x R rows, P / S / T tokens of a prompt
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from audiomcq.decode_layer import decode_token, layer_obstacle
+from audiomcq.decode_layer import Decoder, decode_token, layer_obstacle
 from audiomcq.decode_plain import LayerStates, Place
 from audiomcq.sampling import Sampler, Sampling, draw_with_multinomial
 
@@ -140,9 +140,10 @@ def engine_of(model: PreTrainedModel) -> RolloutEngine:
 def signature(model: PreTrainedModel) -> tuple[Any, ...]:
     """What a captured step has built in: a graph is valid while this is the same."""
     weights = tuple((parameter.data_ptr(), parameter.dtype) for parameter in model.parameters())
+    modules: Iterable[Any] = model.modules()
     adapters = tuple(
         (tuple(module.active_adapters), module.disable_adapters)
-        for module in model.modules()
+        for module in modules
         if hasattr(module, "lora_A") and hasattr(module, "active_adapters")
     )
     autocast = (torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda"))
@@ -304,9 +305,8 @@ class _Decoder:
         self.place.length = None if column is None else column + 1
         self.place.padded = self.padded
         with self._autocast():
-            hidden = decode_token(
-                model.base_model.language_model, self.tokens, self.positions, self.states, self.place
-            )
+            decoder = cast(Decoder, model.base_model.language_model)  # `engine_obstacle` has looked
+            hidden = decode_token(decoder, self.tokens, self.positions, self.states, self.place)
             logits = model.get_output_embeddings()(hidden)
         self.place.at.add_(1)
         self.positions.add_(1)

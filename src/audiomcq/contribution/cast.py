@@ -44,7 +44,7 @@ def load_votes(source: str | Path) -> Dataset:
     others = [file.name for file in sorted(path.glob("*.jsonl")) if file.name != UNPARSED_FILE]
     if shards is None and others:
         return votes_of_predictions(prediction_files(path))
-    if others:
+    if shards is not None and others:
         raise ValueError(f"{path} holds votes ({shards.name}) and prediction files ({others[0]}): keep them apart")
     return read_votes(path)
 
@@ -56,7 +56,9 @@ def votes_of_predictions(files: Sequence[Path]) -> Dataset:
         settings = (read_run(file) or {}).get("settings", {})
         revision = settings.get("weights") or settings.get("revision")
         for line in (line for lines in read_predictions(file).values() for line in lines):
-            told = {name: encodable(line[name]) for name in ("row_key", "control", "order", "completion")}
+            told: dict[str, Any] = {
+                name: encodable(line[name]) for name in ("row_key", "control", "order", "completion")
+            }
             told["option_logps"] = line.get("option_logps")
             mode = "generate" if told["option_logps"] is None else "likelihood"
             votes.append(

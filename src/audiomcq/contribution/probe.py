@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, S
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
@@ -40,7 +40,7 @@ from audiomcq.contribution.votes import (
 from audiomcq.datasets import RowArguments, asked_orders, fingerprint
 from audiomcq.endpoints import endpoint_batches, parse_voter, server_options, voter_name
 from audiomcq.examples import row_keys, sound_rows
-from audiomcq.generation import Answer, Asked, Control, answer_batches
+from audiomcq.generation import Answer, Asked, Control, Mode, answer_batches
 from audiomcq.generation_options import generation_settings, greedy_options
 from audiomcq.models import load_lalm, weights_digest
 from audiomcq.prompts import PROMPT_VERSION
@@ -232,7 +232,7 @@ def _load_voter(
     name: str, args: ProbeArguments, device: str | torch.device | None, part: int, parts: int
 ) -> tuple[Voter, Ask]:
     """A voter in memory, or at its endpoint."""
-    common = {
+    common: dict[str, Any] = {
         "orders": args.orders,
         "batch_size": args.batch_size,
         "max_new_tokens": args.max_new_tokens,
@@ -242,14 +242,14 @@ def _load_voter(
     if endpoint := parse_voter(name, args.endpoint_concurrency, args.endpoint_timeout):
         voter = Voter(name, generation=server_options(args.max_new_tokens))
         return voter, partial(endpoint_batches, endpoint, max_audio_seconds=args.max_audio_seconds, **common)
-    source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
-    lalm = load_lalm(source, revision or None, args.dtype, device=device)
+    source, _, wanted = (name, "", "") if Path(name).exists() else name.partition("@")
+    lalm = load_lalm(source, wanted or None, args.dtype, device=device)
     encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, args.audio_root)
     revision = weights_digest(name) if Path(name).is_dir() else lalm.commit
     voter = Voter(
         name, revision, args.dtype, generation_settings(lalm.model, **greedy_options(lalm, args.max_new_tokens))
     )
-    return voter, partial(answer_batches, lalm, encoder, mode=args.mode, **common)
+    return voter, partial(answer_batches, lalm, encoder, mode=cast(Mode, args.mode), **common)
 
 
 def _ask(ask: Ask, control: Control, done: Collection[Asked], writer: VoteWriter, progress: "_Progress") -> None:

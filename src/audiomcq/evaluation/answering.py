@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -250,16 +249,10 @@ def _batches(args: AnswerArguments) -> tuple[Batches, dict[str, Any] | None]:
             raise ValueError(f"{args.model}: a server tells no likelihoods; leave out mode {args.mode}")
         if prompt_style(args.benchmark, args.official_prompt) is not AUDIOMCQ_STYLE:
             raise ValueError(f"{args.model}: a server is asked in our words; leave out official_prompt")
-        asked = partial(
-            endpoint_batches,
-            endpoint,
-            orders=args.orders,
-            max_audio_seconds=args.max_audio_seconds,
-            batch_size=args.batch_size,
-            max_new_tokens=args.max_new_tokens,
-            **share,
-        )
-        return lambda rows, control, done: asked(rows, control, done=done), server_options(args.max_new_tokens)
+        seconds, size, tokens = args.max_audio_seconds, args.batch_size, args.max_new_tokens
+        return lambda rows, control, done: endpoint_batches(
+            endpoint, rows, control, args.orders, seconds, size, tokens, done, **share
+        ), server_options(tokens)
     lalm, encoder = _model(args)
     generation = generation_settings(lalm.model, **greedy_options(lalm, args.max_new_tokens))
     return lambda rows, control, done: answer_batches(

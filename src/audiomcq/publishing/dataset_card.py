@@ -199,10 +199,10 @@ def voters_table(votes: Votes) -> str:
         key = (vote["voter"], vote["revision"] or "not recorded", vote["control"], vote["order"], vote["mode"])
         groups[key].append(vote)
     lines = []
-    for key, group in sorted(groups.items()):
+    for names, group in sorted(groups.items()):
         parsed = sum(vote["choice"] is not None for vote in group)
         right = sum(bool(vote["correct"]) for vote in group)
-        lines.append([*(f"`{word}`" for word in key), f"{len(group):,}", f"{parsed:,}", percent(right, len(group))])
+        lines.append([*(f"`{word}`" for word in names), f"{len(group):,}", f"{parsed:,}", percent(right, len(group))])
     return table(["voter", "revision", "control", "order", "mode", "votes", "readable", "right (%)"], lines)
 
 
