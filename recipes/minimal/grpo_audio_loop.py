@@ -56,7 +56,6 @@ from audiomcq.collation import EncodedPrompt, PromptEncoder, prompt_batch
 from audiomcq.datasets import PARADIGMS, load_rows, shuffle_choices, stage_rows
 from audiomcq.errors import OneLineParser, exit_on_user_error
 from audiomcq.examples import Row
-from audiomcq.generation_options import generating
 from audiomcq.models import LALM, load_lalm, set_trainable
 
 logger = logging.getLogger("audiomcq.minimal")
@@ -79,7 +78,8 @@ def generate(
         count, shape (B, C): all up to the end-of-turn token, that one included.
     """
     inputs = prompt_batch(prompts, lalm.tokenizer.pad_token_id)
-    ids = generating(lalm.model).generate(
+    model: Any = lalm.model
+    ids = model.generate(
         **inputs,
         do_sample=True,
         # What is sampled must be the policy that is trained, so the cuts and penalties that a checkpoint's
