@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 8
 """Tokens between two looks, on CUDA, at whether all rows have ended: a look makes the host wait for the device."""
+_TRIED = ("cpu", "cuda")
+"""Kinds of devices that the engine is tested on. On others, Apple's mps for one, the model's own `generate` decodes."""
 PROMPT_BUCKET, OWN_BUCKET = 64, 32
 """Buffers grow by so many tokens, so that prompts of similar length share one captured graph."""
 
@@ -58,6 +60,8 @@ def engine_obstacle(model: PreTrainedModel) -> str | None:
         return "ZeRO-3 gathers the parameters anew for every module"
     if any(type(parameter).__name__ == "DTensor" for parameter in model.parameters()):
         return "FSDP gathers the parameters anew for every module"
+    if model.device.type not in _TRIED:
+        return f"it has not been tried on {model.device.type}"
     language_model = getattr(model.base_model, "language_model", None)
     if language_model is None:
         return f"{type(model).__name__} has no language_model"

@@ -138,12 +138,20 @@ def _train(
             "benchmark_overlap": overlap,
             "cut_clips": cut_clips,
             "parameter_groups": groups,
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+            "device": device_name(trainer.accelerator.device),
             "model_commit": lalm.commit,
             "dataset_commit": hub_commit(rows),
         }
         update_record(output, record)
     leave_together(trainer)
+
+
+def device_name(device: torch.device) -> str:
+    """What a run is recorded to have run on: the graphics card's name, or the kind of device and the machine's processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    processor = platform.processor() or platform.machine()
+    return processor or "cpu" if device.type == "cpu" else f"{device.type} ({processor})"
 
 
 def _generation(trainer: Trainer, lalm: LALM) -> dict[str, Any] | None:

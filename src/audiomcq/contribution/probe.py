@@ -1,6 +1,5 @@
 """Ask voters every question under controls: the measurement behind the audio-contribution filter (arXiv 2509.21060, section 3)."""
 
-import gc
 import logging
 import tempfile
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from datasets import Dataset
 from tqdm.auto import tqdm
 
@@ -180,8 +180,7 @@ def run_probe(
                     _ask(partial(ask, rows=played[control.name]), control, done, writer, progress)
             # Before the next is loaded: two voters would not fit
             del ask
-            gc.collect()
-            torch.cuda.empty_cache()
+            clear_device_cache(garbage_collection=True)
     _report(folder, args, asked)
 
 
