@@ -30,7 +30,7 @@ _FOREIGN = {
 }
 """Errors of libraries that people cause, by the names of their classes: to import them all would take seconds."""
 _EXTRAS = {"gradio": "space", "openai": "endpoint", "httpx2": "endpoint", "peft": "peft", "deepspeed": "deepspeed",
-           "espeakng_loader": "tts", "evaluate": "metrics"}  # fmt: skip
+           "espeakng_loader": "tts", "evaluate": "metrics", "jiwer": "metrics"}  # fmt: skip
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _PATIENCE_SECONDS = 3.0

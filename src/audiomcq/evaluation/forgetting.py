@@ -2,16 +2,16 @@
 
 import json
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
-from audiomcq.answers import normalize
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.controls import no_audio_control
@@ -23,6 +23,8 @@ from audiomcq.models import load_lalm
 from audiomcq.prompts import AUDIOMCQ_STYLE, PLAIN_STYLE, PROMPT_VERSION, TRANSCRIPTION_REQUEST
 
 logger = logging.getLogger(__name__)
+_NORMALIZE = BasicTextNormalizer()
+"""Whisper's for all languages: small letters, no symbols, nothing in brackets."""
 
 
 @dataclass
@@ -76,6 +78,8 @@ def check_forgetting(args: ForgettingArguments) -> dict[str, Kept]:
     """
     questions = text_rows(Path(args.text_questions)) if args.text_questions else []
     speech = speech_rows(Path(args.transcriptions), args.audio_root) if args.transcriptions else []
+    if speech:
+        import_module("jiwer")  # missing, it is named now, and not after both models have been asked
     if not questions and not speech:
         raise ValueError("nothing to check: name --text_questions or --transcriptions")
     (answers_before, written_before), (answers_after, written_after) = (
@@ -125,17 +129,11 @@ def compare_transcriptions(
 
 
 def word_edits(spoken: str, written: str) -> int:
-    """Words to insert, delete or replace to turn one text into the other; case and punctuation do not count."""
-    reference, hypothesis = _words(spoken), _words(written)
-    costs = list(range(len(hypothesis) + 1))
-    for row, word in enumerate(reference, 1):
-        diagonal, costs[0] = costs[0], row
-        for column, other in enumerate(hypothesis, 1):
-            diagonal, costs[column] = (
-                costs[column],
-                min(costs[column] + 1, costs[column - 1] + 1, diagonal + (word != other)),
-            )
-    return costs[-1]
+    """Words to insert, delete or replace to turn one text into the other, as jiwer counts them behind Whisper's normaliser."""
+    from jiwer import process_words
+
+    found = process_words(" ".join(_words(spoken)), " ".join(_words(written)))
+    return found.insertions + found.deletions + found.substitutions
 
 
 def text_rows(file: Path) -> list[Row]:
@@ -220,4 +218,4 @@ def _lines(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"[\w']+", normalize(text))
+    return _NORMALIZE(text).split()
