@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 DATA ?=
 export TOKENIZERS_PARALLELISM := false
 
+# Lines alone, and not those run in processes that tests start: both would cost more than the few per cent that this does.
+COVERAGE := --cov=audiomcq --cov-report=term:skip-covered
 TRITON := triton==3.7.1
 .PHONY: demo test check quality style benchmark
 
@@ -12,7 +14,7 @@ demo: $(VENV)/installed
 	$(BIN)/python recipes/demo/demo.py $(if $(DATA),--recordings $(DATA))
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m 'not check'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m 'not check' $(COVERAGE)
 
 # What takes longer: long fuzzing, kills, kernels by Triton's interpreter. Triton stands apart, since beside torch it changes what runs on a CPU.
 check: $(VENV)/installed $(VENV)/triton
@@ -25,6 +27,7 @@ $(VENV)/triton: $(VENV)/installed
 quality: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 style: $(VENV)/installed
 	$(BIN)/ruff check --fix .

@@ -218,6 +218,19 @@ def test_a_clip_that_crashes_its_decoder_or_hangs_is_named_and_the_others_are_ch
     assert list(check(folder).defects) == [2]  # the others may have been a slow disk's fault, and are tried again
 
 
+def test_workers_are_forked_on_linux_alone_and_spawned_ones_find_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contexts = [clip_workers.process_context(system) for system in ("linux", "darwin")]
+    assert [context.get_start_method() for context in contexts] == ["fork", "spawn"]
+    clips = [(file.name, {"bytes": None, "path": str(file)}) for file in sorted(folder.rglob("*.flac"))[:2]]
+    found = {}
+    for context in contexts:
+        monkeypatch.setattr(clip_workers, "process_context", lambda system, context=context: context)
+        found[context.get_start_method()] = dict(clip_workers.examine_clips(clips, None, 30.0, workers=1))
+    assert found["spawn"] == found["fork"] and len(found["fork"]) == 2
+
+
 def test_no_worker_outlives_the_check(folder: Path) -> None:
     check(folder)
     assert not multiprocessing.active_children()

@@ -16,7 +16,7 @@ from audiomcq.configs import AudioSFTConfig, DataArguments
 from audiomcq.contribution.probe import ProbeArguments
 from audiomcq.errors import EXIT_CODE, UserErrorExit, exit_on_user_error
 from audiomcq.evaluation.answering import AnswerArguments
-from audiomcq.options import _hints, parse
+from audiomcq.options import _hints, _read_with_base, parse
 from test_recipes import OPTIONS, ROOT, YAMLS
 
 CPU = ["--use_cpu", "true", "--output_dir", "unused"]
@@ -234,7 +234,7 @@ SCRAPS = [
 def mutated(draw: st.DrawFn) -> tuple[str, bytes]:
     """A shipped YAML with a few things wrong: values, keys, nesting or single bytes. With the name of its options."""
     path = draw(st.sampled_from(YAMLS))
-    content = yaml.safe_load(path.read_text())
+    content = _read_with_base(path)
     known = sorted(_hints(OPTIONS[path.stem]))
     for _ in range(draw(st.integers(0, 3))):
         how = draw(st.sampled_from(["value", "any option", "drop", "key", "nest"]))

@@ -193,6 +193,10 @@ def test_what_cannot_be_decoded_here_is_named() -> None:
     assert "has no o_proj" in (engine_obstacle(model) or "")
 
 
+def test_on_a_device_that_it_has_not_been_tried_on_the_engine_steps_aside() -> None:
+    assert engine_obstacle(tiny().to("meta")) == "it has not been tried on meta"
+
+
 def test_a_graph_needs_experts_that_do_not_ask_the_host() -> None:
     model = tiny("Qwen3-Omni")
     model.config.get_text_config()._experts_implementation = "eager"

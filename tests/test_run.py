@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 import yaml
 from datasets import Dataset
 from peft import get_peft_model
@@ -24,7 +25,7 @@ from audiomcq import grpo, sft
 from audiomcq.audio import SAMPLE_RATE
 from audiomcq.examples import row_key
 from audiomcq.models import FAMILIES, LALM, load_lalm, parameter_group
-from audiomcq.run import fit_lora
+from audiomcq.run import device_name, fit_lora
 from audiomcq.run_record import RUN_FILE, check_output, check_unseen, row_digests
 from audiomcq.safe_trainer import FollowEpoch, SafeTrainer
 from audiomcq.sft import AudioSFTTrainer
@@ -443,3 +444,8 @@ def test_the_best_model_at_the_end_is_the_best_and_not_the_last(
     best = Path(trainer.state.best_model_checkpoint)
     assert best.name == "checkpoint-1"
     assert not changed(weights(lalm.model), weights(load_lalm(best).model))
+
+
+def test_a_run_records_what_it_ran_on_without_cuda_too() -> None:
+    assert device_name(torch.device("cpu"))
+    assert device_name(torch.device("mps")).startswith("mps (")

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +72,7 @@ class Step:
 
     name: str
     script: str
-    options: dict[str, object]
+    options: Mapping[str, object]
 
     def run(self, logs: Path) -> None:
         """Run to the end.

@@ -78,7 +78,8 @@ def generate(
         count, shape (B, C): all up to the end-of-turn token, that one included.
     """
     inputs = prompt_batch(prompts, lalm.tokenizer.pad_token_id)
-    ids = lalm.model.generate(
+    model: Any = lalm.model
+    ids = model.generate(
         **inputs,
         do_sample=True,
         # What is sampled must be the policy that is trained, so the cuts and penalties that a checkpoint's

@@ -1,3 +1,73 @@
-"""Audio-contribution-aware post-training of large audio language models."""
+"""Audio-contribution-aware post-training of large audio language models.
 
-__version__ = "0.1.0"
+What a user calls stands here by name. Each name is imported when it is first asked for: `import audiomcq` itself loads nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from audiomcq.answers import is_correct, parse_answer
+    from audiomcq.collation import PromptEncoder
+    from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
+    from audiomcq.contribution.probe import probe
+    from audiomcq.contribution.split import label_rows
+    from audiomcq.datasets import load_rows
+    from audiomcq.evaluation.items import load_benchmark
+    from audiomcq.grpo import AudioGRPOTrainer
+    from audiomcq.inference.local import answer_questions
+    from audiomcq.models import LALM, load_lalm
+    from audiomcq.rewards import accuracy_reward, format_reward
+    from audiomcq.sft import AudioSFTTrainer
+    from audiomcq.stats import wilson_interval
+
+__version__ = "0.2.0"
+
+__all__ = [
+    "LALM",
+    "AudioGRPOConfig",
+    "AudioGRPOTrainer",
+    "AudioSFTConfig",
+    "AudioSFTTrainer",
+    "PromptEncoder",
+    "accuracy_reward",
+    "answer_questions",
+    "format_reward",
+    "is_correct",
+    "label_rows",
+    "load_benchmark",
+    "load_lalm",
+    "load_rows",
+    "parse_answer",
+    "probe",
+    "wilson_interval",
+]
+
+_HOMES = {
+    "answers": ("is_correct", "parse_answer"),
+    "collation": ("PromptEncoder",),
+    "configs": ("AudioGRPOConfig", "AudioSFTConfig"),
+    "contribution.probe": ("probe",),
+    "contribution.split": ("label_rows",),
+    "datasets": ("load_rows",),
+    "evaluation.items": ("load_benchmark",),
+    "stats": ("wilson_interval",),
+    "inference.local": ("answer_questions",),
+    "grpo": ("AudioGRPOTrainer",),
+    "models": ("LALM", "load_lalm"),
+    "rewards": ("accuracy_reward", "format_reward"),
+    "sft": ("AudioSFTTrainer",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value  # asked for once
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -202,8 +202,8 @@ def _after_noun(text: str, noun: re.Match[str], options: Options) -> Declaration
         shift = links[0].end() + len(rest) - len(rest.lstrip()) + denial.end()
         if opening := read_opening(text, shift, options):
             return _declared(text, noun.start(), shift, rank, opening, denied=True)
-    stop = _BREAK.search(rest.strip())
-    return Declaration(noun.start(), links[0].end(), rank, rest.strip()[: stop.start() if stop else None], None)
+    ends = _BREAK.search(rest.strip())
+    return Declaration(noun.start(), links[0].end(), rank, rest.strip()[: ends.start() if ends else None], None)
 
 
 def _before_verdict(text: str, verdict: re.Match[str], options: Options) -> Declaration | None:

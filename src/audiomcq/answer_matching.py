@@ -312,7 +312,8 @@ def _in_sentence(text: str) -> str:
 
 def after_marks(text: str) -> str:
     """The text from its first word or number on."""
-    return text[_MARKS.match(text).end() :]
+    marks = _MARKS.match(text)
+    return text[marks.end() :] if marks else text
 
 
 def _undecorated(text: str) -> str:

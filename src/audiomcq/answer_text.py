@@ -80,7 +80,8 @@ def said(completion: str) -> str | None:
     text = None if text is None else _without_thinking(text)
     if text is None:
         return None
-    text = text[_BEGINS_TURN.match(text).end() :] if _BEGINS_TURN.match(text) else text
+    if begun := _BEGINS_TURN.match(text):
+        text = text[begun.end() :]
     for end in _ENDS_TURN.finditer(text):
         if text[: end.start()].strip():
             return text[: end.start()].strip()
@@ -105,7 +106,8 @@ def _without_thinking(text: str) -> str | None:
     start = 0
     for mark in _THINKING.finditer(text):
         words = re.match(r"\W*(\w[\w:]*)", mark[0].lower())
-        name = _SAME_BLOCK.get(words[1], words[1])
+        name = words[1] if words else mark[0]
+        name = _SAME_BLOCK.get(name, name)
         if not open_blocks:
             outside.append(text[start : mark.start()])
         start = mark.end()

@@ -183,20 +183,21 @@ def _read_declared(text: str, declared: list[Declaration], options: Options) -> 
     named = [each for each in declared if each.named and not each.denied]
     highest = max(each.rank for each in named if not each.doubtful)
     top = [each for each in named if each.rank == highest and not each.doubtful]
-    last = top[-1]
-    denied = [each for each in declared if each.named and each.denied]
+    last, answer = top[-1], top[-1].named
+    assert answer is not None
     against = [each for each in named if each.rank >= highest or each.start > last.start]
-    against = [each for each in against if _differ(each.named.choice, last.named.choice, options)]
-    against += [each for each in denied if not _differ(each.named.choice, last.named.choice, options)]
+    against = [each for each in against if each.named and _differ(each.named.choice, answer.choice, options)]
+    denied = [each for each in declared if each.denied]
+    against += [each for each in denied if each.named and not _differ(each.named.choice, answer.choice, options)]
     unread = [each for each in declared if not each.named]
     against += [each for each in unread if each.start >= last.end and counts_against(each, options)]
-    letters = [each for each in unread if options.is_other_letter(each.text, last.named.choice)]
+    letters = [each for each in unread if options.is_other_letter(each.text, answer.choice)]
     against += [each for each in letters if each.rank >= highest]
-    if against or is_taken_back(text[max(each.end for each in top) :], last.named, options):
+    if against or is_taken_back(text[max(each.end for each in top) :], answer, options):
         return None
-    if _opens_otherwise(text[: top[0].start], last.named.choice, options):
+    if _opens_otherwise(text[: top[0].start], answer.choice, options):
         return None
-    return ParsedAnswer(last.named.choice, last.text, "declared")
+    return ParsedAnswer(answer.choice, last.text, "declared")
 
 
 def _opens_otherwise(before: str, choice: int, options: Options) -> bool:

@@ -260,7 +260,8 @@ def describe(source: AudioSource, root: str | Path | None = None) -> str:
     """What an audio source is called in messages: its path where it has one. Printable, whatever stands in the path."""
     if isinstance(source, np.ndarray):
         return f"<array of shape {source.shape}>"
-    path, base = source, root
+    path: Any = source
+    base = root
     if isinstance(source, dict):
         content, path = source.get("bytes"), source.get("path")
         base = root if content is None else None  # of embedded clips the path is a name

@@ -101,8 +101,9 @@ def _check(
                 files[cell["path"]] = key
             if key in found or key in stamps:
                 continue
-            known = memory.recall(key, stamp) if stamp else examine_clip(cell, root, 0)
-            if known:
+            if not stamp:
+                found[key] = examine_clip(cell, root, 0)
+            elif known := memory.recall(key, stamp):
                 found[key] = known
             else:
                 stamps[key] = stamp

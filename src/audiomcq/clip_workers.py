@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -66,7 +67,9 @@ def examine_clips(
         timeout: seconds after which a clip is given up.
     """
     workers = workers or min(MAX_WORKERS, _cores())
-    waiting, idle, busy = iter(clips), [], []
+    waiting = iter(clips)
+    idle: list[_Worker] = []
+    busy: list[_Worker] = []
     try:
         while True:
             while len(busy) < workers and (clip := next(waiting, None)) is not None:
@@ -92,13 +95,17 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def process_context(system: str) -> "multiprocessing.context.ForkContext | multiprocessing.context.SpawnContext":
+    """How processes start on a system (`sys.platform`): forked on Linux, where a spawned one would run a script that does not guard
+    its main part again. Not on macOS: its libraries, Metal among them, do not survive a fork."""
+    return multiprocessing.get_context("fork") if system == "linux" else multiprocessing.get_context("spawn")
+
+
 class _Worker:
     """A process that examines one clip at a time."""
 
     def __init__(self) -> None:
-        # Forked where that is possible: a script that does not guard its main part would be run again by a spawned one
-        methods = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("fork" if "fork" in methods else None)
+        context = process_context(sys.platform)
         self.pipe, its_pipe = context.Pipe()
         self.process = context.Process(target=_work, args=(its_pipe, os.getpid()), daemon=True)
         self.process.start()

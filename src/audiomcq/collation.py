@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 
 from audiomcq.audio import MIN_SAMPLES, SAMPLE_RATE, cut, load_audio, padded_samples
 from audiomcq.examples import CONTRIBUTION, Row, row_key, samples_key
@@ -144,14 +145,12 @@ class PromptEncoder:
         masks = iter(encoded.get(self.family.mask_name, ()))
         # Some processors pad whatever they are asked
         rows = zip(encoded["input_ids"], encoded["attention_mask"], waveforms, strict=True)
-        return [
-            EncodedPrompt(
-                [int(token) for token, kept in zip(ids, mask, strict=True) if kept],
-                *((None, None) if audio is None else self._mel(next(features), next(masks))),
-                self.family.mask_name,
-            )
-            for ids, mask, audio in rows
-        ]
+        prompts = []
+        for ids, mask, audio in rows:
+            mel, valid = (None, None) if audio is None else self._mel(next(features), next(masks))
+            tokens = [int(token) for token, kept in zip(ids, mask, strict=True) if kept]
+            prompts.append(EncodedPrompt(tokens, mel, valid, self.family.mask_name))
+        return prompts
 
     def _unexpanded(self, conversations: Sequence[list[dict[str, Any]]]) -> list[list[int]]:
         """Token ids of the prompts with one placeholder for the audio, whatever its length."""
@@ -194,11 +193,13 @@ def audio_batch(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
         raise ValueError(f"{len(prompts) - len(features)} of {len(prompts)} prompts in the batch have no audio")
     return {
         "input_features": pad_sequence(features, batch_first=True).transpose(1, 2),
-        prompts[0].mask_name: pad_sequence([prompt.mask for prompt in prompts], batch_first=True),
+        prompts[0].mask_name: pad_sequence(
+            [prompt.mask for prompt in prompts if prompt.mask is not None], batch_first=True
+        ),
     }
 
 
-def to_model(batch: dict[str, torch.Tensor], model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def to_model(batch: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """Model inputs on the model's device, mel in its dtype: not every audio tower casts what it hears (Audio Flamingo)."""
     return {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)

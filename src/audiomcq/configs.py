@@ -1,7 +1,7 @@
 """Options of the training recipes, as they stand in YAML and on the command line."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trl import GRPOConfig, SFTConfig
 
@@ -31,8 +31,16 @@ class DataArguments(RowArguments):
     )
 
 
+# To a type checker they have the fields of the configurations that they are mixed into. At runtime they must not: their
+# defaults would stand before those of TRL.
+if TYPE_CHECKING:
+    from transformers import TrainingArguments as _Trained
+else:
+    _Trained = object
+
+
 @dataclass
-class AudioArguments:
+class AudioArguments(_Trained):
     """Options that both trainers share.
 
     Parameters:
@@ -89,7 +97,7 @@ class AudioSFTConfig(AudioArguments, SFTConfig):
     )
     strong_weight: float = field(default=1.0, metadata={"help": "Loss weight of rows with strong audio contribution."})
     max_length: int | None = field(default=None, metadata={"help": "Must stay empty: tokens are never truncated."})
-    remove_unused_columns: bool | None = field(default=False, metadata={"help": "The collator needs all columns."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs all columns."})
     dataset_kwargs: dict[str, Any] | None = field(
         default_factory=lambda: {"skip_prepare_dataset": True}, metadata={"help": "The collator prepares rows itself."}
     )
@@ -128,7 +136,7 @@ class AudioGRPOConfig(AudioArguments, GRPOConfig):
     def __post_init__(self) -> None:
         if self.use_vllm:
             raise ValueError("use_vllm: TRL's vLLM path passes no audio on; leave it out")
-        if len(self.rewards) != len(self.reward_weights or self.rewards):
+        if self.reward_weights and len(self.rewards) != len(self.reward_weights):
             raise ValueError(
                 f"{len(self.rewards)} rewards {self.rewards} but {len(self.reward_weights)} reward_weights: give each reward "
                 "its weight, separated by spaces"

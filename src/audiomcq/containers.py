@@ -211,9 +211,10 @@ def _nist(stream: BinaryIO, start: int, size: int) -> Container:
         for name in (b"sample_count", b"channel_count", b"sample_n_bytes")
     ]
     length = re.match(rb"NIST_1A\s+(\d{1,9})", header)
-    if None in counts or not length:
+    numbers = [int(found[1]) for found in counts if found]
+    if len(numbers) < len(counts) or not length:
         return Container("nist")
-    samples, channels, width = (int(found[1]) for found in counts)
+    samples, channels, width = numbers
     return _of_bytes("nist", samples * channels * width, start + int(length[1]), size)
 
 

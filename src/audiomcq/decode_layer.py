@@ -5,8 +5,9 @@ what lies between them, because a cache that is read in place and a step that a 
 Letters: N rows, U prompts, H heads, K key heads, D width of a head.
 """
 
+from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from audiomcq.decode_plain import LayerStates, Place
 try:
     from audiomcq import decode_kernels
 except ImportError:  # Triton is on CUDA machines alone
-    decode_kernels = None
+    decode_kernels = None  # type: ignore[assignment]  # the customary spelling for a module that may be missing
 
 
 def operations_for(device: torch.device) -> ModuleType:
@@ -26,12 +27,22 @@ def operations_for(device: torch.device) -> ModuleType:
     return decode_kernels if device.type == "cuda" and decode_kernels is not None else decode_plain
 
 
+class Decoder(Protocol):
+    """What `layer_obstacle` makes sure of: a decoder as transformers' Qwen and Llama models have it."""
+
+    config: Any
+    embed_tokens: Callable[[Tensor], Tensor]
+    layers: Iterable[Any]
+    norm: Any
+    rotary_emb: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
 def layer_obstacle(language_model: nn.Module) -> str | None:
     """Say why these layers cannot be decoded here, or return None where they can."""
     for name in ("embed_tokens", "layers", "norm", "rotary_emb"):
         if not hasattr(language_model, name):
             return f"{type(language_model).__name__} has no {name}"
-    for layer in language_model.layers:
+    for layer in language_model.get_submodule("layers").children():
         parts = (
             (getattr(layer, "self_attn", None), ["q_proj", "k_proj", "v_proj", "o_proj", "head_dim", "scaling"]),
             (
@@ -46,7 +57,7 @@ def layer_obstacle(language_model: nn.Module) -> str | None:
 
 
 def decode_token(
-    language_model: nn.Module, tokens: Tensor, positions: Tensor, states: list[LayerStates], place: Place
+    language_model: Decoder, tokens: Tensor, positions: Tensor, states: list[LayerStates], place: Place
 ) -> Tensor:
     """Run one token of each row through the decoder; its keys and values are written into `states`.
 

@@ -50,7 +50,7 @@ class _Stream:
         return self.stream.read(count)
 
     def readinto(self, buffer: Any) -> int:
-        return self.stream.readinto(buffer)
+        return self.stream.readinto(buffer)  # type: ignore[attr-defined]  # typing's BinaryIO lacks it, no binary file does
 
     def tell(self) -> int:
         return self.stream.tell()
@@ -152,6 +152,7 @@ def _opened_by_av(stream: BinaryIO, container: Container) -> Iterator[OpenClip]:
     except Exception as error:
         raise DecodingError(_not_decodable(error)) from error
     with opened:
+        assert isinstance(opened, av.container.InputContainer)
         if not opened.streams.audio:
             raise DecodingError("holds no audio; leave the row out")
         track = opened.streams.audio[0]
@@ -163,7 +164,7 @@ def _opened_by_av(stream: BinaryIO, container: Container) -> Iterator[OpenClip]:
         if not rate:
             raise DecodingError("says no sampling rate; re-export the clip")
         promised = _promised_by_av(opened, track, container)
-        if container.share < 1 and track.duration is not None:
+        if container.share < 1 and track.duration is not None and track.time_base is not None:
             seconds = float(track.duration * track.time_base)
             _compare(seconds * container.share, seconds)
 
@@ -217,7 +218,7 @@ def _breaks_off(where: str, promised: float) -> str:
 def explain(error: Exception) -> str:
     """What a decoder says, without what it calls the file."""
     if isinstance(error, av.FFmpegError):
-        return error.strerror
+        return error.strerror or type(error).__name__
     return re.sub(r"^Error opening .*?: (?=[A-Z])", "", str(error)).rstrip(".") or type(error).__name__
 
 

@@ -32,7 +32,7 @@ _FOREIGN = {
 }
 """Errors of libraries that people cause, by the names of their classes: to import them all would take seconds."""
 _EXTRAS = {"gradio": "space", "openai": "endpoint", "httpx2": "endpoint", "peft": "peft", "deepspeed": "deepspeed",
-           "espeakng_loader": "tts", "evaluate": "metrics"}  # fmt: skip
+           "espeakng_loader": "tts", "evaluate": "metrics", "jiwer": "metrics"}  # fmt: skip
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _PATIENCE_SECONDS = 3.0
@@ -93,8 +93,7 @@ def exit_on_user_error() -> Iterator[None]:
 
 def explain(error: BaseException) -> str | None:
     """What to tell the user about an error; None when it is not the user's."""
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRAS:
-        extra = _EXTRAS[error.name.split(".")[0]]
+    if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get((error.name or "").split(".")[0])):
         return f"{error.name} is not installed; run `pip install 'audiomcq[{extra}]'`"
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, OSError) and "HTTPError" not in kinds and error.strerror:

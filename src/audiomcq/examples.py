@@ -133,7 +133,7 @@ def defect(row: Row) -> str | None:
         return f"empty choice in {options}"
     if len({normalize(choice) for choice in choices}) < len(choices):
         return f"duplicate choices in {options}"
-    if list(choices).count(answer) != 1:
+    if not isinstance(answer, str) or list(choices).count(answer) != 1:
         return f"the answer {shortened(repr(answer), 100)} is not among the choices {options}{_conversion(answer)}"
     if row.get(CONTRIBUTION) not in (None, "weak", "strong"):
         return f"{CONTRIBUTION} {shortened(repr(row[CONTRIBUTION]))} is neither weak nor strong"

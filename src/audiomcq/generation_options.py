@@ -1,12 +1,15 @@
 """What a model generates with: our options and its checkpoint's end tokens. Nothing else of a checkpoint decides what is measured."""
 
+import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from transformers import GenerationConfig, PreTrainedModel
 
 if TYPE_CHECKING:
+    from transformers._typing import GenerativePreTrainedModel
+
     from audiomcq.models import LALM
 
 _FROM_CHECKPOINT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -32,7 +35,7 @@ class NeutralGeneration(GenerationConfig):
     def to_dict(self) -> dict[str, Any]:
         return {name: value for name, value in super().to_dict().items() if name != "_file"}
 
-    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         if self._file is None:
             super().save_pretrained(save_directory, *args, **kwargs)
             return
@@ -56,6 +59,11 @@ def greedy_options(lalm: "LALM", max_new_tokens: int) -> dict[str, Any]:
     }
 
 
+def generating(model: PreTrainedModel) -> "GenerativePreTrainedModel":
+    """The same model as one that generates: every LALM does, which the type that all models have does not say."""
+    return cast("GenerativePreTrainedModel", model)
+
+
 def resolve_config(
     model: PreTrainedModel, config: GenerationConfig | None, **options: Any
 ) -> tuple[GenerationConfig, dict[str, Any]]:
@@ -63,7 +71,7 @@ def resolve_config(
 
     Returns the configuration and the options that are not about generation.
     """
-    return model._prepare_generation_config(config, **options)
+    return generating(model)._prepare_generation_config(config, **options)
 
 
 def generation_settings(

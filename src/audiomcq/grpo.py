@@ -75,7 +75,9 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             set_trainable(lalm.model, lalm.family, args.train_modules)
         needs_reference = args.beta > 0 and peft_config is None
         by_name = (
-            loadable_by_name(lalm, Path(args.output_dir) / "reference_model") if needs_reference else nullcontext()
+            loadable_by_name(lalm, Path(args.output_dir or "") / "reference_model")
+            if needs_reference
+            else nullcontext()
         )
         self._order = torch.Generator()
         self.clock = PhaseClock(lalm.model.device)
@@ -91,7 +93,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
                 peft_config=peft_config,
                 **kwargs,
             )
-        self.data_collator = PromptCollator(self.encoder)
+        self.data_collator: Any = PromptCollator(self.encoder)  # of objects, not of tensors
         self.clock.device = self.accelerator.device
         self.add_callback(FollowEpoch(shuffle, self._order))
         self.add_callback(self.clock)
@@ -113,7 +115,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         self.generation_config.remove_invalid_values = True
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
-        sampler = super()._get_train_sampler(dataset)
+        sampler: Any = super()._get_train_sampler(dataset)  # TRL's, which has a generator
         sampler.generator = self._order
         return sampler
 
@@ -123,8 +125,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         if not self.shares_prefix:
             return 1
         if self.model.training:
-            return math.gcd(self.num_generations, self.args.per_device_train_batch_size)
-        return math.gcd(self.num_generations_eval, self.args.per_device_eval_batch_size)
+            return math.gcd(self.num_generations or 0, self.args.per_device_train_batch_size)
+        return math.gcd(self.num_generations_eval or 0, self.args.per_device_eval_batch_size)
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Any]:
         size = self.group_size

@@ -37,7 +37,8 @@ class HubRepo:
                 str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()
             )
         info = _named(self.name, lambda: HfApi().dataset_info(self.name, revision=self.revision))
-        return info.sha, frozenset(file.rfilename for file in info.siblings)
+        # Both are always there where a repository is asked for by its name
+        return info.sha or "", frozenset(file.rfilename for file in info.siblings or ())
 
     @property
     def commit(self) -> str:

@@ -7,6 +7,7 @@ or from a thinker-only folder, which is what training saves.
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -66,7 +67,7 @@ class AudioOnlyOmniProcessor(Qwen2_5OmniProcessor):
         ]
         return list(dict.fromkeys(names))
 
-    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, *_: Any, **__: Any) -> None:
         target = Path(save_directory)
         target.mkdir(parents=True, exist_ok=True)
         for file in self.source_files:
@@ -99,7 +100,7 @@ class Family:
     architecture: str
     trims_mel: bool = False
     mask_name: str = "feature_attention_mask"
-    processor: type[ProcessorMixin] | None = None
+    processor: type[AudioOnlyOmniProcessor] | None = None
     audio_tower: str = r"(^|\.)audio_tower\."
     aligner: str = r"(^|\.)(audio_tower\.proj|multi_modal_projector)\."
     unused: str = r"(^|\.)(visual\.|audio_tower\.audio_bos_eos_token)"
@@ -170,7 +171,7 @@ class LALM:
 def load_lalm(
     source: str | Path,
     revision: str | None = None,
-    dtype: str | torch.dtype = "float32",
+    dtype: str | torch.dtype | None = "float32",
     attn_implementation: str | None = "sdpa",
     device: str | torch.device | None = None,
 ) -> LALM:
@@ -195,6 +196,7 @@ def load_lalm(
             adapted["base_model_name_or_path"], adapted.get("revision"), dtype, attn_implementation, device
         )
         return _merge_adapter(base, source, revision, _commit(source, adapter))
+    assert config is not None  # told apart by `adapter`
     if config.model_type not in FAMILIES:
         raise ValueError(f"{source}: model type {config.model_type!r} is unknown; known: {', '.join(FAMILIES)}")
     family = FAMILIES[config.model_type]
@@ -259,7 +261,7 @@ def weights_digest(folder: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _commit(source: str, file: str) -> str | None:
+def _commit(source: str, file: str | None) -> str | None:
     """The commit on the Hub that a file of a checkpoint was read from; None for a folder."""
     return None if Path(source).is_dir() else extract_commit_hash(file, None)
 
@@ -282,7 +284,9 @@ def restore_weights(model: PreTrainedModel, checkpoint: str | Path) -> None:
     Raises:
         ValueError: a weight of the model is not in the checkpoint.
     """
-    saved, info = type(model).from_pretrained(checkpoint, dtype=model.dtype, output_loading_info=True)
+    # Typed as the model alone, which it is without `output_loading_info`
+    loaded: Any = type(model).from_pretrained(checkpoint, dtype=model.dtype, output_loading_info=True)
+    saved, info = loaded
     if info["missing_keys"]:
         raise ValueError(f"{checkpoint}: {len(info['missing_keys'])} tensors are missing; resume from an earlier one")
     model.load_state_dict(saved.state_dict())
@@ -320,7 +324,7 @@ def load_processor(source: str | Path, revision: str | None = None) -> Processor
     audio_only = FAMILIES[AutoConfig.from_pretrained(source, revision=revision).model_type].processor
     if audio_only is None:
         return AutoProcessor.from_pretrained(source, revision=revision)
-    processor = audio_only.from_pretrained(source, revision=revision)
+    processor = audio_only.from_pretrained(source, revision=revision or "main")
     found = (
         cached_file(str(source), name, revision=revision, _raise_exceptions_for_missing_entries=False)
         for name in PROCESSOR_FILES
@@ -369,8 +373,8 @@ def count_trainable(model: nn.Module, family: Family) -> dict[str, dict[str, int
         numbers = getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3 leaves an empty tensor in each process
         group["parameters"] += numbers
         group["trainable"] += numbers * parameter.requires_grad
-    for group, count in counts.items():
-        logger.info("%s: %d of %d parameters are trained", group, count["trainable"], count["parameters"])
+    for part, count in counts.items():
+        logger.info("%s: %d of %d parameters are trained", part, count["trainable"], count["parameters"])
     if not any(count["trainable"] for count in counts.values()):
         raise ValueError("nothing is left to train: name at least one of audio_tower, aligner, llm, or use LoRA")
     return counts

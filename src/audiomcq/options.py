@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from transformers.hf_argparser import DataClassType
 from trl import TrlParser
 
 from audiomcq.errors import explain_os_error
@@ -62,13 +63,13 @@ def parse(
     Raises:
         ValueError: the file cannot be read, a key is unknown, or a value does not fit; all of them are named.
     """
-    file, words = _config_of(list(sys.argv[1:] if argv is None else argv))
-    if settings is not None and file is None and not words:
+    named, words = _config_of(list(sys.argv[1:] if argv is None else argv))
+    if settings is not None and named is None and not words:
         raise ValueError(_say_settings(settings))
-    if file is None and default_config is not None and int(os.environ.get("RANK", 0)) == 0:
+    if named is None and default_config is not None and int(os.environ.get("RANK", 0)) == 0:
         sys.stderr.write(f"no --config: the settings of {_from_here(default_config)}\n")
-    file = file or default_config
-    parser = _Parser(kinds, allow_abbrev=False)
+    file = named or default_config
+    parser = _Parser([DataClassType(kind) for kind in kinds], allow_abbrev=False)
     if file is not None:
         parser.set_defaults_with_config(**_values(Path(file), kinds))
     try:

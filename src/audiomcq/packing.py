@@ -78,14 +78,15 @@ def pack(prompts: list[list[int]], completions: list[list[list[int]]], width: in
         )
 
     input_ids = rows(ids, 0)
-    labels = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+    padded_labels = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
     source = pad_sequence(columns, batch_first=True)
     of_prompt = torch.repeat_interleave(torch.tensor([len(answers) for answers in completions]))
-    source = (source + of_prompt[:, None] * input_ids.size(1)).masked_fill(labels == IGNORED, 0)
+    source = (source + of_prompt[:, None] * input_ids.size(1)).masked_fill(padded_labels == IGNORED, 0)
     if width is not None:
-        missing = (0, width - labels.size(1))
-        labels, source = nn.functional.pad(labels, missing, value=IGNORED), nn.functional.pad(source, missing)
-    return PackedBatch(input_ids, rows(positions, 0), rows(segments, PADDING), labels, source, of_prompt)
+        missing = (0, width - padded_labels.size(1))
+        padded_labels = nn.functional.pad(padded_labels, missing, value=IGNORED)
+        source = nn.functional.pad(source, missing)
+    return PackedBatch(input_ids, rows(positions, 0), rows(segments, PADDING), padded_labels, source, of_prompt)
 
 
 def group_rows(completion_ids: Tensor, completion_mask: Tensor, group_size: int) -> list[list[list[int]]]:

@@ -9,17 +9,17 @@ Letters: U prompts, R rows of each, N = U x R rows, P / S / T tokens of a prompt
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from audiomcq.decode_layer import decode_token, layer_obstacle
+from audiomcq.decode_layer import Decoder, decode_token, layer_obstacle
 from audiomcq.decode_plain import LayerStates, Place
 from audiomcq.sampling import Sampler, Sampling, draw_with_multinomial
 
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 8
 """Tokens between two looks, on CUDA, at whether all rows have ended: a look makes the host wait for the device."""
+_TRIED = ("cpu", "cuda")
+"""Kinds of devices that the engine is tested on. On others, Apple's mps for one, the model's own `generate` decodes."""
 PROMPT_BUCKET, OWN_BUCKET = 64, 32
 """Buffers grow by so many tokens, so that prompts of similar length share one captured graph."""
 
@@ -58,6 +60,8 @@ def engine_obstacle(model: PreTrainedModel) -> str | None:
         return "ZeRO-3 gathers the parameters anew for every module"
     if any(type(parameter).__name__ == "DTensor" for parameter in model.parameters()):
         return "FSDP gathers the parameters anew for every module"
+    if model.device.type not in _TRIED:
+        return f"it has not been tried on {model.device.type}"
     language_model = getattr(model.base_model, "language_model", None)
     if language_model is None:
         return f"{type(model).__name__} has no language_model"
@@ -140,9 +144,10 @@ def engine_of(model: PreTrainedModel) -> RolloutEngine:
 def signature(model: PreTrainedModel) -> tuple[Any, ...]:
     """What a captured step has built in: a graph is valid while this is the same."""
     weights = tuple((parameter.data_ptr(), parameter.dtype) for parameter in model.parameters())
+    modules: Iterable[Any] = model.modules()
     adapters = tuple(
         (tuple(module.active_adapters), module.disable_adapters)
-        for module in model.modules()
+        for module in modules
         if hasattr(module, "lora_A") and hasattr(module, "active_adapters")
     )
     autocast = (torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda"))
@@ -304,9 +309,8 @@ class _Decoder:
         self.place.length = None if column is None else column + 1
         self.place.padded = self.padded
         with self._autocast():
-            hidden = decode_token(
-                model.base_model.language_model, self.tokens, self.positions, self.states, self.place
-            )
+            decoder = cast(Decoder, model.base_model.language_model)  # `engine_obstacle` has looked
+            hidden = decode_token(decoder, self.tokens, self.positions, self.states, self.place)
             logits = model.get_output_embeddings()(hidden)
         self.place.at.add_(1)
         self.positions.add_(1)

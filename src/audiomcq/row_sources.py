@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import (
@@ -227,6 +228,7 @@ def _on_hub(source: str, split: str, config: str | None, revision: str | None) -
     if HF_HUB_OFFLINE and (folder := repo.folder_fetched_before(TEXT_FILES)):
         return replace(_in_folder(folder, split, config), source=source, folder=None, repo=repo)
     builder = _hub_builder(source, config, revision)
+    files: Mapping[str, list[str]]
     if isinstance(builder, Json | Csv):
         files = {name: list(map(repo_path, urls)) for name, urls in builder.config.data_files.items()}
     elif isinstance(builder, Parquet | Arrow):
@@ -258,7 +260,7 @@ def _hub_builder(source: str, config: str | None, revision: str | None) -> Datas
         raise
 
 
-def _as_splits(files: Mapping[str, list], split: str) -> Mapping[str, list]:
+def _as_splits(files: Mapping[str, list[Any]], split: str) -> Mapping[str, list[Any]]:
     """Files by split; a single one whose name is none of a split is train."""
     if split.startswith("train") and len(files) == 1 and not set(files) & {*_SPLITS, *_split_names(split)}:
         return {"train": next(iter(files.values()))}
@@ -270,7 +272,7 @@ def _split_names(split: str) -> list[str]:
     return list(dict.fromkeys(re.split(r"[\[(]", part.strip())[0] for part in split.split("+")))
 
 
-def _known_names(source: str, split: str, files: Mapping[str, list]) -> list[str]:
+def _known_names(source: str, split: str, files: Mapping[str, Sequence[Any]]) -> list[str]:
     """The names in a split.
 
     Raises:

@@ -38,6 +38,7 @@ from audiomcq.run_record import (
     start_record,
     update_record,
 )
+from audiomcq.safe_trainer import SafeTrainer
 from audiomcq.storage import LOCK_FILE, hold
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def train_stage(
     Raises:
         SystemExit: with one line, where the user can set it right (`audiomcq.errors`).
     """
-    output = Path(args.output_dir)
+    output = Path(args.output_dir or "")
     with exit_on_user_error():
         set_up_logging(logging.INFO if args.log_level == "passive" else args.get_process_log_level())
         main = PartialState().is_main_process
@@ -83,7 +84,7 @@ def _train(
     settings: dict[str, Any],
     start: Start,
 ) -> None:
-    output = Path(args.output_dir)
+    output = Path(args.output_dir or "")
     check_push(args, model)
     load = partial(
         data.load,
@@ -93,7 +94,7 @@ def _train(
         cot_column=getattr(args, "cot_column", None),
     )
     rows = stage_rows(load(data.dataset_split), data.paradigm, stage, data.mixed_seed)
-    thoughts = cot_name(getattr(args, "cot_column", None) or getattr(args, "cot", "none"))
+    thoughts = cot_name((args.cot_column or args.cot) if isinstance(args, AudioSFTConfig) else "none")
     digests = row_digests(rows.remove_columns([name for name in COT_COLUMNS if name != thoughts]))
     if start.record:
         check_rows(output, start.record, digests)
@@ -101,7 +102,7 @@ def _train(
     seen = check_unseen(digests, Path(model.model_name_or_path or "")) if data.paradigm != "single_stage" else {}
     evaluation = load(data.eval_split) if data.eval_split else None
     lora = get_peft_config(model)
-    lalm = load_lalm(model.model_name_or_path, model.model_revision, model.dtype, model.attn_implementation)
+    lalm = load_lalm(str(model.model_name_or_path), model.model_revision, model.dtype, model.attn_implementation)
     trainer = trainer_class(lalm, args, rows, evaluation, peft_config=lora and fit_lora(lora, lalm))
     if start.record:
         trainer.run_id = start.record.get("run", trainer.run_id)
@@ -137,12 +138,20 @@ def _train(
             "benchmark_overlap": overlap,
             "cut_clips": cut_clips,
             "parameter_groups": groups,
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+            "device": device_name(trainer.accelerator.device),
             "model_commit": lalm.commit,
             "dataset_commit": hub_commit(rows),
         }
         update_record(output, record)
     leave_together(trainer)
+
+
+def device_name(device: torch.device) -> str:
+    """What a run is recorded to have run on: the graphics card's name, or the kind of device and the machine's processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    processor = platform.processor() or platform.machine()
+    return processor or "cpu" if device.type == "cpu" else f"{device.type} ({processor})"
 
 
 def _generation(trainer: Trainer, lalm: LALM) -> dict[str, Any] | None:
@@ -151,7 +160,7 @@ def _generation(trainer: Trainer, lalm: LALM) -> dict[str, Any] | None:
     return None if config is None else generation_settings(lalm.model, config)
 
 
-def leave_together(trainer: Trainer) -> None:
+def leave_together(trainer: SafeTrainer) -> None:
     """End the processes of a run: none before the first has written everything, and none that hangs while it leaves."""
     # The wrapper's reducer must not be the last to hold the process group. Its destructor keeps the interpreter's lock while gloo
     # (torch 2.13) joins its threads, one of which may be waiting for that lock.
@@ -231,7 +240,7 @@ def check_push(args: AudioSFTConfig | AudioGRPOConfig, model: ModelConfig) -> No
             "publish it with `python recipes/publish/model.py --folder NEW_FOLDER --repo_id OWNER/NAME`"
         )
     if PartialState().is_main_process:
-        check_login(args.hub_model_id)
+        check_login(args.hub_model_id or "")
 
 
 def hub_commit(rows: Dataset) -> str | None:

@@ -148,8 +148,8 @@ def _grew(before: Any, now: Any) -> bool:
 
 
 def _rows_per_step(settings: Mapping[str, Any], processes: int) -> int | None:
-    parts = [settings.get(name) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")]
-    return None if None in parts else parts[0] * parts[1] * processes
+    rows, steps = settings.get("per_device_train_batch_size"), settings.get("gradient_accumulation_steps")
+    return None if rows is None or steps is None else rows * steps * processes
 
 
 def _is_intact(output: Path, record: Mapping[str, Any]) -> bool:
@@ -189,7 +189,7 @@ def read_record(output: Path) -> dict[str, Any]:
 
 
 def start_record(
-    output: Path, stage: str, settings: dict[str, Any], rows: dict[str, str], values: dict[str, Any]
+    output: Path, stage: str, settings: dict[str, Any], rows: Mapping[str, str | None], values: dict[str, Any]
 ) -> None:
     """Write what a run is before it trains: versions, settings, and the rows that its weights will have seen.
 

@@ -60,6 +60,8 @@ class SafeTrainer(Trainer):
         run_id: of the run, which its checkpoints carry; a resumed run keeps it.
     """
 
+    model: PreTrainedModel  # or one in PEFT's wrapper, which passes on what it is asked; never none, unlike in Trainer
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.run_id = uuid4().hex
@@ -105,8 +107,12 @@ class SafeTrainer(Trainer):
                 if isinstance(value, torch.Tensor) and value.is_floating_point():
                     yield f"the optimizer's {key} of {names.get(id(parameter), 'a weight')}", _local(value)
 
+    @property
+    def _output(self) -> Path:
+        return Path(self.args.output_dir or "")  # never empty: TrainingArguments fills it in
+
     def _diverged(self, what: str) -> str:
-        intact = [path.name for path in whole_checkpoints(Path(self.args.output_dir))]
+        intact = [path.name for path in whole_checkpoints(self._output)]
         kept = (
             f"{', '.join(intact)} in {self.args.output_dir} hold finite weights"
             if intact
@@ -124,7 +130,7 @@ class SafeTrainer(Trainer):
             ValueError: the disk is full, or nobody may write there.
         """
         self.require_finite()
-        output = Path(self.args.output_dir)
+        output = self._output
         sizes: dict[str, int] = {}
         with self._staging_in(output, output) as staging:
             self.save_model(str(staging), _internal_call=True)
@@ -194,10 +200,12 @@ class SafeTrainer(Trainer):
             restore_weights(self.model, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not isinstance(self.model, PreTrainedModel):
-            super()._load_best_model()
+        best = self.state.best_model_checkpoint
+        whole = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        if whole and isinstance(self.model, PreTrainedModel) and best is not None:
+            restore_weights(self.model, best)
         else:
-            restore_weights(self.model, self.state.best_model_checkpoint)
+            super()._load_best_model()
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:

@@ -68,10 +68,11 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         shuffle = ShuffleByEpoch(args.seed)
         if peft_config is None:
             set_trainable(lalm.model, lalm.family, args.train_modules)
+        collator = SFTCollator(self.encoder, cot, args.strong_weight)
         super().__init__(
             model=lalm.model,
             args=args,
-            data_collator=SFTCollator(self.encoder, cot, args.strong_weight),
+            data_collator=collator,
             train_dataset=train_dataset.with_transform(shuffle) if args.shuffle_choices else train_dataset,
             eval_dataset=eval_dataset,
             processing_class=lalm.processor,
@@ -83,7 +84,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         obstacle = sharing_obstacle(lalm.model) if args.shared_prefix else "shared_prefix is false"
         self.shares_clips = obstacle is None
         logger.info("clips are %s", "shared by their questions" if self.shares_clips else f"not shared: {obstacle}")
-        self.data_collator.share_clips = self.shares_clips
+        collator.share_clips = self.shares_clips
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """Batches of clips of like length, in seconds: what padding costs depends on the audio."""

@@ -7,11 +7,12 @@ the continuations alone grow. It is a function of transformers' attention interf
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, Cache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -81,14 +82,15 @@ class SharedPromptLayer(DynamicLayer):
         super().__init__()
         self.prompt_keys, self.prompt_values = keys, values
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    # A cache's contract is tensors: what comes instead is for the attention below, which the layers hand it to unread
+    def update(  # type: ignore[override]
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[SharedStates, SharedStates]:
         """What `shared_prefix_attention` takes, and no other attention."""
-        by_prompt = (
+        new_keys, new_values = (
             states.unflatten(0, (len(self.prompt_keys), -1)).transpose(1, 2) for states in (key_states, value_states)
         )
-        keys, values = super().update(*by_prompt, *args, **kwargs)
+        keys, values = super().update(new_keys, new_values, *args, **kwargs)
         return SharedStates(self.prompt_keys, keys), SharedStates(self.prompt_values, values)
 
     def get_seq_length(self) -> int:
@@ -96,9 +98,18 @@ class SharedPromptLayer(DynamicLayer):
         return self.prompt_keys.shape[-2] + super().get_seq_length()
 
 
+def kept_states(cache: Cache) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of each layer of a cache that has been filled."""
+    found = []
+    for layer in cache.layers:
+        assert isinstance(layer, CacheLayerMixin) and layer.keys is not None and layer.values is not None
+        found.append((layer.keys, layer.values))
+    return found
+
+
 def shared_prompt_cache(prompts: Cache) -> Cache:
     """A cache to continue every prompt of `prompts` in any number of ways, the same for all; its rows stand prompt by prompt."""
-    return Cache([SharedPromptLayer(layer.keys, layer.values) for layer in prompts.layers])
+    return Cache([SharedPromptLayer(keys, values) for keys, values in kept_states(prompts)])
 
 
 def shared_prefix_attention(
@@ -108,26 +119,27 @@ def shared_prefix_attention(
     value: Tensor | SharedStates,
     attention_mask: Tensor | None,
     layout: PackedLayout | None = None,
-    **kwargs: object,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """`sdpa`, and on packed rows or shared prompts the same numbers for less work.
 
     query: (B, heads, S, width), key and value the same with their own heads; with shared prompts N rows of it. layout: of packed
     rows; it then stands in for `attention_mask`. Returns (B, S, heads, width).
     """
-    if isinstance(key, SharedStates) and query.size(2) == 1:
-        return _of_next_tokens(query, key, value, attention_mask, kwargs["scaling"]), None
-    if isinstance(key, SharedStates):  # many tokens at once: the kernel is worth a copy of the prompts
-        key, value = key.repeated(), value.repeated()
+    if isinstance(key, SharedStates) and isinstance(value, SharedStates):
+        if query.size(2) == 1:
+            return _of_next_tokens(query, key, value, attention_mask, kwargs["scaling"]), None
+        key, value = key.repeated(), value.repeated()  # many tokens at once: the kernel is worth a copy of the prompts
+    assert isinstance(key, Tensor) and isinstance(value, Tensor)
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     kwargs = kwargs | {"is_causal": True}
-    prompts = [states[:, :, : layout.prompt] for states in (query, key, value)]
-    of_prompts, _ = sdpa_attention_forward(module, *prompts, None, **kwargs)
+    prompt_query, *prompts = [states[:, :, : layout.prompt] for states in (query, key, value)]
+    of_prompts, _ = sdpa_attention_forward(module, prompt_query, prompts[0], prompts[1], None, **kwargs)
     own_query, own_key, own_value = (_of_completions(states, layout.source) for states in (query, key, value))
     keys, values = (
         torch.cat([prompt.index_select(0, layout.of_prompt), own], dim=2)
-        for prompt, own in zip(prompts[1:], (own_key, own_value), strict=True)
+        for prompt, own in zip(prompts, (own_key, own_value), strict=True)
     )
     of_completions, _ = sdpa_attention_forward(
         module, own_query, keys, values, layout.visible, **kwargs | {"is_causal": False}

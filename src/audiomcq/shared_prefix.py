@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Cache, DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedModel
 
-from audiomcq.generation_options import resolve_config
+from audiomcq.generation_options import generating, resolve_config
 from audiomcq.packing import IGNORED, PackedBatch, pack, shared_attention_mask, unpack
 from audiomcq.rollout_engine import Continued, engine_obstacle, engine_of
 from audiomcq.sampling import read_sampling, unknown_options
-from audiomcq.shared_attention import SHARED_ATTENTION, packed_layout, shared_prompt_cache
+from audiomcq.shared_attention import SHARED_ATTENTION, kept_states, packed_layout, shared_prompt_cache
 
 logger = logging.getLogger(__name__)
 
@@ -107,12 +107,11 @@ def generate(
     prompt = {name: value.repeat_interleave(num_generations, dim=0) for name, value in prompt.items()}
     config, _ = resolve_config(causal_lm, generation_config)
     if _steps_aside(causal_lm, config):
-        # The class's method, because `shared_generation` replaces the instance's
-        return type(causal_lm).generate(
+        return _stock_tokens(
             causal_lm, **prompt, past_key_values=shared_prompt_cache(kept), generation_config=generation_config
         )
     start = Continued(
-        layers=_layers(kept),
+        layers=kept_states(kept),
         prompt_mask=attention_mask[:, :-1],
         tokens=prompt["input_ids"][:, -1],
         positions=prompt["position_ids"][:, -1],
@@ -121,6 +120,12 @@ def generate(
     )
     new = engine_of(causal_lm).generate(causal_lm, start, read_sampling(config))
     return torch.cat([prompt["input_ids"], new], dim=1)
+
+
+def _stock_tokens(causal_lm: PreTrainedModel, **options: Any) -> Tensor:
+    """What the model's own `generate` gives. The class's method, because `shared_generation` replaces the instance's."""
+    own = cast(type[GenerationMixin], type(causal_lm))  # every LALM is one, which the type of all models does not say
+    return cast(Tensor, own.generate(generating(causal_lm), **options))  # tokens, unless a configuration asks for more
 
 
 def _steps_aside(causal_lm: PreTrainedModel, config: GenerationConfig) -> bool:
@@ -136,10 +141,6 @@ def _steps_aside(causal_lm: PreTrainedModel, config: GenerationConfig) -> bool:
 @cache
 def _log_once(message: str) -> None:
     logger.info(message)
-
-
-def _layers(kept: Cache) -> list[tuple[Tensor, Tensor]]:
-    return [(layer.keys, layer.values) for layer in kept.layers]
 
 
 def _prefill(causal_lm: PreTrainedModel, prompt: dict[str, Tensor], audio: dict[str, Tensor]) -> DynamicCache:
@@ -170,7 +171,9 @@ class Prefixes:
         if list(rows) == [prefix for prefix in range(len(self.input_ids)) for _ in range(each)]:
             return self
         index = torch.tensor(rows, device=self.input_ids.device)
-        layers = [(keys.index_select(0, index), values.index_select(0, index)) for keys, values in _layers(self.kept)]
+        layers = [
+            (keys.index_select(0, index), values.index_select(0, index)) for keys, values in kept_states(self.kept)
+        ]
         return Prefixes(self.input_ids[index], self.attention_mask[index], DynamicCache(layers))
 
 
@@ -211,7 +214,7 @@ def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: 
     config, _ = resolve_config(causal_lm, None, pad_token_id=pad_token_id, **options)
     with selected_hidden_states(causal_lm, lambda hidden: hidden[:, -1:]):  # stock projects whole prompts
         if _steps_aside(causal_lm, config):
-            tokens = type(causal_lm).generate(
+            tokens = _stock_tokens(
                 causal_lm,
                 input_ids=ids,
                 attention_mask=mask,
@@ -231,22 +234,22 @@ def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: 
                 use_cache=True,
             ).logits[:, -1]
     start = Continued(
-        layers=_layers(prefixes.kept),
+        layers=kept_states(prefixes.kept),
         prompt_mask=prefixes.attention_mask,
         tokens=suffix_ids[:, -1],
         positions=position_ids[:, -1] + 1,
         ids=ids,
         ids_mask=mask,
-        own=[_by_row(keys, values) for keys, values in _layers(shared)],
+        own=[(_by_row(keys), _by_row(values)) for keys, values in kept_states(shared)],
         own_mask=suffix_mask,
         logits=logits,
     )
     return engine_of(causal_lm).generate(causal_lm, start, read_sampling(config))
 
 
-def _by_row(*states: Tensor) -> tuple[Tensor, ...]:
+def _by_row(own: Tensor) -> Tensor:
     """(U, heads, R, S, width) of a shared cache to (N, heads, S, width)."""
-    return tuple(own.transpose(1, 2).flatten(0, 1) for own in states)
+    return own.transpose(1, 2).flatten(0, 1)
 
 
 def continued_logps(
@@ -257,7 +260,8 @@ def continued_logps(
     A completion sees its prompt and itself, as in `shared_logps`. Returns one tensor of its length per completion.
     """
     causal_lm, prefixes = _sharing_lm(model), prompts.prefixes.spread(prompts.rows)
-    packed = pack([list(suffix) for suffix in prompts.suffixes], completions).to(causal_lm.device)
+    completion_ids = [[list(tokens) for tokens in of_prompt] for of_prompt in completions]
+    packed = pack([list(suffix) for suffix in prompts.suffixes], completion_ids).to(causal_lm.device)
     each = len(prompts.rows) // len(prefixes.input_ids)
     seen = prefixes.attention_mask.repeat_interleave(each, dim=0)
     within = shared_attention_mask(packed.segment_ids)
@@ -306,8 +310,8 @@ def sharing_obstacle(model: nn.Module) -> str | None:
 
 
 def _causal_lm(model: nn.Module) -> PreTrainedModel:
-    model = extract_model_from_parallel(model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT
+    inner: Any = extract_model_from_parallel(model)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner  # PEFT
 
 
 def _sharing_lm(model: nn.Module) -> PreTrainedModel:
@@ -321,7 +325,7 @@ def _sharing_lm(model: nn.Module) -> PreTrainedModel:
 def selected_hidden_states(model: nn.Module, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Hand `select(last hidden states)` to the LM head instead of all of them."""
 
-    def keep(_module: nn.Module, _args: tuple, output):
+    def keep(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         output.last_hidden_state = select(output.last_hidden_state)
         return output
 

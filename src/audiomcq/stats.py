@@ -37,7 +37,7 @@ def wilson_interval(k: int, n: int, confidence: float = 0.95) -> Interval:
 
 
 def paired_bootstrap(
-    differences: Sequence[float], resamples: int = 10_000, seed: int = 0, confidence: float = 0.95
+    differences: Sequence[float] | np.ndarray, resamples: int = 10_000, seed: int = 0, confidence: float = 0.95
 ) -> Interval:
     """Percentile interval of the mean difference, items drawn with replacement.
 

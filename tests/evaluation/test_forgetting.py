@@ -29,7 +29,8 @@ from small_runs import always_answering
         ("the cat sat", "the dog sat", 1),
         ("the cat sat", "", 3),
         ("a b c d", "b c d a", 2),
-        ("don't go", "dont go", 1),
+        ("don't go", "dont go", 2),  # Whisper's normaliser takes the apostrophe for a space
+        ("the cat sat", "[music] the cat -- sat!", 0),
     ],
 )
 def test_word_edits_are_insertions_deletions_and_replacements(spoken: str, written: str, edits: int) -> None:

@@ -184,7 +184,7 @@ def audit(
         found = [("question", f"{value:.2f}", index) for index, value in questions.near(shingles(row))]
         found += [("clip_name", name, index) for name in clip_names(row) for index in by_name.get(name, ())]
         unheard += size is None
-        if same_size := by_size.get(size, ()):
+        if size is not None and (same_size := by_size.get(size)):
             for index in same_size:
                 digests.setdefault(index, stored_digest(items[index][1]["audio"]))
             cell = rows[n_rows - 1]["audio"] if isinstance(rows, Dataset) else row["audio"]

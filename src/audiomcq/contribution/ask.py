@@ -163,7 +163,8 @@ def _row(source: str, clip: AudioSource, question: str, choices: Sequence[str], 
 def _hear(lalm: LALM, encoder: PromptEncoder, row: Row, control: Control, max_new_tokens: int) -> Hearing:
     (scored,) = answer_questions(lalm, encoder, [row], control, mode="likelihood")
     (written,) = answer_questions(lalm, encoder, [row], control, max_new_tokens=max_new_tokens)
-    best = max(scored.option_logps)
-    weights = [math.exp(logp - best) for logp in scored.option_logps]
+    logps = scored.option_logps or []  # there are some: the mode is likelihood
+    best = max(logps)
+    weights = [math.exp(logp - best) for logp in logps]
     probabilities = [weight / sum(weights) for weight in weights]
     return Hearing(control.name, written.completion, written.choice, probabilities, written.how)

@@ -145,11 +145,7 @@ def questions_of(rows: Dataset) -> Questions:
     is_answer = pc.equal(choices.flatten(), values["answer"].take(parent)).to_numpy(zero_copy_only=False)
     gold = np.full(len(choices), -1)
     gold[parent.to_numpy()[is_answer]] = position[is_answer]
-    return Questions(
-        *(values[name] for name in ("key", "id", "source_dataset", "question_type")),
-        lengths,
-        gold,
-    )
+    return Questions(values["key"], values["id"], values["source_dataset"], values["question_type"], lengths, gold)
 
 
 def ballots_of(votes: Dataset, questions: Questions) -> Ballots:

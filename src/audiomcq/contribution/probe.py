@@ -1,6 +1,5 @@
 """Ask voters every question under controls: the measurement behind the audio-contribution filter (arXiv 2509.21060, section 3)."""
 
-import gc
 import logging
 import tempfile
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from datasets import Dataset
 from tqdm.auto import tqdm
 
@@ -168,8 +168,7 @@ def run_probe(
                     _ask(ask(played, control, done), control.name, writer, progress)
             # Before the next is loaded: two voters would not fit
             del ask
-            gc.collect()
-            torch.cuda.empty_cache()
+            clear_device_cache(garbage_collection=True)
     _report(folder, args, asked)
 
 

@@ -2,15 +2,16 @@
 
 import json
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
-from audiomcq.answers import normalize
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.collation import PromptEncoder
 from audiomcq.evaluation.report import Estimate, accuracy_of, gain_of, percent
@@ -22,6 +23,8 @@ from audiomcq.prompts import AUDIOMCQ_STYLE, PLAIN_STYLE, PROMPT_VERSION, TRANSC
 from audiomcq.stats import mcnemar
 
 logger = logging.getLogger(__name__)
+_NORMALIZE = BasicTextNormalizer()
+"""Whisper's for all languages: small letters, no symbols, nothing in brackets."""
 
 
 @dataclass
@@ -75,15 +78,21 @@ def check_forgetting(args: ForgettingArguments) -> dict[str, Kept]:
     """
     questions = text_rows(Path(args.text_questions)) if args.text_questions else []
     speech = speech_rows(Path(args.transcriptions), args.audio_root) if args.transcriptions else []
+    if speech:
+        import_module("jiwer")  # missing, it is named now, and not after both models have been asked
     if not questions and not speech:
         raise ValueError("nothing to check: name --text_questions or --transcriptions")
-    before, after = (_ask(model, args, questions, speech) for model in (args.before, args.after))
+    (answers_before, written_before), (answers_after, written_after) = (
+        _ask(model, args, questions, speech) for model in (args.before, args.after)
+    )
     kept = {}
     if questions:
-        kept["text_questions"] = compare_accuracy(*(model[0] for model in (before, after)), args.max_drop)
+        kept["text_questions"] = compare_accuracy(answers_before, answers_after, args.max_drop)
     if speech:
-        written = [[answer.completion for answer in model[1]] for model in (before, after)]
-        kept["transcriptions"] = compare_transcriptions([row["answer"] for row in speech], *written, args.max_drop)
+        before, after = ([answer.completion for answer in each] for each in (written_before, written_after))
+        kept["transcriptions"] = compare_transcriptions(
+            [row["answer"] for row in speech], before, after, args.max_drop
+        )
     for name, each in kept.items():
         say = logger.warning if each.forgotten else logger.info
         verdict = "forgotten" if each.forgotten else "kept"
@@ -94,10 +103,16 @@ def check_forgetting(args: ForgettingArguments) -> dict[str, Kept]:
 
 def compare_accuracy(before: Sequence[Answer], after: Sequence[Answer], max_drop: float) -> Kept:
     """Accuracy of two models on the same text questions."""
-    right = [[answer.correct for answer in answers] for answers in (before, after)]
-    change = gain_of([int(b) - int(a) for a, b in zip(*right, strict=True)])
-    values = [accuracy_of(each).value for each in right]
-    return Kept(len(before), *values, change, mcnemar(*right), -change.value > max_drop)
+    right_before, right_after = ([answer.correct for answer in answers] for answers in (before, after))
+    change = gain_of([int(b) - int(a) for a, b in zip(right_before, right_after, strict=True)])
+    return Kept(
+        len(before),
+        accuracy_of(right_before).value,
+        accuracy_of(right_after).value,
+        change,
+        mcnemar(right_before, right_after),
+        -change.value > max_drop,
+    )
 
 
 def compare_transcriptions(
@@ -105,23 +120,20 @@ def compare_transcriptions(
 ) -> Kept:
     """Word error rates of two models on the same clips. The interval takes clips with replacement; their words count alike."""
     words = sum(len(_words(text)) for text in spoken)
-    edits = [[word_edits(said, text) for said, text in zip(spoken, each, strict=True)] for each in (before, after)]
-    change = gain_of([(b - a) * len(spoken) / words for a, b in zip(*edits, strict=True)])
-    return Kept(len(spoken), *(sum(each) / words for each in edits), change, None, change.value > max_rise)
+    edits_before, edits_after = (
+        [word_edits(said, text) for said, text in zip(spoken, each, strict=True)] for each in (before, after)
+    )
+    change = gain_of([(b - a) * len(spoken) / words for a, b in zip(edits_before, edits_after, strict=True)])
+    rates = sum(edits_before) / words, sum(edits_after) / words
+    return Kept(len(spoken), rates[0], rates[1], change, None, change.value > max_rise)
 
 
 def word_edits(spoken: str, written: str) -> int:
-    """Words to insert, delete or replace to turn one text into the other; case and punctuation do not count."""
-    reference, hypothesis = _words(spoken), _words(written)
-    costs = list(range(len(hypothesis) + 1))
-    for row, word in enumerate(reference, 1):
-        diagonal, costs[0] = costs[0], row
-        for column, other in enumerate(hypothesis, 1):
-            diagonal, costs[column] = (
-                costs[column],
-                min(costs[column] + 1, costs[column - 1] + 1, diagonal + (word != other)),
-            )
-    return costs[-1]
+    """Words to insert, delete or replace to turn one text into the other, as jiwer counts them behind Whisper's normaliser."""
+    from jiwer import process_words
+
+    found = process_words(" ".join(_words(spoken)), " ".join(_words(written)))
+    return found.insertions + found.deletions + found.substitutions
 
 
 def text_rows(file: Path) -> list[Row]:
@@ -179,13 +191,13 @@ def _ask(
     model: str, args: ForgettingArguments, questions: Sequence[Row], speech: Sequence[Row]
 ) -> tuple[list[Answer], list[Answer]]:
     lalm = load_lalm(model, dtype=args.dtype, device=PartialState().device)
-    options = {"batch_size": args.batch_size, "max_new_tokens": args.max_new_tokens}
+    ask = partial(answer_questions, lalm, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens)
     encoders = [
         PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, style=style)
         for style in (AUDIOMCQ_STYLE, PLAIN_STYLE)
     ]
-    texts = answer_questions(lalm, encoders[0], questions, no_audio_control(), **options) if questions else []
-    written = answer_questions(lalm, encoders[1], speech, **options) if speech else []
+    texts = ask(encoders[0], questions, no_audio_control()) if questions else []
+    written = ask(encoders[1], speech) if speech else []
     return texts, written
 
 
@@ -206,4 +218,4 @@ def _lines(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"[\w']+", normalize(text))
+    return _NORMALIZE(text).split()

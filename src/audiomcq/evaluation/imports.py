@@ -121,7 +121,10 @@ def import_answers(args: ImportArguments) -> Path:
 
 def _match(args: ImportArguments, rows: Sequence[Row]) -> dict[int, str]:
     """Completions by the index of their row, in the order of the rows."""
-    finder, broken, found, where = _Finder(rows, args.key_column), [], {}, {}
+    finder = _Finder(rows, args.key_column)
+    broken: list[BrokenRow] = []
+    found: dict[int, str] = {}
+    where: dict[int, str] = {}
     count = 0
     for place, record in _records(Path(args.answers)):
         count += 1

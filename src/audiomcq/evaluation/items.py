@@ -163,9 +163,9 @@ def load_benchmark(
         loaded = _from_files(benchmark, files, roots, check, str(source), allow_outside)
     else:
         loaded = _from_table(benchmark, load_dataset(str(source), split=split or benchmark.split), check)
-    name = {**benchmark.versions, **(known_versions or {})}.get(loaded.fingerprint)
-    loaded = replace(loaded, version=name)
-    if name is None and benchmark.hub_id:
+    version = {**benchmark.versions, **(known_versions or {})}.get(loaded.fingerprint)
+    loaded = replace(loaded, version=version)
+    if version is None and benchmark.hub_id:
         logger.warning(
             "%s: its content (fingerprint %s) is of no version that is known; if you know which it is, say known_versions: [NAME=%s]",
             *(loaded.name, loaded.fingerprint, loaded.fingerprint),

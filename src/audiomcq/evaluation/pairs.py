@@ -39,8 +39,8 @@ def compare(runs: Mapping[str, Run], strong_of: StrongOf = lambda a, b: None) ->
     correct = {name: run.correct() for name, run in runs.items()}
     pairs = [_compare(a, b, correct[a], correct[b], strong_of(a, b)) for a, b in combinations(runs, 2)]
     over_all = holm([pair.p_value for pair in pairs])
-    on_strong = [place for place, pair in enumerate(pairs) if pair.strong_p_value is not None]
-    over_strong = dict(zip(on_strong, holm([pairs[place].strong_p_value for place in on_strong]), strict=True))
+    on_strong = {place: pair.strong_p_value for place, pair in enumerate(pairs) if pair.strong_p_value is not None}
+    over_strong = dict(zip(on_strong, holm(list(on_strong.values())), strict=True))
     return [
         replace(pair, p_holm=p, strong_p_holm=over_strong.get(place))
         for place, (pair, p) in enumerate(zip(pairs, over_all, strict=True))

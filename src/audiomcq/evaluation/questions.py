@@ -59,8 +59,10 @@ def load_questions(
     """
     fetch_clips = check_audio if fetch_clips is None else fetch_clips
     if args.benchmark is None:
-        options = {"check_audio": check_audio, "max_audio_seconds": max_audio_seconds, "fetch_clips": fetch_clips}
-        return args.load(keep_silent=True, **options), None
+        rows = args.load(
+            keep_silent=True, check_audio=check_audio, max_audio_seconds=max_audio_seconds, fetch_clips=fetch_clips
+        )
+        return rows, None
     for name in ("dataset_revision", "audio_contribution"):
         if getattr(args, name):
             raise ValueError(

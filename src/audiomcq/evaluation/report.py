@@ -111,7 +111,7 @@ def score(
     audio = _by_key(predictions_audio, "with audio")
     silence = None if predictions_silence is None else _by_key(predictions_silence, "with silence")
     _check_controls(audio, silence or {})
-    _check_rows(audio, audio if silence is None else silence, strong or ())
+    _check_rows(audio, audio if silence is None else silence, strong or frozenset())
     keys = sorted(audio)
     is_strong = np.array([strong is not None and key in strong for key in keys])
     is_weak = np.array([strong is not None and key not in strong and key not in neither for key in keys])

@@ -157,8 +157,9 @@ def export_folder(args: ScoreArguments) -> list[Path]:
     written = []
     for file in prediction_files(Path(args.predictions)):
         record = read_run(file) or {}
-        _, loaded = load_questions(args, check_audio=False)
-        loaded = without(loaded, record.get("left_out", ()))
+        _, benchmark = load_questions(args, check_audio=False)
+        assert benchmark is not None  # since it is named
+        loaded = without(benchmark, record.get("left_out", ()))
         rows = {row_key(row): row for row in texts_of(loaded.rows)}
         with naming(file):
             run = judge(rows, _lines_on_rows(file, record), asked_for=_asked_for(record))
@@ -256,7 +257,7 @@ def _questions(args: ScoreArguments, left_out: Sequence[AbstractSet[str]]) -> _Q
         ValueError: one run left out other questions than another: their accuracies would not be over the same ones.
     """
     rows, benchmark = load_questions(args, check_audio=False)
-    some = frozenset.union(*left_out) - frozenset.intersection(*left_out)
+    some = {key for keys in left_out for key in keys if not all(key in others for others in left_out)}
     if some:
         raise ValueError(
             f"{len(some)} items were left out for want of audio by some runs and answered by others: {named(some)}"

@@ -7,8 +7,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from audiomcq.baselines import chance
 from audiomcq.datasets import option_order, row_orders
 from audiomcq.evaluation.report import (
@@ -76,10 +74,9 @@ class Run:
         found = (self.answers.get((control, name), {}).get(key) for name in (order, same.get(order, order)))
         return next((answer for answer in found if answer is not None), None)
 
-    def correct(self, control: str = "audio") -> dict[str, bool] | None:
-        """Whether each row is answered right under a control, None where it was not asked."""
-        answers = self.answers.get((control, self.order))
-        return None if answers is None else {key: answer["correct"] for key, answer in answers.items()}
+    def correct(self, control: str = "audio") -> dict[str, bool]:
+        """Whether each row is answered right under a control that it was asked with."""
+        return {key: answer["correct"] for key, answer in self.answers[control, self.order].items()}
 
 
 @dataclass(frozen=True)
@@ -189,7 +186,7 @@ def score_run(
     Raises:
         ValueError: the rows were not answered with audio, or not all of them in any one order.
     """
-    audio, silence = (run.answers.get((control, run.order)) for control in ("audio", "silence"))
+    audio, silence = run.answers["audio", run.order], run.answers.get(("silence", run.order))
     if fewer := rows.keys() - audio.keys():
         raise ValueError(
             f"{len(fewer)} rows have too few options for the order {run.order}: {named(fewer)}; ask the given one too"
@@ -345,7 +342,7 @@ def _control(run: Run, control: str) -> dict[str, Any]:
         sum(answer["choice"] is not None for answer in run.answers[name, run.order].values())
         for name in (control, "audio")
     )
-    gain = gain_of(np.array([audio[key] for key in keys], float) - [other[key] for key in keys])
+    gain = gain_of([int(audio[key]) - int(other[key]) for key in keys])
     return {
         "n_parsed": parsed,
         "accuracy": asdict(accuracy_of([other[key] for key in keys])),

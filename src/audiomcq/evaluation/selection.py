@@ -110,7 +110,7 @@ def selection_table(candidates: Sequence[Candidate]) -> str:
 def save_selection(candidates: Sequence[Candidate], rows: int, folder: Path) -> dict[str, Any]:
     """Write selection.json and selection.md, with the warning; returns what stands in the former."""
     best, warning = candidates[0], WARNING.format(n=rows)
-    near = [each.name for each in candidates[1:] if each.behind_best.interval.high >= 0]
+    near = [each.name for each in candidates if each.behind_best and each.behind_best.interval.high >= 0]
     logger.warning("best: %s, %s. %s", best.name, percent(best.accuracy), warning)
     if best.parsed < PARSED:
         logger.warning(

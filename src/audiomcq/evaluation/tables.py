@@ -208,7 +208,7 @@ def results_page(title: str, results: Results, first: str, comparisons: Sequence
     models = results["models"]
     columns = dict.fromkeys(column for model in models.values() for column in model["groups"])
     before = "".join(f"> **{caveat}**\n\n" for caveat in caveats(results))
-    parts = [(None, before + first + "".join(f"\n{line}\n" for line in legend(results)))]
+    parts: list[tuple[str | None, str]] = [(None, before + first + "".join(f"\n{line}\n" for line in legend(results)))]
     if comparisons:
         parts.append(("Pairs of models", comparisons_table(comparisons)))
     if any(model["orders"] for model in models.values()):

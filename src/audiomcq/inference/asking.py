@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -19,8 +18,7 @@ from audiomcq.inference.server import endpoint_batches, parse_voter, server_opti
 from audiomcq.models import LALM, load_lalm
 from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
 
-Rows = Sequence[Row] | Dataset
-Ask = Callable[[Rows, Control, Collection[Asked]], Iterator[list[Answer]]]
+Ask = Callable[[Sequence[Row], Control, Collection[Asked]], Iterator[list[Answer]]]
 """Asks a model rows under a control, all but the questions that are done; gives this process's share of the answers batch by batch."""
 
 
@@ -64,7 +62,7 @@ class AskArguments:
         """Whether a control plays the rows' clips."""
         return clips_needed([control], self.silence_seconds)
 
-    def control(self, name: str, rows: Rows, audio_root: str | Path | None) -> Control:
+    def control(self, name: str, rows: Sequence[Row], audio_root: str | Path | None) -> Control:
         """The control of that name; `rows` are those whose clips it may play."""
         return control_named(name, rows, self.silence_seconds, self.control_seed, audio_root, self.max_audio_seconds)
 
@@ -112,22 +110,23 @@ def load_answerer(
         ValueError: as `check_server` and `load_lalm`.
     """
     check_server(name, args.mode, style)
-    share = {"part": rank, "parts": world_size}
+    seconds, size, tokens = args.max_audio_seconds, args.batch_size, args.max_new_tokens
     if endpoint := parse_voter(name, args.endpoint_concurrency, args.endpoint_timeout):
-        reach = partial(
-            endpoint_batches, endpoint, orders=args.orders, max_audio_seconds=args.max_audio_seconds, batch_size=args.batch_size,
-            max_new_tokens=args.max_new_tokens, **share,
-        )  # fmt: skip
         return Answerer(
-            lambda rows, control, done: reach(rows, control, done=done), None, server_options(args.max_new_tokens)
+            lambda rows, control, done: endpoint_batches(
+                endpoint, rows, control, args.orders, seconds, size, tokens, done, rank, world_size
+            ),
+            None,
+            server_options(tokens),
         )
     lalm, encoder = load_encoder(args, name, revision, audio_root, style, device)
-    generation = generation_settings(lalm.model, **greedy_options(lalm, args.max_new_tokens))
-    answer = partial(
-        answer_batches, lalm, encoder, orders=args.orders, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens,
-        mode=args.mode, **share,
-    )  # fmt: skip
-    return Answerer(lambda rows, control, done: answer(rows=rows, control=control, done=done), lalm.commit, generation)
+    return Answerer(
+        lambda rows, control, done: answer_batches(
+            lalm, encoder, rows, control, args.orders, size, tokens, done, rank, world_size, args.mode
+        ),
+        lalm.commit,
+        generation_settings(lalm.model, **greedy_options(lalm, tokens)),
+    )
 
 
 def load_encoder(
@@ -143,7 +142,7 @@ def load_encoder(
     return lalm, PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, audio_root, style=style)
 
 
-def rows_with_clips(rows: Rows, without: Collection[str]) -> Rows:
+def rows_with_clips(rows: Sequence[Row], without: Collection[str]) -> Sequence[Row]:
     """The rows but those of these keys, whose clips are not there."""
     absent = frozenset(without)
     kept = [index for index, key in enumerate(row_keys(rows)) if key not in absent]
@@ -152,7 +151,7 @@ def rows_with_clips(rows: Rows, without: Collection[str]) -> Rows:
     return rows.select(kept) if isinstance(rows, Dataset) else [rows[index] for index in kept]
 
 
-def questions_by_control(args: AskArguments, rows: Rows, without: Collection[str]) -> dict[str, list[Asked]]:
+def questions_by_control(args: AskArguments, rows: Sequence[Row], without: Collection[str]) -> dict[str, list[Asked]]:
     """The questions that are asked under each control: where it plays the clips, those whose clips are there."""
     absent = frozenset(without)
     every = asked_orders(rows, args.orders)

@@ -170,6 +170,9 @@ def _draw(row: Row, rows: Dataset | Sequence[Row], donors: list[int], own: Contr
             return index
     samples = own.play(row)
     for index in (*drawn, *donors):
-        if own.heard(rows[index]) != clip and not np.array_equal(own.play(rows[index]), samples):
+        if own.heard(rows[index]) == clip:
+            continue
+        others = own.play(rows[index])
+        if samples is None or others is None or not np.array_equal(others, samples):
             return index
     raise ValueError("mismatched_audio needs two different clips; all rows have the same one")

@@ -19,7 +19,7 @@ from audiomcq.inference.local import judge_answer
 from audiomcq.inference.predictions import prediction_files, read_predictions, read_run
 from audiomcq.inference.store import UNREADABLE_FILE, read_votes
 from audiomcq.inference.vote_files import VOTE_FEATURES, read_vote_table
-from audiomcq.prompts import find_asked_for
+from audiomcq.prompts import AskedFor, find_asked_for
 from audiomcq.records import encodable
 from audiomcq.schema import question_columns
 
@@ -46,7 +46,7 @@ def load_votes(source: str | Path) -> Dataset:
     others = [file.name for file in sorted(path.glob("*.jsonl")) if file.name != UNREADABLE_FILE]
     if shards is None and others:
         return votes_of_predictions(prediction_files(path))
-    if others:
+    if shards is not None and others:
         raise ValueError(f"{path} holds votes ({shards.name}) and prediction files ({others[0]}): keep them apart")
     return read_votes(path)
 
@@ -62,7 +62,9 @@ def votes_of_predictions(files: Sequence[Path]) -> Dataset:
             "asked_for": find_asked_for(settings.get("prompt_version")),
         }
         for line in (line for lines in read_predictions(file).values() for line in lines):
-            told = {name: encodable(line[name]) for name in ("row_key", "control", "order", "completion")}
+            told: dict[str, Any] = {
+                name: encodable(line[name]) for name in ("row_key", "control", "order", "completion")
+            }
             told["option_logps"] = line.get("option_logps")
             mode = "generate" if told["option_logps"] is None else "likelihood"
             votes.append({**told, **who, "mode": mode, "choice": None, "correct": None, "how": None})
@@ -120,7 +122,7 @@ def read_again(votes: Dataset, rows: Dataset) -> Dataset:
 def _read(vote: dict[str, Any], row: Row) -> tuple[int | None, bool, How]:
     try:
         # A table from elsewhere need not say what was asked for
-        asked_for = vote["asked_for"] or "either"
+        asked_for: AskedFor = vote["asked_for"] or "either"
         return judge_answer(row, vote["order"], vote["completion"], vote["option_logps"], asked_for)
     except ValueError as error:
         raise ValueError(

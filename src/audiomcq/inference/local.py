@@ -17,7 +17,7 @@ from audiomcq.audio import audio_seconds, load_audio
 from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, prompt_batch, to_model
 from audiomcq.datasets import asked_orders, option_order, row_orders
 from audiomcq.examples import Row, row_key, samples_key
-from audiomcq.generation_options import greedy_options
+from audiomcq.generation_options import generating, greedy_options
 from audiomcq.inference.likelihood import likeliest, option_logps
 from audiomcq.models import LALM
 from audiomcq.prompts import AskedFor, answer_target
@@ -126,7 +126,7 @@ def answer_batches(
     for questions in _batches(rows, control, orders, batch_size)[part::parts]:
         missing = [(question.row_key, question.order) not in done for question in questions]
         if any(missing):
-            asked = [rows[question.index] for question in questions]
+            asked = [rows[question.place] for question in questions]
             batch = _encode(encoder, asked, [question.order for question in questions], control)
             continuation = None if obstacle else _continuation(lalm, batch, kept)
             if mode == "generate":
@@ -138,8 +138,10 @@ def answer_batches(
                 ]
             else:
                 scores = option_logps(lalm, batch.prompts, [row["choices"] for row in asked], continuation)
-                answered = zip(asked, questions, scores, strict=True)
-                answers = [_likeliest(row, control.name, question.order, logps) for row, question, logps in answered]
+                answers = [
+                    _likeliest(row, control.name, question.order, logps)
+                    for row, question, logps in zip(asked, questions, scores, strict=True)
+                ]
             yield [answer for answer, wanted in zip(answers, missing, strict=True) if wanted]
 
 
@@ -149,7 +151,7 @@ step over more than one token is known to open an answer."""
 
 
 class _Question(NamedTuple):
-    index: int
+    place: int
     row_key: str
     order: str
 
@@ -194,7 +196,8 @@ class _Batch:
 
 def _encode(encoder: PromptEncoder, rows: Sequence[Row], orders: Sequence[str], control: Control) -> _Batch:
     """Every clip is played, and its mel computed, once."""
-    of, first = [], {}
+    of: list[int] = []
+    first: dict[Hashable, tuple[int, Row]] = {}
     for row in rows:
         of.append(first.setdefault(control.heard(row), (len(first), row))[0])
     played = [control.play(row) for _, row in first.values()]
@@ -324,5 +327,5 @@ def _complete(
         tokens = continued_generation(lalm.model, continuation, **options)
     else:
         inputs = to_model(prompt_batch(prompts, lalm.tokenizer.pad_token_id), lalm.model)
-        tokens = lalm.model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
+        tokens = generating(lalm.model).generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
     return lalm.tokenizer.batch_decode(tokens, skip_special_tokens=True)

@@ -93,15 +93,15 @@ def start_run(
     record = _record_path(path)
     started = path.is_file() or bool(_parts(path))
     before = read_run(path)
-    if started and before is None:
+    if started and before is not None:
+        check_same(before["settings"], settings, f"{path} holds the predictions of another run", _REMEDY)
+    elif started:
         raise ValueError(
             f"{path}: predictions without their record {record.name}; choose another --output_dir or --name"
         )
-    if started:
-        check_same(before["settings"], settings, f"{path} holds the predictions of another run", _REMEDY)
     if write:
-        known = before if started else {}
-        content = {
+        known = (before or {}) if started else {}
+        content: dict[str, Any] = {
             "settings": settings,
             "controls": list(dict.fromkeys([*known.get("controls", ()), *controls])),
             "left_out": known.get("left_out", []) if left_out is None else sorted(left_out),
@@ -118,7 +118,7 @@ def record_generation(path: Path, generation: dict[str, Any] | None) -> None:
     Raises:
         ValueError: they were generated otherwise.
     """
-    record = read_run(path)
+    record = _record_of(path)
     if "generation" in record:
         what = f"{path} holds the predictions of another run"
         check_same({"generation": record["generation"]}, {"generation": generation}, what, _REMEDY)
@@ -139,6 +139,18 @@ def read_run(path: Path) -> dict[str, Any] | None:
         check_fields(record["settings"], _SETTINGS, f"{file}: settings")
         for each in record.get("lineage", ()):
             check_fields(each, _MODEL, f"{file}: lineage", frozenset({"name"}))
+    return record
+
+
+def _record_of(path: Path) -> dict[str, Any]:
+    """The record of a run that has been started.
+
+    Raises:
+        ValueError: it is gone.
+    """
+    record = read_run(path)
+    if record is None:
+        raise ValueError(f"{_record_path(path)}: this record of the run is gone; run answer.py again")
     return record
 
 
@@ -211,7 +223,7 @@ def finish_run(
     Raises:
         ValueError: predictions are missing.
     """
-    done, record = read_done(path), read_run(path)
+    done, record = read_done(path), _record_of(path)
     silent, wanted = set(record.get("left_out", ())), []
     for control in record["controls"]:
         not_asked = silent if needs_clips(control) else ()

@@ -252,8 +252,8 @@ def _in_parallel(ask: Callable[[Any], Answer], questions: Iterator[Any], concurr
                 break
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                if error := future.exception():
-                    failure = failure or error
+                if refused := future.exception():
+                    failure = failure or refused
                 else:
                     yield future.result()
     if failure:
@@ -301,7 +301,7 @@ def _require_whole_answer(response: "httpx2.Response") -> None:
 
 
 def _complete(
-    client: "openai.OpenAI", endpoint: Endpoint, messages: list[dict[str, Any]], max_new_tokens: int, question: str
+    client: "openai.OpenAI", endpoint: Endpoint, messages: list[Any], max_new_tokens: int, question: str
 ) -> str:
     """The greedy completion of one conversation; an empty answer is an empty text."""
     import openai

@@ -204,7 +204,7 @@ def write_part(
         raise AudioError(
             f"{rows[sizes.index(None)]['audio']['path']}: no such audio file; check the path and the audio root"
         )
-    nbytes = sum(sizes)
+    nbytes = sum(size or 0 for size in sizes)
     count = max(1, math.ceil(nbytes / max_shard_bytes))
     part = Part(label, split, len(rows), nbytes, [], {})
     for shard in range(count):
@@ -267,7 +267,9 @@ def publishable_votes(votes: Iterable[Mapping[str, Any]], keys: set[str]) -> lis
     Raises:
         ValueError: no vote is on a published row, or two voters have the same name.
     """
-    records = [{name: vote.get(name) for name in VOTE_FEATURES} for vote in votes if vote["row_key"] in keys]
+    records: list[dict[str, Any]] = [
+        {name: vote.get(name) for name in VOTE_FEATURES} for vote in votes if vote["row_key"] in keys
+    ]
     if not records:
         raise ValueError("none of the votes is on a published row: are these the votes of other data?")
     voters = sorted({record["voter"] for record in records})
@@ -310,7 +312,8 @@ def is_hub_id(voter: str) -> bool:
 def make_configs(folder: Path, parts: Sequence[Part], votes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The card's `configs` and `dataset_info`: "all" points at the files of the other configs, no audio is stored twice."""
     chosen = {name: [part for part in parts if name in ("all", part.folder)] for name in ("all", "strong", "weak")}
-    configs, infos = [], []
+    configs: list[dict[str, Any]] = []
+    infos: list[dict[str, Any]] = []
     for name, group in chosen.items():
         if not group:
             continue
@@ -319,22 +322,17 @@ def make_configs(folder: Path, parts: Sequence[Part], votes: Sequence[Mapping[st
             {"split": s, "path": [f"{part.folder}/{s}-*.parquet" for part in group if part.split == s]} for s in splits
         ]
         configs.append({"config_name": name, "data_files": files, **({"default": True} if name == "all" else {})})
-        infos.append(
-            (
-                name,
-                PUBLISHED,
-                [p for p in group for p in p.files],
-                {
-                    s: (sum(p.rows for p in group if p.split == s), sum(p.nbytes for p in group if p.split == s))
-                    for s in splits
-                },
-            )
-        )
+        sizes = {
+            s: (sum(p.rows for p in group if p.split == s), sum(p.nbytes for p in group if p.split == s))
+            for s in splits
+        }
+        infos.append(_info(name, PUBLISHED, [path for part in group for path in part.files], sizes))
     if votes:
         configs.append({"config_name": "votes", "data_files": [{"split": "train", "path": "votes/train-*.parquet"}]})
-        files = list((folder / "votes").iterdir())
-        infos.append(("votes", VOTE_FEATURES, files, {"train": (len(votes), sum(f.stat().st_size for f in files))}))
-    return {"configs": configs, "dataset_info": [_info(*info) for info in infos]}
+        paths = list((folder / "votes").iterdir())
+        votes_size = sum(path.stat().st_size for path in paths)
+        infos.append(_info("votes", VOTE_FEATURES, paths, {"train": (len(votes), votes_size)}))
+    return {"configs": configs, "dataset_info": infos}
 
 
 def _info(

@@ -199,9 +199,11 @@ def voters_table(votes: Votes) -> str:
         key = (vote["voter"], vote["revision"] or "not recorded", vote["control"], vote["order"], vote["mode"])
         groups[key].append(vote)
     lines = []
-    for key, group in sorted(groups.items()):
+    for names, group in sorted(groups.items()):
         readable, right = len(group) - sum(map(_is_unreadable, group)), sum(bool(vote["correct"]) for vote in group)
-        lines.append([*(f"`{word}`" for word in key), f"{len(group):,}", f"{readable:,}", percent(right, len(group))])
+        lines.append(
+            [*(f"`{word}`" for word in names), f"{len(group):,}", f"{readable:,}", percent(right, len(group))]
+        )
     return table(["voter", "revision", "control", "order", "mode", "votes", "readable", "right (%)"], lines)
 
 

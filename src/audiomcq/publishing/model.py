@@ -105,7 +105,7 @@ def model_files(args: PublishModelArguments) -> dict[str, Path | bytes]:
         if evaluation.complete:
             files[EVAL_FILE] = eval_results_file(evaluation).encode()
         else:
-            logger.warning("%s alone: no %s for a leaderboard", evaluation.coverage["label"], EVAL_FILE)
+            logger.warning("%s alone: no %s for a leaderboard", evaluation.part, EVAL_FILE)
     card = model_card(
         args.repo_id,
         records,
@@ -168,7 +168,9 @@ def push_run(args: AudioSFTConfig | AudioGRPOConfig) -> None:
     """
     if not (args.push_to_hub and PartialState().is_main_process):
         return
-    push = PublishModelArguments(args.output_dir, args.hub_model_id, args.hub_revision, bool(args.hub_private_repo))
+    push = PublishModelArguments(
+        args.output_dir or "", args.hub_model_id or "", args.hub_revision, bool(args.hub_private_repo)
+    )
     options = {"folder": push.folder, "repo_id": push.repo_id, "revision": push.revision, "private": push.private}
     again = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value)
     go_on = f"python recipes/publish/model.py {again}"

@@ -90,7 +90,12 @@ class Evaluation:
     @property
     def complete(self) -> bool:
         """Whether the scores may be called those of the data set."""
-        return self.coverage is None or self.coverage["complete"]
+        return self.part is None
+
+    @property
+    def part(self) -> str | None:
+        """Which part of a benchmark the questions are, None for a whole one and for rows of one's own."""
+        return None if self.coverage is None or self.coverage["complete"] else self.coverage["label"]
 
     @property
     def missing(self) -> int:
@@ -265,7 +270,7 @@ def _metadata(
     repo_id: str,
     records: list[dict[str, Any]],
     base: Base,
-    licence: dict[str, str],
+    licence: dict[str, Any],
     languages: list[str],
     adapter: bool,
     whole: bool,
@@ -338,7 +343,7 @@ def _model_index(evaluation: Evaluation) -> list[EvalResult]:
             task_type=TASK,
             task_name="Multiple-choice questions about audio",
             dataset_type=evaluation.dataset,
-            dataset_name=evaluation.dataset.split("/")[-1] if evaluation.complete else evaluation.coverage["label"],
+            dataset_name=evaluation.part or evaluation.dataset.split("/")[-1],
             dataset_config=evaluation.config,
             dataset_split=evaluation.split,
             metric_type="audio_gain" if "gain" in measure else "accuracy",

@@ -111,7 +111,7 @@ def _write_content(folder: Path, args: SpaceArguments, picked: Dataset, app: Pat
     needed = [line.partition(";")[0].strip() for line in wanted]  # peft: the model may be an adapter
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in needed), encoding="utf-8")
     card = SpaceCard((app / CARD_FILE).read_text(encoding="utf-8"))
-    card.data.title, card.data.models = args.title, [args.model]
+    card.data["title"], card.data["models"] = args.title, [args.model]
     lines = "".join(
         f"- `{EXAMPLES}/{name}`: {row['source_dataset']}, {row['license']}, {row['attribution'] or 'no attribution asked'}\n"
         for name, row in zip(files, picked, strict=True)

@@ -76,10 +76,11 @@ def draw_clips(prefix: str, count: int, seed: tuple[int, ...]) -> list[Clip]:
         share = (count + index) // len(_DRAW)
         drawn += [(question_type, content) for content in draw(share, rng)]
     order = rng.permutation(len(drawn))
-    return [
-        Clip(f"{prefix}_{number:05d}", drawn[index][0], *drawn[index][1], seed=(*seed, number))
-        for number, index in enumerate(order)
-    ]
+    clips = []
+    for number, index in enumerate(order):
+        question_type, (facts, caption, onsets) = drawn[index]
+        clips.append(Clip(f"{prefix}_{number:05d}", question_type, facts, caption, onsets, (*seed, number)))
+    return clips
 
 
 def render(clip: Clip) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Every wording of the tiny questions: how each family asks, and the words that give each answer away."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 NEUTRAL = (
@@ -27,7 +28,7 @@ class Family:
     asks: tuple[str, ...]
     explicit: tuple[str, ...]
     knowledge: tuple[str, ...]
-    cues: dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
+    cues: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
 
 
 _WORD = Family(

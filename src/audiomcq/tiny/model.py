@@ -6,6 +6,7 @@ Random at birth; `make demo` pretrains it. Tests use it as it is.
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -115,10 +116,15 @@ def thinker_config(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) 
     heads = width // 32
     # The usual 0.02 suits widths of thousands; at this width it costs the first hundreds of steps.
     scale = width**-0.5
-    token_ids = {
-        f"{kind}_token_index": tokenizer.convert_tokens_to_ids(f"<|{kind.upper()}|>")
-        for kind in ("image", "audio", "video")
+    names = {f"{kind}_token_index": f"<|{kind.upper()}|>" for kind in ("image", "audio", "video")}
+    names |= {"user_token_id": "user"}
+    names |= {
+        f"{kind}_{place}_token_id": f"<|{kind}_{edge}|>"
+        for kind in ("audio", "vision")
+        for place, edge in (("start", "bos"), ("end", "eos"))
     }
+    # Not all are fields of this class: official checkpoints hold them too
+    token_ids: dict[str, Any] = {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
     return Qwen2_5OmniThinkerConfig(
         audio_config={
             "d_model": width,
@@ -151,11 +157,6 @@ def thinker_config(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) 
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
         },
-        audio_start_token_id=tokenizer.convert_tokens_to_ids("<|audio_bos|>"),
-        audio_end_token_id=tokenizer.convert_tokens_to_ids("<|audio_eos|>"),
-        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_bos|>"),
-        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_eos|>"),
-        user_token_id=tokenizer.convert_tokens_to_ids("user"),
         initializer_range=scale,
         **token_ids,
     )

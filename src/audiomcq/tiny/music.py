@@ -16,7 +16,9 @@ _SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}  # 
 def _organ(hertz: float, duration: float, rng: np.random.Generator) -> np.ndarray:
     time = seconds(samples(duration))
     pipes = {0.5: 0.6, 1: 1.0, 2: 0.8, 3: 0.3, 4: 0.6, 8: 0.4}
-    wave = sum(level * np.sin(2 * np.pi * ratio * hertz * time) for ratio, level in pipes.items())
+    wave = sum(
+        (level * np.sin(2 * np.pi * ratio * hertz * time) for ratio, level in pipes.items()), np.zeros_like(time)
+    )
     return fade(wave, 0.015, 0.015)
 
 

@@ -115,6 +115,7 @@ def demo_checks(
 ) -> list[Check]:
     """The figures that the demo promises, in fractions."""
     final, sft = scores["w2s_grpo"], scores["w2s_sft"]
+    assert final.strong is not None and sft.strong is not None  # they are scored with the strong rows
     return [
         Check(
             "silent accuracy of the unseen voter, weak - strong rows",
