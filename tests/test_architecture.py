@@ -37,7 +37,9 @@ FLOORS = {
         "datasets",
         "generation_options",
         "models",
+        "conversations",
         "collation",
+        "sft_collation",
     ),
     3: (
         "packing",
@@ -57,6 +59,7 @@ FLOORS = {
         "options",
         "run_record",
         "safe_trainer",
+        "trainer_setup",
         "run",
     ),
     4: ("sft", "grpo", "rewards", "contribution", "evaluation", "construction"),
