@@ -15,40 +15,16 @@ from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from audiomcq.audio import load_audio
-from audiomcq.collation import PromptEncoder, audio_batch
+from audiomcq.collation import PromptEncoder
 from audiomcq.datasets import shuffle_choices
 from audiomcq.grpo import AudioGRPOTrainer
 from audiomcq.models import LALM, load_lalm, parameter_group
 from audiomcq.rewards import REWARDS
+from checked_trainer import CheckedTrainer
 from small_runs import build, changed, grpo_config, length_reward, weights
 from voters import VOTERS, write_voter
 
 LORA = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False)
-
-
-class CheckedTrainer(AudioGRPOTrainer):
-    """Recomputes every log-prob alone and unpadded, and notes the largest difference per kind of forward."""
-
-    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
-        prompts = list(self._prompts)
-        result = super()._get_per_token_logps_and_entropies(
-            model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
-        )
-        for index, (ids, mask) in enumerate(zip(input_ids, attention_mask, strict=True)):
-            kept = ids[mask.bool()][None]
-            with torch.no_grad():
-                logits = (
-                    model(input_ids=kept, **audio_batch([prompts[index * len(prompts) // len(input_ids)]])).logits[0]
-                    / self.temperature
-                )
-            completion = int(mask[-logits_to_keep:].sum())
-            alone = logits[:-1].log_softmax(-1).gather(1, kept[0, 1:, None])[-completion:, 0]
-            padded = result[0][index][mask[-logits_to_keep:].bool()]
-            self.largest_difference = max(
-                getattr(self, "largest_difference", 0.0), float((padded.detach() - alone).abs().max())
-            )
-        self.forwards = getattr(self, "forwards", 0) + 1
-        return result
 
 
 @pytest.mark.parametrize("shared_prefix", [True, False])
