@@ -191,6 +191,14 @@ def test_a_supervised_batch_of_all_kinds_has_the_loss_and_gradients_of_its_sampl
             assert float((found[name] - parameter.grad).abs().max()) <= 2e-5 * scale + 1e-7, name
 
 
+def test_rows_on_one_clip_share_it_only_behind_the_same_words(encoder: ConversationEncoder, rows: Dataset) -> None:
+    path = rows[0]["audio"]["path"]
+    prompts = [asked(clip(path), text("One?")), asked(text("Well: "), clip(path)), asked(clip(path), text("Two?"))]
+    batch = SFTCollator(encoder, share_clips=True)([{"prompt": each, "completion": "low"} for each in prompts])
+    assert batch["clip"].tolist() == [0, 0, 1]
+    assert len(batch["input_features"]) == 2
+
+
 def test_what_is_learnt_of_messages_is_all_but_the_clips_or_the_assistant_s_turns(
     encoder: ConversationEncoder, rows: Dataset
 ) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import trl.trainer.grpo_trainer
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, concatenate_datasets
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoTokenizer,
@@ -21,7 +21,7 @@ from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
 from audiomcq.grpo import AudioGRPOTrainer
-from audiomcq.models import load_lalm, load_processor
+from audiomcq.models import FAMILIES, load_lalm, load_processor, parameter_group
 from audiomcq.rewards import completion_text
 from audiomcq.sft import AudioSFTTrainer
 from conversations import answered, asked, clip, longest_clips, text
@@ -135,6 +135,50 @@ def test_without_options_a_run_has_those_of_audio_at_their_defaults(
         )
     with pytest.raises(ValueError, match="No reward source provided"):
         AudioGRPOTrainer(str(model_folder), args=GRPOConfig("grpo", **{**GRPO, "report_to": []}), train_dataset=speech)
+
+
+class StopAfter(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **_) -> None:
+        control.should_training_stop = state.global_step >= self.step
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_a_resumed_run_on_conversations_ends_as_an_uninterrupted_one_and_frozen_groups_stay(
+    stage: str, model_folder: Path, speech: Dataset, tmp_path: Path
+) -> None:
+    rows, start = speech.select(range(6)), weights(load_lalm(model_folder).model)
+
+    def run(folder: str, last: int, resume: bool | None = None) -> dict[str, torch.Tensor]:
+        options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 3, "train_modules": ["llm"]}
+        if stage == "sft":
+            args = sft_config(tmp_path / folder, per_device_train_batch_size=3, **options)
+            trainer = AudioSFTTrainer(str(model_folder), args, train_dataset=rows, callbacks=[StopAfter(last)])
+        else:
+            args = grpo_config(tmp_path / folder, max_completion_length=3, temperature=2.0, **options)
+            trainer = AudioGRPOTrainer(str(model_folder), length_reward, args, rows, callbacks=[StopAfter(last)])
+        torch.rand(7 if resume else 1)  # another process has drawn other random numbers until here
+        trainer.train(resume_from_checkpoint=resume)
+        return weights(trainer.model)
+
+    whole, stopped = run("whole", 4), run("stopped", 3)
+    assert "lm_head.weight" in changed(whole, stopped)
+    assert not changed(whole, run("stopped", 4, resume=True))
+    assert {parameter_group(name, FAMILIES["qwen2_5_omni"]) for name in changed(start, whole)} == {"llm"}
+
+
+def test_rows_with_like_seconds_of_audio_share_a_batch(model_folder: Path, speech: Dataset, tmp_path: Path) -> None:
+    def spread(strategy: str) -> float:
+        args = sft_config(tmp_path, per_device_train_batch_size=2, train_sampling_strategy=strategy)
+        trainer = AudioSFTTrainer(str(model_folder), args, train_dataset=concatenate_datasets([speech] * 8))
+        seconds = trainer.clip_seconds
+        assert seconds[0] > 2 > seconds[1] > 1 > seconds[2] == 0
+        batches = [[seconds[row] for row in batch] for batch in trainer.get_train_dataloader().batch_sampler]
+        return sum(max(batch) - min(batch) for batch in batches)
+
+    assert spread("group_by_length") < 0.3 * spread("random")
 
 
 def write_text_model(folder: Path, processor_folder: Path, kind: type = Qwen2ForCausalLM) -> Path:
