@@ -220,6 +220,30 @@ def test_a_model_that_carries_an_adapter_already_trains_that_adapter(
     assert all("lora_" in name for name in changed(before, weights(model)))
 
 
+def test_metrics_and_losses_of_one_s_own_and_label_smoothing_take_whole_rows(
+    model_folder: Path, speech: Dataset, tmp_path: Path
+) -> None:
+    def loss_of(outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+
+    def losses(folder: str, train: bool = True, smoothing: float = 0.0, **options) -> dict:
+        args = sft_config(tmp_path / folder, label_smoothing_factor=smoothing, per_device_eval_batch_size=4)
+        trainer = AudioSFTTrainer(str(model_folder), args, train_dataset=speech, eval_dataset=speech, **options)
+        assert trainer.shares_clips == (folder == "plain")
+        found = trainer.evaluate()
+        trainer.train()
+        return found
+
+    plain = losses("plain")
+    measured = losses("measured", compute_metrics=lambda found: {"tokens": int((found.label_ids != -100).sum())})
+    assert measured["eval_loss"] == pytest.approx(plain["eval_loss"], rel=1e-5)
+    assert measured["eval_tokens"] > 8
+    assert losses("own", compute_loss_func=loss_of)["eval_loss"] == pytest.approx(plain["eval_loss"], rel=0.05)
+    assert losses("smooth", smoothing=0.1)["eval_loss"] != pytest.approx(plain["eval_loss"], rel=1e-5)
+    with pytest.raises(ValueError, match="strong_weight 2 is for the plain loss"):
+        sft_config(tmp_path, loss_type="dft", strong_weight=2.0)
+
+
 def test_a_stream_of_rows_trains_as_well(model_folder: Path, speech: Dataset, tmp_path: Path) -> None:
     stream = IterableDataset.from_generator(lambda: iter(speech.to_list()))
     sft = AudioSFTTrainer(str(model_folder), sft_config(tmp_path / "sft"), train_dataset=stream)

@@ -149,7 +149,8 @@ def audio_lengths(rows: Dataset) -> list[float]:
     known: dict[str, float] = {}
     lengths = []
     hidden = not PartialState().is_local_main_process
-    messages = rows.select_columns(names)
+    # A transform takes rows whole
+    messages = rows if rows.format["type"] == "custom" else rows.select_columns(names)
     for row in tqdm(messages, desc="reading clip lengths", unit="row", dynamic_ncols=True, disable=hidden):
         total = 0.0
         for source in find_clips(row_messages(row)):

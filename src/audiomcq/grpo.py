@@ -97,14 +97,13 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             "reward_processing_classes": reward_processing_classes,
             "callbacks": callbacks,
             "optimizers": optimizers,
-            "quantization_config": quantization_config,
         }
         beyond = {"tools": tools, "rollout_func": rollout_func, "environment_factory": environment_factory}
         lalm = take_model(model, processing_class, args, train_dataset, quantization_config)
         if lalm is None:
             super().__init__(
                 model, reward_funcs, args, train_dataset, eval_dataset, processing_class,
-                peft_config=peft_config, **others, **beyond,
+                peft_config=peft_config, quantization_config=quantization_config, **others, **beyond,
             )  # fmt: skip
             return
         if named := [name for name, value in beyond.items() if value]:

@@ -91,13 +91,12 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
             "optimizers": optimizers,
             "optimizer_cls_and_kwargs": optimizer_cls_and_kwargs,
             "preprocess_logits_for_metrics": preprocess_logits_for_metrics,
-            "quantization_config": quantization_config,
         }
         lalm = take_model(model, processing_class, args, train_dataset, quantization_config)
         if lalm is None:
             super().__init__(
                 model, args, data_collator, train_dataset, eval_dataset, processing_class,
-                peft_config=peft_config, formatting_func=formatting_func, **others,
+                peft_config=peft_config, quantization_config=quantization_config, formatting_func=formatting_func, **others,
             )  # fmt: skip
             return
         if formatting_func is not None:

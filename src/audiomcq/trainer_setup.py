@@ -48,7 +48,7 @@ def take_model(model: Any, processor: Any, args: Any, rows: Any, quantization_co
         if quantization_config is not None:
             options["quantization_config"] = quantization_config
         lalm, kind = load_lalm(model, **options), None
-        lalm.processor = lalm.processor if processor is None else processor
+        lalm.processor = lalm.processor if processor is None else _check_processor(processor)
     else:
         lalm, kind = None, AutoConfig.from_pretrained(model)
     if lalm is None and (isinstance(args, AudioArguments) or _has_audio(rows)):
@@ -139,13 +139,17 @@ def as_lalm(model: nn.Module, processor: Any = None) -> LALM | None:
             f"a model of class {type(base).__name__}: give its {family.architecture}, or its name, from which that is loaded"
         )
     source = base.config._name_or_path
-    processor = load_processor(source) if processor is None else processor
+    processor = load_processor(source) if processor is None else _check_processor(processor)
+    neutralize(base)
+    return LALM(base, processor, family, source, placeholder_ids(base.config))
+
+
+def _check_processor(processor: Any) -> Any:
     if not hasattr(processor, "feature_extractor"):
         raise TypeError(
             f"processing_class is a {type(processor).__name__}, which encodes no audio: give the model's processor"
         )
-    neutralize(base)
-    return LALM(base, processor, family, source, placeholder_ids(base.config))
+    return processor
 
 
 @contextmanager
