@@ -1,4 +1,4 @@
-"""Group relative policy optimisation on audio questions: TRL's `GRPOTrainer` with audio in every forward.
+"""Group relative policy optimisation with audio: TRL's `GRPOTrainer`, and what is heard reaches every forward.
 
 Stock `GRPOTrainer` generates with the audio and then computes old, reference and policy log-probs without it, silently (trl 1.16).
 Six private methods are overridden here and nowhere else; `tests/test_grpo.py` checks that their signatures are still these.

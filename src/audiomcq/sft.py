@@ -1,7 +1,7 @@
-"""Supervised fine-tuning on audio questions: TRL's `SFTTrainer` with an audio collator.
+"""Supervised fine-tuning with audio: TRL's `SFTTrainer` with a collator that keeps what is heard.
 
 Stock `SFTTrainer` drops the audio without a word (no audio in trl 1.16). Here the collator keeps it and puts the loss on the
-completion alone. Questions on one clip that meet in a batch share its encoding and what their prompts have in common. Pinned to
+completion alone. Rows on one clip that meet in a batch share its encoding and what their prompts have in common. Pinned to
 trl 1.16: `_get_train_sampler` and `_metrics` are private.
 """
 
