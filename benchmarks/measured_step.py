@@ -230,9 +230,10 @@ def measure(folder: Path, case: Case, shared: bool, repeats: int, device: str, d
     # One epoch for all steps: what its start costs is not part of a step
     again = [{**row, "id": f"{row['id']}-{step}"} for step in range(1 + repeats) for row in rows]
     trainer = MeasuredTrainer(
-        lalm,
-        _trainer_config(folder, case, shared, repeats, device, dtype),
-        Dataset.from_list(again),
+        model=lalm.model,
+        args=_trainer_config(folder, case, shared, repeats, device, dtype),
+        train_dataset=Dataset.from_list(again),
+        processing_class=lalm.processor,
         meter=meter,
         completions=_completions(case, len(lalm.tokenizer)),
         kept=kept,
@@ -246,7 +247,7 @@ def measure(folder: Path, case: Case, shared: bool, repeats: int, device: str, d
         "seconds": seconds,
         "peak_bytes": dict(meter.peaks),
         "tokens": {phase: count // len(meter.steps) for phase, count in meter.tokens.items()},
-        "prompt_tokens": len(trainer.encoder(rows[:1])[0].input_ids),
+        "prompt_tokens": len(PromptEncoder(lalm.processor, lalm.family)(rows[:1])[0].input_ids),
         "logps": trainer.first_logps,
         "gradients": trainer.first_gradients,
     }

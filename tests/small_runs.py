@@ -4,9 +4,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import nn
+from transformers import Trainer, TrainingArguments
 
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
 from audiomcq.models import LALM
@@ -33,6 +36,25 @@ def sft_config(folder: Path, **options) -> AudioSFTConfig:
 def grpo_config(folder: Path, **options) -> AudioGRPOConfig:
     settings = {"output_dir": str(folder), "num_generations": 4, "max_completion_length": 6, **SHORT}
     return AudioGRPOConfig(**{**settings, **options})
+
+
+def build(
+    kind: type[Trainer],
+    lalm: LALM,
+    args: TrainingArguments,
+    rows: Dataset,
+    evaluated: Dataset | None = None,
+    **options,
+) -> Any:
+    """A trainer of that kind for a model that is loaded."""
+    return kind(
+        model=lalm.model,
+        args=args,
+        train_dataset=rows,
+        eval_dataset=evaluated,
+        processing_class=lalm.processor,
+        **options,
+    )
 
 
 def length_reward(completions: list, **_) -> list[float]:

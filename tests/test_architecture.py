@@ -39,7 +39,9 @@ FLOORS = {
         "datasets",
         "generation_options",
         "models",
+        "conversations",
         "collation",
+        "sft_collation",
     ),
     3: (
         "packing",
@@ -56,6 +58,7 @@ FLOORS = {
         "options",
         "run_record",
         "safe_trainer",
+        "trainer_setup",
         "run",
     ),
     4: ("rewards", "inference"),

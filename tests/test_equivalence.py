@@ -13,6 +13,7 @@ from audiomcq.configs import AudioGRPOConfig
 from audiomcq.grpo import AudioGRPOTrainer
 from audiomcq.models import load_lalm
 from audiomcq.rewards import REWARDS
+from small_runs import build
 
 STEPS, GROUP, TOLERANCE = 5, 4, 1e-5
 TIMES = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second")
@@ -83,7 +84,8 @@ def trained(
     adapter = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False)
     gradients = Gradients()
     torch.manual_seed(0)  # adapters are drawn before the trainer sets its seed
-    trainer = kind(
+    trainer = build(
+        kind,
         load_lalm(model_folder),
         AudioGRPOConfig(**settings),
         rows,

@@ -18,7 +18,7 @@ from audiomcq.grpo import AudioGRPOTrainer
 from audiomcq.inference.local import answer_questions
 from audiomcq.inference.predictions import read_run
 from audiomcq.models import LALM, load_lalm
-from small_runs import grpo_config
+from small_runs import build, grpo_config
 from training_process import train
 
 LOUD = {
@@ -139,7 +139,7 @@ def test_rollouts_are_sampled_by_our_options_alone(model_folder: Path, rows: Dat
     for name in ("plain", "loud"):
         folder = Path(shutil.copytree(model_folder, tmp_path / name))
         lalm = load_lalm(loud(folder, "generation_config.json") if name == "loud" else folder)
-        trainer = AudioGRPOTrainer(lalm, grpo_config(tmp_path / f"{name}_run", max_steps=1, seed=3), rows)
+        trainer = build(AudioGRPOTrainer, lalm, grpo_config(tmp_path / f"{name}_run", max_steps=1, seed=3), rows)
         trainer.train()
         sampled.append([list(each) for each in trainer._logs["completion"]])
         settings = generation_settings(lalm.model, trainer.generation_config)

@@ -14,40 +14,17 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
-from audiomcq.collation import PromptEncoder, audio_batch
+from audiomcq.audio import load_audio
+from audiomcq.collation import PromptEncoder
 from audiomcq.datasets import shuffle_choices
 from audiomcq.grpo import AudioGRPOTrainer
 from audiomcq.models import LALM, load_lalm, parameter_group
 from audiomcq.rewards import REWARDS
-from small_runs import changed, grpo_config, length_reward, weights
+from checked_trainer import CheckedTrainer
+from small_runs import build, changed, grpo_config, length_reward, weights
 from voters import VOTERS, write_voter
 
 LORA = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False)
-
-
-class CheckedTrainer(AudioGRPOTrainer):
-    """Recomputes every log-prob alone and unpadded, and notes the largest difference per kind of forward."""
-
-    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
-        prompts = list(self._prompts)
-        result = super()._get_per_token_logps_and_entropies(
-            model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
-        )
-        for index, (ids, mask) in enumerate(zip(input_ids, attention_mask, strict=True)):
-            kept = ids[mask.bool()][None]
-            with torch.no_grad():
-                logits = (
-                    model(input_ids=kept, **audio_batch([prompts[index * len(prompts) // len(input_ids)]])).logits[0]
-                    / self.temperature
-                )
-            completion = int(mask[-logits_to_keep:].sum())
-            alone = logits[:-1].log_softmax(-1).gather(1, kept[0, 1:, None])[-completion:, 0]
-            padded = result[0][index][mask[-logits_to_keep:].bool()]
-            self.largest_difference = max(
-                getattr(self, "largest_difference", 0.0), float((padded.detach() - alone).abs().max())
-            )
-        self.forwards = getattr(self, "forwards", 0) + 1
-        return result
 
 
 @pytest.mark.parametrize("shared_prefix", [True, False])
@@ -79,7 +56,8 @@ def test_log_probs_of_every_forward_equal_those_of_each_sample_alone(
     forwards: int,
     shared_prefix: bool,
 ) -> None:
-    trainer = CheckedTrainer(
+    trainer = build(
+        CheckedTrainer,
         load_lalm(model_folder),
         grpo_config(tmp_path, shared_prefix=shared_prefix, **options),
         rows,
@@ -138,7 +116,7 @@ def test_audio_reaches_generation_and_old_reference_and_policy_log_probs(
         tmp_path, beta=0.04, num_iterations=2, steps_per_generation=2, per_device_train_batch_size=4,
         shared_prefix=shared_prefix,
     )  # fmt: skip
-    trainer = ListeningTrainer(lalm, config, rows)
+    trainer = build(ListeningTrainer, lalm, config, rows)
     trainer.train()
     kinds = [kind for kind, _ in trainer.heard]
     assert kinds == ["generation", *["log-probs"] * 4]  # old, reference, and policy in two steps
@@ -156,7 +134,7 @@ class PairingTrainer(AudioGRPOTrainer):
         for index, text in enumerate(texts):
             asked = int(re.search(r"tone number (\d+)", text).group(1))
             (expected,) = PromptEncoder(self.encoder.processor, self.encoder.family)([self.rows[asked]])
-            assert torch.equal(groups[index * len(groups) // len(texts)].features, expected.features)
+            assert torch.equal(groups[index * len(groups) // len(texts)].clips[0].features, expected.clips[0].features)
             self.pairs = {*getattr(self, "pairs", ()), asked}
         return super()._compute_loss(model, inputs)
 
@@ -169,7 +147,7 @@ def test_every_clip_stays_beside_its_own_question_through_shuffle_and_split(
         tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=4, max_steps=1, num_generations=2,
         shared_prefix=shared_prefix,
     )  # fmt: skip
-    trainer = PairingTrainer(lalm, config, rows)
+    trainer = build(PairingTrainer, lalm, config, rows)
     trainer.rows = rows
     trainer.train()
     assert len(trainer.pairs) == 8
@@ -177,7 +155,7 @@ def test_every_clip_stays_beside_its_own_question_through_shuffle_and_split(
 
 def completion_log_probs(trainer: AudioGRPOTrainer, rows: list[dict], waveforms: list | None = None) -> torch.Tensor:
     """Log-probs (rows, tokens) of "<answer>low</answer>" after each row's prompt, as the trainer computes them."""
-    prompts = trainer.encoder(rows, waveforms)
+    prompts = PromptEncoder(trainer.encoder.processor, trainer.encoder.family)(rows, waveforms)
     tokenizer = trainer.processing_class.tokenizer
     answer = tokenizer("<answer>low</answer>", add_special_tokens=False)["input_ids"]
     width = max(len(prompt.input_ids) for prompt in prompts)
@@ -190,12 +168,12 @@ def completion_log_probs(trainer: AudioGRPOTrainer, rows: list[dict], waveforms:
 def test_two_prompts_of_a_batch_do_not_swap_their_clips_and_silence_scores_otherwise(
     lalm: LALM, rows: Dataset, tmp_path: Path
 ) -> None:
-    trainer = AudioGRPOTrainer(lalm, grpo_config(tmp_path, shared_prefix=False), rows)
+    trainer = build(AudioGRPOTrainer, lalm, grpo_config(tmp_path, shared_prefix=False), rows)
     short, long = ({**rows[0], "audio": rows[index]["audio"]} for index in (2, 3))  # one question, two clips
     forth, back = completion_log_probs(trainer, [short, long]), completion_log_probs(trainer, [long, short])
     torch.testing.assert_close(forth, back.flip(0), atol=1e-5, rtol=0)
     assert float((forth[0] - forth[1]).abs().max()) > 1e-3
-    waveforms = [trainer.encoder.waveform(row) for row in (short, long)]
+    waveforms = [load_audio(row["audio"]) for row in (short, long)]
     silent = completion_log_probs(trainer, [short, long], [0 * waveform for waveform in waveforms])
     assert float((forth - silent).abs().amax(dim=1).min()) > 1e-3
 
@@ -220,7 +198,7 @@ def test_placeholder_tokens_are_never_sampled_however_likely_they_are(
         return logits
 
     lalm.model.get_output_embeddings().register_forward_hook(favour)
-    trainer = Completions(lalm, grpo_config(tmp_path, max_steps=1), rows)
+    trainer = build(Completions, lalm, grpo_config(tmp_path, max_steps=1), rows)
     trainer.train()
     assert trainer.sampled
     assert not set(trainer.sampled) & set(lalm.placeholder_ids)
@@ -243,7 +221,7 @@ def test_in_the_trainer_the_order_of_the_options_changes_with_every_epoch(
     lalm: LALM, rows: Dataset, tmp_path: Path
 ) -> None:
     few = rows.select(range(2))
-    trainer = Epochs(lalm, grpo_config(tmp_path, max_steps=3, seed=5, max_completion_length=2), few)
+    trainer = build(Epochs, lalm, grpo_config(tmp_path, max_steps=3, seed=5, max_completion_length=2), few)
     trainer.train()
     expected = [{(row["id"], str(shuffle_choices(row, 5, epoch)["choices"])) for row in few} for epoch in range(3)]
     assert trainer.options == expected
@@ -275,7 +253,7 @@ def test_a_resumed_run_ends_with_exactly_the_weights_of_an_uninterrupted_one(
         config = grpo_config(
             tmp_path / folder, max_steps=6, save_strategy="steps", save_steps=4, max_completion_length=3, **learnable,
         )  # fmt: skip
-        trainer = AudioGRPOTrainer(lalm, config, few, callbacks=[StopAfter(last_step)])
+        trainer = build(AudioGRPOTrainer, lalm, config, few, callbacks=[StopAfter(last_step)])
         torch.rand(7 if resume else 1)  # another process has drawn other random numbers until here
         trainer.train(resume_from_checkpoint=resume or None)
         return weights(lalm.model)
@@ -288,7 +266,7 @@ def test_a_resumed_run_ends_with_exactly_the_weights_of_an_uninterrupted_one(
 def test_frozen_groups_stay_bit_identical(lalm: LALM, rows: Dataset, tmp_path: Path, learnable: dict) -> None:
     before = weights(lalm.model)
     config = grpo_config(tmp_path, train_modules=["llm"], **learnable)
-    AudioGRPOTrainer(lalm, config, rows).train()
+    build(AudioGRPOTrainer, lalm, config, rows).train()
     assert {parameter_group(name, lalm.family) for name in changed(before, weights(lalm.model))} == {"llm"}
 
 
@@ -298,7 +276,7 @@ def test_evaluation_during_training_and_logged_completions_work_and_hold_no_wave
     config = grpo_config(
         tmp_path, eval_strategy="steps", eval_steps=2, per_device_eval_batch_size=4, log_completions=True,
     )  # fmt: skip
-    trainer = AudioGRPOTrainer(lalm, config, rows.select(range(8)), rows.select(range(8, 12)))
+    trainer = build(AudioGRPOTrainer, lalm, config, rows.select(range(8)), rows.select(range(8, 12)))
     trainer.train()
     evaluated = [entry for entry in trainer.state.log_history if "eval_reward" in entry]
     assert len(evaluated) == 1
@@ -315,7 +293,7 @@ def test_evaluation_during_training_and_logged_completions_work_and_hold_no_wave
 def test_a_reference_model_works_from_the_official_full_layout_and_starts_equal_to_the_policy(
     full_layout: Path, rows: Dataset, tmp_path: Path
 ) -> None:
-    trainer = AudioGRPOTrainer(load_lalm(full_layout), grpo_config(tmp_path, beta=0.04, max_steps=1), rows)
+    trainer = build(AudioGRPOTrainer, load_lalm(full_layout), grpo_config(tmp_path, beta=0.04, max_steps=1), rows)
     assert not changed(weights(trainer.model), weights(trainer.ref_model))
     trainer.train()
     (kl,) = [entry["kl"] for entry in trainer.state.log_history if "kl" in entry]
@@ -330,7 +308,7 @@ def test_a_qwen2_audio_model_trains_through_the_same_code(
 ) -> None:
     lalm = load_lalm(qwen2_audio_folder)
     before = weights(lalm.model)
-    trainer = AudioGRPOTrainer(lalm, grpo_config(tmp_path, **learnable), rows)
+    trainer = build(AudioGRPOTrainer, lalm, grpo_config(tmp_path, **learnable), rows)
     trainer.train()
     groups = {parameter_group(name, lalm.family) for name in changed(before, weights(lalm.model))}
     assert groups == {"audio_tower", "aligner", "llm"}
@@ -345,7 +323,7 @@ def test_lora_on_half_precision_weights_trains_in_every_family(
     lalm = load_lalm(write_voter(tmp_path / "model", architecture, rows), dtype="bfloat16")
     options = {**learnable, "bf16": True, "gradient_checkpointing": True, "max_steps": 1}
     config = grpo_config(tmp_path / "run", shared_prefix=shared_prefix, **options)
-    trainer = AudioGRPOTrainer(lalm, config, rows, peft_config=LORA)
+    trainer = build(AudioGRPOTrainer, lalm, config, rows, peft_config=LORA)
     before = weights(trainer.model)
     trainer.train()
     moved = changed(before, weights(trainer.model))
@@ -359,13 +337,13 @@ def test_a_diverged_model_stops_with_one_clear_error_instead_of_a_crash_of_the_s
     with torch.no_grad():
         lalm.model.lm_head.weight[:] = float("nan")
     with pytest.raises(FloatingPointError, match="the loss is nan at step 0: lower learning_rate"):
-        AudioGRPOTrainer(lalm, grpo_config(tmp_path), rows).train()
+        build(AudioGRPOTrainer, lalm, grpo_config(tmp_path), rows).train()
 
 
 def test_an_unknown_reward_is_named(lalm: LALM, rows: Dataset, tmp_path: Path) -> None:
     config = grpo_config(tmp_path, rewards=["accuracy", "politeness"])
     with pytest.raises(ValueError, match=r"unknown rewards \['politeness'\]; known: accuracy, format"):
-        AudioGRPOTrainer(lalm, config, rows)
+        build(AudioGRPOTrainer, lalm, config, rows)
 
 
 def test_vllm_is_refused_because_it_hears_nothing(tmp_path: Path) -> None:
@@ -377,7 +355,7 @@ def test_a_router_with_a_balancing_loss_shares_prompts_in_rollouts_and_forwards_
     rows: Dataset, tmp_path: Path
 ) -> None:
     folder = write_voter(tmp_path / "model", "Qwen3OmniMoeThinkerForConditionalGeneration", rows)
-    trainer = AudioGRPOTrainer(load_lalm(folder), grpo_config(tmp_path / "run", max_steps=1), rows)
+    trainer = build(AudioGRPOTrainer, load_lalm(folder), grpo_config(tmp_path / "run", max_steps=1), rows)
     assert trainer.shares_prefix and trainer.group_size > 1
     trainer.train()
     assert "aux_loss" in trainer.state.log_history[0]

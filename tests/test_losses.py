@@ -16,7 +16,7 @@ from audiomcq.grpo import AudioGRPOTrainer
 from audiomcq.models import load_lalm
 from audiomcq.rewards import REWARDS
 from audiomcq.sft import AudioSFTTrainer
-from small_runs import grpo_config, length_reward, sft_config
+from small_runs import build, grpo_config, length_reward, sft_config
 
 LOSSES = Path(__file__).parent / "assets" / "losses"
 TOLERANCE = 1e-4
@@ -56,7 +56,7 @@ def compare(name: str, losses: list[float]) -> None:
 
 
 def test_ten_steps_of_sft_have_the_recorded_losses(model_folder: Path, rows: Dataset, tmp_path: Path) -> None:
-    trainer = TracedSFT(load_lalm(model_folder), sft_config(tmp_path, max_steps=10, strong_weight=2.0), rows)
+    trainer = build(TracedSFT, load_lalm(model_folder), sft_config(tmp_path, max_steps=10, strong_weight=2.0), rows)
     trainer.train()
     assert trainer.losses[-1] < 0.7 * trainer.losses[0]
     compare("sft", trainer.losses)
@@ -68,7 +68,7 @@ def test_five_steps_of_grpo_have_the_recorded_losses(
 ) -> None:
     monkeypatch.setitem(REWARDS, "length", length_reward)
     config = grpo_config(tmp_path, max_steps=5, beta=0.04, rewards=["length", "format"], shared_prefix=shared_prefix)
-    trainer = TracedGRPO(load_lalm(model_folder), config, rows)
+    trainer = build(TracedGRPO, load_lalm(model_folder), config, rows)
     trainer.train()
     assert max(map(abs, trainer.losses)) > 1e-3
     compare("grpo", trainer.losses)

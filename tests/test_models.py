@@ -18,10 +18,10 @@ from audiomcq.models import (
     LALM,
     PARAMETER_GROUPS,
     load_lalm,
-    loadable_by_name,
     parameter_group,
     set_trainable,
 )
+from audiomcq.trainer_setup import loadable_by_name
 from small_runs import changed, weights
 
 

@@ -25,11 +25,12 @@ from audiomcq import grpo, sft
 from audiomcq.audio import SAMPLE_RATE
 from audiomcq.examples import row_key
 from audiomcq.models import FAMILIES, LALM, load_lalm, parameter_group
-from audiomcq.run import device_name, fit_lora
+from audiomcq.run import device_name
 from audiomcq.run_record import RUN_FILE, check_output, check_unseen, row_digests
 from audiomcq.safe_trainer import FollowEpoch, SafeTrainer
 from audiomcq.sft import AudioSFTTrainer
-from small_runs import changed, sft_config, weights
+from audiomcq.trainer_setup import fit_lora
+from small_runs import build, changed, sft_config, weights
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "weak_to_strong"
@@ -439,7 +440,7 @@ def test_the_best_model_at_the_end_is_the_best_and_not_the_last(
         tmp_path, eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1, max_steps=3,
         load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=True,  # so the first is best
     )  # fmt: skip
-    trainer = AudioSFTTrainer(lalm, config, rows, rows.select(range(8)))
+    trainer = build(AudioSFTTrainer, lalm, config, rows, rows.select(range(8)))
     trainer.train()
     best = Path(trainer.state.best_model_checkpoint)
     assert best.name == "checkpoint-1"

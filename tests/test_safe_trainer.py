@@ -22,7 +22,7 @@ from audiomcq.run_record import ROWS_FILE, RUN_FILE
 from audiomcq.safe_trainer import SafeTrainer
 from audiomcq.sft import AudioSFTTrainer
 from audiomcq.storage import STAGING, WHOLE_FILE, whole_checkpoints
-from small_runs import sft_config
+from small_runs import build, sft_config
 from training_process import end, start, train
 
 ROOT = Path(__file__).parents[1]
@@ -312,7 +312,7 @@ class Spoils(AudioSFTTrainer):
 def test_a_nan_gradient_with_a_finite_loss_ends_the_run_before_the_weights_take_it(
     step: int, lalm: LALM, rows: Dataset, tmp_path: Path
 ) -> None:
-    trainer = Spoils(lalm, sft_config(tmp_path, max_steps=3, save_strategy="steps", save_steps=1), rows)
+    trainer = build(Spoils, lalm, sft_config(tmp_path, max_steps=3, save_strategy="steps", save_steps=1), rows)
     trainer.at = step
     intact = ", ".join(f"checkpoint-{each + 1}" for each in range(step))
     with pytest.raises(FloatingPointError) as error:
@@ -340,7 +340,7 @@ def test_weights_that_the_last_update_made_infinite_are_not_saved(paths: dict[st
 
 @pytest.mark.parametrize("what", ["weight", "buffer", "optimizer"])
 def test_whatever_is_saved_is_looked_at(what: str, lalm: LALM, rows: Dataset, tmp_path: Path) -> None:
-    trainer = AudioSFTTrainer(lalm, sft_config(tmp_path, max_steps=1), rows)
+    trainer = build(AudioSFTTrainer, lalm, sft_config(tmp_path, max_steps=1), rows)
     trainer.train()
     trainer.require_finite()
     tensors = {
@@ -362,7 +362,7 @@ def test_a_limit_of_checkpoints_spares_what_others_put_beside_them(lalm: LALM, r
     for name in ("checkpoint-best", "checkpoint-0"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "thesis.tex").write_text("years of work")
-    AudioSFTTrainer(lalm, config, rows).train()
+    build(AudioSFTTrainer, lalm, config, rows).train()
     assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-0", "checkpoint-3", "checkpoint-best"}
 
 

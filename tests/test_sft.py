@@ -16,7 +16,7 @@ from audiomcq.datasets import shuffle_choices
 from audiomcq.models import LALM, load_lalm, parameter_group
 from audiomcq.prompts import answer_target
 from audiomcq.sft import AudioSFTTrainer
-from small_runs import changed, sft_config, weights
+from small_runs import build, changed, sft_config, weights
 from voters import VOTERS, write_voter
 
 LORA = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)")
@@ -56,7 +56,7 @@ def test_the_loss_of_a_batch_is_that_of_plain_forwards_of_each_sample_alone(
     lalm: LALM, rows: Dataset, tmp_path: Path
 ) -> None:
     batch = [rows[index] for index in range(4)]
-    trainer = AudioSFTTrainer(lalm, sft_config(tmp_path), rows)
+    trainer = build(AudioSFTTrainer, lalm, sft_config(tmp_path), rows)
     fused, gradients = first_gradients(trainer, batch)
     lalm.model.zero_grad()
     total, tokens = 0.0, 0
@@ -89,7 +89,7 @@ def test_questions_on_one_clip_share_it_and_change_neither_loss_nor_gradients(
         lalm = load_lalm(folder)
         torch.manual_seed(0)
         config = sft_config(tmp_path, shared_prefix=shared, strong_weight=2.0, router_aux_loss_coef=0.0)
-        trainer = AudioSFTTrainer(lalm, config, rows, peft_config=lora)
+        trainer = build(AudioSFTTrainer, lalm, config, rows, peft_config=lora)
         assert len(trainer.data_collator(batch)["input_features"]) == (3 if shared else 5)
         found.append(first_gradients(trainer, batch))
     (loss, gradients), (expected_loss, expected) = found
@@ -99,13 +99,13 @@ def test_questions_on_one_clip_share_it_and_change_neither_loss_nor_gradients(
 
 def test_a_router_with_a_balancing_loss_has_every_clip_to_itself(rows: Dataset, tmp_path: Path) -> None:
     folder = write_voter(tmp_path / "model", "Qwen3OmniMoeThinkerForConditionalGeneration", rows)
-    trainer = AudioSFTTrainer(load_lalm(folder), sft_config(tmp_path, max_steps=1), rows)
+    trainer = build(AudioSFTTrainer, load_lalm(folder), sft_config(tmp_path, max_steps=1), rows)
     assert len(trainer.data_collator(on_one_clip(rows))["input_features"]) == 5
     trainer.train()
 
 
 def test_the_padding_of_a_batch_is_logged_for_tokens_and_for_mel(lalm: LALM, rows: Dataset, tmp_path: Path) -> None:
-    trainer = AudioSFTTrainer(lalm, sft_config(tmp_path, max_steps=1), rows)
+    trainer = build(AudioSFTTrainer, lalm, sft_config(tmp_path, max_steps=1), rows)
 
     def logged(batch: list[dict]) -> tuple[float, float]:
         trainer._metrics["train"].clear()
@@ -121,7 +121,7 @@ def test_the_padding_of_a_batch_is_logged_for_tokens_and_for_mel(lalm: LALM, row
 
 
 def test_silence_in_place_of_the_audio_changes_the_loss(lalm: LALM, rows: Dataset, tmp_path: Path) -> None:
-    trainer = AudioSFTTrainer(lalm, sft_config(tmp_path), rows)
+    trainer = build(AudioSFTTrainer, lalm, sft_config(tmp_path), rows)
     heard = trainer.data_collator([rows[0], rows[1]])
     silent = {**heard, "input_features": torch.full_like(heard["input_features"], heard["input_features"].min())}
     with torch.no_grad():
@@ -134,8 +134,8 @@ def test_a_strong_weight_of_one_is_stock_and_of_three_triples_the_gradient_of_st
 ) -> None:
     strong, weak = rows[0], rows[1]
     assert (strong["audio-contribution"], weak["audio-contribution"]) == ("strong", "weak")
-    one = AudioSFTTrainer(load_lalm(model_folder), sft_config(tmp_path), rows)
-    three = AudioSFTTrainer(load_lalm(model_folder), sft_config(tmp_path, strong_weight=3.0), rows)
+    one = build(AudioSFTTrainer, load_lalm(model_folder), sft_config(tmp_path), rows)
+    three = build(AudioSFTTrainer, load_lalm(model_folder), sft_config(tmp_path, strong_weight=3.0), rows)
     stock_inputs = one.data_collator([strong, weak])
     stock_inputs.pop("row_weight")
     stock = SFTTrainer.compute_loss(one, one.model, stock_inputs)
@@ -152,7 +152,7 @@ def test_frozen_groups_stay_bit_identical_and_trained_ones_move(
     lalm: LALM, rows: Dataset, tmp_path: Path, groups: list[str]
 ) -> None:
     before = weights(lalm.model)
-    AudioSFTTrainer(lalm, sft_config(tmp_path, train_modules=groups, weight_decay=0.1), rows).train()
+    build(AudioSFTTrainer, lalm, sft_config(tmp_path, train_modules=groups, weight_decay=0.1), rows).train()
     moved = changed(before, weights(lalm.model))
     assert {parameter_group(name, lalm.family) for name in moved} == set(groups)
     in_groups = {name for name in before if parameter_group(name, lalm.family) in groups}
@@ -164,7 +164,7 @@ def test_full_training_moves_audio_tower_aligner_and_llm_but_never_the_unused_vi
     lalm: LALM, rows: Dataset, tmp_path: Path
 ) -> None:
     before = weights(lalm.model)
-    AudioSFTTrainer(lalm, sft_config(tmp_path, weight_decay=0.1), rows).train()
+    build(AudioSFTTrainer, lalm, sft_config(tmp_path, weight_decay=0.1), rows).train()
     groups = {parameter_group(name, lalm.family) for name in changed(before, weights(lalm.model))}
     assert groups == {"audio_tower", "aligner", "llm"}
 
@@ -184,7 +184,7 @@ def test_in_the_trainer_the_order_of_the_options_changes_with_every_epoch(
 ) -> None:
     few = rows.select(range(4))
     config = sft_config(tmp_path, max_steps=3, per_device_train_batch_size=4, dataloader_num_workers=workers, seed=5)
-    trainer = Seen(lalm, config, few)
+    trainer = build(Seen, lalm, config, few)
     trainer.train()
     expected = [{str(shuffle_choices(row, 5, epoch)["choices"]) for row in few} for epoch in range(3)]
     assert [set(trainer.seen[start : start + 4]) for start in (0, 4, 8)] == expected
@@ -192,7 +192,7 @@ def test_in_the_trainer_the_order_of_the_options_changes_with_every_epoch(
 
 
 def test_without_shuffling_the_options_keep_their_order(lalm: LALM, rows: Dataset, tmp_path: Path) -> None:
-    trainer = Seen(lalm, sft_config(tmp_path, max_steps=1, shuffle_choices=False), rows)
+    trainer = build(Seen, lalm, sft_config(tmp_path, max_steps=1, shuffle_choices=False), rows)
     trainer.train()
     assert set(trainer.seen) == {str(rows[0]["choices"])}
 
@@ -202,7 +202,7 @@ def test_clips_of_like_length_share_a_batch(lalm: LALM, rows: Dataset, tmp_path:
     seconds = [audio_seconds(row["audio"]) for row in many]
 
     def padded_seconds(strategy: str) -> float:
-        trainer = AudioSFTTrainer(lalm, sft_config(tmp_path, train_sampling_strategy=strategy), many)
+        trainer = build(AudioSFTTrainer, lalm, sft_config(tmp_path, train_sampling_strategy=strategy), many)
         batches = trainer.get_train_dataloader().batch_sampler
         return sum(len(batch) * max(seconds[i] for i in batch) for batch in batches)
 
@@ -221,7 +221,7 @@ def test_a_resumed_run_ends_with_exactly_the_weights_of_an_uninterrupted_one_eve
             tmp_path / folder, per_device_train_batch_size=4, max_steps=6, save_strategy="steps", save_steps=4,
             train_sampling_strategy=strategy, **options,
         )  # fmt: skip
-        trainer = AudioSFTTrainer(lalm, config, few, callbacks=[] if resume else [StopAfter(options)])
+        trainer = build(AudioSFTTrainer, lalm, config, few, callbacks=[] if resume else [StopAfter(options)])
         torch.rand(7 if resume else 1)  # another process has drawn other random numbers until here
         trainer.train(resume_from_checkpoint=resume or None)
         return weights(lalm.model)
@@ -242,7 +242,7 @@ def test_evaluation_during_training_reports_a_loss_and_counts_nothing_twice(
     lalm: LALM, rows: Dataset, tmp_path: Path
 ) -> None:
     config = sft_config(tmp_path, eval_strategy="steps", eval_steps=1, per_device_eval_batch_size=4, strong_weight=2.0)
-    trainer = AudioSFTTrainer(lalm, config, rows.select(range(8)), rows.select(range(8, 16)))
+    trainer = build(AudioSFTTrainer, lalm, config, rows.select(range(8)), rows.select(range(8, 16)))
     trainer.train()
     losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
     assert len(losses) == 2
@@ -250,7 +250,7 @@ def test_evaluation_during_training_reports_a_loss_and_counts_nothing_twice(
 
 
 def test_lora_trains_its_own_weights_and_nothing_else(lalm: LALM, rows: Dataset, tmp_path: Path) -> None:
-    trainer = AudioSFTTrainer(lalm, sft_config(tmp_path), rows, peft_config=LORA)
+    trainer = build(AudioSFTTrainer, lalm, sft_config(tmp_path), rows, peft_config=LORA)
     before = weights(trainer.model)
     trainer.train()
     moved = changed(before, weights(trainer.model))
@@ -263,7 +263,7 @@ def test_a_qwen2_audio_model_trains_through_the_same_code(
 ) -> None:
     lalm = load_lalm(qwen2_audio_folder)
     before = weights(lalm.model)
-    AudioSFTTrainer(lalm, sft_config(tmp_path, per_device_train_batch_size=2), rows).train()
+    build(AudioSFTTrainer, lalm, sft_config(tmp_path, per_device_train_batch_size=2), rows).train()
     groups = {parameter_group(name, lalm.family) for name in changed(before, weights(lalm.model))}
     assert groups == {"audio_tower", "aligner", "llm"}
 
@@ -275,7 +275,7 @@ def test_half_precision_weights_train_without_autocast_in_every_family(
 ) -> None:
     lalm = load_lalm(write_voter(tmp_path / "model", architecture, rows), dtype="bfloat16")
     config = sft_config(tmp_path / "run", shared_prefix=shared_prefix, max_steps=1)
-    trainer = AudioSFTTrainer(lalm, config, rows, peft_config=LORA)
+    trainer = build(AudioSFTTrainer, lalm, config, rows, peft_config=LORA)
     trainer.train()
     assert trainer.state.log_history[0]["grad_norm"] > 0
 
@@ -287,7 +287,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
         lalm.model.lm_head.weight[0, 0] = float("nan")
     before = weights(lalm.model.model)
     with pytest.raises(FloatingPointError, match="the loss is nan at step 0: lower learning_rate"):
-        AudioSFTTrainer(lalm, sft_config(tmp_path), rows).train()
+        build(AudioSFTTrainer, lalm, sft_config(tmp_path), rows).train()
     assert not changed(before, weights(lalm.model.model))
 
 
@@ -297,7 +297,7 @@ def with_thoughts(rows: Dataset, thoughts: list[str | None]) -> Dataset:
 
 def test_a_chain_of_thought_in_a_column_of_any_name_is_trained_on(lalm: LALM, rows: Dataset, tmp_path: Path) -> None:
     own = with_thoughts(rows, [f"I hear tone {index}." for index in range(8)])
-    trainer = AudioSFTTrainer(lalm, sft_config(tmp_path, cot_column="gemini_cot"), own)
+    trainer = build(AudioSFTTrainer, lalm, sft_config(tmp_path, cot_column="gemini_cot"), own)
     batch = trainer.data_collator([own[3]])
     learnt = lalm.tokenizer.decode(batch["input_ids"][0][batch["labels"][0] != IGNORED])
     assert learnt.startswith(f"I hear tone 3.\n{answer_target(own[3]['answer'])}")
@@ -319,8 +319,8 @@ def test_a_control_token_in_the_chain_of_thought_and_a_missing_one_are_found_bef
     lalm: LALM, rows: Dataset, tmp_path: Path, thoughts: list[str | None], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        AudioSFTTrainer(lalm, sft_config(tmp_path, cot_column="gemini_cot"), with_thoughts(rows, thoughts))
+        build(AudioSFTTrainer, lalm, sft_config(tmp_path, cot_column="gemini_cot"), with_thoughts(rows, thoughts))
     thinking = with_thoughts(rows, ["<think>a thought</think>"] * 3)
-    AudioSFTTrainer(lalm, sft_config(tmp_path, cot_column="gemini_cot"), thinking)
+    build(AudioSFTTrainer, lalm, sft_config(tmp_path, cot_column="gemini_cot"), thinking)
     with pytest.raises(ValueError, match=r"16 of 16 rows have no gemini_cot: .* name another cot_column"):
-        AudioSFTTrainer(lalm, sft_config(tmp_path, cot_column="gemini_cot"), rows)
+        build(AudioSFTTrainer, lalm, sft_config(tmp_path, cot_column="gemini_cot"), rows)

@@ -207,7 +207,7 @@ def test_an_empty_prompt_is_refused():
 
 def test_audio_repeated_per_completion_is_refused(model, packed):
     repeated = {name: value.repeat_interleave(3, dim=0) for name, value in clips(model).items()}
-    with pytest.raises(ValueError, match="6 rows for 2 prompts"):
+    with pytest.raises(ValueError, match="6 rows for the 2 clips of 2 prompts"):
         shared_logps(model, packed, repeated)
 
 

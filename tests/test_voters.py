@@ -119,10 +119,10 @@ def test_a_prompt_is_the_stock_processor_s_own(voter_folder: Path, encoder: Prom
     for row, prompt in zip(asked[1:3], together, strict=True):
         (own,) = encoder([row], [waveform.copy()])
         assert prompt.input_ids == own.input_ids
-        assert torch.equal(prompt.features, own.features)
+        assert torch.equal(prompt.clips[0].features, own.clips[0].features)
         assert prompt.input_ids.count(encoder.processor.audio_token_id) > 5
         assert encoder.processor.tokenizer.pad_token_id not in prompt.input_ids
-    assert together[0].features is together[1].features
+    assert together[0].clips[0] is together[1].clips[0]
 
 
 def test_the_mel_of_a_clip_does_not_depend_on_its_company(encoder: PromptEncoder, asked: list[Row]) -> None:
@@ -132,9 +132,11 @@ def test_the_mel_of_a_clip_does_not_depend_on_its_company(encoder: PromptEncoder
         (own,) = encoder([row])
         padded = np.pad(encoder.waveform(row), (0, 16_000))
         (heard_longer,) = encoder([row], [padded])
-        assert torch.equal(prompt.features, own.features)
-        frames = int(own.mask.sum())
-        np.testing.assert_allclose(own.features[: frames - 2], heard_longer.features[: frames - 2], atol=1e-5)
+        assert torch.equal(prompt.clips[0].features, own.clips[0].features)
+        frames = int(own.clips[0].mask.sum())
+        np.testing.assert_allclose(
+            own.clips[0].features[: frames - 2], heard_longer.clips[0].features[: frames - 2], atol=1e-5
+        )
 
 
 def test_qwen3_omni_s_thinker_comes_out_of_the_official_full_layout(rows: Dataset, tmp_path: Path) -> None:

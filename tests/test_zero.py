@@ -14,7 +14,7 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 import processes
 from audiomcq.models import load_lalm
 from audiomcq.sft import AudioSFTTrainer
-from small_runs import sft_config
+from small_runs import build, sft_config
 
 ROOT = Path(__file__).parents[1]
 WITH_DEEPSPEED = pytest.mark.skipif(
@@ -76,7 +76,7 @@ def answering_folder(tmp_path_factory: pytest.TempPathFactory, model_folder: Pat
     folder = tmp_path_factory.mktemp("model") / "answering"
     options = {"max_steps": 25, "learning_rate": 3e-3, "per_device_train_batch_size": 16}
     lalm = load_lalm(model_folder)
-    trainer = AudioSFTTrainer(lalm, sft_config(folder, **options), rows)
+    trainer = build(AudioSFTTrainer, lalm, sft_config(folder, **options), rows)
     trainer.train()
     trainer.save_model()
     lalm.processor.save_pretrained(folder)

@@ -1,12 +1,13 @@
-"""Rows -> tensors: the one place where a question and its clip become token ids and mel features.
+"""Conversations -> tensors: the one place where messages and their clips become token ids and mel features.
 
 Audio is cut in seconds only, and counted; token ids are never truncated, because a cut inside the audio placeholders misaligns
 features and tokens without an error.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,18 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from audiomcq.audio import MIN_SAMPLES, SAMPLE_RATE, cut, load_audio, padded_samples
-from audiomcq.examples import CONTRIBUTION, Row, row_key, samples_key
+from audiomcq.audio import MIN_SAMPLES, SAMPLE_RATE, AudioSource, cut, describe, load_audio, padded_samples
+from audiomcq.conversations import (
+    Conversation,
+    as_conversation,
+    find_clips,
+    name_clips,
+    plain_messages,
+    source_key,
+)
+from audiomcq.examples import Row, row_key
 from audiomcq.models import Family
-from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle, completion_target, conversation
+from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle, conversation
 
 logger = logging.getLogger(__name__)
 
@@ -27,35 +36,50 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
+class EncodedClip:
+    """One clip, ready to be heard.
+
+    Attributes:
+        features: mel of shape (frames, mels).
+        mask: which frames are audio, shape (frames,).
+        tokens: token ids that stand for the clip in a prompt: the placeholder once per audio token, and what the family puts around.
+    """
+
+    features: torch.Tensor
+    mask: torch.Tensor
+    tokens: list[int]
+
+
+@dataclass(frozen=True)
 class EncodedPrompt:
     """One prompt, ready to be batched.
 
     Attributes:
-        input_ids: token ids, the audio placeholder repeated once per audio token, ending where the answer starts.
-        features: mel of shape (frames, mels), or None without audio.
-        mask: which frames are audio, shape (frames,), or None without audio.
-        mask_name: what the model calls that mask.
+        input_ids: token ids, the placeholders of each clip in its place, ending where the answer starts.
+        clips: what is heard in it, in order; none, one or several.
+        mask_name: what the model calls the mask over mel frames.
+        labels: for each token what is learnt of it, `IGNORED` for nothing; None where nothing is.
     """
 
     input_ids: list[int]
-    features: torch.Tensor | None
-    mask: torch.Tensor | None
+    clips: tuple[EncodedClip, ...] = ()
     mask_name: str = "feature_attention_mask"
+    labels: list[int] | None = None
 
     @property
     def seconds(self) -> float:
         """Length of the audio, 100 frames of mel a second; 0 without audio."""
-        return 0.0 if self.mask is None else int(self.mask.sum()) / 100
+        return sum(int(clip.mask.sum()) for clip in self.clips) / 100
 
 
 @dataclass
-class PromptEncoder:
-    """Turns rows into prompts with the model's own processor.
+class ConversationEncoder:
+    """Turns conversations into prompts with the model's own processor.
 
     Attributes:
-        max_audio_seconds: longer clips are cut to this length; `cut_clips` counts the rows they are of.
+        max_audio_seconds: longer clips are cut to this length; `cut_clips` counts them.
         audio_root: folder that relative audio paths start from.
-        style: how questions are put; benchmarks name their own (`Benchmark.official_prompt`).
+        template_options: of the chat template (TRL's `chat_template_kwargs`).
 
     Raises:
         ValueError: `max_audio_seconds` is more than the feature extractor takes, which would cut the rest unseen, or too little
@@ -66,8 +90,8 @@ class PromptEncoder:
     family: Family
     max_audio_seconds: float = 30.0
     audio_root: str | Path | None = None
-    style: PromptStyle = AUDIOMCQ_STYLE
-    _cut_rows: set[str] = field(default_factory=set, repr=False)
+    template_options: dict[str, Any] = field(default_factory=dict)
+    _cut: set[Hashable] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
         hears = self.processor.feature_extractor.chunk_length
@@ -82,89 +106,112 @@ class PromptEncoder:
 
     @property
     def cut_clips(self) -> int:
-        """Rows so far whose clips were cut."""
-        return len(self._cut_rows)
+        """Clips so far that were cut."""
+        return len(self._cut)
 
-    def waveform(self, row: Row) -> np.ndarray:
-        """The row's clip, at most `max_audio_seconds` long."""
-        return self._cut(row, load_audio(row["audio"], self.audio_root, max_seconds=self.max_audio_seconds))
+    def load(self, source: AudioSource, name: Hashable) -> np.ndarray:
+        """Load a clip, at most `max_audio_seconds` of it; `name` is what it is called and counted by where it is cut."""
+        return self.cut(load_audio(source, self.audio_root, max_seconds=self.max_audio_seconds), name)
 
-    def _cut(self, row: Row, waveform: np.ndarray) -> np.ndarray:
+    def cut(self, waveform: np.ndarray, name: Hashable) -> np.ndarray:
+        """Cut a waveform to `max_audio_seconds`, count it and say so."""
         waveform, was_cut = cut(waveform, self.max_audio_seconds)
-        if was_cut and (key := row_key(row)) not in self._cut_rows:
-            self._cut_rows.add(key)
+        if was_cut and name not in self._cut:
+            self._cut.add(name)
             text = "%s: clip cut to %g s (%d so far)"
             # One for all: a whole data set may be longer than this
             level = logging.WARNING if self.cut_clips == 1 else logging.DEBUG
-            logger.log(level, text, key, self.max_audio_seconds, self.cut_clips)
+            logger.log(level, text, name, self.max_audio_seconds, self.cut_clips)
         return waveform
 
-    def __call__(
-        self, rows: Sequence[Row], waveforms: Sequence[np.ndarray | None] | None = None
-    ) -> list[EncodedPrompt]:
-        """Encode rows, each with its own clip or with the waveform given in its place (None: no audio at all).
+    def clips(self, conversations: Sequence[Conversation]) -> list[tuple[EncodedClip, ...]]:
+        """Encode the clips of conversations. One that stands in several is read, and its mel computed, once."""
+        sources = [find_clips(messages) for messages in conversations]
+        keys = [[source_key(source) for source in each] for each in sources]
+        distinct = dict(zip(chain(*keys), chain(*sources), strict=True))
+        waveforms = [self.load(source, describe(source, self.audio_root)) for source in distinct.values()]
+        encoded = dict(zip(distinct, self.encode_clips(waveforms), strict=True))
+        return [tuple(encoded[key] for key in each) for each in keys]
 
-        Rows that are given one and the same array share its mel, which is computed once.
+    def encode(self, conversations: Sequence[Conversation]) -> list[EncodedPrompt]:
+        """Encode prompts that a model is to answer, each with the clips that stand in it."""
+        return self.insert(self.token_ids(conversations), self.clips(conversations))
+
+    def token_ids(self, conversations: Sequence[Conversation], answered: bool = False) -> list[list[int]]:
+        """Return the token ids of conversations with one placeholder for each clip, whatever its length.
+
+        Args:
+            answered: whether they are whole; else they end where the model is to go on.
         """
-        if waveforms is None:
-            waveforms = [self.waveform(row) for row in rows]
-        else:
-            played = {id(audio): (row, audio) for row, audio in zip(rows, waveforms, strict=True) if audio is not None}
-            heard = {key: self._cut(row, audio) for key, (row, audio) in played.items()}
-            waveforms = [None if audio is None else heard[id(audio)] for audio in waveforms]
-        conversations = [
-            conversation(row["question"], row["choices"], audio, self.style)
-            for row, audio in zip(rows, waveforms, strict=True)
-        ]
-        first: dict[int, int] = {}
-        for index, audio in enumerate(waveforms):
-            first.setdefault(id(audio), index)
-        opening = [index if audio is None else first[id(audio)] for index, audio in enumerate(waveforms)]
-        distinct = [index for index in range(len(rows)) if opening[index] == index]
-        encoded = self._encode([conversations[i] for i in distinct], [waveforms[i] for i in distinct])
-        prompts = dict(zip(distinct, encoded, strict=True))
-        if len(distinct) < len(rows):
-            texts = self._unexpanded(conversations)
-            for index, one in enumerate(opening):
-                if index != one:
-                    prompts[index] = self._same_audio(texts[index], texts[one], prompts[one])
-        return [prompts[index] for index in range(len(rows))]
+        texts = [self.text(messages, answered) for messages in conversations]
+        return self.processor.tokenizer(texts)["input_ids"] if texts else []
 
-    def _encode(
-        self, conversations: Sequence[list[dict[str, Any]]], waveforms: Sequence[np.ndarray | None]
+    def text(self, messages: Conversation, answered: bool = False) -> str:
+        """Return what the chat template makes of messages; a text is left as it is."""
+        if isinstance(messages, str):
+            return messages
+        plain = plain_messages(messages, ("" for _ in find_clips(messages)))
+        options = {**self.template_options, "add_generation_prompt": not answered}
+        return self.processor.apply_chat_template([plain], tokenize=False, **options)[0]
+
+    def insert(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        clips: Sequence[Sequence[EncodedClip]],
+        labels: Sequence[Sequence[int]] | None = None,
     ) -> list[EncodedPrompt]:
-        audios = [audio for audio in waveforms if audio is not None]
-        encoded = self.processor.apply_chat_template(
-            list(conversations),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            processor_kwargs={"audio_kwargs": self._audio_kwargs(audios)} if audios else {},
-        )
-        features = iter(encoded.get("input_features", ()))
-        masks = iter(encoded.get(self.family.mask_name, ()))
-        # Some processors pad whatever they are asked
-        rows = zip(encoded["input_ids"], encoded["attention_mask"], waveforms, strict=True)
-        prompts = []
-        for ids, mask, audio in rows:
-            mel, valid = (None, None) if audio is None else self._mel(next(features), next(masks))
-            tokens = [int(token) for token, kept in zip(ids, mask, strict=True) if kept]
-            prompts.append(EncodedPrompt(tokens, mel, valid, self.family.mask_name))
+        """Put clips in the place of their placeholders. Of what stands for a clip nothing is learnt.
+
+        Raises:
+            ValueError: a prompt does not have one placeholder per clip, or two clips cannot be told apart.
+        """
+        marker, prompts = self.processor.audio_token_id, []
+        for index, (ids, heard) in enumerate(zip(token_ids, clips, strict=True)):
+            if ids.count(marker) != len(heard):
+                raise ValueError(
+                    f"{ids.count(marker)} audio placeholders for {len(heard)} clips in {self.processor.tokenizer.decode(ids)!r}: "
+                    f"take {self.processor.audio_token} out of the texts, and use a chat template that writes it once per audio part"
+                )
+            learnt = [IGNORED] * len(ids) if labels is None else labels[index]
+            placed: list[int] = []
+            placed_labels: list[int] = []
+            rest = iter(heard)
+            for token, label in zip(ids, learnt, strict=True):
+                tokens = next(rest).tokens if token == marker else [token]
+                if token == marker and placed[-1:] == tokens[:1] == [marker]:
+                    raise ValueError(
+                        "two clips follow one another without a token between them, and this model cannot tell where one ends: "
+                        "put a text between them"
+                    )
+                placed += tokens
+                placed_labels += [IGNORED] * len(tokens) if token == marker else [label]
+            kept = None if labels is None else placed_labels
+            prompts.append(EncodedPrompt(placed, tuple(heard), self.family.mask_name, kept))
         return prompts
 
-    def _unexpanded(self, conversations: Sequence[list[dict[str, Any]]]) -> list[list[int]]:
-        """Token ids of the prompts with one placeholder for the audio, whatever its length."""
-        texts = self.processor.apply_chat_template(list(conversations), add_generation_prompt=True, tokenize=False)
-        return self.processor.tokenizer(texts)["input_ids"]
-
-    def _same_audio(self, text: list[int], known: list[int], prompt: EncodedPrompt) -> EncodedPrompt:
-        """Another question on the audio of `prompt`, whose own text is `known`."""
-        ids, marker = prompt.input_ids, self.processor.audio_token_id
-        start, place = known.index(marker), text.index(marker)
-        end = len(ids) - len(known[start + 1 :])
-        if ids[:start] + ids[end:] != known[:start] + known[start + 1 :]:
-            raise ValueError("this processor rewrites the text around its audio: give every row an array of its own")
-        return replace(prompt, input_ids=text[:place] + ids[start:end] + text[place + 1 :])
+    def encode_clips(self, waveforms: Sequence[np.ndarray]) -> list[EncodedClip]:
+        """Encode waveforms (float32, mono, 16 kHz). What becomes of one does not depend on the others."""
+        if not waveforms:
+            return []
+        encoded = self.processor(
+            text=[self.processor.audio_token] * len(waveforms),
+            audio=list(waveforms),
+            audio_kwargs={"sampling_rate": SAMPLE_RATE, **self._audio_kwargs(waveforms)},
+        )
+        (alone,) = self.processor.tokenizer([self.processor.audio_token])["input_ids"]
+        start, end = alone.index(self.processor.audio_token_id), alone[::-1].index(self.processor.audio_token_id)
+        clips = []
+        # Some processors pad whatever they are asked
+        for ids, kept, features, mask in zip(
+            encoded["input_ids"],
+            encoded["attention_mask"],
+            encoded["input_features"],
+            encoded[self.family.mask_name],
+            strict=True,
+        ):
+            tokens = [int(token) for token, there in zip(ids, kept, strict=True) if there]
+            clips.append(EncodedClip(*self._mel(features, mask), tokens[start : len(tokens) - end]))
+        return clips
 
     def _audio_kwargs(self, audios: Sequence[np.ndarray]) -> dict[str, Any]:
         """Pad to the longest clip of the batch instead of 300 s where the family allows it (upstream: 30,000 frames a clip)."""
@@ -180,22 +227,49 @@ class PromptEncoder:
         return mel[:frames].contiguous(), valid[:frames]
 
 
-def audio_batch(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
-    """Mel of several prompts as model inputs: (rows, mels, frames) and its mask, padded to the longest. Empty without audio.
+@dataclass
+class PromptEncoder(ConversationEncoder):
+    """Asks the questions of rows of AudioMCQ, each about its own clip or about one that stands in for it.
 
-    Raises:
-        ValueError: some prompts have audio and some have not. A batch must be of one kind, or ranks fall out of step.
+    Attributes:
+        style: how questions are put; benchmarks name their own (`Benchmark.official_prompt`).
     """
-    features = [prompt.features for prompt in prompts if prompt.features is not None]
-    if not features:
+
+    style: PromptStyle = AUDIOMCQ_STYLE
+
+    def waveform(self, row: Row) -> np.ndarray:
+        """The row's clip, at most `max_audio_seconds` long."""
+        return self.load(row["audio"], row_key(row))
+
+    def __call__(
+        self, rows: Sequence[Row], waveforms: Sequence[np.ndarray | None] | None = None
+    ) -> list[EncodedPrompt]:
+        """Encode rows, each with its own clip or with the waveform given in its place (None: no audio at all).
+
+        Rows that are given one and the same array share its mel, which is computed once.
+        """
+        if waveforms is None:
+            waveforms = [self.waveform(row) for row in rows]
+        played = {id(audio): (row, audio) for row, audio in zip(rows, waveforms, strict=True) if audio is not None}
+        heard = [self.cut(audio, row_key(row)) for row, audio in played.values()]
+        clips = dict(zip(played, self.encode_clips(heard), strict=True))
+        conversations = [
+            conversation(row["question"], row["choices"], audio, self.style)
+            for row, audio in zip(rows, waveforms, strict=True)
+        ]
+        own = [() if audio is None else (clips[id(audio)],) for audio in waveforms]
+        return self.insert(self.token_ids(conversations), own)
+
+
+def audio_batch(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
+    """Mel of all clips of several prompts, prompt by prompt, as model inputs: (clips, mels, frames) and its mask, padded to the
+    longest. Empty without audio."""
+    clips = [clip for prompt in prompts for clip in prompt.clips]
+    if not clips:
         return {}
-    if len(features) != len(prompts):
-        raise ValueError(f"{len(prompts) - len(features)} of {len(prompts)} prompts in the batch have no audio")
     return {
-        "input_features": pad_sequence(features, batch_first=True).transpose(1, 2),
-        prompts[0].mask_name: pad_sequence(
-            [prompt.mask for prompt in prompts if prompt.mask is not None], batch_first=True
-        ),
+        "input_features": pad_sequence([clip.features for clip in clips], batch_first=True).transpose(1, 2),
+        prompts[0].mask_name: pad_sequence([clip.mask for clip in clips], batch_first=True),
     }
 
 
@@ -217,45 +291,27 @@ def prompt_batch(prompts: Sequence[EncodedPrompt], pad_token_id: int) -> dict[st
     }
 
 
+ENCODED = "encoded_prompt"
+"""Column in which the data loader hands a row's encoded prompt on."""
+
+
 @dataclass
-class SFTCollator:
-    """Rows -> a supervised batch: right-padded ids, labels on the completion alone, mel, and a weight per row.
+class PromptCollator:
+    """Encodes the prompts of a batch where it is loaded: with data-loader workers no step waits for a clip or its mel."""
 
-    Attributes:
-        cot: which chain of thought stands before the answer, see `prompts.completion_target`.
-        strong_weight: loss weight of rows with strong audio contribution; other rows weigh 1.
-        share_clips: give the mel of a clip once for all rows that ask about it. These then stand together, and `clip` (rows,)
-            says which of the batch's clips each row is about.
-    """
+    encoder: ConversationEncoder
 
-    encoder: PromptEncoder
-    cot: str = "none"
-    strong_weight: float = 1.0
-    share_clips: bool = False
-
-    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        tokenizer = self.encoder.processor.tokenizer
-        keys = [samples_key(row) if self.share_clips else index for index, row in enumerate(rows)]
-        clips = list(dict.fromkeys(keys))
-        of_clip = sorted((clips.index(key), index) for index, key in enumerate(keys))
-        rows = [rows[index] for _, index in of_clip]
-        starts = [[clip for clip, _ in of_clip].index(clip) for clip in range(len(clips))]
-        waveforms = [self.encoder.waveform(rows[start]) for start in starts]
-        prompts = self.encoder(rows, [waveforms[clip] for clip, _ in of_clip])
-        ends = [
-            tokenizer(completion_target(row, self.cot) + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
-            for row in rows
+    def __call__(self, rows: Sequence[Row]) -> list[Row]:
+        """Add its encoded prompt to every row. Rows that are rollouts of one prompt have one."""
+        rows = [as_conversation(row) for row in rows]
+        keys = [_prompt_key(row["prompt"]) for row in rows]
+        distinct = dict(zip(keys, (row["prompt"] for row in rows), strict=True))
+        encoded = dict(zip(distinct, self.encoder.encode(list(distinct.values())), strict=True))
+        return [
+            {**row, "prompt": name_clips(row["prompt"]), ENCODED: encoded[key]}
+            for row, key in zip(rows, keys, strict=True)
         ]
-        ids = [torch.tensor(prompt.input_ids + end) for prompt, end in zip(prompts, ends, strict=True)]
-        labels = [
-            torch.tensor([IGNORED] * len(prompt.input_ids) + end) for prompt, end in zip(prompts, ends, strict=True)
-        ]
-        weights = [self.strong_weight if row.get(CONTRIBUTION) == "strong" else 1.0 for row in rows]
-        return {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id),
-            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
-            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
-            "row_weight": torch.tensor(weights),
-            "clip": torch.tensor([clip for clip, _ in of_clip]),
-            **audio_batch([prompts[start] for start in starts]),
-        }
+
+
+def _prompt_key(prompt: Conversation) -> str:
+    return repr(plain_messages(prompt, map(source_key, find_clips(prompt))))

@@ -1,12 +1,16 @@
 """Options of the training recipes, as they stand in YAML and on the command line."""
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import logging
+from copy import copy
+from dataclasses import MISSING, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trl import GRPOConfig, SFTConfig
 
 from audiomcq.datasets import RowArguments
 from audiomcq.prompts import CotVariant
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -105,19 +109,23 @@ class AudioSFTConfig(AudioArguments, SFTConfig):
         default="group_by_length", metadata={"help": "group_by_length groups by seconds of audio; or random."}
     )
 
-    def __post_init__(self) -> None:
-        if self.cot_column is not None and self.cot != "none":
-            raise ValueError(f"cot {self.cot} and cot_column {self.cot_column}: give one of them")
+    def check_audio(self) -> None:
+        """Raises: ValueError if an option would lose the audio, or weigh what it cannot."""
         if self.max_length is not None or self.packing or self.padding_free:
             raise ValueError(
                 "max_length, packing and padding_free cut or mix token sequences and would break audio: leave them out and "
                 "set max_audio_seconds"
             )
-        if self.label_smoothing_factor or self.loss_type != "nll":
+        if self.strong_weight != 1 and (self.label_smoothing_factor or self.loss_type != "nll"):
             raise ValueError(
-                f"label_smoothing_factor {self.label_smoothing_factor:g}, loss_type {self.loss_type}: the weights of strong rows "
-                "are for the plain loss (nll) alone: leave them out"
+                f"label_smoothing_factor {self.label_smoothing_factor:g}, loss_type {self.loss_type}: strong_weight "
+                f"{self.strong_weight:g} is for the plain loss (nll) alone: leave one of them out"
             )
+
+    def __post_init__(self) -> None:
+        if self.cot_column is not None and self.cot != "none":
+            raise ValueError(f"cot {self.cot} and cot_column {self.cot_column}: give one of them")
+        self.check_audio()
         super().__post_init__()
 
 
@@ -130,15 +138,53 @@ class AudioGRPOConfig(AudioArguments, GRPOConfig):
         metadata={"help": "Names of rewards: accuracy, format, gated_format."},
     )
     reward_weights: list[float] | None = field(
-        default_factory=lambda: [2.0, 0.5], metadata={"help": "One weight per reward, as published: 2.0 and 0.5."}
+        default=None,
+        metadata={
+            "help": "One weight per reward; by default 2.0 and 0.5, as published, for rewards of the config, and 1.0 for others."
+        },
     )
 
-    def __post_init__(self) -> None:
+    def check_audio(self) -> None:
+        """Raises: ValueError if an option would lose the audio."""
         if self.use_vllm:
             raise ValueError("use_vllm: TRL's vLLM path passes no audio on; leave it out")
+
+    def __post_init__(self) -> None:
+        self.check_audio()
         if self.reward_weights and len(self.rewards) != len(self.reward_weights):
             raise ValueError(
                 f"{len(self.rewards)} rewards {self.rewards} but {len(self.reward_weights)} reward_weights: give each reward "
                 "its weight, separated by spaces"
             )
         super().__post_init__()
+
+
+Config = TypeVar("Config", AudioSFTConfig, AudioGRPOConfig)
+
+
+def with_audio_options(args: Any, kind: type[Config]) -> Config:
+    """Return options of TRL's own class with those about audio at their defaults; options of our class as they are.
+
+    Raises:
+        ValueError: an option would lose the audio.
+    """
+    if isinstance(args, kind):
+        return args
+    known = {option.name for option in fields(args)}
+    audio = copy(args)
+    audio.__class__ = kind
+    for option in fields(kind):
+        if option.name not in known:
+            default = option.default if option.default_factory is MISSING else option.default_factory()
+            setattr(audio, option.name, default)
+    if isinstance(audio, SFTConfig):
+        if audio.max_length is not None:
+            logger.warning(
+                "max_length %d is not applied: tokens are never truncated where there is audio; set max_audio_seconds",
+                audio.max_length,
+            )
+        audio.max_length, audio.remove_unused_columns = None, False
+        given: Any = audio.dataset_kwargs or {}  # a text is read by TrainingArguments
+        audio.dataset_kwargs = {**given, "skip_prepare_dataset": True}
+    audio.check_audio()
+    return audio

@@ -1,4 +1,4 @@
-"""Group relative policy optimisation on audio questions: TRL's `GRPOTrainer` with audio in every forward.
+"""Group relative policy optimisation with audio: TRL's `GRPOTrainer`, and what is heard reaches every forward.
 
 Stock `GRPOTrainer` generates with the audio and then computes old, reference and policy log-probs without it, silently (trl 1.16).
 Six private methods are overridden here and nowhere else; `tests/test_grpo.py` checks that their signatures are still these.
@@ -9,94 +9,163 @@ scored once (`audiomcq.shared_prefix`); without it every row is a group of its o
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from torch.utils.data import Sampler
-from trl import GRPOTrainer, ModelConfig
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
-from audiomcq.audio import describe
-from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, to_model
-from audiomcq.configs import AudioGRPOConfig, DataArguments
+from audiomcq.collation import ENCODED, ConversationEncoder, EncodedPrompt, PromptCollator, audio_batch, to_model
+from audiomcq.configs import AudioGRPOConfig, DataArguments, with_audio_options
 from audiomcq.construction.decontamination import audit_training
-from audiomcq.datasets import ShuffleByEpoch, clip_seconds
+from audiomcq.conversations import audio_lengths, holds_questions
+from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.errors import exit_on_user_error
-from audiomcq.examples import Row, row_key
-from audiomcq.models import LALM, loadable_by_name, set_trainable
+from audiomcq.examples import Row
+from audiomcq.models import LALM, set_trainable
 from audiomcq.options import parse
 from audiomcq.packing import group_rows, pack
 from audiomcq.phases import PhaseClock
-from audiomcq.prompts import conversation
-from audiomcq.rewards import REWARDS
+from audiomcq.rewards import REWARDS, named_rewards
 from audiomcq.run import train_stage
 from audiomcq.safe_trainer import FollowEpoch, SafeTrainer
 from audiomcq.shared_prefix import shared_generation, shared_logps, sharing_obstacle
+from audiomcq.trainer_setup import (
+    check_evenness,
+    fit_lora,
+    is_adapted,
+    loadable_by_name,
+    shuffled,
+    take_model,
+    take_rows,
+)
 from audiomcq.training_kernels import fuse_training
 
 logger = logging.getLogger(__name__)
 
 
 class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
-    """`GRPOTrainer` for rows of `audiomcq.examples`. Rewards are named in the config.
+    """`GRPOTrainer` with audio; its signature, its data sets and its rewards. A model that hears nothing is left to TRL altogether.
 
     Args:
-        lalm: model and processor.
-        train_dataset, eval_dataset: rows with `question`, `choices`, `answer` and `audio`.
+        model: name or folder of a LALM, or one that is loaded (not in `LALM` but as itself, bare or with an adapter).
+        reward_funcs: as TRL takes them, or names of `audiomcq.rewards.REWARDS`; by default those of the config, for rows of AudioMCQ.
+        args: `AudioGRPOConfig`, or TRL's `GRPOConfig`, and the options about audio then have their defaults.
+        train_dataset, eval_dataset: TRL's, with audio parts in their prompts or without (`audiomcq.conversations`); or rows of
+            AudioMCQ. What rewards see of a prompt names its clips in place of their samples.
+        processing_class: the model's processor; by default that of its name.
 
     Raises:
-        ValueError: a reward is unknown.
+        ValueError: a reward is unknown, tools, a `rollout_func` or environments are given to a model that hears, or see
+            `trainer_setup.take_model` and `trainer_setup.check_evenness`.
     """
 
     def __init__(
         self,
-        lalm: LALM,
-        args: AudioGRPOConfig,
-        train_dataset: Dataset,
-        eval_dataset: Dataset | None = None,
+        model: Any,
+        reward_funcs: Any = None,
+        args: GRPOConfig | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        reward_processing_classes: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        quantization_config: Any = None,
         peft_config: Any = None,
-        audio_root: str | Path | None = None,
-        **kwargs: Any,
+        tools: list[Callable] | None = None,
+        rollout_func: Any = None,
+        environment_factory: Any = None,
     ) -> None:
-        if unknown := set(args.rewards) - set(REWARDS):
-            raise ValueError(f"unknown rewards {sorted(unknown)}; known: {', '.join(REWARDS)}")
-        self.encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, audio_root)
-        self.clip_seconds = clip_seconds(train_dataset, audio_root)
+        self.encoder: ConversationEncoder | None = None
+        self.shares_prefix = False
+        self.clip_seconds: list[float] = []
+        """Seconds of audio in every training row; empty for a stream of rows."""
         self._prompts: list[EncodedPrompt] = []
         """The encoded prompts of the rows that TRL is working on at the moment, one per group, in its order."""
         self._completions: list[list[list[int]]] | None = None
         """The token ids of their completions, one list per group, once they are known."""
-        if peft_config is None:
+        self._order = torch.Generator()
+        self.clock = PhaseClock(torch.device("cpu"))
+        others = {
+            "reward_processing_classes": reward_processing_classes,
+            "callbacks": callbacks,
+            "optimizers": optimizers,
+        }
+        beyond = {"tools": tools, "rollout_func": rollout_func, "environment_factory": environment_factory}
+        lalm = take_model(model, processing_class, args, train_dataset, quantization_config)
+        if lalm is None:
+            super().__init__(
+                model, reward_funcs, args, train_dataset, eval_dataset, processing_class,
+                peft_config=peft_config, quantization_config=quantization_config, **others, **beyond,
+            )  # fmt: skip
+            return
+        if named := [name for name, value in beyond.items() if value]:
+            raise ValueError(
+                f"{', '.join(named)}: not with a model that hears: TRL would write its prompts anew, without audio"
+            )
+        args = with_audio_options(args or AudioGRPOConfig(f"{Path(lalm.source).name}-GRPO"), AudioGRPOConfig)
+        data = (train_dataset, eval_dataset)
+        self._init_audio(
+            model, lalm, _read_rewards(reward_funcs, args, train_dataset), args, data, peft_config, others
+        )
+
+    def _init_audio(
+        self,
+        model: Any,
+        lalm: LALM,
+        reward_funcs: list[Any] | None,
+        args: AudioGRPOConfig,
+        data: tuple[Any, Any],
+        peft_config: Any,
+        others: dict[str, Any],
+    ) -> None:
+        rows, shuffle = take_rows(data[0]), ShuffleByEpoch(args.seed)
+        template: Any = args.chat_template_kwargs or {}  # a text is read by TrainingArguments
+        self.encoder = ConversationEncoder(
+            lalm.processor, lalm.family, args.max_audio_seconds, template_options=template
+        )
+        self.clip_seconds = audio_lengths(rows) if isinstance(rows, Dataset) else []
+        adapted = peft_config is not None or is_adapted(model)
+        if not adapted:
             set_trainable(lalm.model, lalm.family, args.train_modules)
-        needs_reference = args.beta > 0 and peft_config is None
+        needs_reference = args.beta > 0 and not adapted
         by_name = (
             loadable_by_name(lalm, Path(args.output_dir or "") / "reference_model")
             if needs_reference
             else nullcontext()
         )
-        self._order = torch.Generator()
-        self.clock = PhaseClock(lalm.model.device)
-        shuffle = ShuffleByEpoch(args.seed)
         with _image_token(lalm.model.config), by_name:
             super().__init__(
-                model=lalm.model,
-                reward_funcs=[REWARDS[name] for name in args.rewards],
+                model=lalm.model if isinstance(model, str | Path) else model,
+                reward_funcs=reward_funcs,
                 args=args,
-                train_dataset=with_prompts(train_dataset, shuffle if args.shuffle_choices else None),
-                eval_dataset=None if eval_dataset is None else with_prompts(eval_dataset),
+                train_dataset=shuffled(rows, shuffle, args),
+                eval_dataset=take_rows(data[1]),
                 processing_class=lalm.processor,
-                peft_config=peft_config,
-                **kwargs,
+                peft_config=peft_config and fit_lora(peft_config, lalm),
+                **others,
             )
+        check_evenness(self, self.clip_seconds)
         self.data_collator: Any = PromptCollator(self.encoder)  # of objects, not of tensors
         self.clock.device = self.accelerator.device
         self.add_callback(FollowEpoch(shuffle, self._order))
         self.add_callback(self.clock)
+        self._share_prefix(lalm, args)
+        # A sampled placeholder would ask for audio features that do not exist.
+        self.generation_kwargs["suppress_tokens"] = lalm.placeholder_ids
+        self.generation_config.suppress_tokens = lalm.placeholder_ids
+        # A diverged model is then stopped by its loss, in words, and not by a crash of the sampler.
+        self.generation_config.remove_invalid_values = True
+
+    def _share_prefix(self, lalm: LALM, args: AudioGRPOConfig) -> None:
+        """Decide whether rollouts share their prompts, and say so."""
         obstacle = sharing_obstacle(lalm.model) if args.shared_prefix else "shared_prefix is false"
         self.shares_prefix = obstacle is None
         if self.shares_prefix and self.aux_loss_enabled:
@@ -108,15 +177,11 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
                 if model is not None and (unfused := fuse_training(self.accelerator.unwrap_model(model))):
                     logger.info("norms and feed-forward parts are not fused: %s", unfused)
         logger.info("prompts are %s", "shared by their rollouts" if self.shares_prefix else f"not shared: {obstacle}")
-        # A sampled placeholder would ask for audio features that do not exist.
-        self.generation_kwargs["suppress_tokens"] = lalm.placeholder_ids
-        self.generation_config.suppress_tokens = lalm.placeholder_ids
-        # A diverged model is then stopped by its loss, in words, and not by a crash of the sampler.
-        self.generation_config.remove_invalid_values = True
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         sampler: Any = super()._get_train_sampler(dataset)  # TRL's, which has a generator
-        sampler.generator = self._order
+        if self.encoder is not None:
+            sampler.generator = self._order
         return sampler
 
     @property
@@ -129,6 +194,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         return math.gcd(self.num_generations_eval or 0, self.args.per_device_eval_batch_size)
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Any]:
+        if self.encoder is None:
+            return super()._generate_and_score_completions(inputs)
         size = self.group_size
         with self.clock("mel"):
             prompts = self._encode(inputs[::size])
@@ -155,6 +222,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         return self._completions
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, torch.Tensor]]:
+        if self.encoder is None:
+            return super()._tokenize_prompts(prompts)
         size = len(prompts) // len(self._prompts)
         return [prompt.input_ids for prompt in self._prompts for _ in range(size)], None, {}
 
@@ -162,6 +231,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         self, prompt_ids: list[list[int]], images: None, multimodal_fields: dict[str, Any], *args: Any, **kwargs: Any
     ) -> tuple[list[list[int]], None]:
         """Completions of every row, from one encoding and one prefill per group."""
+        if self.encoder is None:
+            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args, **kwargs)
         size = len(prompt_ids) // len(self._prompts)
         sharing = shared_generation(self.model, size) if size > 1 else nullcontext()
         # The engine calls the decoder's parts, which do not know of the autocast that accelerate puts around the whole model
@@ -185,9 +256,12 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log also where the seconds of a step went, and what was worked through in them."""
-        super().log({**logs, **self.clock.report()} if self.model.training else logs, start_time)
+        timed = self.encoder is not None and self.model.training
+        super().log({**logs, **self.clock.report()} if timed else logs, start_time)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        if self.encoder is None:
+            return super()._compute_loss(model, inputs)
         prompts = inputs["encoded_prompts"]
         rows = {
             name: value.flatten(0, 1) if isinstance(value, torch.Tensor) and value.ndim else value
@@ -206,6 +280,10 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Log-probs of the completions, shape (rows, tokens), every group forwarded with its own audio."""
+        if self.encoder is None:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, **kwargs
+            )
         if torch.is_grad_enabled():
             return self._logps(model, input_ids, attention_mask, logits_to_keep, batch_size, **kwargs)
         with self.clock("logps"):
@@ -266,32 +344,15 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             self._prompts, self._completions = [], None
 
 
-ENCODED = "encoded_prompt"
-"""Column in which the data loader hands a row's encoded prompt on."""
-
-
-@dataclass
-class PromptCollator:
-    """Encodes the prompts of a batch where it is loaded: with data-loader workers no step waits for a clip or its mel."""
-
-    encoder: PromptEncoder
-
-    def __call__(self, rows: Sequence[Row]) -> list[Row]:
-        """Add its encoded prompt to every row. Rows that are rollouts of one prompt have one."""
-        distinct = {row_key(row): row for row in rows}
-        encoded = dict(zip(distinct, self.encoder(list(distinct.values())), strict=True))
-        return [{**row, ENCODED: encoded[row_key(row)]} for row in rows]
-
-
-def with_prompts(rows: Dataset, shuffle: ShuffleByEpoch | None = None) -> Dataset:
-    """Rows with the `prompt` column that TRL logs and hands to rewards. It names the clip; waveforms stay out of it."""
-    return rows.with_transform(partial(_add_prompts, shuffle=shuffle))
-
-
-def _add_prompts(batch: dict[str, list[Any]], shuffle: ShuffleByEpoch | None) -> dict[str, list[Any]]:
-    batch = batch if shuffle is None else shuffle(batch)
-    rows = zip(batch["question"], batch["choices"], batch["audio"], strict=True)
-    return {**batch, "prompt": [conversation(question, choices, describe(audio)) for question, choices, audio in rows]}
+def _read_rewards(reward_funcs: Any, args: AudioGRPOConfig, rows: Any) -> list[Any] | None:
+    """The rewards as TRL takes them; those that the config names where none are given and rows are questions of AudioMCQ."""
+    if reward_funcs is not None:
+        listed = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        return [REWARDS.get(reward, reward) if isinstance(reward, str) else reward for reward in listed]
+    if not holds_questions(rows):
+        return None
+    rewards, args.reward_weights = named_rewards(args.rewards, args.reward_weights)
+    return rewards
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 import transformers
-from accelerate import PartialState
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -28,7 +27,6 @@ from transformers import (
     Qwen2_5OmniProcessor,
     Qwen3OmniMoeProcessor,
 )
-from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 from transformers.utils.hub import extract_commit_hash
 from transformers.utils.peft_utils import find_adapter_config_file
@@ -150,8 +148,6 @@ class LALM:
     Attributes:
         source: the path or Hub id that it came from.
         placeholder_ids: token ids that stand for audio, image or video; never to be sampled.
-        plain: whether `family.architecture` loads these weights from `source` alone; not so from a full Omni checkpoint, an
-            adapter, or a revision.
         commit: of `source` on the Hub; None for a local folder.
     """
 
@@ -160,12 +156,25 @@ class LALM:
     family: Family
     source: str
     placeholder_ids: list[int] = field(default_factory=list)
-    plain: bool = True
     commit: str | None = None
 
     @property
     def tokenizer(self) -> Any:
         return self.processor.tokenizer
+
+    @property
+    def plain(self) -> bool:
+        """Whether `family.architecture` loads these weights by the name in the model's config alone: not so from a full Omni
+        checkpoint, an adapter, a revision, or nowhere."""
+        name = self.model.config._name_or_path
+        if not name or is_adapter(name):
+            return False
+        try:
+            config = AutoConfig.from_pretrained(name)
+        except (OSError, ValueError):
+            return False
+        commits = [getattr(each, "_commit_hash", None) for each in (config, self.model.config)]
+        return config.architectures == [self.family.architecture] and commits[0] == commits[1]
 
 
 def load_lalm(
@@ -174,8 +183,9 @@ def load_lalm(
     dtype: str | torch.dtype | None = "float32",
     attn_implementation: str | None = "sdpa",
     device: str | torch.device | None = None,
+    **options: Any,
 ) -> LALM:
-    """Load a LALM from a folder or a Hub id.
+    """Load a LALM from a folder or a Hub id. Further options go to `from_pretrained`.
 
     Raises:
         ValueError: nothing is there, the family is unknown, or weights are missing in the checkpoint.
@@ -193,7 +203,7 @@ def load_lalm(
     if adapter:
         adapted = json.loads(Path(adapter).read_text())
         base = load_lalm(
-            adapted["base_model_name_or_path"], adapted.get("revision"), dtype, attn_implementation, device
+            adapted["base_model_name_or_path"], adapted.get("revision"), dtype, attn_implementation, device, **options
         )
         return _merge_adapter(base, source, revision, _commit(source, adapter))
     assert config is not None  # told apart by `adapter`
@@ -204,27 +214,37 @@ def load_lalm(
         raise ValueError(f"dtype {dtype!r}: known are {', '.join(_DTYPES)}")
     with _naming(source):
         model, info = getattr(transformers, family.architecture).from_pretrained(
-            source, revision=revision, dtype=dtype, attn_implementation=attn_implementation, output_loading_info=True
+            source,
+            revision=revision,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            output_loading_info=True,
+            **options,
         )
     if info["missing_keys"]:
         raise ValueError(
             f"{source}: {len(info['missing_keys'])} tensors are missing, e.g. {min(info['missing_keys'])}"
         )
-    if getattr(model.config.get_text_config(), "output_router_logits", False):
-        # Saved so by TRL's SFTTrainer, which sets it again; set, transformers 5.23 fails as soon as it generates
-        model.config.get_text_config().output_router_logits = False
     settings = cached_file(
         source, GENERATION_CONFIG_NAME, revision=revision, _raise_exceptions_for_missing_entries=False
     )
-    model.generation_config = NeutralGeneration(model.generation_config, Path(settings) if settings else None)
-    # Kept, the full checkpoint's renaming rules would be undone twice by a ZeRO-3 save, which then reloads as noise.
-    model._weight_conversions = None
+    neutralize(model, Path(settings) if settings else None)
     if device is not None:
         model.to(device)
-    plain = config.architectures == [family.architecture] and revision is None
     processor = load_processor(source, revision)
     commit = _commit(source, cached_file(source, "config.json", revision=revision))
-    return LALM(model, processor, family, source, placeholder_ids(model.config), plain, commit)
+    return LALM(model, processor, family, source, placeholder_ids(model.config), commit)
+
+
+def neutralize(model: PreTrainedModel, settings: Path | None = None) -> None:
+    """Take out of a loaded model what its checkpoint would decide unseen. settings: its generation_config.json."""
+    if getattr(model.config.get_text_config(), "output_router_logits", False):
+        # Saved so by TRL's SFTTrainer, which sets it again; set, transformers 5.23 fails as soon as it generates
+        model.config.get_text_config().output_router_logits = False
+    if not isinstance(model.generation_config, NeutralGeneration):
+        model.generation_config = NeutralGeneration(model.generation_config, settings)
+    # Kept, the full checkpoint's renaming rules would be undone twice by a ZeRO-3 save, which then reloads as noise.
+    vars(model)["_weight_conversions"] = None  # what nn.Module would take for a parameter
 
 
 @contextmanager
@@ -274,7 +294,7 @@ def _merge_adapter(lalm: LALM, source: str, revision: str | None, commit: str | 
         lalm.model = PeftModel.from_pretrained(lalm.model, source, revision=revision or "main").merge_and_unload()
     # The name that an adapter trained on top of this one keeps as that of its base.
     lalm.model.name_or_path = lalm.model.config._name_or_path = source
-    lalm.source, lalm.plain, lalm.commit = source, False, commit
+    lalm.source, lalm.commit = source, commit
     return lalm
 
 
@@ -290,33 +310,6 @@ def restore_weights(model: PreTrainedModel, checkpoint: str | Path) -> None:
     if info["missing_keys"]:
         raise ValueError(f"{checkpoint}: {len(info['missing_keys'])} tensors are missing; resume from an earlier one")
     model.load_state_dict(saved.state_dict())
-
-
-@contextmanager
-def loadable_by_name(lalm: LALM, folder: Path) -> Iterator[None]:
-    """Inside the block TRL can load the model a second time, as its reference model, by the name in the model's config.
-
-    Where that name is not a plain checkpoint, the weights are saved to `folder` first.
-
-    Raises:
-        ValueError: they would have to be saved from ZeRO-3 shards.
-    """
-    if lalm.plain:
-        yield
-        return
-    if is_deepspeed_zero3_enabled():
-        raise ValueError(
-            f"{lalm.source} is no plain checkpoint, which the reference model (beta > 0) needs under ZeRO-3: use ZeRO-2, start "
-            "from the folder of an SFT stage, or set beta to 0"
-        )
-    if PartialState().is_main_process:
-        lalm.model.save_pretrained(folder)
-    PartialState().wait_for_everyone()
-    name, lalm.model.config._name_or_path = lalm.model.config._name_or_path, str(folder)
-    try:
-        yield
-    finally:
-        lalm.model.config._name_or_path = name
 
 
 def load_processor(source: str | Path, revision: str | None = None) -> ProcessorMixin:

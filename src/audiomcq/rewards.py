@@ -51,3 +51,16 @@ REWARDS: dict[str, Callable[..., list[float]]] = {
     "format": format_reward,
     "gated_format": gated_format_reward,
 }
+PUBLISHED_WEIGHTS = {"accuracy": 2.0, "format": 0.5, "gated_format": 0.5}
+
+
+def named_rewards(names: Sequence[str], weights: Sequence[float] | None) -> tuple[list[Callable], list[float]]:
+    """Return the rewards of these names and their weights, as published where none are given.
+
+    Raises:
+        ValueError: a reward is unknown.
+    """
+    if unknown := set(names) - set(REWARDS):
+        raise ValueError(f"unknown rewards {sorted(unknown)}; known: {', '.join(REWARDS)}")
+    published = [PUBLISHED_WEIGHTS.get(name, 1.0) for name in names]
+    return [REWARDS[name] for name in names], published if weights is None else list(weights)

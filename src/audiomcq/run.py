@@ -15,7 +15,6 @@ import transformers
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import HfApi
-from torch import nn
 from transformers import Trainer
 from trl import ModelConfig, get_peft_config
 
@@ -24,7 +23,7 @@ from audiomcq.datasets import stage_rows
 from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import CONTRIBUTION, arrow_column
 from audiomcq.generation_options import generation_settings
-from audiomcq.models import LALM, count_trainable, is_adapter, load_lalm, parameter_group
+from audiomcq.models import LALM, count_trainable, is_adapter, load_lalm
 from audiomcq.prompts import COT_COLUMNS, cot_name
 from audiomcq.run_record import (
     Start,
@@ -101,9 +100,15 @@ def _train(
     overlap = audit(rows, data.benchmarks_to_avoid, data.audio_root) if data.benchmarks_to_avoid else None
     seen = check_unseen(digests, Path(model.model_name_or_path or "")) if data.paradigm != "single_stage" else {}
     evaluation = load(data.eval_split) if data.eval_split else None
-    lora = get_peft_config(model)
     lalm = load_lalm(str(model.model_name_or_path), model.model_revision, model.dtype, model.attn_implementation)
-    trainer = trainer_class(lalm, args, rows, evaluation, peft_config=lora and fit_lora(lora, lalm))
+    trainer = trainer_class(
+        model=lalm.model,
+        args=args,
+        train_dataset=rows,
+        eval_dataset=evaluation,
+        processing_class=lalm.processor,
+        peft_config=get_peft_config(model),
+    )
     if start.record:
         trainer.run_id = start.record.get("run", trainer.run_id)
     if trainer.accelerator.is_main_process:
@@ -168,35 +173,6 @@ def leave_together(trainer: SafeTrainer) -> None:
     trainer.accelerator.free_memory()
     trainer.accelerator.wait_for_everyone()  # else the first is left alone, and the others are reported as crashed
     trainer.accelerator.end_training()
-
-
-def fit_lora(config: Any, lalm: LALM) -> Any:
-    """A LoRA config with the family's own targets where none are named, and never on modules that audio and text do not reach.
-
-    Unless told so, `all-linear` and plain names adapt the vision tower as well, which is then trained, saved and merged for nothing.
-    """
-    from peft.tuners.tuners_utils import check_target_module_exists
-
-    unused = [name for name, _ in lalm.model.named_modules() if parameter_group(f"{name}.", lalm.family) == "unused"]
-    targets = config.target_modules
-    if not targets and not config.target_parameters:
-        config.target_modules = lalm.family.lora_targets
-        logger.info("LoRA adapts %s", config.target_modules)
-    elif targets == "all-linear":
-        head = lalm.model.get_output_embeddings()
-        linear = {
-            name for name, each in lalm.model.named_modules() if isinstance(each, nn.Linear) and each is not head
-        }
-        config.target_modules = linear.difference(unused)
-    elif isinstance(targets, str) and targets.isidentifier():
-        config.target_modules = {targets}  # TRL makes a pattern of a single name, which then fits no module
-    if any(check_target_module_exists(config, name) for name in unused):
-        config.exclude_modules = rf".*?{lalm.family.unused}.*"
-    if isinstance(config.target_modules, str) and any(".experts" in name for name, _ in lalm.model.named_modules()):
-        # Of a model with experts PEFT (0.21) makes bare names of a pattern, which then hit the audio tower as well
-        fitting = {name for name, _ in lalm.model.named_modules() if check_target_module_exists(config, name)}
-        config.target_modules, config.exclude_modules = fitting or config.target_modules, None
-    return config
 
 
 def check_login(repo_id: str) -> None:

@@ -1,11 +1,13 @@
-"""Supervised fine-tuning on audio questions: TRL's `SFTTrainer` with an audio collator.
+"""Supervised fine-tuning with audio: TRL's `SFTTrainer` with a collator that keeps what is heard.
 
 Stock `SFTTrainer` drops the audio without a word (no audio in trl 1.16). Here the collator keeps it and puts the loss on the
-completion alone. Questions on one clip that meet in a batch share its encoding and what their prompts have in common. Pinned to
+completion alone. Rows on one clip that meet in a batch share its encoding and what their prompts have in common. Pinned to
 trl 1.16: `_get_train_sampler` and `_metrics` are private.
 """
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,24 +16,28 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from torch.utils.data import Sampler, SequentialSampler
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from trl import ModelConfig, SFTTrainer
+from trl import ModelConfig, SFTConfig, SFTTrainer
 
-from audiomcq.collation import PromptEncoder, SFTCollator, to_model
-from audiomcq.configs import AudioSFTConfig, DataArguments
+from audiomcq.collation import ConversationEncoder, to_model
+from audiomcq.configs import AudioSFTConfig, DataArguments, with_audio_options
 from audiomcq.construction.decontamination import audit_training
-from audiomcq.datasets import ShuffleByEpoch, clip_seconds
+from audiomcq.conversations import audio_lengths, holds_questions
+from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.errors import exit_on_user_error
-from audiomcq.examples import row_keys
+from audiomcq.examples import Row, row_keys
 from audiomcq.models import LALM, set_trainable
 from audiomcq.options import parse
 from audiomcq.packing import PADDING, label_columns, pack_by_clip, unpack
 from audiomcq.prompts import TURN_TOKENS, cot_name
 from audiomcq.run import train_stage
 from audiomcq.safe_trainer import FollowEpoch, SafeTrainer
+from audiomcq.sft_collation import SFTCollator
 from audiomcq.shared_prefix import packed_inputs, selected_hidden_states, sharing_obstacle
+from audiomcq.trainer_setup import check_evenness, fit_lora, is_adapted, shuffled, take_model, take_rows
 
 logger = logging.getLogger(__name__)
 
@@ -39,68 +45,129 @@ _AT_ONCE = 1_000
 
 
 class AudioSFTTrainer(SafeTrainer, SFTTrainer):
-    """`SFTTrainer` for rows of `audiomcq.examples`.
+    """`SFTTrainer` with audio; its signature and its data sets. A model that hears nothing is left to TRL altogether.
 
     Args:
-        lalm: model and processor.
-        train_dataset, eval_dataset: rows with `question`, `choices`, `answer` and `audio`.
+        model: name or folder of a LALM, or one that is loaded (not in `LALM` but as itself, bare or with an adapter).
+        args: `AudioSFTConfig`, or TRL's `SFTConfig`, and the options about audio then have their defaults.
+        data_collator: makes batches in place of ours, which go to the model as they are.
+        train_dataset, eval_dataset: TRL's, with audio parts in their messages or without (`audiomcq.conversations`); or rows of
+            AudioMCQ.
+        processing_class: the model's processor; by default that of its name.
+        formatting_func: takes a row to the text or the messages to train on.
 
     Raises:
-        ValueError: rows lack the chain of thought that `cot` or `cot_column` names.
+        ValueError: rows lack the chain of thought that `cot` or `cot_column` names, `args` are of no use to audio, or see
+            `trainer_setup.take_model` and `trainer_setup.check_evenness`.
     """
 
     def __init__(
         self,
+        model: Any,
+        args: SFTConfig | TrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        compute_loss_func: Callable | None = None,
+        compute_metrics: Callable | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable | None = None,
+        quantization_config: Any = None,
+        peft_config: Any = None,
+        formatting_func: Callable | None = None,
+    ) -> None:
+        self.encoder: ConversationEncoder | None = None
+        self.shares_clips = False
+        self.clip_seconds: list[float] = []
+        """Seconds of audio in every training row; empty for a stream of rows."""
+        self._order = torch.Generator()
+        others = {
+            "compute_loss_func": compute_loss_func,
+            "compute_metrics": compute_metrics,
+            "callbacks": callbacks,
+            "optimizers": optimizers,
+            "optimizer_cls_and_kwargs": optimizer_cls_and_kwargs,
+            "preprocess_logits_for_metrics": preprocess_logits_for_metrics,
+        }
+        lalm = take_model(model, processing_class, args, train_dataset, quantization_config)
+        if lalm is None:
+            super().__init__(
+                model, args, data_collator, train_dataset, eval_dataset, processing_class,
+                peft_config=peft_config, quantization_config=quantization_config, formatting_func=formatting_func, **others,
+            )  # fmt: skip
+            return
+        if formatting_func is not None:
+            train_dataset, eval_dataset = (formatted(rows, formatting_func) for rows in (train_dataset, eval_dataset))
+        args = read_options(args, lalm)
+        data = (train_dataset, eval_dataset, data_collator)
+        self._init_audio(model, lalm, args, data, peft_config, others)
+
+    def _init_audio(
+        self,
+        model: Any,
         lalm: LALM,
         args: AudioSFTConfig,
-        train_dataset: Dataset,
-        eval_dataset: Dataset | None = None,
-        peft_config: Any = None,
-        audio_root: str | Path | None = None,
-        **kwargs: Any,
+        data: tuple[Any, Any, Any],
+        peft_config: Any,
+        others: dict[str, Any],
     ) -> None:
+        rows, evaluated, shuffle = take_rows(data[0]), take_rows(data[1]), ShuffleByEpoch(args.seed)
         cot = args.cot_column or args.cot
-        for rows in (train_dataset, eval_dataset):
-            check_cot(rows, cot)
-        self.encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, audio_root)
-        self.clip_seconds = clip_seconds(train_dataset, audio_root)
-        self._order = torch.Generator()
-        shuffle = ShuffleByEpoch(args.seed)
-        if peft_config is None:
+        for each in (rows, *(evaluated.values() if isinstance(evaluated, dict) else [evaluated])):
+            if holds_questions(each):
+                check_cot(each, cot)
+        self.encoder = ConversationEncoder(lalm.processor, lalm.family, args.max_audio_seconds)
+        self.clip_seconds = audio_lengths(rows) if isinstance(rows, Dataset) else []
+        if peft_config is None and not is_adapted(model):
             set_trainable(lalm.model, lalm.family, args.train_modules)
-        collator = SFTCollator(self.encoder, cot, args.strong_weight)
-        super().__init__(
-            model=lalm.model,
-            args=args,
-            data_collator=collator,
-            train_dataset=train_dataset.with_transform(shuffle) if args.shuffle_choices else train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=lalm.processor,
-            peft_config=peft_config,
-            **kwargs,
+        learns_prompts, assistant_only = args.completion_only_loss is False, args.assistant_only_loss
+        collator = SFTCollator(
+            self.encoder, cot, args.strong_weight, learns_prompts=learns_prompts, assistant_only=assistant_only
         )
+        with _assistant_left_to_us(args):
+            super().__init__(
+                model=lalm.model if isinstance(model, str | Path) else model,
+                args=args,
+                data_collator=data[2] or collator,
+                train_dataset=shuffled(rows, shuffle, args),
+                eval_dataset=evaluated,
+                processing_class=lalm.processor,
+                peft_config=peft_config and fit_lora(peft_config, lalm),
+                **others,
+            )
+        check_evenness(self, self.clip_seconds)
         self.add_callback(FollowEpoch(shuffle, self._order))
         # After TRL has decided on a router's load-balancing loss
         obstacle = sharing_obstacle(lalm.model) if args.shared_prefix else "shared_prefix is false"
+        if obstacle is None and (self.compute_loss_func or self.compute_metrics or self.label_smoother):
+            obstacle = "compute_metrics, compute_loss_func and label smoothing take the logits of whole rows"
         self.shares_clips = obstacle is None
         logger.info("clips are %s", "shared by their questions" if self.shares_clips else f"not shared: {obstacle}")
         collator.share_clips = self.shares_clips
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """Batches of clips of like length, in seconds: what padding costs depends on the audio."""
-        if self.args.train_sampling_strategy != "group_by_length":
+        if self.args.train_sampling_strategy != "group_by_length" or not self.clip_seconds:
             return super()._get_train_sampler(train_dataset)
         lengths = [round(100 * seconds) for seconds in self.clip_seconds]
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(batch_size, lengths=lengths, generator=self._order)
 
-    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler:
-        return SequentialSampler(eval_dataset)
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+        return super()._get_eval_sampler(eval_dataset) if self.encoder is None else SequentialSampler(eval_dataset)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's loss with each row's tokens weighted by `row_weight` (Mixed-to-Strong may weigh strong rows more)."""
-        weight, clip, labels = (inputs.pop(name) for name in ("row_weight", "clip", "labels"))
+        if "row_weight" not in inputs:  # of another collator, or without audio
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        weight, clip = inputs.pop("row_weight"), inputs.pop("clip")
         inputs = to_model(inputs, self.model)
+        if self.compute_loss_func or self.compute_metrics or self.label_smoother:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        labels = inputs.pop("labels")
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         audio = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
         packed_call: dict[str, Any] = {}
@@ -133,6 +200,39 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         for name, mask in masks.items():
             if mask is not None:
                 metrics[f"padding_share/{name}"].append(1 - mask.float().mean().item())
+
+
+def read_options(args: Any, lalm: LALM) -> AudioSFTConfig:
+    """Return a trainer's options as ours, as TRL does with those of transformers."""
+    if args is None:
+        return AudioSFTConfig(f"{Path(lalm.source).name}-SFT")
+    if not isinstance(args, SFTConfig):
+        args = SFTConfig(**{**args.to_dict(), "hub_token": args.hub_token})
+    return with_audio_options(args, AudioSFTConfig)
+
+
+def formatted(rows: Any, formatting_func: Callable) -> Any:
+    """Return a data set of what `formatting_func` makes of each row: a text, or messages."""
+    if rows is None:
+        return None
+    if isinstance(rows, dict):
+        return type(rows)({name: formatted(each, formatting_func) for name, each in rows.items()})
+
+    def format_row(row: Row) -> Row:
+        made = formatting_func(row)
+        return {"text" if isinstance(made, str) else "messages": made}
+
+    return rows.map(format_row, remove_columns=rows.column_names)
+
+
+@contextmanager
+def _assistant_left_to_us(args: AudioSFTConfig) -> Iterator[None]:
+    """TRL looks for marks of the assistant's turns in chat templates, which none of a LALM has; ours are found turn by turn."""
+    assistant_only, args.assistant_only_loss = args.assistant_only_loss, False
+    try:
+        yield
+    finally:
+        args.assistant_only_loss = assistant_only
 
 
 def check_cot(rows: Dataset | None, cot: str) -> None:

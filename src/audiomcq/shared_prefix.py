@@ -43,8 +43,8 @@ def shared_logps(
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probs of every completion token, and entropies (nats) of what each was drawn from, in one packed forward.
 
-    model: what the trainer calls (DDP, DeepSpeed, PEFT or bare). audio: the model's audio inputs, one row per prompt:
-    input_features (B, mel, frames), feature_attention_mask (B, frames); empty for text. temperature: None scores with
+    model: what the trainer calls (DDP, DeepSpeed, PEFT or bare). audio: the model's audio inputs, one row per clip, prompt by
+    prompt: input_features (clips, mel, frames), feature_attention_mask (clips, frames); empty for text. temperature: None scores with
     TRL's fused LM head, which was given its own; a number goes through logits (N x C x vocabulary in memory).
     Returns log-probs (N, C) and entropies (N, C) or None, zero where there is no token, like GRPOTrainer's own.
     """
@@ -61,9 +61,9 @@ def shared_logps(
 def packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, Tensor]) -> dict[str, Any]:
     """What to call the model with, which from here on has the attention that packed rows need.
 
-    Raises ValueError when the audio does not come once per packed row.
+    Raises ValueError when the audio does not come once per clip of the packed rows.
     """
-    _check_audio_rows(audio, len(packed.input_ids))
+    _check_clips(audio, packed.input_ids, model)
     device = _sharing_lm(model).device
     layout = packed_layout(packed.segment_ids, packed.source, packed.labels != IGNORED, packed.of_prompt)
     return {
@@ -99,7 +99,7 @@ def generate(
     Returns (N, P + new tokens), the completions of one prompt side by side.
     Raises ValueError when the prefill cannot be kept (gradient checkpointing while training).
     """
-    _check_audio_rows(audio, len(input_ids))
+    _check_clips(audio, input_ids, model)
     causal_lm = _sharing_lm(model)
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     prompt = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
@@ -180,14 +180,14 @@ class Prefixes:
 def prefill(model: nn.Module, prefixes: Sequence[Sequence[int]], audio: dict[str, Tensor]) -> Prefixes:
     """Encode the audio of U beginnings of prompts and run the model over them once.
 
-    prefixes: token ids, audio placeholders expanded, no padding. audio: as in `shared_logps`, one row per prefix.
+    prefixes: token ids, audio placeholders expanded, no padding. audio: as in `shared_logps`.
     Raises ValueError when a prefix is empty, or cannot be kept (gradient checkpointing while training).
     """
-    _check_audio_rows(audio, len(prefixes))
     if not all(prefixes):
         raise ValueError("a prefix has no tokens: prompts that begin differently share nothing")
     causal_lm = _causal_lm(model)
     ids, mask = _left_padded(prefixes, causal_lm.device)
+    _check_clips(audio, ids, model)
     prompt = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
     return Prefixes(ids, mask, _prefill(causal_lm, prompt, audio))
 
@@ -336,8 +336,13 @@ def selected_hidden_states(model: nn.Module, select: Callable[[Tensor], Tensor])
         handle.remove()
 
 
-def _check_audio_rows(audio: dict[str, Tensor], prompts: int) -> None:
+def _check_clips(audio: dict[str, Tensor], input_ids: Tensor, model: nn.Module) -> None:
     # The thinkers merge surplus features without a word, and so under the wrong prompt
-    for name, value in audio.items():
-        if len(value) != prompts:
-            raise ValueError(f"{name} has {len(value)} rows for {prompts} prompts: give the audio once per prompt")
+    placeholder = input_ids == _causal_lm(model).config.audio_token_id
+    clips = int(placeholder[:, 0].sum() + (placeholder[:, 1:] & ~placeholder[:, :-1]).sum())
+    given = {name: len(value) for name, value in audio.items()} or {"audio": 0}
+    for name, rows in given.items():
+        if rows != clips:
+            raise ValueError(
+                f"{name} has {rows} rows for the {clips} clips of {len(input_ids)} prompts: give each clip of a prompt once"
+            )

@@ -1,0 +1,190 @@
+"""Conversations with audio, as TRL writes them: messages whose content has parts `{"type": "audio", "audio": ...}`.
+
+`audio` is a path, the bytes of a file, samples at 16 kHz, or what `datasets` keeps of a clip (`{"bytes": ..., "path": ...}` or
+`{"array": ..., "sampling_rate": ...}`). Rows of AudioMCQ become such conversations in one function, `question_example`.
+"""
+
+import hashlib
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from datasets import Audio, Dataset, Features, IterableDataset, LargeList, List
+from tqdm.auto import tqdm
+
+from audiomcq.audio import AudioSource, audio_seconds, describe
+from audiomcq.datasets import clip_seconds
+from audiomcq.examples import Row
+from audiomcq.prompts import completion_target, conversation
+
+Message = dict[str, Any]
+Conversation = str | Sequence[Message]
+"""Messages, or a text that no chat template is to touch."""
+
+QUESTION_COLUMNS = {"question", "choices", "answer", "audio"}
+CONVERSATION_COLUMNS = ("prompt", "completion", "messages", "text")
+
+
+def holds_questions(rows: Dataset | IterableDataset | None) -> bool:
+    """Whether rows are AudioMCQ's questions and not conversations."""
+    names = set(rows.column_names or ()) if rows is not None else set()
+    return names >= QUESTION_COLUMNS and not names & set(CONVERSATION_COLUMNS)
+
+
+def question_example(row: Row, cot: str | None = None) -> Row:
+    """Write a row of AudioMCQ as a conversation: `prompt`, and where `cot` is given the `completion` to learn.
+
+    Args:
+        cot: which chain of thought the completion opens with, see `prompts.completion_target`.
+    """
+    example = {**row, "prompt": conversation(row["question"], row["choices"], row["audio"])}
+    return example if cot is None else {**example, "completion": completion_target(row, cot)}
+
+
+def as_conversation(row: Row, cot: str | None = None) -> Row:
+    """Return the row as TRL reads it: a conversation as it is, a question of AudioMCQ written as one.
+
+    Raises:
+        ValueError: the row is neither.
+    """
+    if any(name in row for name in CONVERSATION_COLUMNS):
+        return row
+    if row.keys() >= QUESTION_COLUMNS:
+        return question_example(row, cot)
+    raise ValueError(
+        f"a row has the columns {', '.join(row)}: it needs prompt, prompt and completion, messages or text, or those of a "
+        f"question ({', '.join(sorted(QUESTION_COLUMNS))})"
+    )
+
+
+def find_clips(messages: Conversation) -> list[AudioSource]:
+    """Return the clips of a conversation in the order in which they are heard.
+
+    Raises:
+        ValueError: an audio part has no audio.
+    """
+    return [_source(part) for part in _parts(messages) if part.get("type") == "audio"]
+
+
+def _parts(messages: Conversation) -> Iterator[dict[str, Any]]:
+    if isinstance(messages, str):
+        return
+    for message in messages:
+        content = message.get("content")
+        if not isinstance(content, str):
+            yield from content or ()
+
+
+def _source(part: dict[str, Any]) -> AudioSource:
+    audio = part.get("audio") if part.get("audio") is not None else part.get("path")
+    if audio is None:
+        raise ValueError(
+            'an audio part has no audio: write {"type": "audio", "audio": PATH}, or bytes, samples or what datasets keeps of a clip'
+        )
+    if isinstance(audio, bytes):
+        return {"bytes": audio, "path": None}
+    if isinstance(audio, str | dict) or hasattr(audio, "__fspath__"):
+        return audio
+    return np.asarray(audio, dtype=None if isinstance(audio, np.ndarray) else np.float32)
+
+
+def source_key(source: AudioSource) -> Hashable:
+    """Return something equal for clips that are the very same samples, without decoding them."""
+    if isinstance(source, np.ndarray):
+        return source.shape, hashlib.blake2b(np.ascontiguousarray(source).data).digest()
+    if not isinstance(source, dict):
+        return str(source)
+    if content := source.get("bytes"):
+        return hashlib.blake2b(content).digest()
+    if source.get("array") is not None:
+        return source.get("sampling_rate"), source_key(np.asarray(source["array"]))
+    return str(source.get("path"))
+
+
+def plain_messages(messages: Conversation, clips: Iterable[Any]) -> Conversation:
+    """Return the messages with other things in place of their clips, and nothing in them but what a chat template reads.
+
+    Arrow gives every part of a content every key; templates take a text with an empty `audio` for a clip.
+    """
+    if isinstance(messages, str):
+        return messages
+    clips, written = iter(clips), []
+    for message in messages:
+        content = message.get("content")
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or ()
+        kept = [
+            {"type": "audio", "audio": next(clips)}
+            if part.get("type") == "audio"
+            else {name: value for name, value in part.items() if value is not None}
+            for part in parts
+        ]
+        others = {name: value for name, value in message.items() if value is not None and name != "content"}
+        written.append({**others, "content": kept})
+    return written
+
+
+def name_clips(messages: Conversation) -> Conversation:
+    """Return the messages with the names of their clips in place of the samples: what is logged, and what rewards see."""
+    if not any(part.get("type") == "audio" for part in _parts(messages)):
+        return messages
+    return plain_messages(messages, map(describe, find_clips(messages)))
+
+
+def row_messages(row: Row) -> list[Message]:
+    """Return all messages of a row of conversations; none of a row of texts."""
+    columns = (row.get(name) for name in ("prompt", "completion", "messages"))
+    return [message for messages in columns if messages and not isinstance(messages, str) for message in messages]
+
+
+def audio_lengths(rows: Dataset) -> list[float]:
+    """Return the seconds of audio of every row, from what is known of its clips, else from their headers; 0 without any.
+
+    Raises:
+        AudioError: a clip is missing, or is no audio file.
+    """
+    if holds_questions(rows):
+        return clip_seconds(rows)
+    names = [name for name in rows.column_names if name in CONVERSATION_COLUMNS]
+    known: dict[str, float] = {}
+    lengths = []
+    hidden = not PartialState().is_local_main_process
+    # A transform takes rows whole
+    messages = rows if rows.format["type"] == "custom" else rows.select_columns(names)
+    for row in tqdm(messages, desc="reading clip lengths", unit="row", dynamic_ncols=True, disable=hidden):
+        total = 0.0
+        for source in find_clips(row_messages(row)):
+            if isinstance(source, str):
+                if source not in known:
+                    known[source] = audio_seconds(source)
+                total += known[source]
+            else:
+                total += audio_seconds(source)
+        lengths.append(total)
+    return lengths
+
+
+def undecoded(rows: Dataset | IterableDataset) -> Dataset | IterableDataset:
+    """Return rows whose `Audio` features give clips as they are stored: ours is the one decoder (`audiomcq.audio`)."""
+    features = rows.features
+    if features is None or (stored := _stored(features)) == features:
+        return rows
+    if isinstance(rows, IterableDataset):
+        return rows.decode(False)
+    for name, feature in stored.items():
+        if isinstance(feature, Audio) and feature != features[name]:
+            rows = rows.cast_column(name, feature)
+    return rows if rows.features == stored else rows.cast(stored)
+
+
+def _stored(feature: Any) -> Any:
+    if isinstance(feature, Audio):
+        return Audio(sampling_rate=feature.sampling_rate, decode=False)
+    if isinstance(feature, List):
+        return List(_stored(feature.feature), length=feature.length)
+    if isinstance(feature, LargeList):
+        return LargeList(_stored(feature.feature))
+    if isinstance(feature, dict):
+        fields = {name: _stored(value) for name, value in feature.items()}
+        return Features(fields) if isinstance(feature, Features) else fields
+    return feature

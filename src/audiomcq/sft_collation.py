@@ -1,0 +1,115 @@
+"""Examples -> supervised batches: which tokens are learnt, and which rows of a batch hear the same clips.
+
+Examples are TRL's (`messages`, `prompt` and `completion`, or `text`), with audio in their messages or without, or rows of AudioMCQ.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from audiomcq.collation import IGNORED, ConversationEncoder, EncodedPrompt, audio_batch
+from audiomcq.conversations import Conversation, Message, as_conversation, row_messages
+from audiomcq.examples import CONTRIBUTION, Row
+
+
+@dataclass
+class SFTCollator:
+    """Rows -> a batch: right-padded ids, labels on what is learnt, mel, and a weight per row.
+
+    As in TRL, of `prompt` and `completion` the completion is learnt, and of `messages` or `text` everything; never what stands for
+    a clip.
+
+    Attributes:
+        cot: which chain of thought stands before the answer to a question of AudioMCQ, see `prompts.completion_target`.
+        strong_weight: loss weight of rows with strong audio contribution; other rows weigh 1.
+        share_clips: give the mel of a clip once for all rows that hear it behind the same words. These then stand together, and
+            `clip` (rows,) says which of them they are.
+        learns_prompts: learn prompts as well (TRL's `completion_only_loss: false`).
+        assistant_only: of `messages` learn the turns of the assistant alone (TRL's `assistant_only_loss`).
+    """
+
+    encoder: ConversationEncoder
+    cot: str = "none"
+    strong_weight: float = 1.0
+    share_clips: bool = False
+    learns_prompts: bool = False
+    assistant_only: bool = False
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        weights = [self.strong_weight if row.get(CONTRIBUTION) == "strong" else 1.0 for row in rows]
+        examples = self.encode([as_conversation(row, self.cot) for row in rows])
+        keys = [self._heard(example, index) for index, example in enumerate(examples)]
+        groups = list(dict.fromkeys(keys))
+        order = sorted(range(len(rows)), key=lambda index: groups.index(keys[index]))
+        starts = [keys.index(group) for group in groups]
+        tokenizer = self.encoder.processor.tokenizer
+        ids = [torch.tensor(examples[index].input_ids) for index in order]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id),
+            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+            "labels": pad_sequence(
+                [torch.tensor(examples[index].labels) for index in order], batch_first=True, padding_value=IGNORED
+            ),
+            "row_weight": torch.tensor([weights[index] for index in order]),
+            "clip": torch.tensor([groups.index(keys[index]) for index in order]),
+            **audio_batch([examples[start] for start in starts]),
+        }
+
+    def encode(self, rows: Sequence[Row]) -> list[EncodedPrompt]:
+        """Encode conversations with their labels. Nothing predicts a first token, so that it is never learnt."""
+        learnt = [self._learnt(row) for row in rows]
+        clips = self.encoder.clips([row_messages(row) for row in rows])
+        labels = [[IGNORED, *each[1:]] for _, each in learnt]
+        return self.encoder.insert([ids for ids, _ in learnt], clips, labels)
+
+    def _learnt(self, row: Row) -> tuple[list[int], list[int]]:
+        """Token ids of a row, a placeholder for each clip, and their labels."""
+        tokenizer = self.encoder.processor.tokenizer
+        if (messages := row.get("messages")) is not None:
+            (ids,) = self.encoder.token_ids([messages], answered=True)
+            return ids, self._assistant_labels(messages, ids) if self.assistant_only else ids
+        if (text := row.get("text")) is not None:
+            (ids,) = self.encoder.token_ids([text.removesuffix(tokenizer.eos_token) + tokenizer.eos_token])
+            return ids, ids
+        prompt, completion = row["prompt"], row.get("completion")
+        if completion is None:
+            raise ValueError(f"a row has a prompt and no completion: its columns are {', '.join(row)}")
+        (start,) = self.encoder.token_ids([prompt])
+        if isinstance(completion, str):
+            text = completion.removesuffix(tokenizer.eos_token) + tokenizer.eos_token
+            ids = [*start, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+        else:
+            ids = self._continued(start, [*prompt, *completion])
+        learnt = ids if self.learns_prompts else [IGNORED] * len(start) + ids[len(start) :]
+        return ids, learnt
+
+    def _continued(self, start: list[int], messages: Conversation) -> list[int]:
+        """Token ids of a whole conversation that begins with those of its first messages."""
+        (ids,) = self.encoder.token_ids([messages], answered=True)
+        if ids[: len(start)] != start:
+            raise ValueError(
+                "the chat template writes a prompt otherwise once it is answered, so that it cannot be told what is learnt: "
+                f"{self.encoder.processor.tokenizer.decode(ids)!r}; use a template that only appends"
+            )
+        return ids
+
+    def _assistant_labels(self, messages: Sequence[Message], ids: list[int]) -> list[int]:
+        labels = [IGNORED] * len(ids)
+        for turn, message in enumerate(messages):
+            if message["role"] == "assistant":
+                (start,) = self.encoder.token_ids([messages[:turn]])
+                until = self._continued(start, messages[: turn + 1])
+                self._continued(until, messages)
+                labels[len(start) : len(until)] = ids[len(start) : len(until)]
+        return labels
+
+    def _heard(self, example: EncodedPrompt, index: int) -> Hashable:
+        """Equal for rows of a batch that can share what they hear: the same clips behind the same tokens, before anything is learnt."""
+        if not self.share_clips or not example.clips:
+            return index
+        last = len(example.input_ids) - example.input_ids[::-1].index(self.encoder.processor.audio_token_id)
+        if any(label != IGNORED for label in (example.labels or ())[:last]):
+            return index
+        return tuple(map(id, example.clips)), tuple(example.input_ids[:last])
