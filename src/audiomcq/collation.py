@@ -239,7 +239,7 @@ class PromptEncoder(ConversationEncoder):
 
     def waveform(self, row: Row) -> np.ndarray:
         """The row's clip, at most `max_audio_seconds` long."""
-        return self.load(row["audio"], row_key(row))
+        return self.load(row["audio"], _name(row))
 
     def __call__(
         self, rows: Sequence[Row], waveforms: Sequence[np.ndarray | None] | None = None
@@ -251,7 +251,7 @@ class PromptEncoder(ConversationEncoder):
         if waveforms is None:
             waveforms = [self.waveform(row) for row in rows]
         played = {id(audio): (row, audio) for row, audio in zip(rows, waveforms, strict=True) if audio is not None}
-        heard = [self.cut(audio, row_key(row)) for row, audio in played.values()]
+        heard = [self.cut(audio, _name(row)) for row, audio in played.values()]
         clips = dict(zip(played, self.encode_clips(heard), strict=True))
         conversations = [
             conversation(row["question"], row["choices"], audio, self.style)
@@ -259,6 +259,13 @@ class PromptEncoder(ConversationEncoder):
         ]
         own = [() if audio is None else (clips[id(audio)],) for audio in waveforms]
         return self.insert(self.token_ids(conversations), own)
+
+
+def _name(row: Row) -> str:
+    """What a row is called in messages; a question that somebody has just asked has no key."""
+    if row.keys() >= {"question_type", "source_dataset", "id"}:
+        return row_key(row)
+    return describe(row["audio"]) if "audio" in row else "a clip"
 
 
 def audio_batch(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
