@@ -81,7 +81,7 @@ def warmed_up(folder: Path, steps: int) -> str:
     trainer = AudioSFTTrainer(model=str(tiny), args=settings, train_dataset=data)
     trainer.train()
     trainer.save_model()
-    return settings.output_dir
+    return str(settings.output_dir)
 
 
 def main() -> None:
