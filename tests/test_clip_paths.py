@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from audiomcq.clip_paths import ClipFolder, ClipPathError
-from audiomcq.contribution.split import Rule, SplitArguments, save_split
+from audiomcq.contribution.split import LabelingRule, SplitArguments, save_split
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.forgetting import speech_rows
 from audiomcq.evaluation.items import load_benchmark
@@ -111,7 +111,7 @@ def test_rows_that_the_filter_labelled_know_the_folder_of_their_clips_and_no_oth
     rows = load_rows(write_jsonl(inside / "rows.jsonl", [row(id=str(index)) for index in range(4)]))
     labelled = tmp_path / "labelled"
     args = SplitArguments(dataset=str(inside / "rows.jsonl"), output_dir=str(labelled))
-    save_split({"train": rows}, table(votes_for(rows, {})), Rule(), args)
+    save_split({"train": rows}, table(votes_for(rows, {})), LabelingRule(), args)
     assert json.loads((labelled / "split.json").read_text())["clips"] == str(inside / "clips")
     assert len(load_rows(labelled)) == 4
     changed = rows.map(lambda one: {"audio": {"bytes": None, "path": str(tmp_path / "secret" / "a.wav")}})

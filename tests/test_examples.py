@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from audiomcq.clip_check import check_clips
-from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, defect, row_key, sound_rows
+from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, defect, row_key, valid_row_indices
 from audiomcq.schema import to_schema
 
 
@@ -21,7 +21,7 @@ def good(row: Row) -> Row:
 
 def test_a_good_row_has_no_defect_and_its_clip_decodes(good: Row) -> None:
     assert defect(good) is None
-    assert sound_rows(table([good]), known_defects=check_clips(table([good])).left_out()) == ([0], [])
+    assert valid_row_indices(table([good]), known_defects=check_clips(table([good])).left_out()) == ([0], [])
     assert set(good) == set(FEATURES)
 
 
@@ -50,8 +50,8 @@ def test_a_broken_row_is_described_by_what_is_broken(good: Row, changes: Row, sa
 
 def test_a_broken_clip_is_a_defect_only_where_clips_are_checked(good: Row) -> None:
     good["audio"] = {"bytes": b"", "path": "empty.wav"}
-    assert sound_rows(table([good])) == ([0], [])
-    _, broken = sound_rows(table([good]), 1, check_clips(table([good])).left_out())
+    assert valid_row_indices(table([good])) == ([0], [])
+    _, broken = valid_row_indices(table([good]), 1, check_clips(table([good])).left_out())
     assert "empty.wav: the file is empty" in str(broken[0])
 
 
@@ -64,7 +64,7 @@ def test_a_control_token_in_a_question_or_an_option_is_a_defect(good: Row, token
         {**good, "id": "answer", "choices": ["high", option], "answer": option},
         {**good, "id": "sound"},
     ]
-    kept, broken = sound_rows(table(rows), max_bad_fraction=1)
+    kept, broken = valid_row_indices(table(rows), max_bad_fraction=1)
     assert kept == [3] and [bad.id for bad in broken] == ["question", "option", "answer"]
     assert all(f"holds {token}, which models read as a control token" in bad.reason for bad in broken)
 
@@ -80,7 +80,7 @@ def test_what_is_suspected_by_column_is_judged_as_by_row(good: Row) -> None:
         {"choices": ["not rain", "rain"], "answer": "not rain"}, {"choices": ["I hear nothing", "rain"], "answer": "I hear nothing"},
     ]  # fmt: skip
     rows = [{**good, "id": str(index), **changes} for index, changes in enumerate(odd)]
-    kept, broken = sound_rows(table(rows), max_bad_fraction=1)
+    kept, broken = valid_row_indices(table(rows), max_bad_fraction=1)
     assert {bad.id: bad.reason for bad in broken} == {row["id"]: reason for row in rows if (reason := defect(row))}
     assert len(kept) + len(broken) == len(rows) and len(broken) > 5
 
@@ -100,7 +100,7 @@ def test_a_few_broken_rows_are_named_counted_and_left_out(good: Row, caplog: pyt
     rows = [{**good, "id": str(i)} for i in range(10)]
     rows[3]["answer"] = "no such option"
     with caplog.at_level(logging.WARNING):
-        kept, broken = sound_rows(table(rows), max_bad_fraction=0.1)
+        kept, broken = valid_row_indices(table(rows), max_bad_fraction=0.1)
     assert kept == [0, 1, 2, 4, 5, 6, 7, 8, 9]
     assert [bad.id for bad in broken] == ["3"]
     assert "left out: tones 3: the answer 'no such option'" in caplog.text
@@ -112,10 +112,10 @@ def test_more_broken_rows_than_allowed_stop_the_run_and_the_first_is_named(good:
     with pytest.raises(
         ValueError, match=r"2 of 10 rows are broken, more than max_bad_fraction=0.1 .* tones 0: the qu"
     ):
-        sound_rows(table(rows), max_bad_fraction=0.1)
+        valid_row_indices(table(rows), max_bad_fraction=0.1)
 
 
 def test_two_rows_with_one_key_are_not_both_used(good: Row) -> None:
-    kept, broken = sound_rows(table([good, good]), max_bad_fraction=0.5)
+    kept, broken = valid_row_indices(table([good, good]), max_bad_fraction=0.5)
     assert kept == [0]
     assert "a second row with the key sound_tones_0" in str(broken[0])

@@ -17,7 +17,7 @@ from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
 from audiomcq.construction.decontamination import AuditArguments
 from audiomcq.contribution.probe import ProbeArguments
 from audiomcq.contribution.report import ReportArguments
-from audiomcq.contribution.split import Rule, SplitArguments
+from audiomcq.contribution.split import LabelingRule, SplitArguments
 from audiomcq.datasets import PARADIGMS
 from audiomcq.evaluation.answering import AnswerArguments
 from audiomcq.evaluation.forgetting import ForgettingArguments
@@ -39,8 +39,8 @@ OPTIONS = {
     "grpo": (DataArguments, AudioGRPOConfig, ModelConfig),
     "pretrain": (DataArguments, AudioSFTConfig, ModelConfig),
     "probe": (ProbeArguments,),
-    "split": (SplitArguments, Rule),
-    "report": (ReportArguments, Rule),
+    "split": (SplitArguments, LabelingRule),
+    "report": (ReportArguments, LabelingRule),
     "answer": (AnswerArguments,),
     "dataset": (PublishArguments,),
     "model": (PublishModelArguments,),

@@ -25,7 +25,7 @@ from audiomcq.contribution.split import SPLIT_FILE, label_rows, saved_rule
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.identity import model_of_run
 from audiomcq.evaluation.results import ScoreArguments, score_folder
-from audiomcq.evaluation.scoring import judge, questions_by_key, score_run
+from audiomcq.evaluation.scoring import questions_by_key, rescore_predictions, score_run
 from audiomcq.inference.load import load_votes
 from audiomcq.inference.predictions import prediction_files, read_done, read_predictions, read_run, start_run
 from audiomcq.inference.store import RUN_FILE, answered, list_shards, open_run, write_unreadable
@@ -101,7 +101,7 @@ def test_predictions_are_read_or_named(lines: bytes, record: bytes | None) -> No
             for file in prediction_files(folder):
                 said = [line for of_control in read_predictions(file).values() for line in of_control]
                 try:
-                    score_run(rows, judge(rows, said), None)
+                    score_run(rows, rescore_predictions(rows, said), None)
                 except ValueError as error:
                     raise ValueError(f"{file}: {error}") from error
 

@@ -27,7 +27,7 @@ from audiomcq.examples import row_key
 from audiomcq.models import FAMILIES, LALM, load_lalm, parameter_group
 from audiomcq.run import device_name
 from audiomcq.run_record import RUN_FILE, check_output, check_unseen, row_digests
-from audiomcq.safe_trainer import FollowEpoch, SafeTrainer
+from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
 from audiomcq.sft import AudioSFTTrainer
 from audiomcq.trainer_setup import fit_lora
 from small_runs import build, changed, sft_config, weights
@@ -428,7 +428,7 @@ def test_the_private_methods_that_are_overridden_still_have_their_signatures() -
         "self", "resume_from_checkpoint", "model",
     ]  # fmt: skip
     assert list(inspect.signature(Trainer._load_best_model).parameters) == ["self"]
-    assert isinstance(FollowEpoch(None, None), TrainerCallback)
+    assert isinstance(EpochSeedCallback(None, None), TrainerCallback)
     assert AudioSFTTrainer.__mro__.index(SafeTrainer) < AudioSFTTrainer.__mro__.index(Trainer)
 
 

@@ -21,8 +21,8 @@ if __name__ == "__main__":
         state = PartialState()
         hearing = clips_needed(args.controls, args.silence_seconds)
         load = partial(args.load, max_audio_seconds=args.max_audio_seconds, fetch_clips=hearing)
-        rows, unheard = load(check_audio=False), []
+        rows, unplayable = load(check_audio=False), []
         if hearing:
-            unheard = without_clips(rows, load(check_audio=True))
+            unplayable = without_clips(rows, load(check_audio=True))
         process = (state.process_index, state.num_processes, state.device)
-        run_probe(args, rows, Path(args.output_dir), *process, unheard)
+        run_probe(args, rows, Path(args.output_dir), *process, unplayable)

@@ -5,7 +5,7 @@ python recipes/contribution_filter/split.py --config recipes/contribution_filter
 
 from pathlib import Path
 
-from audiomcq.contribution.split import Rule, SplitArguments, check_unreadable, save_split
+from audiomcq.contribution.split import LabelingRule, SplitArguments, check_unreadable, save_split
 from audiomcq.errors import exit_on_user_error
 from audiomcq.inference.load import load_votes
 from audiomcq.options import parse
@@ -13,7 +13,7 @@ from audiomcq.run import set_up_logging
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        args, rule = parse((SplitArguments, Rule), settings=Path(__file__))
+        args, rule = parse((SplitArguments, LabelingRule), settings=Path(__file__))
         set_up_logging()
         # Labels depend on votes alone, so no clip is opened. Training checks the clips that it will hear.
         splits = {split: args.load(split, check_audio=False) for split in args.dataset_split.split("+")}

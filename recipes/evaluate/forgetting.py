@@ -1,4 +1,4 @@
-"""Ask a model before and after training text questions without audio, and to write down speech: what has it forgotten?
+"""Ask a model before and after training text questions without audio, and to write down speech: what has it regressed?
 
 python recipes/evaluate/forgetting.py --config recipes/evaluate/tiny/forgetting.yaml --text_questions FILE --transcriptions FILE
 """

@@ -6,7 +6,7 @@ python recipes/publish/dataset.py --config recipes/publish/tiny/dataset.yaml
 from datasets import concatenate_datasets
 
 from audiomcq.contribution.split import saved_rule, saved_votes
-from audiomcq.datasets import texts_of
+from audiomcq.datasets import drop_audio
 from audiomcq.errors import exit_on_user_error
 from audiomcq.inference.load import load_votes, read_again
 from audiomcq.options import parse
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
         splits = {split: args.load(split, keep_silent=True) for split in args.dataset_split.split("+")}
         votes = load_votes(args.votes) if args.votes else saved_votes(args.dataset)
         if votes is not None:
-            votes = read_again(votes, concatenate_datasets([texts_of(rows) for rows in splits.values()]))
+            votes = read_again(votes, concatenate_datasets([drop_audio(rows) for rows in splits.values()]))
         publish_dataset(args, splits, votes, saved_rule(args.dataset))
 
 

@@ -31,8 +31,8 @@ from audiomcq.examples import (
     clip_key,
     row_key,
     row_keys,
-    sound_rows,
     struct_field,
+    valid_row_indices,
 )
 from audiomcq.row_sources import clips_of, find_rows
 from audiomcq.schema import fit_to_schema
@@ -131,7 +131,7 @@ def load_rows(
     if check_audio:
         clips = check_clips(rows, None, max_audio_seconds if check_audio is True else 0, audio_root or source)
         faults = {**clips.left_out(keep_silent), **faults}
-    good, _ = sound_rows(rows, max_bad_fraction, faults, found.place)
+    good, _ = valid_row_indices(rows, max_bad_fraction, faults, found.place)
     left_out = [name for name in found.columns if name not in (*rows.column_names, "audio_path")]
     if left_out:
         logger.info("columns of %s that are not read: %s", source, ", ".join(left_out))
@@ -142,7 +142,7 @@ def load_rows(
     return rows if len(good) == len(rows) else rows.select(good)
 
 
-def texts_of(rows: Iterable[Row]) -> Iterable[Row]:
+def drop_audio(rows: Iterable[Row]) -> Iterable[Row]:
     """The rows without their clips, which may be many bytes."""
     return rows.remove_columns(["audio"]) if isinstance(rows, Dataset) and "audio" in rows.column_names else rows
 
@@ -333,7 +333,7 @@ class ShuffleByEpoch:
     """A `datasets` transform that puts the options of each row in a new order in each epoch, the same for the same seed.
 
     Attributes:
-        epoch: current epoch; `audiomcq.safe_trainer.FollowEpoch` moves it on.
+        epoch: current epoch; `audiomcq.safe_trainer.EpochSeedCallback` moves it on.
     """
 
     def __init__(self, seed: int) -> None:

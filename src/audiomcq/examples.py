@@ -152,7 +152,7 @@ def _conversion(answer: Any) -> str:
     return ""
 
 
-def sound_rows(
+def valid_row_indices(
     rows: Dataset,
     max_bad_fraction: float = 0.01,
     known_defects: Mapping[int, str] = MappingProxyType({}),

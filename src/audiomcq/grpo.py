@@ -34,7 +34,7 @@ from audiomcq.packing import group_rows, pack
 from audiomcq.phases import PhaseClock
 from audiomcq.rewards import REWARDS, named_rewards
 from audiomcq.run import train_stage
-from audiomcq.safe_trainer import FollowEpoch, SafeTrainer
+from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
 from audiomcq.shared_prefix import shared_generation, shared_logps, sharing_obstacle
 from audiomcq.trainer_setup import (
     check_evenness,
@@ -155,7 +155,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         check_evenness(self, self.clip_seconds)
         self.data_collator: Any = PromptCollator(self.encoder)  # of objects, not of tensors
         self.clock.device = self.accelerator.device
-        self.add_callback(FollowEpoch(shuffle, self._order))
+        self.add_callback(EpochSeedCallback(shuffle, self._order))
         self.add_callback(self.clock)
         self._share_prefix(lalm, args)
         # A sampled placeholder would ask for audio features that do not exist.

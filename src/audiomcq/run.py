@@ -148,7 +148,7 @@ def _train(
             "dataset_commit": hub_commit(rows),
         }
         update_record(output, record)
-    leave_together(trainer)
+    shut_down_distributed(trainer)
 
 
 def device_name(device: torch.device) -> str:
@@ -165,7 +165,7 @@ def _generation(trainer: Trainer, lalm: LALM) -> dict[str, Any] | None:
     return None if config is None else generation_settings(lalm.model, config)
 
 
-def leave_together(trainer: SafeTrainer) -> None:
+def shut_down_distributed(trainer: SafeTrainer) -> None:
     """End the processes of a run: none before the first has written everything, and none that hangs while it leaves."""
     # The wrapper's reducer must not be the last to hold the process group. Its destructor keeps the interpreter's lock while gloo
     # (torch 2.13) joins its threads, one of which may be waiting for that lock.

@@ -31,7 +31,7 @@ from audiomcq.storage import (
 logger = logging.getLogger(__name__)
 
 
-class FollowEpoch(TrainerCallback):
+class EpochSeedCallback(TrainerCallback):
     """Starts every epoch from (seed, epoch) alone, so that a resumed run goes on as an uninterrupted one would.
 
     The trainer's own `set_epoch` reaches neither transforms nor samplers that group by length or repeat prompts.

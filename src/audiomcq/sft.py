@@ -34,7 +34,7 @@ from audiomcq.options import parse
 from audiomcq.packing import PADDING, label_columns, pack_by_clip, unpack
 from audiomcq.prompts import TURN_TOKENS, cot_name
 from audiomcq.run import train_stage
-from audiomcq.safe_trainer import FollowEpoch, SafeTrainer
+from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
 from audiomcq.sft_collation import SFTCollator
 from audiomcq.shared_prefix import packed_inputs, selected_hidden_states, sharing_obstacle
 from audiomcq.trainer_setup import check_evenness, fit_lora, is_adapted, shuffled, take_model, take_rows
@@ -139,7 +139,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
                 **others,
             )
         check_evenness(self, self.clip_seconds)
-        self.add_callback(FollowEpoch(shuffle, self._order))
+        self.add_callback(EpochSeedCallback(shuffle, self._order))
         # After TRL has decided on a router's load-balancing loss
         obstacle = sharing_obstacle(lalm.model) if args.shared_prefix else "shared_prefix is false"
         if obstacle is None and (self.compute_loss_func or self.compute_metrics or self.label_smoother):

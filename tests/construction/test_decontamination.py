@@ -87,7 +87,7 @@ def test_a_copy_of_a_clip_is_found_under_any_name(rows_folder: Path, tmp_path: P
     inline = item("1", "x.flac", **OTHER) | {"audio": {"bytes": first.read_bytes(), "path": "x.flac"}}
     assert kinds([inline], asked) == {"clip_content"}
     assert kinds([inline], asked, content=False) == set()
-    assert audit([item("1", "gone.wav")], {"b": asked}).unheard == 1
+    assert audit([item("1", "gone.wav")], {"b": asked}).rows_not_compared == 1
 
 
 def test_bytes_of_one_length_are_not_yet_the_same_clip(tmp_path: Path) -> None:
@@ -123,8 +123,8 @@ def test_rows_and_items_are_counted_once_each_and_told_in_a_line(rows: Dataset) 
     assert first.endswith("tones (2 items)")
     assert "no clip and no question in common; sources in common: none" in second
     assert second.endswith("; bytes of clips compared for 0 of 1 items and 16 of 16 rows alone")
-    (unheard,) = audit(texts[:3], {"none": [item("z", "nowhere.wav")]}).lines()
-    assert unheard.endswith("compared for 0 of 1 items and 0 of 3 rows alone")
+    (line,) = audit(texts[:3], {"none": [item("z", "nowhere.wav")]}).lines()
+    assert line.endswith("compared for 0 of 1 items and 0 of 3 rows alone")
     (deaf,) = audit(texts[:3], {"mini": texts[:2]}, content=False).lines()
     assert deaf.endswith("compared for 0 of 2 items and 0 of 3 rows alone")
 

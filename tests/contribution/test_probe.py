@@ -101,12 +101,12 @@ def test_a_row_without_its_clip_is_asked_where_none_is_played_and_nowhere_else(
     clips = [row["audio"] if index != 2 else {"path": "nowhere.flac", "bytes": None} for index, row in enumerate(few)]
     broken = few.remove_columns(["audio"]).add_column("audio", clips, feature=few.features["audio"])
     args = ProbeArguments(voters=[str(model_folder)], controls=["audio", "no_audio", "silence"], **QUICK)
-    run_probe(args, broken, tmp_path, unheard=[row_key(few[2])])
+    run_probe(args, broken, tmp_path, unplayable=[row_key(few[2])])
     votes = read_votes(tmp_path).to_list()
     asked = {control: [vote["row_key"] for vote in votes if vote["control"] == control] for control in args.controls}
     assert asked["no_audio"] == asked["silence"] == sorted(row_key(row) for row in few)
     assert asked["audio"] == sorted(row_key(row) for index, row in enumerate(few) if index != 2)
-    run_probe(args, broken, tmp_path, unheard=[row_key(few[2])])
+    run_probe(args, broken, tmp_path, unplayable=[row_key(few[2])])
     assert read_votes(tmp_path).to_list() == votes
 
 

@@ -16,10 +16,10 @@ from datasets import Dataset
 
 import processes
 from audiomcq.audio import SAMPLE_RATE
-from audiomcq.contribution.ballots import ballots_of, questions_of, shown_positions
 from audiomcq.contribution.page import headline, pick_examples, write_report
 from audiomcq.contribution.report import chance_share, contribution_report
-from audiomcq.contribution.split import Rule, label_rows
+from audiomcq.contribution.split import LabelingRule, label_rows
+from audiomcq.contribution.vote_arrays import find_answer_positions, read_questions, to_vote_arrays
 from audiomcq.datasets import load_rows, option_order
 from made_up_votes import table, vote, votes_for
 
@@ -38,19 +38,23 @@ def changes(report: dict) -> dict[str, tuple[int, int, int]]:
 
 
 def test_guessing_makes_as_many_rows_weak_as_the_odds_say() -> None:
-    assert chance_share(4, Rule(), 3, 1) == pytest.approx(10 / 64)
-    assert chance_share(4, Rule("all"), 3, 1) == pytest.approx(1 / 64)
-    assert chance_share(4, Rule("any"), 3, 1) == pytest.approx(37 / 64)
+    assert chance_share(4, LabelingRule(), 3, 1) == pytest.approx(10 / 64)
+    assert chance_share(4, LabelingRule("all"), 3, 1) == pytest.approx(1 / 64)
+    assert chance_share(4, LabelingRule("any"), 3, 1) == pytest.approx(37 / 64)
     # In all four turns: a guesser is right in three or four of them with 13/256, and two of three such voters are needed.
     p = 13 / 256
-    assert chance_share(4, Rule(), 3, 4) == pytest.approx(3 * p**2 * (1 - p) + p**3)
-    assert chance_share(4, Rule("score"), 3, 1) is None
+    assert chance_share(4, LabelingRule(), 3, 4) == pytest.approx(3 * p**2 * (1 - p) + p**3)
+    assert chance_share(4, LabelingRule("score"), 3, 1) is None
 
 
 @pytest.mark.parametrize(("options", "orders"), [(2, 1), (3, 1), (4, 1), (5, 1), (2, 2), (2, 3), (3, 3), (5, 2)])
-@pytest.mark.parametrize(("rule", "voters", "needed"), [(Rule(), 3, 2), (Rule(), 2, 2), (Rule("any"), 2, 1)], ids=str)
+@pytest.mark.parametrize(
+    ("rule", "voters", "needed"),
+    [(LabelingRule(), 3, 2), (LabelingRule(), 2, 2), (LabelingRule("any"), 2, 1)],
+    ids=str,
+)
 def test_guessing_is_what_counting_all_guesses_gives(
-    options: int, orders: int, rule: Rule, voters: int, needed: int
+    options: int, orders: int, rule: LabelingRule, voters: int, needed: int
 ) -> None:
     """Option 0 is right; of all ways in which the voters can guess in all orders, the share that makes the row weak."""
     knows = [2 * guesses.count(0) > orders for guesses in product(range(options), repeat=orders)]
@@ -134,9 +138,9 @@ def test_a_voters_accuracy_is_told_by_control_and_by_where_the_answer_stood(four
 
 @pytest.mark.parametrize("order", ["given", "shuffle-3", "cyclic-1", "cyclic-6"])
 def test_the_place_of_the_answer_is_that_of_the_order_shown(rows: Dataset, order: str) -> None:
-    questions = questions_of(rows)
-    ballots = ballots_of(table(vote(row, order=order) for row in rows), questions)
-    assert shown_positions(ballots, questions).tolist() == [
+    questions = read_questions(rows)
+    arrays = to_vote_arrays(table(vote(row, order=order) for row in rows), questions)
+    assert find_answer_positions(arrays, questions).tolist() == [
         [row["choices"][i] for i in option_order(row, order)].index(row["answer"]) for row in rows
     ]
 
@@ -153,12 +157,12 @@ def test_rows_that_audio_harms_are_listed(four: Dataset) -> None:
 def test_s_audio_is_accuracy_minus_the_mean_of_silent_and_mismatched(four: Dataset) -> None:
     right = {"audio": 4, "silence": 2, "mismatched_audio": 1}
     votes = [vote(row, index < k, control=name) for name, k in right.items() for index, row in enumerate(four)]
-    report = contribution_report(four, table(votes), Rule(min_correct=1))
+    report = contribution_report(four, table(votes), LabelingRule(min_correct=1))
     entry = report["s_audio"]["voter0"]
     assert entry["value"] == pytest.approx(1 - (0.5 + 0.25) / 2)
     assert entry["interval"][0] < entry["value"] < entry["interval"][1]
     without_mismatch = table(one for one in votes if one["control"] != "mismatched_audio")
-    assert contribution_report(four, without_mismatch, Rule(min_correct=1))["s_audio"] == {}
+    assert contribution_report(four, without_mismatch, LabelingRule(min_correct=1))["s_audio"] == {}
 
 
 def test_a_voter_asked_with_audio_in_several_orders_says_what_is_learnable(four: Dataset) -> None:

@@ -12,9 +12,8 @@ from datasets import Dataset, load_dataset
 
 import processes
 from audiomcq.collation import PromptEncoder
-from audiomcq.contribution.ballots import ballots_of, questions_of
 from audiomcq.contribution.split import (
-    Rule,
+    LabelingRule,
     SplitArguments,
     check_unreadable,
     label_rows,
@@ -25,6 +24,7 @@ from audiomcq.contribution.split import (
     saved_votes,
     trainability,
 )
+from audiomcq.contribution.vote_arrays import read_questions, to_vote_arrays
 from audiomcq.datasets import load_rows, option_order
 from audiomcq.errors import LimitPassed
 from audiomcq.examples import CONTRIBUTION, Row, row_key
@@ -76,7 +76,7 @@ def test_the_score_of_votes_by_likelihood_is_the_softmax_at_the_answer(rows: Dat
     for row, p in zip(rows, [0.7, 0.25, 0.1] + [0.25] * len(rows), strict=False):
         logps = [float(np.log(p if choice == row["answer"] else (1 - p) / 3) - 2000) for choice in row["choices"]]
         votes.append(vote(row, p > 0.25, mode="likelihood", option_logps=logps))
-    labelled = label_rows(rows, table(votes), Rule(mode="likelihood"))
+    labelled = label_rows(rows, table(votes), LabelingRule(mode="likelihood"))
     assert labelled[SCORE][:3] == pytest.approx([0.4, 1, 1.2])
     assert labelled[CONTRIBUTION][:3] == ["weak", "strong", "strong"]
 
@@ -84,18 +84,18 @@ def test_the_score_of_votes_by_likelihood_is_the_softmax_at_the_answer(rows: Dat
 @pytest.mark.parametrize(
     ("rule", "weak"),
     [
-        (Rule(), [3, 2]),
-        (Rule("all"), [3]),
-        (Rule("any"), [3, 2, 1]),
-        (Rule(min_correct=1), [3, 2, 1]),
-        (Rule("score"), [3, 2]),  # two of three right: score 4/9
-        (Rule("score", threshold=0.4), [3]),
-        (Rule("score", threshold=0.9), [3, 2, 1]),
-        (Rule("score", quantile=2 / 16), [3, 2]),
+        (LabelingRule(), [3, 2]),
+        (LabelingRule("all"), [3]),
+        (LabelingRule("any"), [3, 2, 1]),
+        (LabelingRule(min_correct=1), [3, 2, 1]),
+        (LabelingRule("score"), [3, 2]),  # two of three right: score 4/9
+        (LabelingRule("score", threshold=0.4), [3]),
+        (LabelingRule("score", threshold=0.9), [3, 2, 1]),
+        (LabelingRule("score", quantile=2 / 16), [3, 2]),
     ],
     ids=str,
 )
-def test_each_rule_draws_its_own_line(rows: Dataset, rule: Rule, weak: list[int]) -> None:
+def test_each_rule_draws_its_own_line(rows: Dataset, rule: LabelingRule, weak: list[int]) -> None:
     labelled = label_rows(rows, table(votes_for(rows, {0: 3, 1: 2, 2: 1})), rule)
     right = [3, 2, 1] + [0] * (len(rows) - 3)
     assert [right[i] for i, label in enumerate(labelled[CONTRIBUTION]) if label == "weak"] == weak
@@ -115,12 +115,12 @@ def test_each_rule_draws_its_own_line(rows: Dataset, rule: Rule, weak: list[int]
 )
 def test_a_rule_that_contradicts_itself_is_refused(options: dict) -> None:
     with pytest.raises(ValueError, match=r"rule|threshold|min_correct|quantile"):
-        Rule(**options)
+        LabelingRule(**options)
 
 
 def test_keys_and_gold_positions_are_those_of_the_rows(rows: Dataset) -> None:
     rows = rows.add_column("n", list(range(len(rows)))).select([5, 3, 9])
-    questions = questions_of(rows)
+    questions = read_questions(rows)
     assert questions.key.to_pylist() == [row_key(row) for row in rows]
     assert questions.gold.tolist() == [row["choices"].index(row["answer"]) for row in rows]
 
@@ -168,12 +168,12 @@ def test_two_votes_of_one_voter_on_a_row_are_refused(rows: Dataset) -> None:
 
 def test_fewer_voters_than_the_rule_needs_are_refused(rows: Dataset) -> None:
     with pytest.raises(ValueError, match="1 voters voted, the rule needs at least 2"):
-        label_rows(rows, table(votes_for(rows, {}, voters=1)), Rule(min_correct=2))
+        label_rows(rows, table(votes_for(rows, {}, voters=1)), LabelingRule(min_correct=2))
 
 
 def test_votes_of_another_control_than_asked_for_are_named(rows: Dataset) -> None:
     with pytest.raises(ValueError, match=r"no votes with control noise .*there are silence \(generate\)"):
-        label_rows(rows, table(votes_for(rows, {})), Rule(control="noise"))
+        label_rows(rows, table(votes_for(rows, {})), LabelingRule(control="noise"))
 
 
 def test_log_probs_of_other_options_than_the_rows_are_refused(rows: Dataset) -> None:
@@ -181,7 +181,7 @@ def test_log_probs_of_other_options_than_the_rows_are_refused(rows: Dataset) -> 
     with pytest.raises(
         ValueError, match=rf"row {row_key(rows[0])} \(silence\): it has log-probs of 3 options, the row has 4"
     ):
-        label_rows(rows, table(votes), Rule(mode="likelihood"))
+        label_rows(rows, table(votes), LabelingRule(mode="likelihood"))
 
 
 def test_a_vote_whose_log_probs_are_no_numbers_is_an_unreadable_one(rows: Dataset) -> None:
@@ -192,10 +192,10 @@ def test_a_vote_whose_log_probs_are_no_numbers_is_an_unreadable_one(rows: Datase
         for row in rows
     ]
     votes[3] |= {"option_logps": lost, "choice": None, "correct": False}
-    labelled = label_rows(rows, table(votes), Rule(mode="likelihood"), unreadable="not_right")
+    labelled = label_rows(rows, table(votes), LabelingRule(mode="likelihood"), unreadable="not_right")
     assert labelled[CONTRIBUTION] == ["strong" if index == 3 else "weak" for index in range(16)]
     assert labelled[SCORE][2:4] == pytest.approx([0, 4 / 3], abs=1e-3)
-    assert len(label_rows(rows, table(votes), Rule(mode="likelihood"))) == 15
+    assert len(label_rows(rows, table(votes), LabelingRule(mode="likelihood"))) == 15
 
 
 def said(votes: list[dict], texts: dict[tuple[int, int], str]) -> Dataset:
@@ -226,8 +226,12 @@ def test_rows_whose_label_hangs_on_unreadable_votes_are_counted_and_left_out(
         label_rows(rows, votes, unreadable="guess")
 
 
-@pytest.mark.parametrize("rule", [Rule("all"), Rule("any"), Rule("score"), Rule("score", quantile=0.5)], ids=str)
-def test_every_rule_knows_which_labels_hang_on_unreadable_votes(rows: Dataset, rule: Rule) -> None:
+@pytest.mark.parametrize(
+    "rule",
+    [LabelingRule("all"), LabelingRule("any"), LabelingRule("score"), LabelingRule("score", quantile=0.5)],
+    ids=str,
+)
+def test_every_rule_knows_which_labels_hang_on_unreadable_votes(rows: Dataset, rule: LabelingRule) -> None:
     """The label is known exactly where it is the same for all that the unreadable votes may have chosen."""
     right = {index: index % 4 for index in range(16)}
     places = [(row, voter) for row in range(0, 16, 2) for voter in range(row % 3 + 1)]
@@ -288,7 +292,7 @@ def test_what_a_prompt_asked_for_decides_whether_a_vote_is_a_letter_or_a_text(ro
 
 def test_too_many_unreadable_votes_end_a_split_with_an_exit_code_of_their_own(rows: Dataset, tmp_path: Path) -> None:
     votes = said(votes_for(rows, {0: 3, 1: 1}), {(1, 2): "..."})
-    record = save_split({"train": rows}, votes, Rule(), SplitArguments(output_dir=str(tmp_path / "a")))
+    record = save_split({"train": rows}, votes, LabelingRule(), SplitArguments(output_dir=str(tmp_path / "a")))
     assert (record["rows"], record["left_out"], record["unreadable_rows"]) == (15, 1, [row_key(rows[1])])
     assert record["unreadable_share"] == 1 / 16
     assert record["votes_read"]["unreadable"] == 1
@@ -310,7 +314,7 @@ def test_where_no_label_is_known_nothing_is_saved_and_the_reason_said(rows: Data
     ):
         args = SplitArguments(output_dir=str(tmp_path / "labelled"), max_unreadable=most)
         with pytest.raises(error, match=match):
-            save_split({"train": rows}, mute, Rule(), args)
+            save_split({"train": rows}, mute, LabelingRule(), args)
         assert not (tmp_path / "labelled").exists()
 
 
@@ -362,9 +366,9 @@ def test_a_prompt_that_was_asked_under_two_names_counts_once(rows: Dataset) -> N
     ]
     votes += votes_for(pair, {}, control="audio", order="given")
     assert label_rows(pair, table(votes))[CONTRIBUTION] == ["strong", "strong"]
-    ballots = ballots_of(table(votes), questions_of(pair))
-    assert len(ballots.only(control="silence")) == 4
-    assert len(ballots.only(control="audio")) == 6
+    arrays = to_vote_arrays(table(votes), read_questions(pair))
+    assert len(arrays.only(control="silence")) == 4
+    assert len(arrays.only(control="audio")) == 6
 
 
 def test_what_a_row_is_worth_to_rl_is_what_varies_with_audio(rows: Dataset) -> None:
@@ -374,8 +378,8 @@ def test_what_a_row_is_worth_to_rl_is_what_varies_with_audio(rows: Dataset) -> N
         for index, row in enumerate(rows.select(range(4)))
         for turn in range(3)
     ]
-    questions = questions_of(rows)
-    kinds = trainability(ballots_of(table(heard), questions), len(rows))
+    questions = read_questions(rows)
+    kinds = trainability(to_vote_arrays(table(heard), questions), len(rows))
     assert kinds[:5].tolist() == ["solved", "learnable", "learnable", "unsolved", ""]
     # Of the strong rows only the learnable stay; weak rows stay whatever they are.
     votes = table([*heard, *votes_for(rows, {3: 3})])
@@ -388,7 +392,7 @@ def test_what_a_row_is_worth_to_rl_is_what_varies_with_audio(rows: Dataset) -> N
 def saved(rows: Dataset, tmp_path: Path) -> Path:
     splits = {"train": rows.select(range(12)), "test": rows.select(range(12, 16))}
     args = SplitArguments(output_dir=str(tmp_path / "labelled"))
-    save_split(splits, table(votes_for(rows, {0: 3, 5: 2, 13: 2})), Rule(), args)
+    save_split(splits, table(votes_for(rows, {0: 3, 5: 2, 13: 2})), LabelingRule(), args)
     return tmp_path / "labelled"
 
 
@@ -413,21 +417,21 @@ def test_a_quantile_is_taken_over_all_splits_together(rows: Dataset, tmp_path: P
     splits = {"train": rows.select(range(12)), "test": rows.select(range(12, 16))}
     votes = table(votes_for(rows, {12: 3, 13: 2, 14: 1}))
     args = SplitArguments(output_dir=str(tmp_path / "labelled"))
-    save_split(splits, votes, Rule("score", quantile=3 / 16), args)
+    save_split(splits, votes, LabelingRule("score", quantile=3 / 16), args)
     assert load_rows(tmp_path / "labelled", "train+test", "weak")["id"] == ["12", "13", "14"]
 
 
 def test_a_quantile_that_equal_scores_overrun_is_said(rows: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     votes = table(votes_for(rows, dict.fromkeys(range(8), 3)))
-    assert label_rows(rows, votes, Rule("score", quantile=0.5))[CONTRIBUTION].count("weak") == 8
+    assert label_rows(rows, votes, LabelingRule("score", quantile=0.5))[CONTRIBUTION].count("weak") == 8
     assert "quantile" not in caplog.text
-    assert label_rows(rows, votes, Rule("score", quantile=0.25))[CONTRIBUTION].count("weak") == 8
+    assert label_rows(rows, votes, LabelingRule("score", quantile=0.25))[CONTRIBUTION].count("weak") == 8
     assert "quantile 0.25 made 50.0 % of the rows weak: as many have equally low scores" in caplog.text
 
 
 def test_a_folder_that_exists_is_never_written_to(saved: Path, rows: Dataset) -> None:
     with pytest.raises(ValueError, match="already exists; choose another --output_dir"):
-        save_split({"train": rows}, table(votes_for(rows, {})), Rule(), SplitArguments(output_dir=str(saved)))
+        save_split({"train": rows}, table(votes_for(rows, {})), LabelingRule(), SplitArguments(output_dir=str(saved)))
 
 
 def test_a_full_disk_ends_with_one_line_and_leaves_no_half_of_a_split(
@@ -445,16 +449,16 @@ def test_a_full_disk_ends_with_one_line_and_leaves_no_half_of_a_split(
     with monkeypatch.context() as patched:
         patched.setattr(Dataset, "to_parquet", full)
         with pytest.raises(ValueError, match=r"cannot write to .*labelled .*No space left on device.*make room"):
-            save_split({"train": rows}, table(votes_for(rows, {})), Rule(), args)
+            save_split({"train": rows}, table(votes_for(rows, {})), LabelingRule(), args)
     assert not (tmp_path / "labelled").exists()
-    assert save_split({"train": rows}, table(votes_for(rows, {})), Rule(), args)["strong"] == 16
+    assert save_split({"train": rows}, table(votes_for(rows, {})), LabelingRule(), args)["strong"] == 16
 
 
 def test_rows_labelled_anew_in_a_folder_of_the_same_name_are_the_ones_that_load(saved: Path, rows: Dataset) -> None:
     """The cache of `load_dataset` knows local folders by name."""
     assert load_rows(saved, config="weak")["id"] == ["0", "5"]
     saved.rename(saved.with_name("before"))
-    save_split({"train": rows}, table(votes_for(rows, {7: 2})), Rule(), SplitArguments(output_dir=str(saved)))
+    save_split({"train": rows}, table(votes_for(rows, {7: 2})), LabelingRule(), SplitArguments(output_dir=str(saved)))
     assert load_rows(saved, config="weak")["id"] == ["7"]
 
 
@@ -485,8 +489,8 @@ def test_rows_without_the_optional_columns_are_labelled_too(rows: Dataset) -> No
 def test_the_rule_of_labelled_rows_is_read_back(rows: Dataset, tmp_path: Path) -> None:
     few = rows.select(range(4))
     args = SplitArguments(output_dir=str(tmp_path / "labelled"))
-    save_split({"train": few}, table(votes_for(few, {0: 1})), Rule("any"), args)
-    assert saved_rule(tmp_path / "labelled") == Rule("any")
+    save_split({"train": few}, table(votes_for(few, {0: 1})), LabelingRule("any"), args)
+    assert saved_rule(tmp_path / "labelled") == LabelingRule("any")
     assert saved_rule(tmp_path) is None
 
 

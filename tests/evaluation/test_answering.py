@@ -14,7 +14,7 @@ from audiomcq.evaluation import answering
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_parity
 from audiomcq.evaluation.questions import questions_to_ask
 from audiomcq.evaluation.results import ScoreArguments, score_folder
-from audiomcq.evaluation.scoring import judge, questions_by_key
+from audiomcq.evaluation.scoring import questions_by_key, rescore_predictions
 from audiomcq.examples import row_key
 from audiomcq.inference import asking
 from audiomcq.inference.predictions import read_predictions, read_run
@@ -152,7 +152,7 @@ def test_answers_by_likelihood_are_scored_as_chosen(args: AnswerArguments, rows:
     few, args.mode, args.controls = rows.select(range(4)), "likelihood", ["audio"]
     lines = read_predictions(answer_rows(args, few))["audio"]
     assert all(len(line["option_logps"]) == 4 for line in lines)
-    run = judge(questions_by_key(few.remove_columns(["audio"])), lines)
+    run = rescore_predictions(questions_by_key(few.remove_columns(["audio"])), lines)
     assert list(run.correct().values()) == [line["correct"] for line in lines]
 
 

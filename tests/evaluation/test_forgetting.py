@@ -42,8 +42,8 @@ def test_the_word_error_rate_is_over_all_words_and_a_rise_beyond_the_bound_is_fo
     kept = compare_transcriptions(spoken, ["one two three four", "five"], ["one two three", "six five"], max_rise=0.1)
     assert (kept.before, kept.after) == (1 / 6, 3 / 6)
     assert kept.change.value == pytest.approx(2 / 6)
-    assert kept.forgotten
-    assert not compare_transcriptions(spoken, ["", ""], spoken, max_rise=0.0).forgotten
+    assert kept.regressed
+    assert not compare_transcriptions(spoken, ["", ""], spoken, max_rise=0.0).regressed
 
 
 def test_accuracy_may_fall_by_the_bound_and_no_further() -> None:
@@ -51,10 +51,10 @@ def test_accuracy_may_fall_by_the_bound_and_no_further() -> None:
         return [Answer(str(i), "no_audio", "given", "", None, i < right) for i in range(10)]
 
     kept = compare_accuracy(answers(8), answers(6), max_drop=0.25)
-    assert (kept.before, kept.after, kept.forgotten, kept.p_value) == (0.8, 0.6, False, 0.5)
+    assert (kept.before, kept.after, kept.regressed, kept.p_value) == (0.8, 0.6, False, 0.5)
     assert kept.change.value == pytest.approx(-0.2)
-    assert compare_accuracy(answers(8), answers(6), max_drop=0.1).forgotten
-    assert not compare_accuracy(answers(6), answers(8), max_drop=0.0).forgotten
+    assert compare_accuracy(answers(8), answers(6), max_drop=0.1).regressed
+    assert not compare_accuracy(answers(6), answers(8), max_drop=0.0).regressed
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_two_models_are_asked_without_audio_and_to_write_down_speech(
     save_forgetting(args, kept)
     saved = json.loads((Path(args.output_dir) / "forgetting.json").read_text())
     assert saved["text_questions"]["p_value"] == 1.0
-    assert not saved["transcriptions"]["forgotten"]
+    assert not saved["transcriptions"]["regressed"]
 
 
 def test_an_untouched_model_has_forgotten_nothing(files: dict[str, str], model_folder: Path) -> None:

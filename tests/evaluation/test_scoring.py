@@ -3,8 +3,8 @@
 import pytest
 
 from audiomcq.evaluation.pairs import compare
-from audiomcq.evaluation.report import accuracy_of, gain_of
-from audiomcq.evaluation.scoring import Run, judge, questions_by_key, robustness, score_run
+from audiomcq.evaluation.report import estimate_accuracy, estimate_gain
+from audiomcq.evaluation.scoring import Run, questions_by_key, rescore_predictions, robustness, score_run
 from audiomcq.evaluation.tables import comparisons_table
 from audiomcq.examples import row_key
 from audiomcq.stats import holm, mcnemar, wilson_interval
@@ -44,13 +44,15 @@ def cyclic(first: list[str], second: list[str], third: list[str]) -> list[dict]:
 
 def test_completions_are_read_again_and_what_the_file_calls_correct_is_not_believed() -> None:
     lines = [{**line, "correct": True, "choice": 0} for line in said(["rain", "dog", "a horn, or a bell"])]
-    run = judge(ROWS, lines)
+    run = rescore_predictions(ROWS, lines)
     assert run.correct() == dict(zip(KEYS, [True, False, False], strict=True))
     assert run.answers["audio", "given"][KEYS[2]]["choice"] is None
 
 
 def test_a_letter_names_the_option_that_was_shown_at_its_place() -> None:
-    run = judge(ROWS, said(["A", "A", "B"], order="cyclic-1"))  # wind sea fire rain | cat dog | horn bell drum horn
+    run = rescore_predictions(
+        ROWS, said(["A", "A", "B"], order="cyclic-1")
+    )  # wind sea fire rain | cat dog | horn bell drum horn
     assert [answer["choice"] for answer in run.answers["audio", "cyclic-1"].values()] == [1, 1, 2]
     assert list(run.correct().values()) == [False, True, False]
 
@@ -60,13 +62,13 @@ def test_of_scored_options_the_likeliest_is_chosen_whatever_the_file_says() -> N
     lines = [
         {**line, "choice": 3, "option_logps": each} for line, each in zip(said(["", "", ""]), scores, strict=True)
     ]
-    run = judge(ROWS, lines)
+    run = rescore_predictions(ROWS, lines)
     assert list(run.correct().values()) == [False, True, True]
     assert run.answers["audio", "given"][KEYS[0]]["choice"] == 1
     with pytest.raises(
         ValueError, match=r"prediction for sound_x_2 \(audio\): it has log-probs of 1 options, the row has 2"
     ):
-        judge(ROWS, [*lines[:1], {**lines[1], "option_logps": [-1.0]}, lines[2]])
+        rescore_predictions(ROWS, [*lines[:1], {**lines[1], "option_logps": [-1.0]}, lines[2]])
 
 
 @pytest.mark.parametrize(
@@ -83,25 +85,25 @@ def test_of_scored_options_the_likeliest_is_chosen_whatever_the_file_says() -> N
 )
 def test_unknown_repeated_and_missing_predictions_are_counted_and_named(keys: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        judge(ROWS, said(["rain"] * len(keys), keys=keys))
+        rescore_predictions(ROWS, said(["rain"] * len(keys), keys=keys))
 
 
 def test_rows_that_are_missing_on_purpose_are_wrong_and_stay_in_the_denominator() -> None:
-    run = judge(ROWS, said(["rain", "cat"], keys=KEYS[:2]), missing_as_wrong=True)
+    run = rescore_predictions(ROWS, said(["rain", "cat"], keys=KEYS[:2]), missing_as_wrong=True)
     scores, _ = score_run(ROWS, run, None)
     assert (scores.n_total, scores.n_parsed, scores.n_missing, scores.accuracy.value) == (3, 2, 1, 2 / 3)
 
 
 def test_what_the_record_says_was_asked_must_be_there() -> None:
     with pytest.raises(ValueError, match="10 predictions are missing"):
-        judge(ROWS, said(["", "", ""]), {"audio": ["given", "cyclic"]})
+        rescore_predictions(ROWS, said(["", "", ""]), {"audio": ["given", "cyclic"]})
     with pytest.raises(ValueError, match="3 predictions are missing"):
-        judge(ROWS, said(["", "", ""]), {"audio": ["given"], "silence": ["given"]})
+        rescore_predictions(ROWS, said(["", "", ""]), {"audio": ["given"], "silence": ["given"]})
 
 
 def test_a_row_has_no_more_turns_than_options() -> None:
     with pytest.raises(ValueError, match=r"not there: sound_x_2 has no order cyclic-2"):
-        judge(ROWS, cyclic(["", "", "", ""], ["", "", ""], ["", "", "", ""]))
+        rescore_predictions(ROWS, cyclic(["", "", "", ""], ["", "", ""], ["", "", "", ""]))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_groups_positions_and_other_controls_are_what_counting_by_hand_gives() -
     lines = (
         said(["rain", "dog", "horn"]) + said(["rain", "cat", "?"], "silence") + said(["sea", "cat", "?"], "no_audio")
     )
-    scores, details = score_run(ROWS, judge(ROWS, lines), {KEYS[0], KEYS[1]})
+    scores, details = score_run(ROWS, rescore_predictions(ROWS, lines), {KEYS[0], KEYS[1]})
     assert (scores.accuracy.value, scores.silent.value, scores.strong.value) == (2 / 3, 2 / 3, 1 / 2)
     easy = details["groups"]["level"]["easy"]
     assert (easy["n"], easy["accuracy"]["value"], easy["silent"]["value"]) == (2, 0.5, 1.0)
@@ -135,7 +137,7 @@ def test_groups_positions_and_other_controls_are_what_counting_by_hand_gives() -
     assert details["chosen_position"] == {"0": 3, "unparsed": 0}
     other = details["controls"]["no_audio"]
     assert (other["n_parsed"], other["accuracy"]["value"]) == (2, 1 / 3)
-    assert other["gain"]["value"] == gain_of([1, -1, 1]).value
+    assert other["gain"]["value"] == estimate_gain([1, -1, 1]).value
     assert "silence" not in details["controls"]
 
 
@@ -145,31 +147,31 @@ def test_the_official_rule_stands_beside_the_strict_one() -> None:
             answer["completion"] if raw else answer["completion"][1:] for _, answer in zip(rows, answers, strict=True)
         ]
         verdicts = [text[0] == "r" for text in texts]
-        return accuracy_of(verdicts), len(verdicts) - 1
+        return estimate_accuracy(verdicts), len(verdicts) - 1
 
     lines = said(["rather", "cat", "horn"])
-    scores, details = score_run(ROWS, judge(ROWS, lines), None, first_letter)
+    scores, details = score_run(ROWS, rescore_predictions(ROWS, lines), None, first_letter)
     assert (scores.accuracy.value, scores.official.value, scores.n_official) == (2 / 3, 0.0, 2)
     assert (scores.official_raw.value, scores.n_official_raw) == (1 / 3, 2)
     assert details["groups"]["level"]["hard"]["official"]["value"] == 0.0
     scored = [
         {**line, "option_logps": [-1.0, *[-2.0] * (len(ROWS[line["row_key"]]["choices"]) - 1)]} for line in lines
     ]
-    assert score_run(ROWS, judge(ROWS, scored), None, first_letter)[0].official_raw is None
+    assert score_run(ROWS, rescore_predictions(ROWS, scored), None, first_letter)[0].official_raw is None
 
 
 def test_without_silence_there_is_an_accuracy_and_no_gain() -> None:
-    scores, _ = score_run(ROWS, judge(ROWS, said(["rain", "cat", "?"])), None)
+    scores, _ = score_run(ROWS, rescore_predictions(ROWS, said(["rain", "cat", "?"])), None)
     assert (scores.accuracy.value, scores.silent, scores.audio_gain, scores.strong, scores.weak) == (
         2 / 3,
         *[None] * 4,
     )
     with pytest.raises(ValueError, match="no predictions with audio"):
-        score_run(ROWS, judge(ROWS, said(["rain", "cat", "?"], "silence")), None)
+        score_run(ROWS, rescore_predictions(ROWS, said(["rain", "cat", "?"], "silence")), None)
 
 
 def test_orders_are_averaged_by_row_voted_on_and_asked_to_agree() -> None:
-    run = judge(
+    run = rescore_predictions(
         ROWS,
         cyclic(
             ["rain", "rain", "wind", "?"],  # two of four right; the majority says rain
@@ -195,18 +197,20 @@ def test_orders_are_averaged_by_row_voted_on_and_asked_to_agree() -> None:
 
 
 def test_no_answer_in_any_order_is_no_agreement_and_no_majority() -> None:
-    robust = robustness(ROWS, judge(ROWS, cyclic(["?"] * 4, ["?"] * 2, ["?"] * 4)))
+    robust = robustness(ROWS, rescore_predictions(ROWS, cyclic(["?"] * 4, ["?"] * 2, ["?"] * 4)))
     assert (robust.mean.value, robust.same_choice.value, robust.majority.value) == (0.0, 0.0, 0.0)
 
 
 def test_an_order_that_some_rows_have_too_few_options_for_is_no_headline_over_fewer_rows() -> None:
-    run = judge(ROWS, said(["rain", "horn"], order="cyclic-3", keys=[KEYS[0], KEYS[2]]))
+    run = rescore_predictions(ROWS, said(["rain", "horn"], order="cyclic-3", keys=[KEYS[0], KEYS[2]]))
     with pytest.raises(ValueError, match=r"1 rows have too few options for the order cyclic-3: sound_x_2"):
         score_run(ROWS, run, None)
 
 
 def test_two_shuffles_without_the_given_order_have_no_headline() -> None:
-    run = judge(ROWS, said(["a", "b", "c"], order="shuffle-1") + said(["a", "b", "c"], order="shuffle-2"))
+    run = rescore_predictions(
+        ROWS, said(["a", "b", "c"], order="shuffle-1") + said(["a", "b", "c"], order="shuffle-2")
+    )
     with pytest.raises(ValueError, match="2 option orders"):
         _ = run.order
 
@@ -222,7 +226,7 @@ def test_every_pair_of_models_is_compared_row_by_row() -> None:
     assert [(pair.a, pair.b) for pair in pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
     first = pairs[0]
     assert (first.only_a, first.only_b) == (2, 5)
-    assert first.difference == gain_of([0, -1, -1, 1, 1, 1, 1, 1, 0, 0])
+    assert first.difference == estimate_gain([0, -1, -1, 1, 1, 1, 1, 1, 0, 0])
     assert first.p_value == mcnemar([1, 1] + [0] * 5, [0, 0] + [1] * 5) == pytest.approx(0.453125)
     assert first.strong_difference.value == -1 / 4
     assert first.strong_p_value == 1.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from audiomcq.evaluation.scoring import judge, questions_by_key
+from audiomcq.evaluation.scoring import questions_by_key, rescore_predictions
 from audiomcq.evaluation.selection import (
     SelectArguments,
     checkpoints,
@@ -25,7 +25,7 @@ ROWS = questions_by_key(
 
 def answered(right: list[int]):
     """A run in both orders; `right` of each row's two answers are right."""
-    return judge(
+    return rescore_predictions(
         ROWS,
         [
             {"row_key": key, "control": "audio", "order": f"cyclic-{turn}", "completion": "a b" if turn < n else "?"}

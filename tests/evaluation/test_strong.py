@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from audiomcq.contribution.split import Rule, SplitArguments, save_split
+from audiomcq.contribution.split import LabelingRule, SplitArguments, save_split
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.identity import Identity, Model, lineage, model_of_voter
 from audiomcq.evaluation.results import ScoreArguments, score_folder
@@ -129,7 +129,7 @@ def test_a_rule_that_needs_more_voters_than_are_left_withholds(questions: Path, 
     save_split(
         {"test": load_rows(questions, "test", check_audio=False)},
         load_votes(tmp_path / "votes"),
-        Rule(min_correct=2),
+        LabelingRule(min_correct=2),
         args,
     )
     answer(tmp_path / "p" / "coin0.jsonl", rows, guesser(0))
@@ -143,7 +143,9 @@ def test_labels_in_the_rows_are_made_anew_without_the_model_where_its_votes_lie_
     for seed in range(3):
         answer(tmp_path / "votes" / f"coin{seed}.jsonl", rows, guesser(seed))
     args = SplitArguments(output_dir=str(tmp_path / "labelled"))
-    save_split({"test": load_rows(questions, "test", check_audio=False)}, load_votes(tmp_path / "votes"), Rule(), args)
+    save_split(
+        {"test": load_rows(questions, "test", check_audio=False)}, load_votes(tmp_path / "votes"), LabelingRule(), args
+    )
     answer(tmp_path / "p" / "coin2.jsonl", rows, guesser(2))
     answer(tmp_path / "p" / "listener.jsonl", rows, listener)
     results = score_folder(options(tmp_path / "labelled", tmp_path / "p")).results

@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from audiomcq.baselines import trivial_baselines
 from audiomcq.contribution.report import chance_share
-from audiomcq.contribution.split import Rule, label_rows, saved_rule
+from audiomcq.contribution.split import LabelingRule, label_rows, saved_rule
 from audiomcq.datasets import load_rows
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
 from audiomcq.inference.vote_files import VOTE_FEATURES
@@ -343,7 +343,7 @@ def test_the_numbers_of_the_card_are_those_of_the_data(folder: Path, labelled: P
     moved = sum(sum(votes) >= 2 and not (votes[0] and votes[1]) for votes in right)
     assert cells(text, "voter: without voter3 (2 of 2)")[1] == str(moved)
     assert (
-        f"{100 * fmean(chance_share(len(row['choices']), Rule(), 3, 1) for row in rows):.1f} % of the labelled rows"
+        f"{100 * fmean(chance_share(len(row['choices']), LabelingRule(), 3, 1) for row in rows):.1f} % of the labelled rows"
         in text
     )
     assert cells(text, f"`{VOTERS[0]}`")[0] == "`abc123`" and cells(text, "`voter3`")[0] == "`not recorded`"
@@ -514,12 +514,12 @@ def test_the_rule_is_read_from_beside_the_rows_and_labels_it_does_not_give_back_
     votes = votes_on(rows["train"])
     (tmp_path / "split.json").write_text(json.dumps({"rule": "all", "min_correct": None, "weak": 3}))
     rule = saved_rule(tmp_path)
-    assert (rule, saved_rule(labelled)) == (Rule("all"), None)
+    assert (rule, saved_rule(labelled)) == (LabelingRule("all"), None)
     args = arguments(labelled, tmp_path / "a")
     text = (write_folder(args, rows, votes, rule) / "README.md").read_text()
     assert "at least 3 of 3 voters choose the right option on `silence` (mode `generate`)." in text
     assert not re.search(r"gives back (\d+) of \1 labels", text)
-    text = (write_folder(args, rows, votes, Rule("score", threshold=0.4)) / "README.md").read_text()
+    text = (write_folder(args, rows, votes, LabelingRule("score", threshold=0.4)) / "README.md").read_text()
     assert "is at most 0.4" in text and "this rule gives back" in text and "Voters that guess" not in text
 
 
@@ -540,7 +540,7 @@ def test_labels_by_another_rule_than_the_published_need_it_beside_the_rows(label
     ):
         write_folder(arguments(labelled, tmp_path / "a"), rows, votes)
     text = (
-        write_folder(arguments(labelled, tmp_path / "b"), rows, votes, Rule(mode="likelihood")) / "README.md"
+        write_folder(arguments(labelled, tmp_path / "b"), rows, votes, LabelingRule(mode="likelihood")) / "README.md"
     ).read_text()
     assert "on `silence` (mode `likelihood`)" in text
 
@@ -557,7 +557,7 @@ def test_a_voter_asked_in_several_orders_is_right_when_more_than_half_are(labell
     weak = sum(row[CONTRIBUTION] == "weak" for row in rows["train"])
     assert f"gives back {10 - weak} of 10 labels" in text and cells(text, "rule: any")[2] == "0"
     assert "in one order" not in text
-    lucky = [chance_share(len(row["choices"]), Rule(), 3, 3) for row in rows["train"]]
+    lucky = [chance_share(len(row["choices"]), LabelingRule(), 3, 3) for row in rows["train"]]
     assert f"{100 * fmean(lucky):.1f} % of the labelled rows" in text
 
 

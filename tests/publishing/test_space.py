@@ -20,7 +20,7 @@ from huggingface_hub import SpaceCard
 
 import processes
 from audiomcq.collation import PromptEncoder
-from audiomcq.contribution.ask import HEARD, ask, in_words
+from audiomcq.contribution.compare import CONTROL_LABELS, compare_controls, summarize
 from audiomcq.datasets import load_rows
 from audiomcq.examples import Row, samples_key
 from audiomcq.models import load_lalm
@@ -242,10 +242,10 @@ def test_a_person_picks_an_example_asks_and_sees_what_the_package_says(
     shown = click_and_read(page)
     lalm = load_lalm(model_folder)
     encoder = PromptEncoder(lalm.processor, lalm.family)
-    expected = ask(lalm, encoder, first["audio"], QUESTION, OPTIONS, second["audio"], SILENCE, TOKENS)
-    sentence = in_words(expected, OPTIONS, "highest").replace("*", "")
+    expected = compare_controls(lalm, encoder, first["audio"], QUESTION, OPTIONS, second["audio"], SILENCE, TOKENS)
+    sentence = summarize(expected, OPTIONS, "highest").replace("*", "")
     assert page.locator("#sentence").inner_text().strip() == sentence
-    assert [line[0] for line in shown] == list(HEARD.values())
+    assert [line[0] for line in shown] == list(CONTROL_LABELS.values())
     for line, one in zip(shown, expected, strict=True):
         assert line[1] == ("no option" if one.choice is None else OPTIONS[one.choice])
         best = max(one.probabilities)
@@ -286,4 +286,4 @@ def test_a_person_is_told_what_is_wrong_and_records_a_clip(page: Any, space: Pat
     page.wait_for_timeout(1_500)
     page.get_by_role("button", name="Stop", exact=True).click()
     page.get_by_label("Download").nth(1).wait_for()
-    assert [line[0] for line in click_and_read(page)] == list(HEARD.values())
+    assert [line[0] for line in click_and_read(page)] == list(CONTROL_LABELS.values())

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from audiomcq.audio import load_audio, wav_bytes
 from audiomcq.collation import PromptEncoder
-from audiomcq.contribution.ask import HEARD, ask, in_words, plot
+from audiomcq.contribution.compare import CONTROL_LABELS, compare_controls, plot, summarize
 from audiomcq.datasets import load_rows
 from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import CONTRIBUTION
@@ -50,17 +50,19 @@ def answer(
             "Pick or record both clips: the one that is asked about and the one that is played in its place."
         )
     try:
-        hearings = ask(lalm, encoder, clip, question, choices, other_clip, args.silence_seconds, args.max_new_tokens)
-        sentence = in_words(hearings, choices, right.strip() or None)
+        results = compare_controls(
+            lalm, encoder, clip, question, choices, other_clip, args.silence_seconds, args.max_new_tokens
+        )
+        sentence = summarize(results, choices, right.strip() or None)
     except ValueError as error:
         raise gr.Error(str(error)) from error
     table = []
-    for hearing in hearings:
-        chosen = hearing.in_words if hearing.choice is None else choices[hearing.choice]
-        best = max(range(len(choices)), key=hearing.probabilities.__getitem__)
-        likeliest = f"{choices[best]} ({hearing.probabilities[best]:.0%})"
-        table.append([HEARD[hearing.control], chosen, likeliest, hearing.completion])
-    return sentence, table, plot(hearings, choices)
+    for result in results:
+        chosen = result.no_choice if result.choice is None else choices[result.choice]
+        best = max(range(len(choices)), key=result.probabilities.__getitem__)
+        likeliest = f"{choices[best]} ({result.probabilities[best]:.0%})"
+        table.append([CONTROL_LABELS[result.control], chosen, likeliest, result.completion])
+    return sentence, table, plot(results, choices)
 
 
 def examples(args: AppArguments, folder: Path) -> tuple[list[list[str]], list[str]]:

@@ -84,16 +84,16 @@ class Audit:
     Attributes:
         items: number of items by benchmark.
         sources: by benchmark, how many items come from a source that training rows come from too.
-        unheard: training rows whose clips were not compared by content: their bytes, or all of the benchmarks', were not at hand.
-        silent: by benchmark, how many items were not compared by content, for the same reasons.
+        rows_not_compared: training rows whose clips were not compared by content: their bytes, or all of the benchmarks', were not at hand.
+        items_not_compared: by benchmark, how many items were not compared by content, for the same reasons.
     """
 
     rows: int
     items: dict[str, int]
     overlaps: list[Overlap]
     sources: dict[str, dict[str, int]]
-    unheard: int
-    silent: dict[str, int]
+    rows_not_compared: int
+    items_not_compared: dict[str, int]
 
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
         """By benchmark and kind: how many training rows and how many items are concerned."""
@@ -113,8 +113,8 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """The figures without the pairs."""
-        figures = {"rows": self.rows, "rows_without_audio": self.unheard, "benchmarks": self.items}
-        figures["items_without_audio"] = self.silent
+        figures = {"rows": self.rows, "rows_without_audio": self.rows_not_compared, "benchmarks": self.items}
+        figures["items_without_audio"] = self.items_not_compared
         return {**figures, "overlaps": self.counts(), "same_source": self.sources}
 
     def save(self, folder: Path) -> None:
@@ -139,9 +139,9 @@ class Audit:
             )
 
     def _not_compared(self, name: str) -> str:
-        if not self.silent[name] and not self.unheard:
+        if not self.items_not_compared[name] and not self.rows_not_compared:
             return ""
-        items, rows = self.items[name] - self.silent[name], self.rows - self.unheard
+        items, rows = self.items[name] - self.items_not_compared[name], self.rows - self.rows_not_compared
         return (
             f"; bytes of clips compared for {items} of {self.items[name]} items and {rows} of {self.rows} rows alone"
         )
@@ -177,13 +177,13 @@ def audit(
     digests: dict[int, str] = {}
     sources: set[str] = set()
     overlaps: list[Overlap] = []
-    n_rows = unheard = 0
+    n_rows = rows_not_compared = 0
     for row, size in tqdm(_compared(rows, audio_root, bool(by_size)), "overlap audit", unit="row", dynamic_ncols=True):
         n_rows += 1
         sources |= origins(row)
         found = [("question", f"{value:.2f}", index) for index, value in questions.near(shingles(row))]
         found += [("clip_name", name, index) for name in clip_names(row) for index in by_name.get(name, ())]
-        unheard += size is None
+        rows_not_compared += size is None
         if size is not None and (same_size := by_size.get(size)):
             for index in same_size:
                 digests.setdefault(index, stored_digest(items[index][1]["audio"]))
@@ -197,8 +197,8 @@ def audit(
         for name, each in benchmarks.items()
     }
     sizes = {name: len(each) for name, each in benchmarks.items()}
-    silent = {name: size - with_clip[name] for name, size in sizes.items()}
-    return Audit(n_rows, sizes, overlaps, shared_sources, unheard, silent)
+    items_not_compared = {name: size - with_clip[name] for name, size in sizes.items()}
+    return Audit(n_rows, sizes, overlaps, shared_sources, rows_not_compared, items_not_compared)
 
 
 def _compared(

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from audiomcq.answers import HOW
 from audiomcq.clip_check import check_clips
 from audiomcq.datasets import RowArguments, fingerprint
-from audiomcq.examples import row_keys, sound_rows
+from audiomcq.examples import row_keys, valid_row_indices
 from audiomcq.inference.asking import (
     Ask,
     AskArguments,
@@ -107,13 +107,13 @@ def probe(
             return probe(rows, voters, temporary, device, **options)
     args = ProbeArguments(voters=[voters] if isinstance(voters, str) else list(voters), **options)
     every, faults = fit_to_schema(rows, clip_resolver(args.audio_root), audio_contribution=args.audio_contribution)
-    good, _ = sound_rows(every, args.max_bad_fraction, faults)
-    rows, silent = every.select(good), []
+    good, _ = valid_row_indices(every, args.max_bad_fraction, faults)
+    rows, absent = every.select(good), list[str]()
     if clips_needed(args.controls, args.silence_seconds):
         clips = check_clips(every, args.audio_root, args.max_audio_seconds, args.audio_root)
-        heard, _ = sound_rows(every, args.max_bad_fraction, {**clips.left_out(), **faults})
-        silent = without_clips(rows, every.select(heard))
-    run_probe(args, rows, Path(folder), device=device, unheard=silent)
+        heard, _ = valid_row_indices(every, args.max_bad_fraction, {**clips.left_out(), **faults})
+        absent = without_clips(rows, every.select(heard))
+    run_probe(args, rows, Path(folder), device=device, unplayable=absent)
     return read_votes(folder)
 
 
@@ -130,14 +130,14 @@ def run_probe(
     part: int = 0,
     parts: int = 1,
     device: str | torch.device | None = None,
-    unheard: Collection[str] = (),
+    unplayable: Collection[str] = (),
 ) -> None:
     """Add to the folder what is missing of voters x controls x orders x rows, one voter in memory at a time.
 
     Args:
         rows: of the project's schema, keys distinct.
         part, parts: this process asks every `parts`-th batch from `part` on.
-        unheard: keys of the rows whose clips are not there or broken; under controls that play the clips they are not asked.
+        unplayable: keys of the rows whose clips are not there or broken; under controls that play the clips they are not asked.
 
     Raises:
         ValueError: an option is wrong, the folder holds votes of another run or cannot be written to, or a voter does not load.
@@ -149,9 +149,9 @@ def run_probe(
         rows = rows.remove_columns(["audio"])
     settings = run_settings(args, rows)
     open_run(folder, settings)
-    heard = rows_with_clips(rows, unheard)
+    heard = rows_with_clips(rows, unplayable)
     controls = [args.control(name, heard, args.audio_root) for name in args.controls]
-    asked = {name: set(questions) for name, questions in questions_by_control(args, rows, unheard).items()}
+    asked = {name: set(questions) for name, questions in questions_by_control(args, rows, unplayable).items()}
     with _Progress(folder, args, asked, part) as progress:
         for name in args.voters:
             if progress.finished(name):

@@ -12,8 +12,23 @@ import pyarrow as pa
 from datasets import Dataset
 
 from audiomcq.baselines import trivial_baselines
-from audiomcq.contribution.ballots import Ballots, Questions, ballots_of, questions_of, shown_positions, tally
-from audiomcq.contribution.split import MAX_UNREADABLE_HELP, RULES, Rule, Verdict, judge, trainability, votes_of_rule
+from audiomcq.contribution.split import (
+    MAX_UNREADABLE_HELP,
+    RULES,
+    LabelingRule,
+    RowLabels,
+    label_from_votes,
+    trainability,
+    votes_of_rule,
+)
+from audiomcq.contribution.vote_arrays import (
+    Questions,
+    VoteArrays,
+    find_answer_positions,
+    read_questions,
+    tally,
+    to_vote_arrays,
+)
 from audiomcq.datasets import RowArguments
 from audiomcq.examples import CONTRIBUTION
 from audiomcq.inference.load import read_again
@@ -44,7 +59,7 @@ class ReportArguments(RowArguments):
 
 
 def contribution_report(
-    rows: Dataset, votes: Dataset | None = None, rule: Rule | None = None, left_out: int = 0
+    rows: Dataset, votes: Dataset | None = None, rule: LabelingRule | None = None, left_out: int = 0
 ) -> Numbers:
     """All numbers of the report, ready for JSON. Without votes: the shares of the labels as they stand, and the baselines.
 
@@ -57,8 +72,8 @@ def contribution_report(
     Raises:
         ValueError: there are no rows, or as `label_rows`.
     """
-    rule = rule or Rule()
-    questions = questions_of(rows)
+    rule = rule or LabelingRule()
+    questions = read_questions(rows)
     labels = np.array(
         rows.select_columns([CONTRIBUTION]).with_format("arrow")[:][CONTRIBUTION].to_pylist(), dtype=object
     )
@@ -66,24 +81,24 @@ def contribution_report(
     if votes is None:
         orders = np.ones(len(questions), dtype=int)
         return report | {"shares": _shares(labels, questions, rule, PUBLISHED_VOTERS, orders)}
-    ballots = ballots_of(read_again(votes, rows), questions)
-    counted = votes_of_rule(ballots, questions, rule)
+    arrays = to_vote_arrays(read_again(votes, rows), questions)
+    counted = votes_of_rule(arrays, questions, rule)
     counts = tally(counted, len(questions))
-    verdict = judge(counted, questions, rule)
+    verdict = label_from_votes(counted, questions, rule)
     return report | {
         "shares": _shares(labels, questions, rule, len(counts.voters), counts.asked.max(axis=1)),
         "measured": int(verdict.measured.sum()),
         "unreadable": _unreadable(counted, verdict, left_out),
-        "voters": list(_voters(ballots, questions)),
-        "kappa": _kappa(ballots, questions, rule.mode),
-        "sensitivity": list(_sensitivity(ballots, questions, rule, labels)),
-        "harmed": _harmed(ballots, questions, rule),
-        "s_audio": _s_audio(ballots, questions, rule.mode),
-        "trainability": _trainability(ballots, questions, rule.mode),
+        "voters": list(_voters(arrays, questions)),
+        "kappa": _kappa(arrays, questions, rule.mode),
+        "sensitivity": list(_sensitivity(arrays, questions, rule, labels)),
+        "harmed": _harmed(arrays, questions, rule),
+        "s_audio": _s_audio(arrays, questions, rule.mode),
+        "trainability": _trainability(arrays, questions, rule.mode),
     }
 
 
-def chance_share(num_choices: int, rule: Rule, voters: int, orders: int) -> float | None:
+def chance_share(num_choices: int, rule: LabelingRule, voters: int, orders: int) -> float | None:
     """Share of rows that voters who guess anew in every order would make weak; None for rule score, which is corrected itself."""
     if rule.rule == "score":
         return None
@@ -91,7 +106,7 @@ def chance_share(num_choices: int, rule: Rule, voters: int, orders: int) -> floa
     return binomial_at_least(rule.needed(voters), voters, knows)
 
 
-def _shares(labels: np.ndarray, questions: Questions, rule: Rule, voters: int, orders: np.ndarray) -> Numbers:
+def _shares(labels: np.ndarray, questions: Questions, rule: LabelingRule, voters: int, orders: np.ndarray) -> Numbers:
     """Weak and strong over all rows and by source, type and number of choices.
 
     `corrected` is the share t of rows that are known without audio if all others are guessed: weak = t + (1 - t) chance. It is a share
@@ -127,24 +142,24 @@ def _shares(labels: np.ndarray, questions: Questions, rule: Rule, voters: int, o
     return result
 
 
-def _unreadable(counted: Ballots, verdict: Verdict, left_out: int) -> Numbers:
+def _unreadable(counted: VoteArrays, verdict: RowLabels, left_out: int) -> Numbers:
     """How many of the votes that the rule counts nobody can read, and how many labels hang on them, those left out among them."""
     rows, of = int(verdict.unknown.sum()) + left_out, int(verdict.measured.sum()) + left_out
     votes = {"votes": int(counted.unreadable.sum()), "of_votes": len(counted)}
     return {"rows": rows, "of": of, "left_out": left_out, "share": rows / of if of else 0.0, **votes}
 
 
-def _voters(ballots: Ballots, questions: Questions) -> Iterator[Numbers]:
+def _voters(arrays: VoteArrays, questions: Questions) -> Iterator[Numbers]:
     """Accuracy over all votes, however they were read, by voter, mode and control, and by where the answer was shown."""
-    shown = shown_positions(ballots, questions)
-    for voter in ballots.present("voter"):
-        for mode in ballots.present("mode"):
-            for control in ballots.present("control"):
-                mask = ballots.having("voter", voter) & ballots.having("mode", mode)
-                mask &= ballots.having("control", control)
+    shown = find_answer_positions(arrays, questions)
+    for voter in arrays.present("voter"):
+        for mode in arrays.present("mode"):
+            for control in arrays.present("control"):
+                mask = arrays.having("voter", voter) & arrays.having("mode", mode)
+                mask &= arrays.having("control", control)
                 if not mask.any():
                     continue
-                right, place = ballots.correct[mask], shown[mask]
+                right, place = arrays.correct[mask], shown[mask]
                 asked, hits = np.bincount(place), np.bincount(place, right)
                 interval = wilson_interval(int(right.sum()), len(right))
                 yield {
@@ -152,8 +167,8 @@ def _voters(ballots: Ballots, questions: Questions) -> Iterator[Numbers]:
                     "mode": mode,
                     "control": control,
                     "votes": len(right),
-                    "parsed": int(ballots.parsed[mask].sum()),
-                    "read": ballots.where(mask).count_how(),
+                    "parsed": int(arrays.parsed[mask].sum()),
+                    "read": arrays.where(mask).count_how(),
                     "right": int(right.sum()),
                     "accuracy": float(right.mean()),
                     "interval": [interval.low, interval.high],
@@ -165,9 +180,9 @@ def _voters(ballots: Ballots, questions: Questions) -> Iterator[Numbers]:
                 }
 
 
-def _kappa(ballots: Ballots, questions: Questions, mode: str) -> dict[str, float | None]:
+def _kappa(arrays: VoteArrays, questions: Questions, mode: str) -> dict[str, float | None]:
     """Fleiss' kappa of the voters by control, over rows that all of them voted on."""
-    asked = ballots.only(mode=mode)
+    asked = arrays.only(mode=mode)
     result = {}
     for control in asked.present("control"):
         counts = tally(asked.only(control=control), len(questions))
@@ -175,38 +190,42 @@ def _kappa(ballots: Ballots, questions: Questions, mode: str) -> dict[str, float
     return result
 
 
-def _sensitivity(ballots: Ballots, questions: Questions, rule: Rule, labels: np.ndarray) -> Iterator[Numbers]:
+def _sensitivity(
+    arrays: VoteArrays, questions: Questions, rule: LabelingRule, labels: np.ndarray
+) -> Iterator[Numbers]:
     """How many rows change side when one choice is made otherwise; `rows` are those that can be compared."""
-    counted = votes_of_rule(ballots, questions, rule)
-    base = judge(counted, questions, rule)
-    for what, name, other, judged_by in _changes(ballots, counted, rule):
-        yield {"what": what, "to": name, **_moved(base, judge(other, questions, judged_by))}
-    own = Verdict(labels == "weak", base.score, np.isin(labels, ["weak", "strong"]), base.known)
+    counted = votes_of_rule(arrays, questions, rule)
+    base = label_from_votes(counted, questions, rule)
+    for what, name, other, judged_by in _changes(arrays, counted, rule):
+        yield {"what": what, "to": name, **_moved(base, label_from_votes(other, questions, judged_by))}
+    own = RowLabels(labels == "weak", base.score, np.isin(labels, ["weak", "strong"]), base.known)
     if own.measured.any():
         yield {"what": "labels", "to": "as they stand in the rows", **_moved(base, own)}
 
 
-def _changes(ballots: Ballots, counted: Ballots, rule: Rule) -> Iterator[tuple[str, str, Ballots, Rule]]:
+def _changes(
+    arrays: VoteArrays, counted: VoteArrays, rule: LabelingRule
+) -> Iterator[tuple[str, str, VoteArrays, LabelingRule]]:
     for name in RULES:
         if name != rule.rule:
-            yield "rule", name, counted, Rule(name, control=rule.control, mode=rule.mode)
+            yield "rule", name, counted, LabelingRule(name, control=rule.control, mode=rule.mode)
     if len(voters := counted.present("voter")) > 1:
         fewer = replace(rule, min_correct=rule.min_correct and min(rule.min_correct, len(voters) - 1))
         need = "" if rule.rule == "score" else f" ({fewer.needed(len(voters) - 1)} of {len(voters) - 1})"
         for voter in voters:
             yield "voter", f"without {voter}{need}", counted.without("voter", voter), fewer
-    for control in ballots.only(mode=rule.mode).present("control"):
+    for control in arrays.only(mode=rule.mode).present("control"):
         if control not in (rule.control, "audio"):
-            yield "control", control, ballots.only(mode=rule.mode, control=control), rule
+            yield "control", control, arrays.only(mode=rule.mode, control=control), rule
     if len(orders := counted.present("order")) > 1:
         for order in orders:
             yield "option order", f"{order} alone", counted.only(order=order), rule
-    for mode in ballots.only(control=rule.control).present("mode"):
+    for mode in arrays.only(control=rule.control).present("mode"):
         if mode != rule.mode:
-            yield "mode", mode, ballots.only(control=rule.control, mode=mode), rule
+            yield "mode", mode, arrays.only(control=rule.control, mode=mode), rule
 
 
-def _moved(base: Verdict, other: Verdict) -> Numbers:
+def _moved(base: RowLabels, other: RowLabels) -> Numbers:
     both = base.measured & other.measured
     return {
         "rows": int(both.sum()),
@@ -215,9 +234,9 @@ def _moved(base: Verdict, other: Verdict) -> Numbers:
     }
 
 
-def _harmed(ballots: Ballots, questions: Questions, rule: Rule) -> Numbers | None:
+def _harmed(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -> Numbers | None:
     """AC(row) = right with audio - right without, counted by voter; `rows` are those where it is -1 for most voters."""
-    asked = ballots.only(mode=rule.mode)
+    asked = arrays.only(mode=rule.mode)
     heard, unheard = asked.only(control="audio"), asked.only(control=rule.control)
     if not len(heard) or rule.control == "audio":
         return None
@@ -235,14 +254,14 @@ def _harmed(ballots: Ballots, questions: Questions, rule: Rule) -> Numbers | Non
     return {"by_voter": by_voter, "rows": questions.key.filter(pa.array(2 * minus > both)).to_pylist()}
 
 
-def _s_audio(ballots: Ballots, questions: Questions, mode: str) -> Numbers:
+def _s_audio(arrays: VoteArrays, questions: Questions, mode: str) -> Numbers:
     """S_audio = accuracy with audio - (on silence + on mismatched audio) / 2, by voter, over rows asked under all three.
 
     Source: arXiv 2609.04637. The interval is a paired bootstrap over rows.
     """
     result = {}
-    for voter in ballots.present("voter"):
-        own = ballots.only(voter=voter, mode=mode)
+    for voter in arrays.present("voter"):
+        own = arrays.only(voter=voter, mode=mode)
         counts = [tally(own.only(control=name), len(questions)) for name in ("audio", "silence", "mismatched_audio")]
         if not all(count.voters for count in counts):
             continue
@@ -259,9 +278,9 @@ def _s_audio(ballots: Ballots, questions: Questions, mode: str) -> Numbers:
     return result
 
 
-def _trainability(ballots: Ballots, questions: Questions, mode: str) -> dict[str, dict[str, int]]:
+def _trainability(arrays: VoteArrays, questions: Questions, mode: str) -> dict[str, dict[str, int]]:
     """By voter that was asked with audio in several orders: rows solved, learnable and unsolved."""
-    heard = ballots.only(control="audio", mode=mode)
+    heard = arrays.only(control="audio", mode=mode)
     result = {}
     for voter in heard.present("voter"):
         own = heard.only(voter=voter)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import yaml
 from datasets import Dataset, concatenate_datasets
 
-from audiomcq.contribution.ballots import Ballots, Questions, Tally, ballots_of, questions_of, tally
+from audiomcq.contribution.vote_arrays import Questions, Tally, VoteArrays, read_questions, tally, to_vote_arrays
 from audiomcq.datasets import RowArguments, clip_folder
 from audiomcq.errors import LimitPassed
 from audiomcq.examples import CONTRIBUTION, FEATURES, BrokenRow, report_broken
@@ -65,7 +65,7 @@ class SplitArguments(RowArguments):
 
 
 @dataclass
-class Rule:
+class LabelingRule:
     """When a row is weak, and which votes say so.
 
     A voter is right on a row when it is right in more than half of the option orders it was asked in. `majority`, `all` and `any`
@@ -103,7 +103,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RowLabels:
     """What the votes say about each row. All arrays have shape (rows,).
 
     Attributes:
@@ -136,9 +136,9 @@ def contribution_score(counts: Tally, num_choices: np.ndarray) -> np.ndarray:
     return (1 - p) / (1 - 1 / num_choices)
 
 
-def judge(ballots: Ballots, questions: Questions, rule: Rule) -> Verdict:
-    """Labels and scores from all ballots given, whatever control, mode and orders these are of. Unreadable votes are not right."""
-    counts = tally(ballots, len(questions))
+def label_from_votes(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -> RowLabels:
+    """Labels and scores from all arrays given, whatever control, mode and orders these are of. Unreadable votes are not right."""
+    counts = tally(arrays, len(questions))
     score = contribution_score(counts, questions.num_choices)
     threshold = SCORE_THRESHOLD if rule.threshold is None else rule.threshold
     if rule.quantile is not None:
@@ -150,20 +150,18 @@ def judge(ballots: Ballots, questions: Questions, rule: Rule) -> Verdict:
         return counted.knows.sum(axis=1) >= rule.needed(len(counted.voters))
 
     weak = is_weak(counts)
-    return Verdict(weak & counts.measured, score, counts.measured, weak == is_weak(counts.at_best()))
+    return RowLabels(weak & counts.measured, score, counts.measured, weak == is_weak(counts.at_best()))
 
 
-def votes_of_rule(ballots: Ballots, questions: Questions, rule: Rule) -> Ballots:
-    """The ballots a rule counts.
+def votes_of_rule(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -> VoteArrays:
+    """The arrays a rule counts.
 
     Raises:
         ValueError: there are none, voters were not all asked the same, or there are fewer than the rule needs.
     """
-    counted = ballots.only(control=rule.control, mode=rule.mode)
+    counted = arrays.only(control=rule.control, mode=rule.mode)
     if not len(counted):
-        there = sorted(
-            {f"{c} ({m})" for m in ballots.present("mode") for c in ballots.only(mode=m).present("control")}
-        )
+        there = sorted({f"{c} ({m})" for m in arrays.present("mode") for c in arrays.only(mode=m).present("control")})
         raise ValueError(
             f"no votes with control {rule.control} in mode {rule.mode} on these rows; there are "
             f"{', '.join(there) or 'none'}: finish the probe, or set control and mode"
@@ -185,13 +183,13 @@ def votes_of_rule(ballots: Ballots, questions: Questions, rule: Rule) -> Ballots
     return counted
 
 
-def trainability(ballots: Ballots, rows: int) -> np.ndarray:
+def trainability(arrays: VoteArrays, rows: int) -> np.ndarray:
     """What rows are worth to group-relative RL, from one policy's answers with audio: solved (all right), learnable (some),
     unsolved (none), or "" where it was not asked; shape (rows,).
 
     A group of rollouts that are all right or all wrong has no reward variance and so no gradient.
     """
-    counts = tally(ballots, rows)
+    counts = tally(arrays, rows)
     asked, right = counts.asked.sum(axis=1), counts.right.sum(axis=1)
     return np.select([asked == 0, right == asked, right > 0], ["", "solved", "learnable"], "unsolved")
 
@@ -199,7 +197,7 @@ def trainability(ballots: Ballots, rows: int) -> np.ndarray:
 def label_rows(
     rows: Dataset,
     votes: Dataset,
-    rule: Rule | None = None,
+    rule: LabelingRule | None = None,
     unreadable: str = "leave_out",
     policy: str | None = None,
     max_bad_fraction: float = 0.01,
@@ -219,13 +217,15 @@ def label_rows(
         ValueError: more than `max_bad_fraction` of the rows have no votes, voters were not all asked the same, there are fewer
             than the rule needs, or a voter voted twice.
     """
-    questions = questions_of(rows)
-    ballots = ballots_of(read_again(votes, rows), questions)
-    verdict, keep = _decide(questions, ballots, rule or Rule(), unreadable, policy, max_bad_fraction)
+    questions = read_questions(rows)
+    arrays = to_vote_arrays(read_again(votes, rows), questions)
+    verdict, keep = _decide(questions, arrays, rule or LabelingRule(), unreadable, policy, max_bad_fraction)
     return _labelled(rows, verdict.weak, verdict.score, keep)
 
 
-def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: SplitArguments) -> dict[str, Any]:
+def save_split(
+    splits: Mapping[str, Dataset], votes: Dataset, rule: LabelingRule, args: SplitArguments
+) -> dict[str, Any]:
     """Label the rows of all splits together and write them to `args.output_dir`, each once, with the votes beside them.
 
     `load_dataset(folder, "weak")` and `load_rows(folder, config="weak")` read them (configs all, weak, strong, and for
@@ -242,11 +242,11 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
     if folder.exists():
         raise ValueError(f"{folder} already exists; choose another --output_dir")
     together = concatenate_datasets(list(splits.values()))
-    questions = questions_of(together)
+    questions = read_questions(together)
     with naming(args.votes):
         votes = read_again(votes, together)
-        ballots = ballots_of(votes, questions)
-        verdict, keep = _decide(questions, ballots, rule, args.unreadable, args.policy, args.max_bad_fraction)
+        arrays = to_vote_arrays(votes, questions)
+        verdict, keep = _decide(questions, arrays, rule, args.unreadable, args.policy, args.max_bad_fraction)
     share = float(verdict.unknown.sum() / verdict.measured.sum())
     if not keep.any():
         check_unreadable(share, args.max_unreadable)
@@ -261,7 +261,7 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
         "weak": int((keep & verdict.weak).sum()),
         "strong": int((keep & ~verdict.weak).sum()),
         "left_out": int((~keep).sum()),
-        "votes_read": votes_of_rule(ballots, questions, rule).count_how(),
+        "votes_read": votes_of_rule(arrays, questions, rule).count_how(),
         "unreadable_share": share,
         "unreadable_rows": questions.key.filter(pa.array(verdict.unknown)).to_pylist(),
         CLIPS: clip_folder(splits.values()),
@@ -285,17 +285,17 @@ def save_split(splits: Mapping[str, Dataset], votes: Dataset, rule: Rule, args: 
 
 def _decide(
     questions: Questions,
-    ballots: Ballots,
-    rule: Rule,
+    arrays: VoteArrays,
+    rule: LabelingRule,
     unreadable: str,
     policy: str | None,
     max_bad_fraction: float,
-) -> tuple[Verdict, np.ndarray]:
+) -> tuple[RowLabels, np.ndarray]:
     """The verdict, and which rows stay, shape (rows,)."""
     if unreadable not in ("leave_out", "not_right"):
         raise ValueError(f"unreadable {unreadable!r}: give leave_out or not_right")
-    counted = votes_of_rule(ballots, questions, rule)
-    verdict = judge(counted, questions, rule)
+    counted = votes_of_rule(arrays, questions, rule)
+    verdict = label_from_votes(counted, questions, rule)
     missing = [
         BrokenRow(str(questions.source[i]), str(questions.key[i]), "no votes; finish the probe")
         for i in np.flatnonzero(~verdict.measured).tolist()
@@ -311,7 +311,7 @@ def _decide(
     if unreadable == "leave_out":
         keep &= verdict.known
     if policy is not None:
-        keep &= verdict.weak | _learnable(ballots, policy, rule.mode, questions, keep & ~verdict.weak)
+        keep &= verdict.weak | _learnable(arrays, policy, rule.mode, questions, keep & ~verdict.weak)
     logger.info("%d weak and %d strong rows", (keep & verdict.weak).sum(), (keep & ~verdict.weak).sum())
     share = verdict.weak[verdict.measured].mean()
     if rule.quantile is not None and share > rule.quantile + _TIED_SHARE:
@@ -336,8 +336,8 @@ def check_unreadable(share: float, most: float | None) -> None:
         )
 
 
-def _learnable(ballots: Ballots, policy: str, mode: str, questions: Questions, strong: np.ndarray) -> np.ndarray:
-    heard = ballots.only(control="audio", voter=policy, mode=mode)
+def _learnable(arrays: VoteArrays, policy: str, mode: str, questions: Questions, strong: np.ndarray) -> np.ndarray:
+    heard = arrays.only(control="audio", voter=policy, mode=mode)
     if not len(heard):
         raise ValueError(f"policy {policy} has no votes with control audio; probe it with audio, in several orders")
     asked = tally(heard, len(questions)).asked.sum(axis=1)
@@ -374,7 +374,7 @@ def saved_unreadable(folder: str | Path) -> int:
     return len(said.get("unreadable_rows", ())) if said.get("unreadable") == "leave_out" else 0
 
 
-def saved_rule(folder: str | Path) -> Rule | None:
+def saved_rule(folder: str | Path) -> LabelingRule | None:
     """The rule that `save_split` labelled the rows of a folder by, or None where it did not."""
     path = Path(folder) / SPLIT_FILE
     if not path.is_file():
@@ -382,7 +382,9 @@ def saved_rule(folder: str | Path) -> Rule | None:
     number, names = or_null(NUMBER), dict.fromkeys(("rule", "control", "mode"), TEXT)
     said = read_json(path, {**names, "min_correct": or_null(COUNT), "threshold": number, "quantile": number})
     with naming(path):
-        return Rule(**{option.name: said[option.name] for option in fields(Rule) if option.name in said})
+        return LabelingRule(
+            **{option.name: said[option.name] for option in fields(LabelingRule) if option.name in said}
+        )
 
 
 def _write(rows: Dataset, folder: Path, name: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from audiomcq.evaluation.official import (
-    Rule,
+    ScoringRule,
     Submit,
     letter_rule,
     printed_option_rule,
@@ -54,7 +54,7 @@ class Benchmark:
     title: str
     hub_id: str
     read: Read
-    rule: Rule
+    rule: ScoringRule
     licence: str
     citation: str
     submit: Submit = submit_option

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from audiomcq.answers import parse_answer
-from audiomcq.datasets import texts_of
+from audiomcq.datasets import drop_audio
 from audiomcq.evaluation.items import BenchmarkRows
 from audiomcq.examples import Row, row_key
 from audiomcq.prompts import ANSWER_OPEN, AUDIOMCQ_STYLE, PromptStyle
@@ -43,7 +43,7 @@ def submitted_texts(loaded: BenchmarkRows, predictions: Iterable[Prediction]) ->
     Raises:
         ValueError: a prediction for a row that is not of the benchmark, two for one row, or none for a row; some are named.
     """
-    rows = {row_key(row): row["choices"] for row in texts_of(loaded.rows)}
+    rows = {row_key(row): row["choices"] for row in drop_audio(loaded.rows)}
     counts = Counter(prediction["row_key"] for prediction in predictions)
     for what, keys in (
         ("predictions for rows that are not of it", counts.keys() - rows.keys()),
@@ -70,10 +70,10 @@ def write_submission(path: str | Path, loaded: BenchmarkRows, predictions: Itera
         raise ValueError(f"{loaded.benchmark.title} has no submission format; {', '.join(FORMATS)} have one")
     predictions = list(predictions)
     submission, texts = FORMATS[name], submitted_texts(loaded, predictions)
-    choices = {row_key(row): row["choices"] for row in texts_of(loaded.rows)}
+    choices = {row_key(row): row["choices"] for row in drop_audio(loaded.rows)}
     thoughts = {each["row_key"]: thinking_part(each["completion"], choices[each["row_key"]]) for each in predictions}
     left_out = [*loaded.missing_audio, *loaded.without_gold]
-    records = [submission.record(row, texts[row_key(row)], thoughts[row_key(row)]) for row in texts_of(loaded.rows)]
+    records = [submission.record(row, texts[row_key(row)], thoughts[row_key(row)]) for row in drop_audio(loaded.rows)]
     records += [submission.record(row, "", "") for row in left_out]
     path = Path(path).with_suffix(submission.suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def write_samples(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
-        for doc_id, doc in enumerate(texts_of(loaded.rows)):
+        for doc_id, doc in enumerate(drop_audio(loaded.rows)):
             sample = _sample(doc_id, doc, by_key[row_key(doc)], style)
             file.write(json.dumps(sample, ensure_ascii=False) + "\n")
 

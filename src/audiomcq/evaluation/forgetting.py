@@ -14,7 +14,7 @@ from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.collation import PromptEncoder
-from audiomcq.evaluation.report import Estimate, accuracy_of, gain_of, percent
+from audiomcq.evaluation.report import Estimate, estimate_accuracy, estimate_gain, percent
 from audiomcq.examples import BrokenRow, Row, defect, report_broken
 from audiomcq.inference.controls import no_audio_control
 from audiomcq.inference.local import Answer, answer_questions
@@ -59,7 +59,7 @@ class Kept:
         before, after: accuracy, or word error rate, as fractions.
         change: after - before with its paired-bootstrap interval.
         p_value: McNemar's, for accuracies.
-        forgotten: whether it is worse by more than was allowed.
+        regressed: whether it is worse by more than was allowed.
     """
 
     n: int
@@ -67,7 +67,7 @@ class Kept:
     after: float
     change: Estimate
     p_value: float | None
-    forgotten: bool
+    regressed: bool
 
 
 def check_forgetting(args: ForgettingArguments) -> dict[str, Kept]:
@@ -94,8 +94,8 @@ def check_forgetting(args: ForgettingArguments) -> dict[str, Kept]:
             [row["answer"] for row in speech], before, after, args.max_drop
         )
     for name, each in kept.items():
-        say = logger.warning if each.forgotten else logger.info
-        verdict = "forgotten" if each.forgotten else "kept"
+        say = logger.warning if each.regressed else logger.info
+        verdict = "regressed" if each.regressed else "kept"
         say("%s, %d items: %.3f before, %.3f after, change %s %%: %s",
             name, each.n, each.before, each.after, percent(each.change), verdict)  # fmt: skip
     return kept
@@ -104,11 +104,11 @@ def check_forgetting(args: ForgettingArguments) -> dict[str, Kept]:
 def compare_accuracy(before: Sequence[Answer], after: Sequence[Answer], max_drop: float) -> Kept:
     """Accuracy of two models on the same text questions."""
     right_before, right_after = ([answer.correct for answer in answers] for answers in (before, after))
-    change = gain_of([int(b) - int(a) for a, b in zip(right_before, right_after, strict=True)])
+    change = estimate_gain([int(b) - int(a) for a, b in zip(right_before, right_after, strict=True)])
     return Kept(
         len(before),
-        accuracy_of(right_before).value,
-        accuracy_of(right_after).value,
+        estimate_accuracy(right_before).value,
+        estimate_accuracy(right_after).value,
         change,
         mcnemar(right_before, right_after),
         -change.value > max_drop,
@@ -123,7 +123,7 @@ def compare_transcriptions(
     edits_before, edits_after = (
         [word_edits(said, text) for said, text in zip(spoken, each, strict=True)] for each in (before, after)
     )
-    change = gain_of([(b - a) * len(spoken) / words for a, b in zip(edits_before, edits_after, strict=True)])
+    change = estimate_gain([(b - a) * len(spoken) / words for a, b in zip(edits_before, edits_after, strict=True)])
     rates = sum(edits_before) / words, sum(edits_after) / words
     return Kept(len(spoken), rates[0], rates[1], change, None, change.value > max_rise)
 

@@ -15,7 +15,7 @@ from typing import Any
 from pyarrow import parquet
 
 from audiomcq.answers import normalize
-from audiomcq.datasets import fingerprint, option_order, texts_of
+from audiomcq.datasets import drop_audio, fingerprint, option_order
 from audiomcq.evaluation.identity import Identity
 from audiomcq.evaluation.questions import QuestionArguments, load_questions
 from audiomcq.examples import BrokenRow, Row, report_broken, row_key
@@ -89,7 +89,7 @@ def import_answers(args: ImportArguments) -> Path:
     if args.control not in CONTROLS:
         raise ValueError(f"control {args.control!r}: known are {', '.join(CONTROLS)}")
     loaded, _ = load_questions(args, check_audio=False, fetch_clips=False)
-    rows = list(texts_of(loaded))
+    rows = list(drop_audio(loaded))
     if not rows:
         raise ValueError("there are no rows that answers could be about")
     option_order(rows[0], args.order)

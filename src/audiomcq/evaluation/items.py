@@ -196,8 +196,8 @@ def _from_files(
     clips = Dataset.from_dict({"audio": cells}, Features({"audio": CLIP})).cast_column("audio", Audio(decode=False))
     loaded = _sorted_out(benchmark, rows, clips, check)
     named = {row_key(row): {"bytes": None, "path": path} for row, path in pairs}
-    silent = [row | {"audio": named[row_key(row)]} for row in loaded.missing_audio]
-    return replace(loaded, missing_audio=silent)
+    broken = [row | {"audio": named[row_key(row)]} for row in loaded.missing_audio]
+    return replace(loaded, missing_audio=broken)
 
 
 def _from_table(
@@ -225,15 +225,15 @@ def _sorted_out(
     defects = check(clips, root)
     for i in sorted(defects)[:_NAMED]:
         logger.warning("set aside: %s: %s", row_key(rows[i]), defects[i])
-    silent = set(defects)
-    odd = {i for i, row in enumerate(rows) if benchmark.has_gold and row["answer"] not in row["choices"]} - silent
-    good = [i for i in range(len(rows)) if i not in silent | odd]
+    broken = set(defects)
+    odd = {i for i, row in enumerate(rows) if benchmark.has_gold and row["answer"] not in row["choices"]} - broken
+    good = [i for i in range(len(rows)) if i not in broken | odd]
     groups = {name: Value("string") for row in rows[:1] for name in row["groups"]}
     texts = Dataset.from_list(rows, Features(TEXT_FEATURES | {"groups": groups})).select(good)
     return BenchmarkRows(
         benchmark,
         concatenate_datasets([texts, clips.select(good)], axis=1),
-        [rows[i] for i in sorted(silent)],
+        [rows[i] for i in sorted(broken)],
         [rows[i] for i in sorted(odd)],
         content_fingerprint(rows),
     )

@@ -14,7 +14,7 @@ from string import ascii_uppercase
 from audiomcq.answers import parse_answer
 from audiomcq.examples import Row, row_key
 
-Rule = Callable[[str, Sequence[str], str], bool | None]
+ScoringRule = Callable[[str, Sequence[str], str], bool | None]
 Submit = Callable[[Sequence[str], int | None, str], str]
 
 _WORD = re.compile(r"\b\w+\b")
@@ -124,7 +124,7 @@ class OfficialScore:
 
 
 def official_score(
-    rule: Rule, rows: Iterable[Row], texts: Mapping[str, str], average_over: str | None = None
+    rule: ScoringRule, rows: Iterable[Row], texts: Mapping[str, str], average_over: str | None = None
 ) -> OfficialScore:
     """Score submitted texts (by row key) as the benchmark does. A row without a text counts as an empty one.
 
@@ -160,7 +160,7 @@ class AmbiguousItem:
     accepted: tuple[str, ...]
 
 
-def ambiguous_items(rows: Iterable[Row], rule: Rule, submit: Submit = submit_option) -> list[AmbiguousItem]:
+def ambiguous_items(rows: Iterable[Row], rule: ScoringRule, submit: Submit = submit_option) -> list[AmbiguousItem]:
     """The items on which `rule` accepts an option that is not the gold answer: a benchmark's defect list, computed."""
     found = []
     for row in rows:

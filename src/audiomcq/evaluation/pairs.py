@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from audiomcq.evaluation.report import Estimate, gain_of
+from audiomcq.evaluation.report import Estimate, estimate_gain
 from audiomcq.evaluation.scoring import Run
 from audiomcq.stats import holm, mcnemar
 
@@ -52,7 +52,7 @@ def _compare(
 ) -> Comparison:
     def differ(keys: Collection[str]) -> tuple[Estimate, float]:
         pairs = [(right_a[key], right_b[key]) for key in keys]
-        return gain_of([int(b) - int(a) for a, b in pairs]), mcnemar(*zip(*pairs, strict=True))
+        return estimate_gain([int(b) - int(a) for a, b in pairs]), mcnemar(*zip(*pairs, strict=True))
 
     keys = sorted(right_a)
     difference, p_value = differ(keys)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datasets import Dataset
 
 from audiomcq.audio import LONGEST_SECONDS
-from audiomcq.datasets import RowArguments, texts_of
+from audiomcq.datasets import RowArguments, drop_audio
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, find_benchmark
 from audiomcq.evaluation.items import BenchmarkRows, load_benchmark
 from audiomcq.evaluation.versions import recorded_versions
@@ -117,7 +117,7 @@ def prompt_style(benchmark: str | None, official: bool) -> PromptStyle:
 
 def without(loaded: BenchmarkRows, keys: Collection[str]) -> BenchmarkRows:
     """The benchmark less the items that could not be asked: its label and coverage then say so."""
-    texts = list(texts_of(loaded.rows))
+    texts = list(drop_audio(loaded.rows))
     kept = [index for index, row in enumerate(texts) if row_key(row) not in keys]
-    silent = [row for row in texts if row_key(row) in keys]
-    return replace(loaded, rows=loaded.rows.select(kept), missing_audio=[*loaded.missing_audio, *silent])
+    missing = [row for row in texts if row_key(row) in keys]
+    return replace(loaded, rows=loaded.rows.select(kept), missing_audio=[*loaded.missing_audio, *missing])

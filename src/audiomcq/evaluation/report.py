@@ -124,12 +124,12 @@ def score(
         n_strong=None if strong is None else int(is_strong.sum()),
         n_parsed=_parsed(audio),
         n_parsed_silent=_parsed(silence or {}),
-        accuracy=accuracy_of(heard),
-        strong=accuracy_of(heard[is_strong]) if is_strong.any() else None,
-        weak=accuracy_of(heard[is_weak]) if is_weak.any() else None,
-        silent=None if unheard is None else accuracy_of(unheard),
-        audio_gain=None if gains is None else gain_of(gains),
-        strong_audio_gain=gain_of(gains[is_strong]) if gains is not None and is_strong.any() else None,
+        accuracy=estimate_accuracy(heard),
+        strong=estimate_accuracy(heard[is_strong]) if is_strong.any() else None,
+        weak=estimate_accuracy(heard[is_weak]) if is_weak.any() else None,
+        silent=None if unheard is None else estimate_accuracy(unheard),
+        audio_gain=None if gains is None else estimate_gain(gains),
+        strong_audio_gain=estimate_gain(gains[is_strong]) if gains is not None and is_strong.any() else None,
         read=count_how(audio.values()),
         read_silent=count_how((silence or {}).values()),
     )
@@ -141,7 +141,7 @@ def count_how(predictions: Iterable[Prediction]) -> dict[str, int]:
     return {how: read[how] for how in HOW if read[how]}
 
 
-def accuracy_of(correct: Sequence[bool] | np.ndarray) -> Estimate:
+def estimate_accuracy(correct: Sequence[bool] | np.ndarray) -> Estimate:
     """Share of correct answers and its Wilson interval."""
     right = int(np.sum(correct))
     return Estimate(right / len(correct), wilson_interval(right, len(correct)))
@@ -157,7 +157,7 @@ def corrected_for_chance(accuracy: Estimate, chance: float) -> Estimate | None:
     return Estimate(value, Interval(low, high))
 
 
-def gain_of(differences: Sequence[float] | np.ndarray) -> Estimate:
+def estimate_gain(differences: Sequence[float] | np.ndarray) -> Estimate:
     """Mean of paired differences and its bootstrap interval."""
     return Estimate(float(np.mean(differences)), paired_bootstrap(differences))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from audiomcq.baselines import trivial_baselines
-from audiomcq.datasets import fingerprint, texts_of
+from audiomcq.datasets import drop_audio, fingerprint
 from audiomcq.evaluation.benchmarks import Benchmark, find_benchmark
 from audiomcq.evaluation.exports import FORMATS, write_samples, write_submission
 from audiomcq.evaluation.identity import model_of_run
@@ -23,7 +23,7 @@ from audiomcq.evaluation.official import (
 from audiomcq.evaluation.pairs import compare
 from audiomcq.evaluation.questions import QuestionArguments, load_questions, prompt_style, without
 from audiomcq.evaluation.report import Estimate, Prediction, Scores, markdown_table, named, plot_scores
-from audiomcq.evaluation.scoring import Official, Rows, Run, judge, questions_by_key, score_run
+from audiomcq.evaluation.scoring import Official, Rows, Run, questions_by_key, rescore_predictions, score_run
 from audiomcq.evaluation.strong import PUBLISHED_VOTERS, SplitByModel, strong_split
 from audiomcq.evaluation.tables import TABLE_MEASURES, benchmarks_table, is_estimate, results_page
 from audiomcq.examples import Row, row_key
@@ -111,7 +111,7 @@ def score_folder(args: ScoreArguments) -> Scored:
     runs = {file.stem: _run(file, records[file], rows, questions, args.missing_as_wrong) for file in files}
     models = {file.stem: model_of_run(records[file], file) for file in files}
     parts = SplitByModel(split, models, runs)
-    official = official_of(benchmark.benchmark) if benchmark else None
+    official = official_accuracy_of(benchmark.benchmark) if benchmark else None
     scored = {file.stem: _score(file, rows, runs[file.stem], parts, official) for file in files}
     scores = {name: value for name, (value, _) in scored.items()}
     baselines = trivial_baselines(questions.rows)
@@ -160,9 +160,9 @@ def export_folder(args: ScoreArguments) -> list[Path]:
         _, benchmark = load_questions(args, check_audio=False)
         assert benchmark is not None  # since it is named
         loaded = without(benchmark, record.get("left_out", ()))
-        rows = {row_key(row): row for row in texts_of(loaded.rows)}
+        rows = {row_key(row): row for row in drop_audio(loaded.rows)}
         with naming(file):
-            run = judge(rows, _lines_on_rows(file, record), asked_for=_asked_for(record))
+            run = rescore_predictions(rows, _lines_on_rows(file, record), asked_for=_asked_for(record))
             answers = list(run.answers["audio", run.order].values())
         folder = Path(args.output_dir)
         if args.benchmark in FORMATS:
@@ -173,7 +173,7 @@ def export_folder(args: ScoreArguments) -> list[Path]:
     return written
 
 
-def official_of(benchmark: Benchmark) -> Official:
+def official_accuracy_of(benchmark: Benchmark) -> Official:
     """Accuracy by the benchmark's own rule, of what would be submitted or of what was written; where it averages over parts, so does
     the interval."""
 
@@ -215,7 +215,7 @@ def _run(file: Path, record: dict[str, Any], rows: Rows, questions: "_Questions"
     orders = settings.get("orders")
     asked = {control: orders for control in record.get("controls", ())} if orders else {}
     with naming(file):
-        run = judge(rows, _lines_on_rows(file, record), asked, missing_as_wrong, _asked_for(record))
+        run = rescore_predictions(rows, _lines_on_rows(file, record), asked, missing_as_wrong, _asked_for(record))
     now = questions.fingerprints.get(settings.get("rows"))
     if now is not None and settings.get("fingerprint", now) != now:
         raise ValueError(f"{file}: the rows have other questions, choices or answers now than when they were answered")
@@ -262,7 +262,7 @@ def _questions(args: ScoreArguments, left_out: Sequence[AbstractSet[str]]) -> _Q
         raise ValueError(
             f"{len(some)} items were left out for want of audio by some runs and answered by others: {named(some)}"
         )
-    every = list(texts_of(rows))
+    every = list(drop_audio(rows))
     kept = [row for row in every if row_key(row) not in left_out[0]]
     set_aside = [row for row in every if row_key(row) in left_out[0]]
     if benchmark:

@@ -13,9 +13,9 @@ from audiomcq.evaluation.report import (
     Estimate,
     Prediction,
     Scores,
-    accuracy_of,
     corrected_for_chance,
-    gain_of,
+    estimate_accuracy,
+    estimate_gain,
     named,
     score,
 )
@@ -121,7 +121,7 @@ def questions_by_key(rows: Iterable[Row]) -> Rows:
     return by_key
 
 
-def judge(
+def rescore_predictions(
     rows: Rows,
     predictions: Iterable[Prediction],
     asked: Mapping[str, Sequence[str]] | None = None,
@@ -229,10 +229,10 @@ def robustness(rows: Rows, run: Run, control: str = "audio") -> Robustness:
         orders={
             order: {"n": len(answers), "accuracy": _share(answers.values())} for order, answers in by_order.items()
         },
-        mean=gain_of([sum(row) / len(row) for row in right.values()]),
-        all_right=accuracy_of([all(row) for row in right.values()]),
-        same_choice=accuracy_of(same),
-        majority=accuracy_of(
+        mean=estimate_gain([sum(row) / len(row) for row in right.values()]),
+        all_right=estimate_accuracy([all(row) for row in right.values()]),
+        same_choice=estimate_accuracy(same),
+        majority=estimate_accuracy(
             [_majority(rows[key], answers) == rows[key]["answer"] for key, answers in by_row.items()]
         ),
         by_gold_position=_by_gold_position(rows, by_order),
@@ -292,9 +292,9 @@ def _groups(
             value: {
                 "n": len(keys),
                 "n_parsed": sum(audio[key]["choice"] is not None for key in keys),
-                "accuracy": asdict(accuracy_of([audio[key]["correct"] for key in keys])),
+                "accuracy": asdict(estimate_accuracy([audio[key]["correct"] for key in keys])),
                 "chance": chance([rows[key] for key in keys]),
-                "silent": asdict(accuracy_of([silence[key]["correct"] for key in keys])) if silence else None,
+                "silent": asdict(estimate_accuracy([silence[key]["correct"] for key in keys])) if silence else None,
                 "official": asdict(official([rows[key] for key in keys], [audio[key] for key in keys], False)[0])
                 if official
                 else None,
@@ -319,7 +319,8 @@ def _by_gold_position(rows: Rows, by_order: Mapping[str, Mapping[str, Prediction
             gold = _shown(rows[key], order).index(rows[key]["answer"])
             right.setdefault(gold, []).append(answer["correct"])
     return {
-        str(place): {"n": len(each), "accuracy": asdict(accuracy_of(each))} for place, each in sorted(right.items())
+        str(place): {"n": len(each), "accuracy": asdict(estimate_accuracy(each))}
+        for place, each in sorted(right.items())
     }
 
 
@@ -342,10 +343,10 @@ def _control(run: Run, control: str) -> dict[str, Any]:
         sum(answer["choice"] is not None for answer in run.answers[name, run.order].values())
         for name in (control, "audio")
     )
-    gain = gain_of([int(audio[key]) - int(other[key]) for key in keys])
+    gain = estimate_gain([int(audio[key]) - int(other[key]) for key in keys])
     return {
         "n_parsed": parsed,
-        "accuracy": asdict(accuracy_of([other[key] for key in keys])),
+        "accuracy": asdict(estimate_accuracy([other[key] for key in keys])),
         "gain": asdict(gain) if parsed and heard else None,
     }
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from audiomcq.datasets import texts_of
+from audiomcq.datasets import drop_audio
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows
-from audiomcq.evaluation.report import Estimate, gain_of, markdown, percent
-from audiomcq.evaluation.scoring import Rows, Run, judge, questions_by_key, robustness
+from audiomcq.evaluation.report import Estimate, estimate_gain, markdown, percent
+from audiomcq.evaluation.scoring import Rows, Run, questions_by_key, rescore_predictions, robustness
 from audiomcq.evaluation.tables import PARSED
 from audiomcq.examples import Row
 from audiomcq.inference.predictions import read_predictions
@@ -80,11 +80,11 @@ def select_checkpoint(args: SelectArguments, rows: Sequence[Row]) -> list[Candid
     """
     if "audio" not in args.controls:
         raise ValueError(f"controls {args.controls}: a checkpoint is picked by its answers with audio; add audio")
-    questions = questions_by_key(texts_of(rows))
+    questions = questions_by_key(drop_audio(rows))
     answered = {}
     for folder in checkpoints(Path(args.run)):
         path = answer_rows(replace(args, model=str(folder), name=folder.name), rows)
-        answered[folder.name] = judge(questions, read_predictions(path)["audio"])
+        answered[folder.name] = rescore_predictions(questions, read_predictions(path)["audio"])
     return rank(questions, answered)
 
 
@@ -94,7 +94,7 @@ def rank(questions: Rows, answered: dict[str, Run]) -> list[Candidate]:
     candidates = [_candidate(name, questions, run) for name, run in answered.items()]
     best, *others = sorted(candidates, key=lambda each: (-each.accuracy.value, each.step))
     behind = [[a - b for a, b in zip(shares[each.name], shares[best.name], strict=True)] for each in others]
-    return [best, *(replace(each, behind_best=gain_of(gaps)) for each, gaps in zip(others, behind, strict=True))]
+    return [best, *(replace(each, behind_best=estimate_gain(gaps)) for each, gaps in zip(others, behind, strict=True))]
 
 
 def selection_table(candidates: Sequence[Candidate]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.compute as pc
 from datasets import Dataset, Features
 
-from audiomcq.contribution.split import Rule, label_rows, saved_rule, saved_votes
+from audiomcq.contribution.split import LabelingRule, label_rows, saved_rule, saved_votes
 from audiomcq.evaluation.identity import Identity, Model, model_of_run, model_of_voter
 from audiomcq.evaluation.report import named
 from audiomcq.evaluation.scoring import Rows, Run, questions_by_key
@@ -45,7 +45,7 @@ class StrongSplit:
     neither: frozenset[str] = frozenset()
     voters: Mapping[str, Model] = field(default_factory=dict)
     votes: Dataset | None = None
-    rule: Rule = field(default_factory=Rule)
+    rule: LabelingRule = field(default_factory=LabelingRule)
 
     def own_votes(self, model: Model, run: Run) -> frozenset[str]:
         """The voters that are this model, one that it was trained from or that was trained from it; also those that gave its very answers."""
@@ -169,7 +169,7 @@ def strong_split(
     if beside is None:
         return StrongSplit("rows", rows, labelled, voters=published)
     voters = {name: model_of_voter(name, revision) for name, revision in voters_of(beside).items()}
-    return StrongSplit("rows", rows, labelled, voters=voters, votes=beside, rule=saved_rule(dataset) or Rule())
+    return StrongSplit("rows", rows, labelled, voters=voters, votes=beside, rule=saved_rule(dataset) or LabelingRule())
 
 
 def strong_by_label(rows: Sequence[Row]) -> frozenset[str] | None:
@@ -197,11 +197,11 @@ def split_by_votes(rows: Rows, source: str | Path) -> StrongSplit:
     Raises:
         ValueError: there are no votes, or rows have none.
     """
-    votes, rule = load_votes(source), Rule()
+    votes, rule = load_votes(source), LabelingRule()
     voted = set(votes.data.column("row_key").to_pylist())
-    if silent := [key for key in rows if key not in voted]:
+    if unvoted := [key for key in rows if key not in voted]:
         raise ValueError(
-            f"{len(silent)} of {len(rows)} rows have no votes in {source}, first {silent[0]}; finish the probe"
+            f"{len(unvoted)} of {len(rows)} rows have no votes in {source}, first {unvoted[0]}; finish the probe"
         )
     voters = {name: model_of_voter(name, revision) for name, revision in voters_of(votes).items()}
     if Path(source).is_dir() or Path(source).suffix == ".jsonl":
@@ -216,7 +216,7 @@ def _voters_with_records(source: Path, voters: Collection[str]) -> dict[str, Mod
     return {file.stem: model_of_run(read_run(file) or {}, file) for file in files}
 
 
-def _labelled(rows: Rows, votes: Dataset, rule: Rule) -> dict[str, Any]:
+def _labelled(rows: Rows, votes: Dataset, rule: LabelingRule) -> dict[str, Any]:
     """`strong` and `neither` of a `StrongSplit`."""
     columns = ("id", "source_dataset", "question_type", "choices", "answer")
     unlabelled = [{name: row[name] for name in columns} for row in rows.values()]

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from audiomcq.datasets import row_orders, texts_of
+from audiomcq.datasets import drop_audio, row_orders
 from audiomcq.examples import Row, row_key
 from audiomcq.inference.local import Answer
 from audiomcq.records import (
@@ -227,7 +227,7 @@ def finish_run(
     silent, wanted = set(record.get("left_out", ())), []
     for control in record["controls"]:
         not_asked = silent if needs_clips(control) else ()
-        for row in texts_of(rows):
+        for row in drop_audio(rows):
             if (key := row_key(row)) not in not_asked:
                 wanted += [(key, control, order) for order in row_orders(row, orders)]
     if missing := [key for key in wanted if key not in done]:

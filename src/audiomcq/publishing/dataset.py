@@ -19,7 +19,7 @@ from pyarrow import parquet
 from tqdm.auto import tqdm
 
 from audiomcq.audio import AudioError, audio_bytes, audio_seconds
-from audiomcq.contribution.split import SPLIT_FILE, Rule
+from audiomcq.contribution.split import SPLIT_FILE, LabelingRule
 from audiomcq.datasets import RowArguments, check_clips_inside, clip_home, clip_sizes, refuse_outside, split_by_clip
 from audiomcq.examples import CONTRIBUTION, FEATURES, TERMS, arrow_column, row_keys
 from audiomcq.inference.vote_files import VOTE_FEATURES
@@ -91,7 +91,7 @@ def publish_dataset(
     args: PublishArguments,
     splits: Mapping[str, Dataset],
     votes: Iterable[Mapping[str, Any]] | None,
-    rule: Rule | None = None,
+    rule: LabelingRule | None = None,
 ) -> list[PlannedFile]:
     """Write the folder (`args.output_dir`, replaced if it is one of ours) and push it.
 
@@ -124,7 +124,7 @@ def write_folder(
     args: PublishArguments,
     splits: Mapping[str, Dataset],
     votes: Iterable[Mapping[str, Any]] | None,
-    rule: Rule | None = None,
+    rule: LabelingRule | None = None,
 ) -> Path:
     """Write everything that is published below `args.output_dir`. The same input gives the same bytes.
 
@@ -142,11 +142,11 @@ def _write_content(
     args: PublishArguments,
     splits: Mapping[str, Dataset],
     votes: Iterable[Mapping[str, Any]] | None,
-    rule: Rule | None,
+    rule: LabelingRule | None,
 ) -> None:
     splits = cut_splits(splits, args.validation_fraction, args.test_fraction, args.seed)
     sources = licences.read_sources(args.sources)
-    splits = licences.with_terms(splits, sources, args.also_allowed, args.leave_out_refused)
+    splits = licences.add_license_columns(splits, sources, args.also_allowed, args.leave_out_refused)
     splits = {name: rows for name, rows in splits.items() if len(rows)}
     keys = [key for rows in splits.values() for key in row_keys(rows)]
     if not keys:
@@ -168,7 +168,7 @@ def _write_content(
     if records:
         _write_parquet(folder / "votes" / "train-00000-of-00001.parquet", [records], VOTE_FEATURES)
     configs = make_configs(folder, parts, records)
-    texts = CardText(args.repo_id, args.pretty_name, args.languages, args.labels_from, rule or Rule())
+    texts = CardText(args.repo_id, args.pretty_name, args.languages, args.labels_from, rule or LabelingRule())
     clips = {split: [part.clips for part in parts if part.split == split] for split in splits}
     (folder / CARD_FILE).write_text(render_card(texts, splits, clips, records, sources, configs), encoding="utf-8")
     if "test" in splits:
@@ -289,7 +289,7 @@ def _check_published_rule(dataset: str, votes: Sequence[Mapping[str, Any]]) -> N
     Raises:
         ValueError: no vote is of the published rule's control and mode.
     """
-    rule = Rule()
+    rule = LabelingRule()
     if not any((vote["control"], vote["mode"]) == (rule.control, rule.mode) for vote in votes):
         raise ValueError(
             f"{dataset} has no {SPLIT_FILE}, which says how votes became labels, and no vote is on {rule.control} in mode "

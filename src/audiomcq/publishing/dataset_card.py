@@ -13,7 +13,7 @@ from datasets import Dataset, concatenate_datasets
 from audiomcq import __version__
 from audiomcq.baselines import trivial_baselines
 from audiomcq.contribution.report import Numbers, contribution_report
-from audiomcq.contribution.split import SCORE_THRESHOLD, Rule
+from audiomcq.contribution.split import SCORE_THRESHOLD, LabelingRule
 from audiomcq.evaluation.report import markdown
 from audiomcq.examples import CONTRIBUTION, QUESTION_TYPES
 from audiomcq.inference.vote_files import VOTE_FEATURES
@@ -54,7 +54,7 @@ class CardText:
     pretty_name: str
     languages: Sequence[str]
     labels_from: str
-    rule: Rule
+    rule: LabelingRule
 
 
 def render_card(
@@ -100,7 +100,7 @@ def render_card(
     return f"---\n{head}---\n\n{body}"
 
 
-def report_on(splits: Mapping[str, Dataset], votes: Votes, rule: Rule) -> Numbers:
+def report_on(splits: Mapping[str, Dataset], votes: Votes, rule: LabelingRule) -> Numbers:
     """The numbers of `contribution_report` on all published rows and votes."""
     rows = concatenate_datasets([table.remove_columns(["audio"]) for table in splits.values()])
     return contribution_report(rows, Dataset.from_list(list(votes), VOTE_FEATURES), rule)
@@ -167,7 +167,7 @@ def filter_section(text: CardText, rows: Sequence[Mapping[str, Any]], votes: Vot
             "Voters answered the questions with something else in place of the clip (the control; `audio` is the clip itself). The votes are "
             "the config `votes`: one record per row, voter, control, order of the options and mode, with the completion as it was written.",
             voters_table(votes),
-            f"Rule: {in_words(text.rule, voters)}. A completion that chooses no option counts as not right; of several option orders, "
+            f"LabelingRule: {describe_rule(text.rule, voters)}. A completion that chooses no option counts as not right; of several option orders, "
             f"more than half must be right. Recounted from the published votes, this rule gives back {agree:,} of {labelled:,} labels.",
             "How many labels change when one choice is made otherwise:",
             sensitivity_table(report["sensitivity"]),
@@ -175,7 +175,7 @@ def filter_section(text: CardText, rows: Sequence[Mapping[str, Any]], votes: Vot
     )
 
 
-def in_words(rule: Rule, voters: int) -> str:
+def describe_rule(rule: LabelingRule, voters: int) -> str:
     """When a row was made weak."""
     if rule.rule == "score":
         limit = (

@@ -125,7 +125,7 @@ def refusal(text: str | None) -> str:
     return f"the licence {text!r} is not known to allow giving the audio on"
 
 
-def with_terms(
+def add_license_columns(
     splits: Mapping[str, Dataset], sources: Sources, also_allowed: Sequence[str] = (), leave_out: bool = False
 ) -> dict[str, Dataset]:
     """Rows with their licence and attribution as columns; columns that are already there win over the tables.

@@ -97,7 +97,7 @@ def write_space(args: SpaceArguments, rows: Dataset, app: Path) -> Path:
 
 
 def _write_content(folder: Path, args: SpaceArguments, picked: Dataset, app: Path) -> None:
-    picked = licences.with_terms({"train": picked}, licences.read_sources(args.sources))["train"]
+    picked = licences.add_license_columns({"train": picked}, licences.read_sources(args.sources))["train"]
     files = write_examples(picked, folder / EXAMPLES)
     shutil.copytree(
         Path(audiomcq.__file__).parent, folder / "audiomcq", ignore=shutil.ignore_patterns("__pycache__", "*.pyc")

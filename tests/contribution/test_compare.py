@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from audiomcq.audio import load_audio
 from audiomcq.collation import PromptEncoder
-from audiomcq.contribution.ask import HEARD, Hearing, ask, in_words, plot
+from audiomcq.contribution.compare import CONTROL_LABELS, ControlResult, compare_controls, plot, summarize
 from audiomcq.examples import Row
 from audiomcq.inference.controls import control_named
 from audiomcq.inference.local import answer_questions
@@ -23,23 +23,25 @@ def encoder(lalm: LALM) -> PromptEncoder:
     return PromptEncoder(lalm.processor, lalm.family)
 
 
-def hearing(control: str, choice: int | str | None) -> Hearing:
+def result(control: str, choice: int | str | None) -> ControlResult:
     if choice == "abstained":
-        return Hearing(control, "", None, [0.25] * 4, "abstained")
-    return Hearing(control, "", choice, [0.25] * 4, "unreadable" if choice is None else "tag")
+        return ControlResult(control, "", None, [0.25] * 4, "abstained")
+    return ControlResult(control, "", choice, [0.25] * 4, "unreadable" if choice is None else "tag")
 
 
-def heard(*choices: int | str | None) -> list[Hearing]:
-    """One hearing for each control, by what it chooses: an option, None where nobody can read it, or "abstained"."""
-    return [hearing(control, choice) for control, choice in zip(HEARD, choices, strict=True)]
+def heard(*choices: int | str | None) -> list[ControlResult]:
+    """One result for each control, by what it chooses: an option, None where nobody can read it, or "abstained"."""
+    return [result(control, choice) for control, choice in zip(CONTROL_LABELS, choices, strict=True)]
 
 
 def test_it_gives_what_the_filter_gives_for_the_same_row_and_controls(
     lalm: LALM, encoder: PromptEncoder, rows: Dataset
 ) -> None:
     pair = [rows[0], {**rows[5], "source_dataset": "elsewhere"}]
-    asked = ask(lalm, encoder, pair[0]["audio"], pair[0]["question"], CHOICES, pair[1]["audio"], silence_seconds=2.0)
-    assert [one.control for one in asked] == list(HEARD)
+    asked = compare_controls(
+        lalm, encoder, pair[0]["audio"], pair[0]["question"], CHOICES, pair[1]["audio"], silence_seconds=2.0
+    )
+    assert [one.control for one in asked] == list(CONTROL_LABELS)
     for one in asked:
         control = control_named(one.control, pair, silence_seconds=2.0)
         (written,) = answer_questions(lalm, encoder, pair[:1], control)
@@ -50,16 +52,20 @@ def test_it_gives_what_the_filter_gives_for_the_same_row_and_controls(
 
 
 def test_the_three_hearings_are_of_three_sounds(lalm: LALM, encoder: PromptEncoder, rows: Dataset) -> None:
-    asked = ask(lalm, encoder, rows[0]["audio"], "How high?", CHOICES, rows[5]["audio"], silence_seconds=1.0)
+    asked = compare_controls(
+        lalm, encoder, rows[0]["audio"], "How high?", CHOICES, rows[5]["audio"], silence_seconds=1.0
+    )
     for one in asked:
         assert math.isclose(sum(one.probabilities), 1)
-    assert len({tuple(one.probabilities) for one in asked}) == len(HEARD)
+    assert len({tuple(one.probabilities) for one in asked}) == len(CONTROL_LABELS)
 
 
 def test_a_clip_may_be_a_path_or_an_array(lalm: LALM, encoder: PromptEncoder, row: Row, rows: Dataset) -> None:
     array, other = load_audio(row["audio"]), rows[5]["audio"]["path"]
-    by_array = ask(lalm, encoder, array, "How high?", CHOICES, other, 1.0)
-    assert by_array == ask(lalm, encoder, row["audio"]["path"], "How high?", CHOICES, load_audio(other), 1.0)
+    by_array = compare_controls(lalm, encoder, array, "How high?", CHOICES, other, 1.0)
+    assert by_array == compare_controls(
+        lalm, encoder, row["audio"]["path"], "How high?", CHOICES, load_audio(other), 1.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,7 +86,7 @@ def test_what_cannot_be_asked_is_said_in_words(
     other = np.full(16_000, 0.1, dtype=np.float32)
     options = {"clip": sound, "question": "What is it?", "choices": CHOICES, "other_clip": other, **changes}
     with pytest.raises(ValueError, match=said):
-        ask(lalm, encoder, **options)
+        compare_controls(lalm, encoder, **options)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +95,7 @@ def test_what_cannot_be_asked_is_said_in_words(
 def test_with_the_right_answer_the_sentence_names_the_audio_contribution(
     with_clip: int | None, on_silence: int | None, contribution: str
 ) -> None:
-    assert f"audio contribution {contribution}**" in in_words(heard(with_clip, on_silence, 3), CHOICES, "high")
+    assert f"audio contribution {contribution}**" in summarize(heard(with_clip, on_silence, 3), CHOICES, "high")
 
 
 @pytest.mark.parametrize(
@@ -104,17 +110,17 @@ def test_with_the_right_answer_the_sentence_names_the_audio_contribution(
 def test_an_answer_that_cannot_be_read_is_not_called_wrong(
     with_clip: int | None, on_silence: int | None, said: str
 ) -> None:
-    sentence = in_words(heard(with_clip, on_silence, 3), CHOICES, "high")
+    sentence = summarize(heard(with_clip, on_silence, 3), CHOICES, "high")
     assert sentence.startswith(said) and "harm" not in sentence and "did not help" not in sentence
 
 
 def test_an_abstention_is_read_and_not_right() -> None:
-    sentence = in_words(heard(2, "abstained", 3), CHOICES, "high")
+    sentence = summarize(heard(2, "abstained", 3), CHOICES, "high")
     assert (
         sentence
         == "With the clip right, on silence an abstention: **audio contribution +1**, since an abstention is not right."
     )
-    assert "What the model knows is not told" in in_words(heard("abstained", None, 3), CHOICES, "high")
+    assert "What the model knows is not told" in summarize(heard("abstained", None, 3), CHOICES, "high")
 
 
 @pytest.mark.parametrize(
@@ -130,16 +136,16 @@ def test_an_abstention_is_read_and_not_right() -> None:
     ],
 )
 def test_without_the_right_answer_the_sentence_compares(choices: tuple[int | None, ...], said: str) -> None:
-    assert said in in_words(heard(*choices), CHOICES)
+    assert said in summarize(heard(*choices), CHOICES)
 
 
 def test_a_right_answer_that_is_no_option_is_refused() -> None:
     with pytest.raises(ValueError, match="'loud' is not among the options"):
-        in_words(heard(0, 1, 2), CHOICES, "loud")
+        summarize(heard(0, 1, 2), CHOICES, "loud")
 
 
 def test_the_plot_has_a_bar_for_every_option_and_control() -> None:
-    spread = [Hearing(control, "", 0, [0.1, 0.2, 0.3, 0.4]) for control in HEARD]
+    spread = [ControlResult(control, "", 0, [0.1, 0.2, 0.3, 0.4]) for control in CONTROL_LABELS]
     axes = plot(spread, ["x" * 100, *CHOICES[1:]]).axes[0]
     assert [round(bar.get_width()) for bar in axes.patches] == [10, 20, 30, 40] * 3
     assert len(axes.get_yticklabels()[0].get_text()) <= 40

@@ -19,27 +19,30 @@ from audiomcq.models import LALM
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-HEARD = {"audio": "the clip", "silence": "silence", "mismatched_audio": "another clip"}
+CONTROL_LABELS = {"audio": "the clip", "silence": "silence", "mismatched_audio": "another clip"}
 """The controls that a question is asked under, and what they are called for people."""
 
 _COLOURS = {"audio": "tab:blue", "silence": "tab:orange", "mismatched_audio": "tab:grey"}
 _SINGLE_CONTRIBUTION = {
     (True, False): "Right with the clip, wrong on silence: **audio contribution +1**. The model listened.",
     (True, True): "Right with the clip and right on silence: **audio contribution 0**. The text gave the answer away.",
-    (False, False): "Wrong with the clip and wrong on silence: **audio contribution 0**. Hearing it did not help.",
+    (
+        False,
+        False,
+    ): "Wrong with the clip and wrong on silence: **audio contribution 0**. Hearing it did not help.",
     (False, True): "Wrong with the clip, right on silence: **audio contribution -1**. Hearing it did harm.",
 }
 
 
 @dataclass(frozen=True)
-class Hearing:
+class ControlResult:
     """What a model makes of a question under one control.
 
     Attributes:
-        control: a key of `HEARD`.
+        control: a key of `CONTROL_LABELS`.
         completion: what the model writes, raw.
         choice: index of the option that the completion chooses, or None where it chooses none.
-        probabilities: of each option: softmax over the log-probabilities per token, as in `Ballots.p_gold`.
+        probabilities: of each option: softmax over the log-probabilities per token, as in `VoteArrays.p_gold`.
         how: how the completion was read (`audiomcq.answers.HOW`).
     """
 
@@ -50,12 +53,12 @@ class Hearing:
     how: How = "unreadable"
 
     @property
-    def in_words(self) -> str:
+    def no_choice(self) -> str:
         """What it says where it chooses no option."""
         return "an abstention" if self.how == "abstained" else "no readable answer"
 
 
-def ask(
+def compare_controls(
     lalm: LALM,
     encoder: PromptEncoder,
     clip: AudioSource,
@@ -64,8 +67,8 @@ def ask(
     other_clip: AudioSource,
     silence_seconds: float | None = PUBLISHED_SILENCE_SECONDS,
     max_new_tokens: int = 64,
-) -> list[Hearing]:
-    """Ask one question with its clip, with silence and with another clip in its place, in the order of `HEARD`.
+) -> list[ControlResult]:
+    """Ask one question with its clip, with silence and with another clip in its place, in the order of `CONTROL_LABELS`.
 
     Args:
         clip, other_clip: whatever `load_audio` takes; longer than `encoder.max_audio_seconds` they are cut.
@@ -79,11 +82,11 @@ def ask(
     if reason := defect(row):
         raise ValueError(reason)
     rows = [row, _row("other", other_clip, question, choices, encoder.max_audio_seconds)]
-    controls = [control_named(name, rows, silence_seconds) for name in HEARD]
+    controls = [control_named(name, rows, silence_seconds) for name in CONTROL_LABELS]
     return [_hear(lalm, encoder, row, control, max_new_tokens) for control in controls]
 
 
-def in_words(hearings: Sequence[Hearing], choices: Sequence[str], answer: str | None = None) -> str:
+def summarize(results: Sequence[ControlResult], choices: Sequence[str], answer: str | None = None) -> str:
     """One sentence (Markdown) on what the clip did to the answer; with the right one given, its audio contribution.
 
     Raises:
@@ -91,35 +94,35 @@ def in_words(hearings: Sequence[Hearing], choices: Sequence[str], answer: str | 
     """
     if answer is not None and answer not in choices:
         raise ValueError(f"the right answer {answer!r} is not among the options {', '.join(choices)}")
-    chosen = {hearing.control: hearing.choice for hearing in hearings}
+    chosen = {result.control: result.choice for result in results}
     if answer is not None:
         gold = list(choices).index(answer)
         if None in (chosen["audio"], chosen["silence"]):
-            return _without_choice({hearing.control: hearing for hearing in hearings}, gold)
+            return _without_choice({result.control: result for result in results}, gold)
         return _SINGLE_CONTRIBUTION[chosen["audio"] == gold, chosen["silence"] == gold]
     if chosen["audio"] is None:
         return "With the clip the model names none of the options, so there is no answer to compare."
-    unread = [HEARD[hearing.control] for hearing in hearings if hearing.how == "unreadable"]
+    unread = [CONTROL_LABELS[result.control] for result in results if result.how == "unreadable"]
     if unread:
         return f"**No readable answer** with {' and with '.join(unread)}: there is nothing to compare with the answer to the clip."
-    same = [HEARD[name] for name in chosen if name != "audio" and chosen[name] == chosen["audio"]]
+    same = [CONTROL_LABELS[name] for name in chosen if name != "audio" and chosen[name] == chosen["audio"]]
     if same:
         return f"**The same answer** with {' and with '.join(same)}: the model need not have listened to give it."
     return "**Another answer** with silence and with another clip: this one depends on what the model heard."
 
 
-def _without_choice(hearings: Mapping[str, Hearing], gold: int) -> str:
+def _without_choice(results: Mapping[str, ControlResult], gold: int) -> str:
     """The sentence where an answer chose no option: as published that counts as not right. An abstention says so itself; what cannot be
     read does not say what the model knows."""
     said = {
-        name: each.in_words if each.choice is None else "right" if each.choice == gold else "wrong"
-        for name, each in hearings.items()
+        name: each.no_choice if each.choice is None else "right" if each.choice == gold else "wrong"
+        for name, each in results.items()
     }
-    contribution = (hearings["audio"].choice == gold) - (hearings["silence"].choice == gold)
+    contribution = (results["audio"].choice == gold) - (results["silence"].choice == gold)
     sentence = f"With the clip {said['audio']}, on silence {said['silence']}: **audio contribution {contribution:+d}**".replace(
         "+0", "0"
     )
-    if "unreadable" in (hearings["audio"].how, hearings["silence"].how):
+    if "unreadable" in (results["audio"].how, results["silence"].how):
         return (
             sentence
             + " as published, where what cannot be read counts as not right. What the model knows is not told by it."
@@ -127,18 +130,20 @@ def _without_choice(hearings: Mapping[str, Hearing], gold: int) -> str:
     return sentence + ", since an abstention is not right."
 
 
-def plot(hearings: Sequence[Hearing], choices: Sequence[str]) -> "Figure":
+def plot(results: Sequence[ControlResult], choices: Sequence[str]) -> "Figure":
     """A bar for every option and control, on options from top to bottom as they were given; guessing as a line."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 1.2 + 0.7 * len(choices)), layout="constrained")
     axes = figure.subplots()
-    height = 0.8 / len(hearings)
+    height = 0.8 / len(results)
     drawn: list[Any] = []
-    for number, hearing in enumerate(hearings):
-        places = np.arange(len(choices)) + (number - (len(hearings) - 1) / 2) * height
-        percent = [100 * p for p in hearing.probabilities]
-        bars = axes.barh(places, percent, 0.9 * height, label=HEARD[hearing.control], color=_COLOURS[hearing.control])
+    for number, result in enumerate(results):
+        places = np.arange(len(choices)) + (number - (len(results) - 1) / 2) * height
+        percent = [100 * p for p in result.probabilities]
+        bars = axes.barh(
+            places, percent, 0.9 * height, label=CONTROL_LABELS[result.control], color=_COLOURS[result.control]
+        )
         axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)
         drawn.append(bars)
     guessing = 100 / len(choices)
@@ -160,11 +165,11 @@ def _row(source: str, clip: AudioSource, question: str, choices: Sequence[str], 
     return {**row, "question": question, "choices": list(choices), "answer": answer}
 
 
-def _hear(lalm: LALM, encoder: PromptEncoder, row: Row, control: Control, max_new_tokens: int) -> Hearing:
+def _hear(lalm: LALM, encoder: PromptEncoder, row: Row, control: Control, max_new_tokens: int) -> ControlResult:
     (scored,) = answer_questions(lalm, encoder, [row], control, mode="likelihood")
     (written,) = answer_questions(lalm, encoder, [row], control, max_new_tokens=max_new_tokens)
     logps = scored.option_logps or []  # there are some: the mode is likelihood
     best = max(logps)
     weights = [math.exp(logp - best) for logp in logps]
     probabilities = [weight / sum(weights) for weight in weights]
-    return Hearing(control.name, written.completion, written.choice, probabilities, written.how)
+    return ControlResult(control.name, written.completion, written.choice, probabilities, written.how)

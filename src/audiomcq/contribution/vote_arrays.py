@@ -37,7 +37,7 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Ballots:
+class VoteArrays:
     """Votes on some questions. All arrays have shape (votes,).
 
     Attributes:
@@ -76,19 +76,19 @@ class Ballots:
         """How many votes were read in each of the ways that `HOW` lists."""
         return dict(zip(HOW, np.bincount(self.how, minlength=len(HOW)).tolist(), strict=True))
 
-    def where(self, mask: np.ndarray) -> "Ballots":
+    def where(self, mask: np.ndarray) -> "VoteArrays":
         """The votes that a mask of shape (votes,) picks."""
         picked = {field.name: getattr(self, field.name)[mask] for field in fields(self) if field.name != "names"}
         return replace(self, **picked)
 
-    def only(self, **values: str) -> "Ballots":
+    def only(self, **values: str) -> "VoteArrays":
         """The votes with these values, e.g. `only(control="silence", mode="generate")`."""
         mask = np.ones(len(self), dtype=bool)
         for column, value in values.items():
             mask &= self.having(column, value)
         return self.where(mask)
 
-    def without(self, column: str, value: str) -> "Ballots":
+    def without(self, column: str, value: str) -> "VoteArrays":
         """The votes with another value in a column."""
         return self.where(~self.having(column, value))
 
@@ -135,7 +135,7 @@ class Tally:
         return self.asked.sum(axis=1) > 0
 
 
-def questions_of(rows: Dataset) -> Questions:
+def read_questions(rows: Dataset) -> Questions:
     """The columns of rows that are counted by, as `to_schema` reads them. The audio column is not read."""
     table = question_columns(rows)
     values = {name: table[name].combine_chunks() for name in table.column_names}
@@ -148,7 +148,7 @@ def questions_of(rows: Dataset) -> Questions:
     return Questions(values["key"], values["id"], values["source_dataset"], values["question_type"], lengths, gold)
 
 
-def ballots_of(votes: Dataset, questions: Questions) -> Ballots:
+def to_vote_arrays(votes: Dataset, questions: Questions) -> VoteArrays:
     """The votes on these questions as `read_again` gives them; votes on other rows are left out, and so are repeats of one and the same prompt.
 
     Raises:
@@ -163,7 +163,7 @@ def ballots_of(votes: Dataset, questions: Questions) -> Ballots:
         name: pc.index_in(table[name], value_set=pa.array(names[name], pa.string())).to_numpy() for name in _NAMED
     }
     correct = pc.fill_null(table["correct"], False).to_numpy()
-    ballots = Ballots(
+    arrays = VoteArrays(
         row=row,
         **{name: code.astype(np.int16) for name, code in codes.items()},
         how=pc.index_in(table["how"], value_set=pa.array(HOW)).to_numpy().astype(np.int8),
@@ -171,29 +171,29 @@ def ballots_of(votes: Dataset, questions: Questions) -> Ballots:
         p_gold=_p_gold(table["option_logps"].combine_chunks(), row, correct, questions),
         names=names,
     )
-    _check_once(ballots, questions)
-    return _without_repeats(ballots, questions)
+    _check_once(arrays, questions)
+    return _without_repeats(arrays, questions)
 
 
-def tally(ballots: Ballots, rows: int) -> Tally:
-    """Count votes per row and voter, over all orders (and whatever else the ballots hold)."""
-    present, voter = np.unique(ballots.voter, return_inverse=True)
+def tally(arrays: VoteArrays, rows: int) -> Tally:
+    """Count votes per row and voter, over all orders (and whatever else the arrays hold)."""
+    present, voter = np.unique(arrays.voter, return_inverse=True)
     shape = (rows, len(present))
-    cell = ballots.row.astype(np.int64) * len(present) + voter
+    cell = arrays.row.astype(np.int64) * len(present) + voter
 
     def count(weights: np.ndarray | None) -> np.ndarray:
         return np.bincount(cell, weights, minlength=shape[0] * shape[1]).reshape(shape)
 
-    unreadable, right = (count(mask).astype(np.int32) for mask in (ballots.unreadable, ballots.correct))
-    return Tally(ballots.present("voter"), count(None).astype(np.int32), unreadable, right, count(ballots.p_gold))
+    unreadable, right = (count(mask).astype(np.int32) for mask in (arrays.unreadable, arrays.correct))
+    return Tally(arrays.present("voter"), count(None).astype(np.int32), unreadable, right, count(arrays.p_gold))
 
 
-def shown_positions(ballots: Ballots, questions: Questions) -> np.ndarray:
+def find_answer_positions(arrays: VoteArrays, questions: Questions) -> np.ndarray:
     """Where the answer stood among the options as each vote's order showed them, from 0; shape (votes,)."""
-    shown = questions.gold[ballots.row]
-    for order in ballots.present("order"):
-        of_order = ballots.order == ballots.names["order"].index(order)
-        row = ballots.row[of_order]
+    shown = questions.gold[arrays.row]
+    for order in arrays.present("order"):
+        of_order = arrays.order == arrays.names["order"].index(order)
+        row = arrays.row[of_order]
         kind, _, number = order.partition("-")
         if kind == "cyclic":
             shown[of_order] = (questions.gold[row] - int(number)) % questions.num_choices[row]
@@ -235,40 +235,40 @@ def _p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions
     return p
 
 
-def _without_repeats(ballots: Ballots, questions: Questions) -> Ballots:
+def _without_repeats(arrays: VoteArrays, questions: Questions) -> VoteArrays:
     """Of a voter's votes on the same prompt under several names, the first: given is cyclic-0, and n options turn n times.
 
     Counted twice, the place of the answer in the given order would weigh double, and a voter that answers by position would be right
     in most orders of two options.
     """
-    turn = np.full(len(ballots), -1)
-    for code, order in enumerate(ballots.names["order"]):
+    turn = np.full(len(arrays), -1)
+    for code, order in enumerate(arrays.names["order"]):
         kind, _, number = order.partition("-")
         if kind in ("given", "cyclic"):
-            asked = ballots.order == code
-            turn[asked] = int(number or 0) % questions.num_choices[ballots.row[asked]]
-    prompt = ballots.row.astype(np.int64)
+            asked = arrays.order == code
+            turn[asked] = int(number or 0) % questions.num_choices[arrays.row[asked]]
+    prompt = arrays.row.astype(np.int64)
     for name in ("voter", "control", "mode"):
-        prompt = prompt * len(ballots.names[name]) + getattr(ballots, name)
+        prompt = prompt * len(arrays.names[name]) + getattr(arrays, name)
     turned = np.flatnonzero(turn >= 0)
     _, first = np.unique(prompt[turned] * (1 + turn.max(initial=0)) + turn[turned], return_index=True)
     if len(first) == len(turned):
-        return ballots
+        return arrays
     keep = turn < 0
     keep[turned[first]] = True
-    return ballots.where(keep)
+    return arrays.where(keep)
 
 
-def _check_once(ballots: Ballots, questions: Questions) -> None:
-    code = ballots.row.astype(np.int64)
+def _check_once(arrays: VoteArrays, questions: Questions) -> None:
+    code = arrays.row.astype(np.int64)
     for name in _NAMED:
-        code = code * len(ballots.names[name]) + getattr(ballots, name)
+        code = code * len(arrays.names[name]) + getattr(arrays, name)
     order = np.argsort(code, kind="stable")
     twice = order[1:][np.diff(code[order]) == 0]
     if len(twice):
         first = twice[0]
-        voter, control, shown, mode = (ballots.names[name][getattr(ballots, name)[first]] for name in _NAMED)
+        voter, control, shown, mode = (arrays.names[name][getattr(arrays, name)[first]] for name in _NAMED)
         raise ValueError(
-            f"voter {voter} voted twice on row {questions.key[ballots.row[first]]} (control {control}, order {shown}, mode "
+            f"voter {voter} voted twice on row {questions.key[arrays.row[first]]} (control {control}, order {shown}, mode "
             f"{mode}), and so on {len(twice)} votes: votes of two runs lie in one folder"
         )
