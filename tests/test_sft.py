@@ -313,9 +313,13 @@ def test_a_chain_of_thought_in_a_column_of_any_name_is_trained_on(lalm: LALM, ro
             ["a thought", "<|im_end|> more", "x <sound> y"],
             "2 of 3 rows have a control token in their gemini_cot, the first: sound_tones_1",
         ),
+        (
+            ["It is <answer>low</answer>.", "It may be <Answer>highest</Answer>.", "no tag"],
+            "1 of 3 rows have an answer in their gemini_cot that contradicts their own, the first: sound_tones_1",
+        ),
     ],
 )
-def test_a_control_token_in_the_chain_of_thought_and_a_missing_one_are_found_before_training(
+def test_control_tokens_and_other_answers_in_chains_of_thought_and_missing_ones_are_found_before_training(
     lalm: LALM, rows: Dataset, tmp_path: Path, thoughts: list[str | None], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

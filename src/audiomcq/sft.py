@@ -22,6 +22,7 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
+from audiomcq.answers import is_correct, parse_answer
 from audiomcq.collation import ConversationEncoder, to_model
 from audiomcq.configs import AudioSFTConfig, DataArguments, with_audio_options
 from audiomcq.construction.decontamination import audit_training
@@ -32,7 +33,7 @@ from audiomcq.examples import Row, row_keys
 from audiomcq.models import LALM, set_trainable
 from audiomcq.options import parse
 from audiomcq.packing import PADDING, label_columns, pack_by_clip, unpack
-from audiomcq.prompts import TURN_TOKENS, cot_name
+from audiomcq.prompts import ANSWER_OPEN, AUDIOMCQ_STYLE, TURN_TOKENS, completion_target, cot_name
 from audiomcq.run import train_stage
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
 from audiomcq.sft_collation import SFTCollator
@@ -236,7 +237,8 @@ def _assistant_left_to_us(args: AudioSFTConfig) -> Iterator[None]:
 
 
 def check_cot(rows: Dataset | None, cot: str) -> None:
-    """Find rows without their chain of thought, or with a control token in it, before training does.
+    """Find rows without their chain of thought, with a control token in it, or with an answer in it that contradicts theirs, before
+    training does: a model that learns such a completion writes what earns no reward.
 
     Raises:
         ValueError: there are some.
@@ -248,12 +250,14 @@ def check_cot(rows: Dataset | None, cot: str) -> None:
         raise ValueError(
             f"{len(rows)} of {len(rows)} rows have no {name}: train with cot: none, or name another cot_column"
         )
-    lacking, controlled = 0, []
+    lacking, controlled, tagged = 0, [], []
     for start, batch in enumerate(rows.select_columns([name]).with_format("arrow").iter(_AT_ONCE)):
         thoughts = batch[name]
         lacking += pc.sum(pc.fill_null(pc.equal(thoughts, ""), True)).as_py()
         marked = pc.fill_null(pc.match_substring_regex(thoughts, TURN_TOKENS.pattern), False)
         controlled += (np.flatnonzero(marked.to_numpy()) + start * _AT_ONCE).tolist()
+        with_tag = pc.fill_null(pc.match_substring(thoughts, ANSWER_OPEN, ignore_case=True), False)
+        tagged += (np.flatnonzero(with_tag.to_numpy()) + start * _AT_ONCE).tolist()
     if lacking:
         raise ValueError(f"{lacking} of {len(rows)} rows have no {name}: train with cot: none, or leave them out")
     if controlled:
@@ -261,6 +265,17 @@ def check_cot(rows: Dataset | None, cot: str) -> None:
         raise ValueError(
             f"{len(controlled)} of {len(rows)} rows have a control token in their {name}, the first: {key}; take it out of the text"
         )
+    if contrary := [index for index in tagged if not _is_read_as_its_answer(rows[index], cot)]:
+        key = row_keys(rows.select(contrary[:1]))[0]
+        raise ValueError(
+            f"{len(contrary)} of {len(rows)} rows have an answer in their {name} that contradicts their own, the first: {key}; take "
+            "its tag out of the text, or leave them out"
+        )
+
+
+def _is_read_as_its_answer(row: Row, cot: str) -> bool:
+    parsed = parse_answer(completion_target(row, cot), row["choices"], AUDIOMCQ_STYLE.asked_for)
+    return is_correct(parsed, row["choices"], row["answer"])
 
 
 def main(default_config: Path, argv: list[str] | None = None) -> AudioSFTConfig:
