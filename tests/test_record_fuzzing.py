@@ -244,8 +244,8 @@ def check_files(capture: pytest.CaptureFixture[str], wrong_option: int, case: tu
         assert code in (0, wrong_option)
         if code:
             files_named = any(Path(file).name in line for file in files)
-            # Shards make one table: a row with a vote that is not about it, or with none, is named with their folder
-            row_named = str(folder / "v") in line and "sound_s_" in line
+            # Files of a folder make one table: a row with a vote that is not about it, unreadable, or with none, is named with the folder
+            row_named = any(str(folder / name) in line for name in ("v", "p")) and "sound_s_" in line
             assert line.startswith("error: ") and (files_named or row_named), (name, line)
 
 

@@ -250,9 +250,14 @@ def save_split(
     share = float(verdict.unknown.sum() / verdict.measured.sum())
     if not keep.any():
         check_unreadable(share, args.max_unreadable)
+        if not verdict.unknown.any():
+            raise ValueError(
+                f"no row is left: policy {args.policy} can learn none of the strong rows, and none is weak"
+            )
         raise ValueError(
-            f"no row is left: the labels of {100 * share:.1f} % of the rows hang on votes that cannot be read as an answer; look at the "
-            f"completions in {args.votes}, or give --unreadable not_right to count such votes as not right"
+            f"no row is left: the labels of {100 * share:.1f} % of the rows (first {questions.key[int(verdict.unknown.argmax())]}) hang on "
+            f"votes that cannot be read as an answer; look at the completions in {args.votes}, or give --unreadable not_right to count "
+            "such votes as not right"
         )
     record = {
         **asdict(rule),
