@@ -247,7 +247,7 @@ def test_a_person_picks_an_example_asks_and_sees_what_the_package_says(
     assert page.locator("#sentence").inner_text().strip() == sentence
     assert [line[0] for line in shown] == list(CONTROL_LABELS.values())
     for line, one in zip(shown, expected, strict=True):
-        assert line[1] == ("no option" if one.choice is None else OPTIONS[one.choice])
+        assert line[1] == (one.no_choice if one.choice is None else OPTIONS[one.choice])
         best = max(one.probabilities)
         assert line[2] == f"{OPTIONS[one.probabilities.index(best)]} ({best:.0%})"
     for colour in COLOURS:
