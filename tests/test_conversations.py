@@ -222,9 +222,9 @@ def test_a_tokenizer_has_no_place_for_audio_and_tools_none_for_a_model_that_hear
         AudioGRPOTrainer(
             lalm.model, length_reward, grpo_config(tmp_path), data, processing_class=lalm.processor.tokenizer
         )
-    with pytest.raises(ValueError, match="tools: not with a model that hears"):
+    with pytest.raises(ValueError, match="tools: not with a model that takes audio"):
         build(AudioGRPOTrainer, lalm, grpo_config(tmp_path), data, reward_funcs=length_reward, tools=[len])
-    with pytest.raises(ValueError, match="columns images: not for a model that hears"):
+    with pytest.raises(ValueError, match="columns images: not for a model with audio input"):
         build(
             AudioGRPOTrainer, lalm, grpo_config(tmp_path), data.add_column("images", [[]]), reward_funcs=length_reward
         )
