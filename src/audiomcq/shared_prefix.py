@@ -41,7 +41,8 @@ def shared_logps(
     compute_entropy: bool = False,
     temperature: float | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Log-probs of every completion token, and entropies (nats) of what each was drawn from, in one packed forward.
+    """Compute log-probs of every completion token, and the entropies (nats) of their distributions, in one packed
+    forward.
 
     model: what the trainer calls (DDP, DeepSpeed, PEFT or bare). audio: the model's audio inputs, one row per clip, prompt by
     prompt: input_features (clips, mel, frames), feature_attention_mask (clips, frames); empty for text. temperature: None scores with
@@ -59,9 +60,9 @@ def shared_logps(
 
 
 def packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, Tensor]) -> dict[str, Any]:
-    """What to call the model with, which from here on has the attention that packed rows need.
+    """Build the model's inputs for packed rows, and switch its language model to the attention that they need.
 
-    Raises ValueError when the audio does not come once per clip of the packed rows.
+    Raises ValueError when the audio does not have one row per clip of the packed rows.
     """
     _check_clips(audio, packed.input_ids, model)
     device = _sharing_lm(model).device
@@ -69,7 +70,7 @@ def packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, Tensor
     return {
         "input_ids": packed.input_ids.to(device, non_blocking=True),
         "position_ids": packed.position_ids.to(device, non_blocking=True),
-        # Empty: keeps transformers from making a mask, and no other attention could take it by mistake
+        # Empty: transformers then builds no mask, and any other attention would fail on it instead of using it
         "attention_mask": torch.empty(0, 0, 0, 0, dtype=torch.long, device=device),
         "layout": layout.to(device),
         **audio,
@@ -77,6 +78,7 @@ def packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, Tensor
 
 
 def _score(logits: Tensor, labels: Tensor, temperature: float, compute_entropy: bool) -> tuple[Tensor, Tensor | None]:
+    # fp32: in bf16 a log-prob has 8 significant bits, and differences of two of them are noise
     logps = torch.log_softmax(logits.float() / temperature, dim=-1)
     absent = labels == IGNORED
     of_labels = logps.gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1).masked_fill(absent, 0)
@@ -103,6 +105,7 @@ def generate(
     causal_lm = _sharing_lm(model)
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     prompt = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+    # All but the last token: each completion forwards that one itself, as its first step, and gets the logits of its first token
     kept = _prefill(causal_lm, {name: value[:, :-1] for name, value in prompt.items()}, audio)
     prompt = {name: value.repeat_interleave(num_generations, dim=0) for name, value in prompt.items()}
     config, _ = resolve_config(causal_lm, generation_config)
@@ -123,13 +126,15 @@ def generate(
 
 
 def _stock_tokens(causal_lm: PreTrainedModel, **options: Any) -> Tensor:
-    """What the model's own `generate` gives. The class's method, because `shared_generation` replaces the instance's."""
+    """Generate with the model's own `generate`: its class's method, because `shared_generation` replaces the
+    instance's.
+    """
     own = cast(type[GenerationMixin], type(causal_lm))  # every LALM is one, which the type of all models does not say
     return cast(Tensor, own.generate(generating(causal_lm), **options))  # tokens, unless a configuration asks for more
 
 
 def _steps_aside(causal_lm: PreTrainedModel, config: GenerationConfig) -> bool:
-    """Whether the model's own `generate` has to decode, which is said once per reason."""
+    """Tell whether the model's own `generate` has to decode; log each reason once."""
     obstacle = engine_obstacle(causal_lm)
     if obstacle is None and (unknown := unknown_options(config)):
         obstacle = f"the rollout engine does not know {', '.join(unknown)}"
@@ -145,7 +150,8 @@ def _log_once(message: str) -> None:
 
 def _prefill(causal_lm: PreTrainedModel, prompt: dict[str, Tensor], audio: dict[str, Tensor]) -> DynamicCache:
     cache = DynamicCache(config=causal_lm.config.get_text_config(decoder=True))
-    with torch.no_grad(), selected_hidden_states(causal_lm, lambda hidden: hidden[:, -1:]):  # nobody reads its logits
+    # Nobody reads the logits of a prefill: one position instead of P goes through the LM head
+    with torch.no_grad(), selected_hidden_states(causal_lm, lambda hidden: hidden[:, -1:]):
         causal_lm(**prompt, **audio, past_key_values=cache, use_cache=True)
     if cache.get_seq_length() != prompt["input_ids"].size(1):
         raise ValueError(
@@ -156,7 +162,7 @@ def _prefill(causal_lm: PreTrainedModel, prompt: dict[str, Tensor], audio: dict[
 
 @dataclass
 class Prefixes:
-    """Beginnings of prompts that are encoded and prefilled, to go on from any number of times.
+    """Prefixes of prompts, encoded and prefilled once, to be continued any number of times.
 
     input_ids, attention_mask: (U, P), padded on the left. kept: their cache, U rows of P tokens; never written to again.
     """
@@ -166,9 +172,11 @@ class Prefixes:
     kept: DynamicCache
 
     def spread(self, rows: Sequence[int]) -> "Prefixes":
-        """Prefixes that rows continue side by side, the same number each: these, or where that is not so, one per row."""
+        """Return prefixes with the same number of rows for each, side by side: these if `rows` is in that order, else
+        a copy per row.
+        """
         each = max(1, len(rows) // len(self.input_ids))
-        if list(rows) == [prefix for prefix in range(len(self.input_ids)) for _ in range(each)]:
+        if list(rows) == torch.arange(len(self.input_ids)).repeat_interleave(each).tolist():
             return self
         index = torch.tensor(rows, device=self.input_ids.device)
         layers = [
@@ -178,7 +186,7 @@ class Prefixes:
 
 
 def prefill(model: nn.Module, prefixes: Sequence[Sequence[int]], audio: dict[str, Tensor]) -> Prefixes:
-    """Encode the audio of U beginnings of prompts and run the model over them once.
+    """Encode the audio of U prompt prefixes and run the model over them once.
 
     prefixes: token ids, audio placeholders expanded, no padding. audio: as in `shared_logps`.
     Raises ValueError when a prefix is empty, or cannot be kept (gradient checkpointing while training).
@@ -194,7 +202,7 @@ def prefill(model: nn.Module, prefixes: Sequence[Sequence[int]], audio: dict[str
 
 @dataclass
 class Continuation:
-    """N prompts, each a prefix and what follows: prompt i is prefix `rows[i]` with the token ids `suffixes[i]` after it."""
+    """N prompts, each a prefix and a suffix: prompt i is prefix `rows[i]` followed by the token ids `suffixes[i]`."""
 
     prefixes: Prefixes
     rows: Sequence[int]
@@ -202,7 +210,9 @@ class Continuation:
 
 
 def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: int, **options: object) -> Tensor:
-    """Generate as the model's own `generate` would (with its `options`) from prefixes that are prefilled: the new tokens, (N, T)."""
+    """Generate from prefilled prefixes as the model's own `generate` would (with its `options`). Returns the new
+    tokens, (N, T).
+    """
     causal_lm, prefixes = _sharing_lm(model), prompts.prefixes.spread(prompts.rows)
     each = len(prompts.rows) // len(prefixes.input_ids)
     suffix_ids, suffix_mask = _left_padded(prompts.suffixes, causal_lm.device)
@@ -248,19 +258,19 @@ def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: 
 
 
 def _by_row(own: Tensor) -> Tensor:
-    """(U, heads, R, S, width) of a shared cache to (N, heads, S, width)."""
+    """Reshape (U, heads, R, S, width) of a shared cache to (N, heads, S, width)."""
     return own.transpose(1, 2).flatten(0, 1)
 
 
 def continued_logps(
     model: nn.Module, prompts: Continuation, completions: Sequence[Sequence[Sequence[int]]]
 ) -> list[list[Tensor]]:
-    """Log-probs (nats) of the tokens of each completion of each prompt, in one forward over all of them.
+    """Compute log-probs (nats) of the tokens of each completion of each prompt, in one forward over all of them.
 
     A completion sees its prompt and itself, as in `shared_logps`. Returns one tensor of its length per completion.
     """
     causal_lm, prefixes = _sharing_lm(model), prompts.prefixes.spread(prompts.rows)
-    completion_ids = [[list(tokens) for tokens in of_prompt] for of_prompt in completions]
+    completion_ids = [list(map(list, answers)) for answers in completions]
     packed = pack([list(suffix) for suffix in prompts.suffixes], completion_ids).to(causal_lm.device)
     each = len(prompts.rows) // len(prefixes.input_ids)
     seen = prefixes.attention_mask.repeat_interleave(each, dim=0)
@@ -275,7 +285,10 @@ def continued_logps(
             use_cache=True,
         ).logits
     logps = iter(_score(logits, packed.labels, 1.0, False)[0])
-    return [[next(logps)[: len(completion)] for completion in answers] for answers in completions]
+    found = []
+    for answers in completions:
+        found.append([row[: len(completion)] for completion, row in zip(answers, logps, strict=False)])
+    return found
 
 
 def _left_padded(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -287,7 +300,9 @@ def _left_padded(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Te
 
 @contextmanager
 def shared_generation(model: nn.Module, num_generations: int) -> Iterator[None]:
-    """Let `model.generate` answer each row of its inputs `num_generations` times, where others make the call (TRL)."""
+    """Make `model.generate` return `num_generations` completions per input row inside the block, for callers we do not
+    control (TRL).
+    """
     target = extract_model_from_parallel(model)
     target.generate = partial(generate, target, num_generations)
     try:
@@ -297,7 +312,7 @@ def shared_generation(model: nn.Module, num_generations: int) -> Iterator[None]:
 
 
 def sharing_obstacle(model: nn.Module) -> str | None:
-    """Why this model cannot share its prompts, in words for a log line, or None when it can."""
+    """Say why this model cannot share its prompts, in words for a log line; return None when it can."""
     config = _causal_lm(model).config
     text_config = config.get_text_config()
     if config.model_type not in SHARING_FAMILIES:
@@ -315,15 +330,16 @@ def _causal_lm(model: nn.Module) -> PreTrainedModel:
 
 
 def _sharing_lm(model: nn.Module) -> PreTrainedModel:
-    """The model inside, which from here on has the attention that packed rows and shared prompts need."""
+    """Return the wrapped causal LM, switched to the attention that packed rows and shared prompts need."""
     causal_lm = _causal_lm(model)
+    # The language model's alone: the audio tower keeps its own. For ordinary inputs it computes what `sdpa` does.
     causal_lm.config.get_text_config()._attn_implementation = SHARED_ATTENTION
     return causal_lm
 
 
 @contextmanager
 def selected_hidden_states(model: nn.Module, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Hand `select(last hidden states)` to the LM head instead of all of them."""
+    """Pass `select(last hidden states)` to the LM head instead of all of them, inside the block."""
 
     def keep(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         output.last_hidden_state = select(output.last_hidden_state)
@@ -337,7 +353,7 @@ def selected_hidden_states(model: nn.Module, select: Callable[[Tensor], Tensor])
 
 
 def _check_clips(audio: dict[str, Tensor], input_ids: Tensor, model: nn.Module) -> None:
-    # The thinkers merge surplus features without a word, and so under the wrong prompt
+    # The thinkers merge surplus features without an error, and so into the wrong prompt. A run of placeholders is one clip.
     placeholder = input_ids == _causal_lm(model).config.audio_token_id
     clips = int(placeholder[:, 0].sum() + (placeholder[:, 1:] & ~placeholder[:, :-1]).sum())
     given = {name: len(value) for name, value in audio.items()} or {"audio": 0}
