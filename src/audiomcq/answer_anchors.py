@@ -1,7 +1,7 @@
-"""Where a completion declares its answer: tags, boxes, JSON fields, sentences such as "the answer is B" or "B is correct".
+"""Find where a completion declares its answer: tags, boxes, JSON fields, sentences such as "the answer is B" or "B is correct".
 
-Whatever an anchor is, what it declares is read by equality (`audiomcq.answer_matching`): the inside of a tag, or what stands between
-the anchor and the end of its sentence. A declaration that is denied, asked, doubted or made on a condition is none.
+The declared text is read by equality (`audiomcq.answer_matching`), whatever the anchor: the inside of a tag, or the text between the
+anchor and the end of its sentence. A declaration that is denied, asked, doubted or conditional does not count.
 """
 
 import json
@@ -70,12 +70,12 @@ class Declaration:
     """One place where an answer is declared.
 
     Attributes:
-        start, end: where the anchor begins and where what it declares ends.
-        text: what it declares, as it stands.
-        named: the option that this is, None where it is none.
-        denied: whether it is said not to be the answer.
-        doubtful: whether more follows than an answer: it is none by itself, but stands against another one.
-        tagged: whether it stands in a closed answer tag, and nothing else does.
+        start, end: where the anchor begins, and where the declared text ends.
+        text: the declared text.
+        named: the option that it names, or None.
+        denied: whether the text says that this is not the answer.
+        doubtful: whether more follows than an answer: it declares nothing by itself, but contradicts another declaration.
+        tagged: whether it is the whole content of a closed answer tag.
         torn: whether the text ends before its tag does.
     """
 
@@ -91,7 +91,7 @@ class Declaration:
 
 
 def find_tags(text: str, options: Options) -> list[Declaration]:
-    """What stands in answer tags, closed or cut off, in the order of the text. Empty ones before others are left out."""
+    """Find answer tags, closed or cut off, in the order of the text. Empty ones before others are left out."""
     found: list[Declaration] = []
     begun: re.Match[str] | None = None
     floor = 0
@@ -117,7 +117,9 @@ def find_tags(text: str, options: Options) -> list[Declaration]:
 
 
 def _tag(text: str, floor: int, begun: re.Match[str] | None, stop: int, end: int, options: Options) -> Declaration:
-    """One tag. `floor` is where the one before it ends; `begun` is None where only its end is there; it holds what stands up to `stop`."""
+    """Read one tag. `floor`: end of the previous tag. `begun`: its opening, None if missing. `stop`: end of its
+    content.
+    """
     inside = text[begun.end() if begun else 0 : stop].strip()
     torn = stop == len(text)
     if torn:
@@ -132,7 +134,7 @@ def _tag(text: str, floor: int, begun: re.Match[str] | None, stop: int, end: int
 
 
 def find_fields(text: str, options: Options) -> list[Declaration]:
-    """What stands in boxes and in answer fields of JSON or of a Python dict."""
+    """Find boxes, and answer fields of JSON or of a Python dict."""
     found: list[Declaration] = []
     for box in islice(_BOX.finditer(text), MOST + 1):
         inside, end = _braced(text, box.end(), options.limit)
@@ -159,7 +161,7 @@ def find_fields(text: str, options: Options) -> list[Declaration]:
 
 
 def find_sentences(text: str, options: Options) -> Iterator[Declaration]:
-    """What sentences declare: "the answer is ...", "I choose ...", "... is correct"."""
+    """Find declarations in sentences: "the answer is ...", "I choose ...", "... is correct"."""
     for noun in DECLARES.finditer(text):
         if found := _after_noun(text, noun, options):
             yield found
@@ -178,7 +180,7 @@ def _declared(text: str, start: int, link: int, rank: int, opening: Opening, den
 
 
 def _after_noun(text: str, noun: re.Match[str], options: Options) -> Declaration | None:
-    """The declaration that follows a noun: the first link after which an option stands, else what follows the first link."""
+    """Read the declaration after a noun: the first link that an option follows, else the text after the first link."""
     line = text.rfind("\n", 0, noun.start()) + 1
     if _NOT_THE_ANSWER.search(text, max(line, noun.start() - 40), noun.start()):
         return None
@@ -207,7 +209,7 @@ def _after_noun(text: str, noun: re.Match[str], options: Options) -> Declaration
 
 
 def _before_verdict(text: str, verdict: re.Match[str], options: Options) -> Declaration | None:
-    """The declaration that a verdict ends: from the beginning of its sentence, or from the last comma in it."""
+    """Read the declaration that a verdict ends: from the beginning of its sentence, or from the last comma in it."""
     floor = max(0, verdict.start() - options.limit - _WINDOW)
     sentence = floor
     for end in _BREAK.finditer(text, floor, verdict.start()):
@@ -231,7 +233,7 @@ def _before_verdict(text: str, verdict: re.Match[str], options: Options) -> Decl
 
 
 def _is_denied(text: str, start: int, end: int, options: Options, floor: int = 0) -> bool:
-    """Whether a tag, box or field is said not to be the answer, or stands in a question or a condition."""
+    """Tell whether a tag, box or field is denied, or is part of a question or a condition."""
     if text[end : end + 3].lstrip().startswith("?") or UNDERMINES.match(text, end):
         return True
     clause = _clause(text, start, floor)
@@ -246,14 +248,14 @@ def _is_denied(text: str, start: int, end: int, options: Options, floor: int = 0
 
 
 def _is_unsaid(text: str, start: int, stop: int) -> bool:
-    """Whether a sentence that declares something denies it, doubts it, or puts it under a condition."""
+    """Tell whether a declaring sentence denies or doubts its declaration, or puts it under a condition."""
     clause = _clause(text, start)
     nearest = re.split(r",(?=\s|[^\x00-\x7f]|$)", clause)[-1] + text[start:stop]
     return bool(CONDITION.search(clause) or NEGATION.search(nearest) or DOUBT.search(nearest))
 
 
 def _clause(text: str, start: int, floor: int = 0) -> str:
-    """What stands before a place in its sentence, from the last "but" or "so" on, and not before `floor`."""
+    """Return the text before a place in its sentence, after the last "but" or "so", and not before `floor`."""
     before = text[max(floor, start - _BEFORE) : start]
     for boundary in (_BREAK, TURN):
         *_, last = [None, *boundary.finditer(before)]
@@ -262,14 +264,14 @@ def _clause(text: str, start: int, floor: int = 0) -> str:
 
 
 def _may_go_on(text: str, named: Named, options: Options) -> bool:
-    """Whether what breaks off may be the beginning of another option."""
+    """Tell whether a text that breaks off may be the beginning of another option."""
     return options.continues_as_other(text, named.choice) and not (
         named.by == "letter" and options.asked_for == "letter"
     )
 
 
 def _braced(text: str, start: int, limit: int) -> tuple[str, int]:
-    """What stands between braces from `start` on, and where they end; cut off after `limit` characters."""
+    """Read the text up to the closing brace, and where it ends; cut off after `limit` characters."""
     depth = 1
     stop = min(len(text), start + 2 * limit)
     for place in range(start, stop):
@@ -287,5 +289,7 @@ def _unescaped(value: str) -> str:
 
 
 def counts_against(found: Declaration, options: Options) -> bool:
-    """Whether an unreadable declaration stands against a readable one before it: it is as short as an answer, or names an option."""
+    """Tell whether an unreadable declaration contradicts an earlier readable one: it is as short as an answer, or
+    names an option.
+    """
     return (len(found.text.split()) <= _IDLE and bool(found.text)) or options.mentions_other(found.text, None)

@@ -1,6 +1,6 @@
-"""Equality of a text with an option: by its text, its letter or both, up to case, quotes, articles and closing punctuation.
+"""Compare a text with options for equality: by text, letter or both, ignoring case, quotes, articles and closing punctuation.
 
-Nothing here looks inside a text: "a woman" is not "man", "C#" is not "C", "1.5 s" is not "15 s", two options are no answer.
+Nothing here searches inside a text: "a woman" is not "man", "C#" is not "C", "1.5 s" is not "15 s", two options are no answer.
 """
 
 import re
@@ -44,19 +44,14 @@ _ORDINAL = re.compile(
     r"(?:the |die |la |le |el )?(?:(?P<place>first|second|third|fourth|fifth|erste|zweite|dritte|vierte|primera|segunda|tercera|cuarta|première"
     r"|deuxième|troisième|quatrième|第[一二三四五]个?)\s?(?:one|option|choice|answer|antwort|opción|respuesta|réponse|选项)|(?:option|choice|选项) ?(?P<digit>[1-9]))"
 )
-_PLACES = {
-    word: place
-    for place, words in enumerate(
-        (
-            "first erste primera première 一",
-            "second zweite segunda deuxième 二",
-            "third dritte tercera troisième 三",
-            "fourth vierte cuarta quatrième 四",
-            "fifth 五",
-        )
-    )
-    for word in words.split()
-}
+_PLACE_WORDS = (
+    "first erste primera première 一",
+    "second zweite segunda deuxième 二",
+    "third dritte tercera troisième 三",
+    "fourth vierte cuarta quatrième 四",
+    "fifth 五",
+)
+_PLACES = {word: place for place, words in enumerate(_PLACE_WORDS) for word in words.split()}
 _BETWEEN_WORDS = re.compile(r"[\s,;:()]+")
 _PAIRS = {'"': '"', "'": "'", "`": "`", "*": "*", "_": "_", "$": "$"}
 _BRACKETS = {"(": ")", "[": "]", "{": "}", "<": ">", "【": "】", "〈": "〉", "《": "》"}
@@ -81,20 +76,20 @@ _LETTER_LAST = re.compile(
 
 @dataclass(frozen=True)
 class Named:
-    """The option that a text is, and by what: its text, its letter, or both."""
+    """The option that a text names, and by what: its text, its letter, or both."""
 
     choice: int
     by: By
 
 
 class Options:
-    """The options of one question as they were shown, ready to be compared with texts."""
+    """The options of one question as they were shown, prepared for comparison."""
 
     def __init__(self, choices: tuple[str, ...], asked_for: AskedFor) -> None:
         self.choices, self.asked_for = choices, asked_for
-        self.folded = [[as_shown(choice) for choice in choices]]
-        self.limit = max(map(len, self.folded[0]), default=0) + _SLACK
-        self.folded += [[equal(choice) for choice in self.folded[0]] for equal in (normalize, bare)]
+        shown = [as_shown(choice) for choice in choices]
+        self.limit = max(map(len, shown), default=0) + _SLACK
+        self.folded = [shown, list(map(normalize, shown)), list(map(bare, shown))]
         texts = self.folded[2]
         self.labels, self.texts = list(ascii_lowercase[: len(choices)]), texts
         printed = [match for text in texts if (match := _LETTERED.fullmatch(text))]
@@ -105,13 +100,15 @@ class Options:
 
     @cached_property
     def loose(self) -> list[str]:
-        """The options' texts as loosely as answers are compared with them, without labels that they print."""
+        """The options' texts as loosely as answers are compared with them, without the labels that they print."""
         # Of "a side" and "b side" the first is no side with an article
         lettered = self.tones or any(re.match(r"[b-z][\s-]", text) for text in self.texts)
         return [_loose(text, keep_article=lettered and text.startswith(("a ", "a-"))) for text in self.texts]
 
     def name(self, text: str) -> Named | None:
-        """The option that the text is. None where it is none, where it is several, or where text and letter name different ones."""
+        """Find the option that equals the text; None for no option, several, or a text and a letter of different
+        ones.
+        """
         text = text.strip()
         if not text or len(text) > self.limit:
             return None
@@ -142,15 +139,15 @@ class Options:
         return self._by_both(answer)
 
     def others(self, choice: int) -> list[int]:
-        """The options with another text."""
+        """List the options with another text."""
         return [i for i in range(len(self.choices)) if self.choices[i] != self.choices[choice]]
 
     def mentions_other(self, text: str, choice: int | None) -> bool:
-        """Whether another option stands in the text, by its words or as a capital letter."""
+        """Tell whether the text contains another option, by its words or as a capital letter."""
         return bool(self._mention(choice).search(_mild(text))) or self.mentions_other_letter(text, choice)
 
     def mentions_other_letter(self, text: str, choice: int | None) -> bool:
-        """Whether the letter of another option stands in the text."""
+        """Tell whether the text contains the letter of another option."""
         letters = self._letters_of_others(choice).upper()
         if not letters:
             return False
@@ -159,7 +156,7 @@ class Options:
         return bool(re.search(rf"{bracketed}|(?<![\w'])[{alone}](?![\w'#♯♭]|\s(?:major|minor))", text))
 
     def opens_with(self, text: str, choice: int | None) -> bool:
-        """Whether the text begins with an option other than `choice`, by its words or its letter."""
+        """Tell whether the text begins with an option other than `choice`, by its words or its letter."""
         text = after_marks(_mild(text[: 2 * self.limit]))
         letters = "".join(re.escape(label) for i, label in enumerate(self.labels) if i != choice and len(label) == 1)
         if letters and re.match(rf"(?:{LETTER_KEY})?[{letters}](?:[.):,;/]|\s*$)|{LETTER_KEY}[{letters}](?!\w)", text):
@@ -169,11 +166,11 @@ class Options:
         return bool(mention.match(text) or (article and mention.match(text, article.end())))
 
     def without_mentions(self, text: str, choice: int | None) -> str:
-        """The text without the words of options other than `choice`."""
+        """Remove the words of options other than `choice`."""
         return self._mention(choice).sub(" ", _mild(text))
 
     def is_other_letter(self, text: str, choice: int) -> bool:
-        """Whether the text is a letter, and not that of `choice`, be it a tone as well."""
+        """Tell whether the text is a letter, even one that is also a tone, and not that of `choice`."""
         place, _ = self._by_letter(_undecorated(bare(text)))
         return place is not None and self.choices[place] != self.choices[choice]
 
@@ -184,12 +181,14 @@ class Options:
         return re.compile("|".join(map(_in_sentence, texts)) or r"(?!)")
 
     def index_of(self, words: str) -> int:
-        """The option that `in_sentences` found."""
+        """Return the index of an option that `in_sentences` found."""
         words = _THEN.sub(", ", words)
         return self.loose.index(words if words in self.loose else words.replace("-", " "))
 
     def _letters_of_others(self, choice: int | None) -> str:
-        """Letters that name other options: their texts where these are letters, else their labels, but for tones."""
+        """Return the letters that name other options: their texts if these are letters, else their labels; none where
+        options are tones.
+        """
         single = any(len(text) == 1 and text.isalpha() for text in self.texts)
         if self.tones and not single:
             return ""
@@ -201,12 +200,12 @@ class Options:
         )
 
     def continues_as_other(self, text: str, choice: int) -> bool:
-        """Whether a text that breaks off may be the beginning of another option."""
+        """Tell whether a text that breaks off may be the beginning of another option."""
         start = normalize(text)
         return any(self.folded[1][i].startswith(start) for i in self.others(choice))
 
     def words_of_others(self, choice: int) -> frozenset[str]:
-        """Words that other options have and this one has not."""
+        """Return words that other options have and this one has not."""
         own = set(re.findall(r"\w+", self.texts[choice]))
         theirs = (set(re.findall(r"\w+", self.texts[i])) for i in self.others(choice))
         return frozenset().union(*theirs) - own - _SMALL
@@ -224,7 +223,7 @@ class Options:
         return cached[choice]
 
     def _by_text(self, text: str) -> list[int]:
-        """The options equal to the text. The strictest equality that matches anything decides."""
+        """List the options equal to the text. The strictest equality with a match decides."""
         for equal, options in zip((as_shown, normalize, bare), self.folded, strict=True):
             if matches := [i for i, option in enumerate(options) if option == equal(text)]:
                 return matches
@@ -240,7 +239,9 @@ class Options:
         return []
 
     def _by_letter(self, answer: str) -> tuple[int | None, bool]:
-        """The option whose letter the answer may be, and whether it can be nothing else: a tone, a name that ends in a letter."""
+        """Find the option whose letter the answer may be, and whether it can be nothing else, such as a tone or
+        "Speaker B".
+        """
         match = _ONE_LETTER.fullmatch(answer)
         if ordinal := _ORDINAL.fullmatch(answer):
             place = int(ordinal["digit"]) - 1 if ordinal["digit"] else _PLACES[ordinal["place"].strip("第个")]
@@ -253,7 +254,7 @@ class Options:
         return choice, bool(match["key"]) or self.asked_for == "letter" or not (self.tones or spelled)
 
     def _by_both(self, answer: str) -> Named | None:
-        """ "b. text" and "text (b)", where both agree."""
+        """Read "b. text" and "text (b)" where both name the same option."""
         first = _LETTER_FIRST.fullmatch(answer)
         # "a dog" begins with an article
         if first and not answer.startswith("a ") and (named := self._agrees(first)):
@@ -274,7 +275,7 @@ class Options:
 
 @lru_cache(maxsize=4096)
 def options_of(choices: tuple[str, ...], asked_for: AskedFor) -> Options:
-    """`Options`, made once for all voters and orders that see the same ones."""
+    """Return cached `Options`: all voters and orders that see the same ones share them."""
     return Options(choices, asked_for)
 
 
@@ -283,7 +284,9 @@ def as_shown(text: str) -> str:
 
 
 def bare(text: str) -> str:
-    """Normalised, without pairs of quotes around it and without a closing full stop, comma, colon, `;` or `!`."""
+    """Normalize a text and strip pairs of quotes around it and closing punctuation: full stop, comma, colon, `;` and
+    `!`.
+    """
     text, before = normalize(plain(fold(text))), None
     while text != before:
         before, text = text, text.rstrip(".,;:! 。、…")
@@ -293,12 +296,12 @@ def bare(text: str) -> str:
 
 
 def searchable(text: str) -> str:
-    """A sentence in which options are looked for (`Options.in_sentences`)."""
+    """Prepare a sentence for the search for options (`Options.in_sentences`)."""
     return _notation(normalize(plain(text)))
 
 
 def _in_text(text: str) -> str:
-    """An expression for an option's loose text; lists may be written with "and" or "then"."""
+    """Return an expression for an option's loose text; lists may be written with "and" or "then"."""
     words = re.escape(text).replace(r",\ ", r"(?:,? and (?:then )?|, (?:then )?)")
     return words if ord(text[0]) > 0x2E7F else rf"(?<!{_WORD}){words}(?!{_WORD})"
 
@@ -311,13 +314,13 @@ def _in_sentence(text: str) -> str:
 
 
 def after_marks(text: str) -> str:
-    """The text from its first word or number on."""
+    """Return the text from its first word or number on."""
     marks = _MARKS.match(text)
     return text[marks.end() :] if marks else text
 
 
 def _undecorated(text: str) -> str:
-    """Bare, and without bullets, arrows, ticks and brackets around it, and without a Japanese or Korean "is" after it."""
+    """Strip bullets, arrows, ticks and brackets around a text, and a Japanese or Korean "is" after it."""
     before = None
     while text != before:
         before = text
@@ -337,12 +340,12 @@ def _loose(text: str, keep_article: bool) -> str:
 
 
 def _mild(text: str) -> str:
-    """A text in which options are looked for, folded as they are."""
+    """Fold a text for the search for options as the options are folded."""
     return _notation(_BETWEEN_LETTERS.sub(" ", normalize(plain(text))))
 
 
 def _notation(text: str) -> str:
-    """Numbers as digits; sums, ranges, sharps and flats written in one way."""
+    """Write numbers as digits, and sums, ranges, sharps and flats in one notation."""
     text = text.replace("–", "-").replace("&", "and")
     text = _RANGE.sub("-", _NUMBER.sub(lambda word: _NUMBERS[word[0]], text))
     text = _MONEY.sub(lambda sum_: f"{sum_[2]} {_COINS[sum_[1]]}", text)
@@ -350,7 +353,7 @@ def _notation(text: str) -> str:
 
 
 def _spells(text: str, letter: str) -> bool:
-    """Whether a word of the text is that letter. "a" is an article unless it comes last."""
+    """Tell whether a word of the text is that letter. "a" is an article unless it comes last."""
     words = _BETWEEN_WORDS.split(text)
     return letter in (words[-1:] if letter == "a" else words)
 

@@ -1,4 +1,4 @@
-"""An option at the beginning of a text: where it ends, and whether what follows it leaves it standing."""
+"""Read an option at the beginning of a text: where it ends, and whether the rest of the text confirms or contradicts it."""
 
 import re
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _NOT_ONLY = re.compile(r"(?i)not (?:only|just|sure|certain)|不仅|不确定")
 
 @dataclass(frozen=True)
 class Opening:
-    """The option that stands at a place in a text, and where it ends; `stands` unless what follows makes it doubtful."""
+    """An option at a place in a text, and where it ends; `stands` is False if what follows makes it doubtful."""
 
     named: Named
     end: int
@@ -29,7 +29,9 @@ class Opening:
 
 
 def read_opening(text: str, start: int, options: Options) -> Opening | None:
-    """The option that stands at a place in a text: the longest one up to a mark or a reason. None where none stands there."""
+    """Read the option at a place in a text: the longest one up to a punctuation mark or a reason. None without an
+    option.
+    """
     while start < len(text) and text[start].isspace():
         start += 1
     line = text[start : start + options.limit + _WINDOW]
@@ -49,7 +51,7 @@ def read_opening(text: str, start: int, options: Options) -> Opening | None:
 
 
 def leads(text: str) -> Iterator[str]:
-    """The text, and the text without words that may stand before an answer, one after the other."""
+    """Yield the text, then the text without each word that may precede an answer."""
     for _ in range(5):
         yield text
         lead = LEAD.match(text)
@@ -59,7 +61,7 @@ def leads(text: str) -> Iterator[str]:
 
 
 def is_taken_back(after: str, named: Named, options: Options) -> bool:
-    """Whether what follows an answer takes it back, or adds another one to it."""
+    """Tell whether the text after an answer takes it back or adds another answer."""
     if TAKES_BACK.search(after):
         return True
     for sentence in _SENTENCE.split(after)[:200]:
@@ -77,14 +79,16 @@ def is_taken_back(after: str, named: Named, options: Options) -> bool:
 
 
 def _names_other(words: str, named: Named, options: Options) -> bool:
-    """Whether words name another option without denying it."""
+    """Tell whether words name another option without denying it."""
     if not options.mentions_other(words, named.choice):
         return False
     return bool(_NOT_ONLY.search(words)) or not NEGATION.search(options.without_mentions(words, named.choice))
 
 
 def _stands(after: str, named: Named, options: Options) -> bool:
-    """Whether an answer is whole where it ends: what follows is a reason, an explanation or nothing, and no second answer."""
+    """Tell whether an answer is complete where it ends: a reason, an explanation or nothing follows, and no second
+    answer.
+    """
     line = after.partition("\n")[0]
     mark, rest = after[:1], after_marks(line)
     if not rest:
