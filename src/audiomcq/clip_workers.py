@@ -1,4 +1,4 @@
-"""Examine clips in processes of their own: a decoder that crashes or never ends takes its process along, and nothing else."""
+"""Examine clips in worker processes: a decoder that crashes or hangs costs its worker only."""
 
 import faulthandler
 import math
@@ -16,21 +16,21 @@ from typing import Any, NamedTuple
 from audiomcq.audio import AudioError, AudioSource, Note, audio_seconds, cut, decode_clip, describe, is_silent
 
 CLIP_TIMEOUT_SECONDS = 120.0
-"""Half a minute of audio decodes in a hundredth of a second to one: what takes longer than this hangs."""
+"""Half a minute of audio decodes in 0.01 to 1 s: a decoder that takes longer than this hangs."""
 MAX_WORKERS = 16
 _LOOK_SECONDS = 1.0
-"""How often to look for a clip that hangs, or a parent that is gone."""
+"""Seconds between two checks for a hanging decoder, or a parent process that has ended."""
 
 
 class Found(NamedTuple):
-    """What there is to know of a clip.
+    """The result of examining a clip.
 
     Attributes:
-        seconds: length of the whole clip, NaN where it cannot be used.
-        silent: whether there is nothing to hear in the part that is used.
-        defect: why it cannot be used, without its name, or None.
-        lasting: whether the same file gives the same again; not so where it could not be read just now.
-        notes: what is unusual about it.
+        seconds: length of the whole clip, NaN for a broken one.
+        silent: whether the part that is used is silent.
+        defect: why it is broken, without its name, or None.
+        lasting: whether the same file would give the same result again; False if it could not be read just now.
+        notes: remarks about it.
     """
 
     seconds: float
@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 
 def examine_clip(source: AudioSource, root: str | Path | None, max_seconds: float) -> Found:
-    """Decode the first `max_seconds` of a clip, none where it is 0: then its header alone is read."""
+    """Decode the first `max_seconds` of a clip; with 0 read its header only."""
     try:
         if not max_seconds:
             return Found(audio_seconds(source, root))
@@ -59,12 +59,12 @@ def examine_clips(
     workers: int | None = None,
     timeout: float = CLIP_TIMEOUT_SECONDS,
 ) -> Iterator[tuple[Any, Found]]:
-    """Examine clips in parallel; yields what each was given with, as they are done.
+    """Examine clips in parallel; yield the key and the result of each, as they are done.
 
     Args:
-        clips: pairs of anything and a clip; taken one by one, as there is room.
-        workers: processes; by default one per core.
-        timeout: seconds after which a clip is given up.
+        clips: pairs of a key and a clip, read one by one as workers become free.
+        workers: number of processes; by default one per core.
+        timeout: seconds after which a clip counts as broken.
     """
     workers = workers or min(MAX_WORKERS, _cores())
     waiting = iter(clips)
@@ -96,8 +96,11 @@ def _cores() -> int:
 
 
 def process_context(system: str) -> "multiprocessing.context.ForkContext | multiprocessing.context.SpawnContext":
-    """How processes start on a system (`sys.platform`): forked on Linux, where a spawned one would run a script that does not guard
-    its main part again. Not on macOS: its libraries, Metal among them, do not survive a fork."""
+    """Choose how worker processes start on a system (`sys.platform`).
+
+    Forked on Linux: a spawned process would run again a script that does not guard its main part. Spawned on macOS,
+    whose libraries, Metal among them, do not survive a fork.
+    """
     return multiprocessing.get_context("fork") if system == "linux" else multiprocessing.get_context("spawn")
 
 
@@ -119,7 +122,7 @@ class _Worker:
             self.pipe.send(task)
 
     def found(self) -> Found | None:
-        """What it found, or None while it is at work."""
+        """Return the worker's result, or None while it is at work."""
         try:
             if self.pipe.poll():
                 return self.pipe.recv()
@@ -132,7 +135,7 @@ class _Worker:
             self.process.join()
             return Found(math.nan, defect=f"not decoded after {self.timeout:g} s; re-export the clip", lasting=False)
         code = self.process.exitcode or 0
-        # Killed from outside, for want of memory perhaps, is not the clip's fault for good
+        # A worker killed from outside, perhaps for lack of memory, says nothing about the clip
         lasting = code != -signal.SIGKILL
         return Found(
             math.nan, defect=f"its decoder crashes ({_exit_reason(code)}); re-export the clip", lasting=lasting
