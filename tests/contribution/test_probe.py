@@ -362,7 +362,7 @@ def test_the_bar_counts_what_was_there_and_what_others_write(
     write(0, "a", part=1)
     write(1, "not asked", part=0)
     asked = {"silence": {(row_key(row), "given") for row in rows}}
-    with _Progress(tmp_path, args, asked, part=0) as progress:
+    with _Progress(tmp_path, args, asked, rank=0) as progress:
         assert (progress.bar.n, progress.bar.total) == (1, 32)
         write(2, "b", part=1)
         write(3, "b", part=0)

@@ -219,7 +219,7 @@ def test_rows_whose_label_hangs_on_unreadable_votes_are_counted_and_left_out(
     assert dict(zip(labelled["id"], labelled[CONTRIBUTION], strict=True)) | {"0": "weak"} == {
         id: "weak" if id == "0" else "strong" for id in labelled["id"]
     }
-    assert "the labels of 4 of 16 rows (25.0 %) hang on votes that cannot be read" in caplog.text
+    assert "the labels of 4 of 16 rows (25.0 %) depend on votes that cannot be read" in caplog.text
     kept = label_rows(rows, votes, unreadable="not_right")
     assert kept[CONTRIBUTION][:6] == ["weak", *["strong"] * 5], "as published"
     with pytest.raises(ValueError, match="unreadable 'guess': give leave_out or not_right"):
@@ -300,7 +300,7 @@ def test_too_many_unreadable_votes_end_a_split_with_an_exit_code_of_their_own(ro
     check_unreadable(record["unreadable_share"], None)
     check_unreadable(record["unreadable_share"], 0.1)
     with pytest.raises(
-        LimitPassed, match=r"the labels of 6\.2 % of the rows hang on votes that cannot be read, more than max_"
+        LimitPassed, match=r"the labels of 6\.2 % of the rows depend on votes that cannot be read, more than max_"
     ):
         check_unreadable(record["unreadable_share"], 0.05)
 
@@ -511,7 +511,7 @@ def test_the_recipes_end_with_exit_code_3_where_too_many_votes_cannot_be_read(ro
     split += ["--allow_outside_audio_root", "true"]
     done = processes.run([*split, "--max_unreadable", "0.05"])
     assert done.returncode == 3, done.stderr[-2000:]
-    assert "error: the labels of 6.2 % of the rows hang on votes that cannot be read" in done.stderr
+    assert "error: the labels of 6.2 % of the rows depend on votes that cannot be read" in done.stderr
     assert load_rows(labelled)["id"] == [id for id in rows["id"] if id != "1"]
     report = [sys.executable, recipe / "report.py", "--config", recipe / "tiny" / "report.yaml"]
     report += ["--dataset", labelled, "--dataset_split", "train", "--output_dir", tmp_path / "report"]

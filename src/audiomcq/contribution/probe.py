@@ -55,6 +55,7 @@ from audiomcq.schema import clip_resolver, fit_to_schema
 logger = logging.getLogger(__name__)
 
 _RECOUNT_SECONDS = 10.0
+"""Seconds between two looks at what other processes have written."""
 
 
 @dataclass
@@ -63,20 +64,23 @@ class ProbeArguments(RowArguments, AskArguments):
 
     voters: list[str] = field(
         default_factory=list,
-        metadata={"help": "Paths or Hub ids of the voters (NAME@REVISION pins one), or endpoints."},
+        metadata={"help": "Voters: paths, Hub ids (NAME@REVISION pins one) or endpoints."},
     )
     controls: list[str] = field(
-        default_factory=lambda: ["silence"], metadata={"help": f"What is played: any of {', '.join(CONTROLS)}."}
+        default_factory=lambda: ["silence"], metadata={"help": f"Controls to ask under: any of {', '.join(CONTROLS)}."}
     )
     silence_seconds: float | None = field(
-        default=PUBLISHED_SILENCE_SECONDS, metadata={"help": "Length of the silence; null: as long as the clip."}
+        default=PUBLISHED_SILENCE_SECONDS,
+        metadata={"help": "Length of the silence in seconds; null: that of the clip."},
     )
-    flush_seconds: float = field(default=30.0, metadata={"help": "Seconds of work that a kill may cost."})
-    output_dir: str = field(default="outputs/votes", metadata={"help": "Folder of the votes; more are added to it."})
+    flush_seconds: float = field(
+        default=30.0, metadata={"help": "Seconds between two writes: the work that a kill may lose."}
+    )
+    output_dir: str = field(default="outputs/votes", metadata={"help": "Folder to which votes are added."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # Votes stand under their voter's name: one model that is spelled in two ways would vote twice
+        # Votes are stored by voter name: a model whose name is spelled in two ways would vote twice
         self.voters = [voter_name(name) for name in self.voters]
 
 
@@ -87,16 +91,15 @@ def probe(
     device: str | torch.device | None = None,
     **options: Any,
 ) -> Dataset:
-    """Ask voters every row of a data set in memory; returns the vote table (`audiomcq.inference.store.VOTE_FEATURES`).
+    """Ask voters every row of a data set in memory; return the vote table (`audiomcq.inference.store.VOTE_FEATURES`).
 
-    Rows that are broken, or whose clips are broken or silent, are named and counted. Broken rows are left out; rows whose clips are
-    broken or silent are asked under those controls alone that play none of them. Clips that will be heard are checked before the first
-    voter is loaded.
+    Broken rows are logged, counted and dropped. Rows with broken or silent clips are asked only under controls that do
+    not play the clip. Clips that will be played are checked before the first voter is loaded.
 
     Args:
         rows: columns of the project's schema (`audiomcq.examples.FEATURES`); optional ones may be absent.
-        voters: paths or Hub ids of LALMs that `audiomcq.models` knows, or endpoints; a single one may stand alone.
-        folder: where votes are kept, so that a stopped probe goes on; by default nowhere.
+        voters: paths or Hub ids of LALMs that `audiomcq.models` knows, or endpoints; one or several.
+        folder: folder for the votes, so that an interrupted probe can resume; by default a temporary one.
         options: of `ProbeArguments`, e.g. `controls=["silence", "no_audio"]`.
 
     Raises:
@@ -111,15 +114,15 @@ def probe(
     rows, absent = every.select(good), list[str]()
     if clips_needed(args.controls, args.silence_seconds):
         clips = check_clips(every, args.audio_root, args.max_audio_seconds, args.audio_root)
-        heard, _ = valid_row_indices(every, args.max_bad_fraction, {**clips.left_out(), **faults})
-        absent = without_clips(rows, every.select(heard))
+        playable, _ = valid_row_indices(every, args.max_bad_fraction, {**clips.left_out(), **faults})
+        absent = without_clips(rows, every.select(playable))
     run_probe(args, rows, Path(folder), device=device, unplayable=absent)
     return read_votes(folder)
 
 
-def without_clips(rows: Dataset, heard: Dataset) -> list[str]:
-    """Keys of the rows that are not among those whose clips can be heard."""
-    keys = set(row_keys(heard))
+def without_clips(rows: Dataset, playable: Dataset) -> list[str]:
+    """List the keys of the rows whose clips cannot be played."""
+    keys = set(row_keys(playable))
     return [key for key in row_keys(rows) if key not in keys]
 
 
@@ -127,20 +130,20 @@ def run_probe(
     args: ProbeArguments,
     rows: Dataset,
     folder: Path,
-    part: int = 0,
-    parts: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
     device: str | torch.device | None = None,
     unplayable: Collection[str] = (),
 ) -> None:
-    """Add to the folder what is missing of voters x controls x orders x rows, one voter in memory at a time.
+    """Add the missing votes of voters x controls x orders x rows to the folder, with one voter in memory at a time.
 
     Args:
         rows: of the project's schema, keys distinct.
-        part, parts: this process asks every `parts`-th batch from `part` on.
-        unplayable: keys of the rows whose clips are not there or broken; under controls that play the clips they are not asked.
+        rank, world_size: this process asks every `world_size`-th batch, starting with `rank`.
+        unplayable: keys of the rows whose clips are missing or broken; they are not asked under controls that play the clip.
 
     Raises:
-        ValueError: an option is wrong, the folder holds votes of another run or cannot be written to, or a voter does not load.
+        ValueError: an option is wrong, the folder holds votes of another run or is not writable, or a voter does not load.
     """
     if not len(rows):
         raise ValueError("there are no rows to probe")
@@ -149,31 +152,35 @@ def run_probe(
         rows = rows.remove_columns(["audio"])
     settings = run_settings(args, rows)
     open_run(folder, settings)
-    heard = rows_with_clips(rows, unplayable)
-    controls = [args.control(name, heard, args.audio_root) for name in args.controls]
+    playable = rows_with_clips(rows, unplayable)
+    controls = [args.control(name, playable, args.audio_root) for name in args.controls]
     asked = {name: set(questions) for name, questions in questions_by_control(args, rows, unplayable).items()}
-    with _Progress(folder, args, asked, part) as progress:
+    with _Progress(folder, args, asked, rank) as progress:
         for name in args.voters:
             if progress.finished(name):
                 if Path(name).is_dir():
                     check_weights(folder, name, weights_digest(name), args.dtype)
                 continue
-            voter, ask = _load_voter(name, args, device, part, parts)
-            with as_voter(folder, voter, part):
+            voter, ask = _load_voter(name, args, device, rank, world_size)
+            with as_voter(folder, voter, rank):
                 for control in controls:
-                    # Read again under the voter's lock: a writer that was left over may have gone on until now
+                    # Read again under the voter's lock: a writer left over from a killed run may have written until now
                     done = answered(list_shards(folder), name, control.name, args.mode)
-                    writer = VoteWriter(folder, settings, voter, control.name, args.mode, part, args.flush_seconds)
-                    played = heard if args.needs_clips(control.name) else rows
-                    _ask(ask(played, control, done), control.name, writer, progress)
-            # Before the next is loaded: two voters would not fit
+                    writer = VoteWriter(folder, settings, voter, control.name, args.mode, rank, args.flush_seconds)
+                    to_ask = playable if args.needs_clips(control.name) else rows
+                    _ask(ask(to_ask, control, done), control.name, writer, progress)
+            # Freed before the next voter is loaded: two of them may not fit
             del ask
             clear_device_cache(garbage_collection=True)
     _report(folder, args, asked)
 
 
 def check_options(args: ProbeArguments, rows: Dataset) -> None:
-    """Raises: ValueError naming the option that is wrong and what it may be."""
+    """Check the options against the rows and each other.
+
+    Raises:
+        ValueError: an option is wrong; it is named with its allowed values.
+    """
     same = {str(Path(name).resolve()) if Path(name).exists() else name for name in args.voters}
     if not args.voters or len(same) < len(args.voters):
         raise ValueError(
@@ -189,7 +196,7 @@ def check_options(args: ProbeArguments, rows: Dataset) -> None:
 
 
 def run_settings(args: ProbeArguments, rows: Dataset) -> dict[str, Any]:
-    """All that votes of one run have in common: the questions, and what voters are shown and played."""
+    """Collect all that the votes of one run have in common: the questions, the prompt and the controls' settings."""
     return {
         "rows": len(rows),
         "rows_digest": fingerprint(rows),
@@ -203,12 +210,12 @@ def run_settings(args: ProbeArguments, rows: Dataset) -> dict[str, Any]:
 
 
 def _load_voter(
-    name: str, args: ProbeArguments, device: str | torch.device | None, part: int, parts: int
+    name: str, args: ProbeArguments, device: str | torch.device | None, rank: int, world_size: int
 ) -> tuple[Voter, Ask]:
-    """A voter in memory, or at its endpoint."""
+    """Load a voter, or connect to its endpoint."""
     source, _, revision = (name, "", "") if parse_voter(name) or Path(name).exists() else name.partition("@")
     ask, commit, generation = load_answerer(
-        args, source, revision or None, args.audio_root, device=device, rank=part, world_size=parts
+        args, source, revision or None, args.audio_root, device=device, rank=rank, world_size=world_size
     )
     if parse_voter(name):
         return Voter(name, generation=generation), ask
@@ -216,7 +223,7 @@ def _load_voter(
 
 
 def _ask(batches: Iterator[list[Answer]], control: str, writer: VoteWriter, progress: "_Progress") -> None:
-    """Write one voter's votes under one control as they come."""
+    """Write one voter's votes under one control as they arrive."""
     count, read = 0, Counter[str]()
     progress.describe(writer.voter.name, control)
     with writer:
@@ -230,7 +237,7 @@ def _ask(batches: Iterator[list[Answer]], control: str, writer: VoteWriter, prog
 
 
 def _report(folder: Path, args: ProbeArguments, asked: Mapping[str, Collection[Asked]]) -> None:
-    """Log how far each voter is, and list the rows that most could not answer."""
+    """Log the progress of each voter, and list the rows that most voters did not answer readably."""
     votes, unread = write_unreadable(folder)
     for count in count_by_voter(votes):
         if count["voter"] in args.voters and count["control"] in args.controls and count["mode"] == args.mode:
@@ -254,25 +261,27 @@ def _report(folder: Path, args: ProbeArguments, asked: Mapping[str, Collection[A
 
 
 class _Progress:
-    """The bar of the whole job: what lay in the folder before, what this process asks, and, now and then, what others have written."""
+    """The progress bar of the whole job: votes found in the folder, votes of this process and, from time to time,
+    those of others.
+    """
 
-    def __init__(self, folder: Path, args: ProbeArguments, asked: Mapping[str, Set[Asked]], part: int) -> None:
+    def __init__(self, folder: Path, args: ProbeArguments, asked: Mapping[str, Set[Asked]], rank: int) -> None:
         shards = list_shards(folder)
-        self.folder, self.voters, self.part = folder, args.voters, part
+        self.folder, self.voters, self.rank = folder, args.voters, rank
         self.known = frozenset(shard.path for shard in shards)
-        self.left = {
-            voter: sum(len(asked[control] - answered(shards, voter, control, args.mode)) for control in args.controls)
-            for voter in args.voters
-        }
+        self.left = dict.fromkeys(args.voters, 0)
+        for voter in args.voters:
+            for control in args.controls:
+                self.left[voter] += len(asked[control] - answered(shards, voter, control, args.mode))
         total = sum(map(len, asked.values())) * len(args.voters)
-        # Shards of others come in jumps, so the rate is that of the whole run
+        # Votes of other processes arrive in jumps: only the rate since the start is steady
         self.bar = tqdm(
             total=total,
             initial=total - sum(self.left.values()),
             unit="row",
             smoothing=0,
             dynamic_ncols=True,
-            disable=part > 0,
+            disable=rank > 0,
         )
         self.counted = time.monotonic()
 
@@ -283,7 +292,7 @@ class _Progress:
         self.bar.close()
 
     def finished(self, voter: str) -> bool:
-        """Whether nothing was left to ask this voter when the process started."""
+        """Tell whether this voter had answered everything when the process started."""
         return not self.left[voter]
 
     def describe(self, voter: str, control: str) -> None:
@@ -299,7 +308,7 @@ class _Progress:
         try:
             new = list_shards(self.folder, self.known)
         except ValueError:
-            # A shard that is being copied here; the next reader that needs it complains
+            # A shard that is still being copied; whoever needs it next reports it
             return 0
         self.known |= {shard.path for shard in new}
-        return sum(shard.count for shard in new if shard.voter.name in self.voters and not shard.is_by(self.part))
+        return sum(shard.count for shard in new if shard.voter.name in self.voters and not shard.is_by(self.rank))
