@@ -1,4 +1,4 @@
-"""Rows of other layouts brought into the project's schema: which could be read, and why the others could not."""
+"""Convert rows of other layouts to the project's schema, and report why the rest could not be read."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ from audiomcq.storage import new_file
 logger = logging.getLogger(__name__)
 
 DEFAULT_TYPE = "audio"
-"""Question type of rows that say none."""
+"""Question type of rows without one."""
 _BATCH = 500
 
 
@@ -35,35 +35,37 @@ class ConvertArguments:
     """Options of recipes/prepare_data/convert.py."""
 
     dataset: str = field(
-        default="", metadata={"help": "Hub id, folder (with metadata.csv too), or .jsonl/.json/.csv/.parquet file."}
+        default="", metadata={"help": "Hub id, folder (also with metadata.csv), or .jsonl/.json/.csv/.parquet file."}
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
     dataset_split: str = field(default="train", metadata={"help": "Split to convert."})
     dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a data set on the Hub."})
     audio_root: str | None = field(
-        default=None, metadata={"help": "Folder that paths of clips start from; by default that of the data set."}
+        default=None, metadata={"help": "Folder of the clips; by default that of the data set."}
     )
-    allow_outside_audio_root: bool = field(default=False, metadata={"help": "Take paths that lead out of it as well."})
+    allow_outside_audio_root: bool = field(default=False, metadata={"help": "Also take clips outside of audio_root."})
     columns: list[str] = field(
         default_factory=list,
-        metadata={"help": "Columns by other names, as ours=theirs: question=prompt,choices=options answer=key."},
+        metadata={"help": "Column names, as ours=theirs: question=prompt,choices=options answer=key."},
     )
-    source_dataset: str | None = field(default=None, metadata={"help": "source_dataset of rows that name none."})
-    question_type: str = field(default=DEFAULT_TYPE, metadata={"help": "question_type of rows that name none."})
+    source_dataset: str | None = field(default=None, metadata={"help": "source_dataset of rows without one."})
+    question_type: str = field(default=DEFAULT_TYPE, metadata={"help": "question_type of rows without one."})
     first_index: int | None = field(
         default=None,
-        metadata={"help": "Number of the first option, 0 or 1, where answers are numbers; null: as seen."},
+        metadata={"help": "Number of the first option where answers are numbers, 0 or 1; null: inferred."},
     )
-    output_file: str = field(default="", metadata={"help": "New .jsonl file; .parquet where clips are contained."})
+    output_file: str = field(
+        default="", metadata={"help": "New .jsonl file; .parquet where rows contain their clips."}
+    )
 
 
 @dataclass
 class Conversion:
-    """What became of the rows of a data set.
+    """The result of a conversion.
 
     Attributes:
-        refused: by kind of reason, how many rows were not converted, and the first of them.
-        audio_root: the folder to load the new rows with; None: that of the new file.
+        refused: by kind of reason, the number of rows that were not converted, and the first of them.
+        audio_root: the folder with which to load the new rows; None: that of the new file.
     """
 
     rows: int = 0
@@ -78,12 +80,12 @@ class Conversion:
         self.refused[kind] = (count + 1, first)
 
     def log(self, source: str, target: Path) -> None:
-        """Say in the log what was converted and what was not, and how to load it."""
+        """Log what was converted and what was not, and how to load it."""
         for count, first in sorted(self.refused.values(), reverse=True):
             logger.warning("%d rows could not be converted, the first is %s", count, first)
         logger.info("%d of %d rows of %s were converted to %s", self.converted, self.rows, source, target)
         if self.audio_root:
-            logger.info("their clips lie elsewhere: load them with --audio_root %s", self.audio_root)
+            logger.info("their clips are in another folder: load them with --audio_root %s", self.audio_root)
 
 
 def convert(args: ConvertArguments) -> Conversion:
@@ -137,13 +139,15 @@ def convert(args: ConvertArguments) -> Conversion:
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, str]:
-    """Names of columns that are given as "ours=theirs", several in one text with commas.
+    """Parse column names given as "ours=theirs", several in one text separated by commas.
 
     Raises:
-        ValueError: a text says something else, or ours is no column of ours.
+        ValueError: a text has another form, or ours is no column of the schema.
     """
     given: dict[str, str] = {}
-    for text in (part for whole in texts for part in whole.split(",") if part.strip()):
+    for text in ",".join(texts).split(","):
+        if not text.strip():
+            continue
         ours, equals, theirs = (part.strip() for part in text.partition("="))
         ours = {"audio_path": "audio"}.get(ours, ours)
         if not equals or not theirs or ours not in ALIASES:
@@ -160,14 +164,14 @@ def convert_row(
     first_index: int | None = None,
     counts: bool = False,
 ) -> Row:
-    """One row in the project's schema, its clip in `audio` still as the row has it.
+    """Convert one row to the project's schema; `audio` keeps its original value.
 
     Args:
         columns: see `layouts.read_layout`.
         first_index, counts: see `layouts.read_answer`.
 
     Raises:
-        Unreadable: it cannot be read, or what was read is no sound row.
+        Unreadable: it cannot be read, or the result is not a valid row.
     """
     found = read_layout(raw, columns)
     row: Row = {
@@ -189,7 +193,7 @@ def convert_row(
 
 
 def raw_rows(located: Located) -> Iterator[tuple[str, Path | None, dict[str, Any]]]:
-    """Yield where a row stands, the folder that its relative paths start from, and the row as it is there."""
+    """Yield the place of a row, the folder of its relative paths, and the row as it was found."""
     for path in located.paths:
         for line, raw in read_raw(path):
             yield f"{path}:{line}", path.parent if "file_name" in raw else located.folder, raw
@@ -202,10 +206,10 @@ def raw_rows(located: Located) -> Iterator[tuple[str, Path | None, dict[str, Any
 
 
 class Clips:
-    """Writes the clip of a row as the new file names it.
+    """Writes a row's clip in the form that the new file needs.
 
     Attributes:
-        root_to_name: folder that the new rows must be loaded with; None where that of the new file is enough.
+        root_to_name: folder with which the new rows have to be loaded; None where that of the new file is enough.
     """
 
     def __init__(self, args: ConvertArguments, located: Located, target: Path) -> None:
@@ -216,14 +220,14 @@ class Clips:
         self.root_to_name: str | None = None
 
     def cell(self, audio: Any, base: Path | None) -> Row:
-        """The columns that name or hold a clip.
+        """Return the columns that name or contain a clip.
 
         Args:
-            audio: the value as the row has it.
-            base: folder that its relative path starts from, unless one was given.
+            audio: the original value.
+            base: folder of its relative path, unless `audio_root` was given.
 
         Raises:
-            Unreadable, ClipPathError: there is no clip, or none that can be named.
+            Unreadable, ClipPathError: there is no clip, or its path cannot be used.
         """
         if isinstance(audio, list) and len(audio) == 1:
             audio = audio[0]
@@ -250,7 +254,7 @@ class Clips:
         return {"audio": {"bytes": None, "path": str(file)}} if self.inside else {"audio_path": named}
 
     def _named(self, file: Path) -> str:
-        """The file as seen from the folder of the new rows, or else from the root, which is then to be named."""
+        """Return the path relative to the folder of the new rows, or else to the root, which then has to be given."""
         if file.is_relative_to(self.target):
             return str(file.relative_to(self.target))
         self.root_to_name = str(self.root)
@@ -259,11 +263,11 @@ class Clips:
 
 @dataclass(frozen=True)
 class _Numbers:
-    """What the answers of a data set say together, where they are numbers.
+    """What can be inferred from all numeric answers of a data set.
 
     Attributes:
-        first_index: number of the first option; None where it cannot be told.
-        count_options: whether they are numbers of options, and not options that are numbers.
+        first_index: number of the first option; None where it is ambiguous.
+        count_options: whether answers are numbers of options, rather than options that are numbers.
     """
 
     first_index: int | None

@@ -1,6 +1,6 @@
-"""How rows of other layouts read: names of columns, options, answers, and questions that are chat messages.
+"""Read rows of other layouts: column names, options, answers, and questions in chat messages.
 
-Nothing is guessed. What can be read in two ways is not read, and says so.
+Nothing is guessed: a value that can be read in two ways is refused with the reason.
 """
 
 import json
@@ -30,7 +30,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "unstructured_cot": ("unstructured_cot",),
     **{name: (name,) for name in TERMS},
 }  # fmt: skip
-"""Names that the columns of a row go by, the likelier first."""
+"""Known names of each column, the likelier first."""
 _CHATS = ("messages", "conversations", "prompt")
 _SPREAD = re.compile(r"(?:choice|option|opt|candidate)[ _-]?([a-z]|\d)", flags=re.IGNORECASE)
 _LINE_MARK = re.compile(r"^[ \t]*\(?([A-Z])[.):][ \t]*(?=\S)", flags=re.MULTILINE)
@@ -39,7 +39,7 @@ _PRINTED = re.compile(r"\s*\(?([A-Za-z])[.):]\s+(\S.*)", flags=re.DOTALL)
 _HEADING = re.compile(r"\s*(?:the )?(?:answer )?(?:options|choices)(?: are)?\s*[:.]?\s*$", flags=re.IGNORECASE)
 _MEDIA = re.compile(rf"(?:\s|Audio \d+:|<speech>|{TURN_TOKENS.pattern})+")
 _LISTED = QUESTION_TEMPLATE.partition("{choices!r}")[0].removeprefix("{question}").strip()
-"""What stands between question and options in the prompt that AudioMCQ and R1-AQA publish."""
+"""The text between question and options in the prompt that AudioMCQ and R1-AQA publish."""
 
 
 class Unreadable(ValueError):
@@ -47,14 +47,13 @@ class Unreadable(ValueError):
 
 
 def read_layout(raw: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """Find the values of a row by the names that its columns go by; those of chat messages in the messages.
+    """Find the values of a row by the known names of its columns, or in its chat messages.
 
     Args:
-        columns: names of columns that were given: ours -> that of the row.
+        columns: given column names: ours -> the row's.
 
     Returns:
-        values by our names, as the row has them; `question` is free of its options and of placeholders, `choices` are texts
-        without their letters.
+        original values by our names; `question` without options and placeholders, `choices` without letters.
 
     Raises:
         Unreadable: a value is missing, or can be read in two ways.
@@ -76,10 +75,10 @@ def read_layout(raw: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str,
 
 
 def split_question(text: str) -> tuple[str, list[str] | None]:
-    """A question without placeholders of media, and the options that stand in its text, None where there are none.
+    """Split a question into its text without media placeholders and the options in it, None without options.
 
     Raises:
-        Unreadable: letters stand there twice, so that it is not clear where the options begin.
+        Unreadable: letters occur twice, so that it is unclear where the options begin.
     """
     start = _MEDIA.match(text)
     text = text[start.end() if start else 0 :]
@@ -106,7 +105,7 @@ def split_question(text: str) -> tuple[str, list[str] | None]:
 
 
 def read_options(value: Any) -> list[str]:
-    """Options out of a list, a mapping by letter or number, or a text that lists them.
+    """Read options from a list, a mapping by letter or number, or a text that lists them.
 
     Raises:
         Unreadable: none of these.
@@ -126,7 +125,7 @@ def read_options(value: Any) -> list[str]:
 
 
 def without_letters(options: Sequence[str]) -> list[str]:
-    """The options without the letters A, B, C, ... that all of them print before their texts, if they do."""
+    """Strip the letters A, B, C, ... if all options print them before their texts."""
     printed = [_PRINTED.fullmatch(option) for option in options]
     letters = "".join(match[1].upper() if match else " " for match in printed)
     if len(options) > 1 and letters == ascii_uppercase[: len(letters)]:
@@ -135,14 +134,14 @@ def without_letters(options: Sequence[str]) -> list[str]:
 
 
 def as_number(answer: Any) -> int | None:
-    """The number that an answer is, None where it is none."""
+    """Return an answer as a number, None if it is none."""
     if isinstance(answer, bool) or answer is None:
         return None
     return int(answer) if isinstance(answer, int | str) and re.fullmatch(r"\d{1,2}", str(answer).strip()) else None
 
 
 def read_answer(answer: Any, choices: Sequence[str], first_index: int | None, counts: bool) -> str:
-    """The option that an answer names: by its text, its letter, both, or its number.
+    """Find the option that an answer names: by text, letter, both, or number.
 
     Args:
         first_index: number of the first option, None where it is not known.
@@ -173,13 +172,13 @@ def read_answer(answer: Any, choices: Sequence[str], first_index: int | None, co
 
 
 def thought_before(answer: Any) -> str | None:
-    """What a written answer says before its tag: its chain of thought, None where there is none."""
+    """Return the chain of thought before the answer tag, None where there is none."""
     text, tag, _ = str(answer or "").partition(ANSWER_OPEN)
     return text.strip() or None if tag else None
 
 
 def _unpacked(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a row, with those that lmms-eval packs into one of them."""
+    """Return the fields of a row, including those that lmms-eval packs into one of them."""
     packed = raw.get("other_attributes")
     found = _mapping_in(packed) if isinstance(packed, str) else packed
     return {**(found if isinstance(found, Mapping) else {}), **raw}
@@ -200,7 +199,7 @@ def _found(fields: Mapping[str, Any], names: Sequence[str], given: str | None) -
 
 
 def _add_turns(values: dict[str, Any], turns: Any, columns: Mapping[str, str]) -> None:
-    """Put the question, the answer and the clip of a chat (ms-swift, ShareGPT, OpenAI) where no column has them."""
+    """Fill in question, answer and clip from a chat (ms-swift, ShareGPT, OpenAI) where no column has them."""
     said: dict[str, list[str]] = {"user": [], "assistant": [], "system": []}
     clips: list[Any] = []
     for turn in turns:
@@ -228,7 +227,7 @@ def _add_turns(values: dict[str, Any], turns: Any, columns: Mapping[str, str]) -
 
 
 def _spread(fields: Mapping[str, Any]) -> list[Any] | None:
-    """Options that stand in a column each: choice_a, option1, A, ..."""
+    """Read options that have a column each: choice_a, option1, A, ..."""
     found = {match[1].upper(): value for name, value in fields.items() if (match := _SPREAD.fullmatch(name))}
     found = found or {name: value for name, value in fields.items() if len(name) == 1 and name in ascii_uppercase}
     filled = {key: value for key, value in found.items() if value not in (None, "")}
@@ -236,7 +235,7 @@ def _spread(fields: Mapping[str, Any]) -> list[Any] | None:
 
 
 def _options_by_key(options: Mapping[str, Any]) -> list[Any]:
-    """Options in the order of their letters or numbers, or of the lists label and text."""
+    """Sort options by their letters or numbers, or read the lists label and text."""
     if isinstance(texts := options.get("text"), list):
         return texts
     keys = sorted(options, key=lambda key: (len(str(key)), str(key).upper()))
