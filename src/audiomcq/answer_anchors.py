@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from audiomcq.answer_matching import Named, Options, searchable
-from audiomcq.answer_openings import Opening, leads, read_opening
+from audiomcq.answer_matching import Named, Options, prepare_sentence
+from audiomcq.answer_openings import Opening, read_opening, strip_leads
 from audiomcq.answer_words import (
     CHOOSES,
     CONDITION,
@@ -100,23 +100,25 @@ def find_tags(text: str, options: Options) -> list[Declaration]:
             break
         if not mark["end"]:
             if begun:
-                reopened = _tag(text, floor, begun, mark.start(), mark.start(), options)
+                reopened = _read_tag(text, floor, begun, mark.start(), mark.start(), options)
                 found += [reopened] if reopened.named else []
                 floor = mark.start()
             begun = mark
         elif begun:
-            found.append(_tag(text, floor, begun, mark.start(), mark.end(), options))
+            found.append(_read_tag(text, floor, begun, mark.start(), mark.end(), options))
             begun, floor = None, mark.end()
         elif not found:  # the prompt may have begun it
-            found.append(_tag(text, 0, None, mark.start(), mark.end(), options))
+            found.append(_read_tag(text, 0, None, mark.start(), mark.end(), options))
             floor = mark.end()
     if begun and not (found and not text[begun.end() :].strip()):
-        found.append(_tag(text, floor, begun, len(text), len(text), options))
+        found.append(_read_tag(text, floor, begun, len(text), len(text), options))
     full = [tag for tag in found if tag.text]
     return full if full and (not found or found[-1].text) else found[-1:]
 
 
-def _tag(text: str, floor: int, begun: re.Match[str] | None, stop: int, end: int, options: Options) -> Declaration:
+def _read_tag(
+    text: str, floor: int, begun: re.Match[str] | None, stop: int, end: int, options: Options
+) -> Declaration:
     """Read one tag. `floor`: end of the previous tag. `begun`: its opening, None if missing. `stop`: end of its
     content.
     """
@@ -137,7 +139,7 @@ def find_fields(text: str, options: Options) -> list[Declaration]:
     """Find boxes, and answer fields of JSON or of a Python dict."""
     found: list[Declaration] = []
     for box in islice(_BOX.finditer(text), MOST + 1):
-        inside, end = _braced(text, box.end(), options.limit)
+        inside, end = _read_braces(text, box.end(), options.limit)
         content = inside if options.name(inside) else " ".join(_TEX.sub(" ", inside).split())
         named = options.name(content)
         if end == len(text) and named and not text.endswith("}") and _may_go_on(content, named, options):
@@ -147,7 +149,7 @@ def find_fields(text: str, options: Options) -> list[Declaration]:
     for field in islice(_FIELD.finditer(text), MOST + 1):
         value = next(each for each in (field["double"], field["single"], field["plain"]) if each is not None)
         if field["double"] is not None and len(value) <= options.limit:
-            value = _unescaped(value)
+            value = _unescape(value)
         named = options.name(value) if len(value) <= options.limit else None
         torn = field["plain"] is None and not (field["end"] or field["end2"])
         if torn and named and _may_go_on(value, named, options):
@@ -163,23 +165,23 @@ def find_fields(text: str, options: Options) -> list[Declaration]:
 def find_sentences(text: str, options: Options) -> Iterator[Declaration]:
     """Find declarations in sentences: "the answer is ...", "I choose ...", "... is correct"."""
     for noun in DECLARES.finditer(text):
-        if found := _after_noun(text, noun, options):
+        if found := _read_after_noun(text, noun, options):
             yield found
     for verb in CHOOSES.finditer(text):
         if opening := read_opening(text, verb.end(), options):
             unsaid = _is_unsaid(text, verb.start(), verb.start())
-            yield _declared(text, verb.start(), verb.end(), SENTENCE, opening, unsaid)
+            yield _make_declaration(text, verb.start(), verb.end(), SENTENCE, opening, unsaid)
     for verdict in CORRECT.finditer(text):
-        if found := _before_verdict(text, verdict, options):
+        if found := _read_before_verdict(text, verdict, options):
             yield found
 
 
-def _declared(text: str, start: int, link: int, rank: int, opening: Opening, denied: bool) -> Declaration:
+def _make_declaration(text: str, start: int, link: int, rank: int, opening: Opening, denied: bool) -> Declaration:
     words = text[link : opening.end].strip()
     return Declaration(start, opening.end, rank, words, opening.named, denied, doubtful=not opening.stands)
 
 
-def _after_noun(text: str, noun: re.Match[str], options: Options) -> Declaration | None:
+def _read_after_noun(text: str, noun: re.Match[str], options: Options) -> Declaration | None:
     """Read the declaration after a noun: the first link that an option follows, else the text after the first link."""
     line = text.rfind("\n", 0, noun.start()) + 1
     if _NOT_THE_ANSWER.search(text, max(line, noun.start() - 40), noun.start()):
@@ -194,7 +196,7 @@ def _after_noun(text: str, noun: re.Match[str], options: Options) -> Declaration
     rank = LAST_WORD if FINAL.search(text, max(line, noun.start() - 20), noun.end()) else SENTENCE
     for link in links:
         if opening := read_opening(text, link.end(), options):
-            return _declared(
+            return _make_declaration(
                 text, noun.start(), link.end(), rank, opening, _is_unsaid(text, noun.start(), link.start())
             )
     if not links:
@@ -203,12 +205,12 @@ def _after_noun(text: str, noun: re.Match[str], options: Options) -> Declaration
     if denial := NEGATION.match(rest.lstrip()):
         shift = links[0].end() + len(rest) - len(rest.lstrip()) + denial.end()
         if opening := read_opening(text, shift, options):
-            return _declared(text, noun.start(), shift, rank, opening, denied=True)
+            return _make_declaration(text, noun.start(), shift, rank, opening, denied=True)
     ends = _BREAK.search(rest.strip())
     return Declaration(noun.start(), links[0].end(), rank, rest.strip()[: ends.start() if ends else None], None)
 
 
-def _before_verdict(text: str, verdict: re.Match[str], options: Options) -> Declaration | None:
+def _read_before_verdict(text: str, verdict: re.Match[str], options: Options) -> Declaration | None:
     """Read the declaration that a verdict ends: from the beginning of its sentence, or from the last comma in it."""
     floor = max(0, verdict.start() - options.limit - _WINDOW)
     sentence = floor
@@ -219,14 +221,17 @@ def _before_verdict(text: str, verdict: re.Match[str], options: Options) -> Decl
         return None
     later = re.finditer(r",\s|,(?=[^\x00-\x7f])|\bthat\s", text[sentence : verdict.start()])
     for start in [sentence, *(sentence + mark.end() for mark in later)]:
-        for subject in leads(text[start : verdict.start()]):
+        for subject in strip_leads(text[start : verdict.start()]):
             if named := options.name(subject.rstrip(" ,:-–—(")):
                 before = text[sentence:start]
                 denied = bool(NEGATION.search(before)) and start > sentence and not before.rstrip().endswith(",")
                 if CONDITION.search(before) or DOUBT.search(before) or options.mentions_other(before, named.choice):
                     return None
-                *_, longest = [None, *options.in_sentences.finditer(searchable(text[sentence : verdict.start()]))]
-                if longest and options.choices[options.index_of(longest[0])] != options.choices[named.choice]:
+                *_, longest = [
+                    None,
+                    *options.in_sentences.finditer(prepare_sentence(text[sentence : verdict.start()])),
+                ]
+                if longest and options.choices[options.find_index(longest[0])] != options.choices[named.choice]:
                     return None  # "piano" is but the end of "guitar, piano"
                 return Declaration(start, verdict.end(), SENTENCE, subject.strip(), named, denied)
     return None
@@ -236,7 +241,7 @@ def _is_denied(text: str, start: int, end: int, options: Options, floor: int = 0
     """Tell whether a tag, box or field is denied, or is part of a question or a condition."""
     if text[end : end + 3].lstrip().startswith("?") or UNDERMINES.match(text, end):
         return True
-    clause = _clause(text, start, floor)
+    clause = _find_clause(text, start, floor)
     if CONDITION.search(clause):
         return True
     *_, denial = [None, *NEGATION.finditer(clause)]
@@ -249,12 +254,12 @@ def _is_denied(text: str, start: int, end: int, options: Options, floor: int = 0
 
 def _is_unsaid(text: str, start: int, stop: int) -> bool:
     """Tell whether a declaring sentence denies or doubts its declaration, or puts it under a condition."""
-    clause = _clause(text, start)
+    clause = _find_clause(text, start)
     nearest = re.split(r",(?=\s|[^\x00-\x7f]|$)", clause)[-1] + text[start:stop]
     return bool(CONDITION.search(clause) or NEGATION.search(nearest) or DOUBT.search(nearest))
 
 
-def _clause(text: str, start: int, floor: int = 0) -> str:
+def _find_clause(text: str, start: int, floor: int = 0) -> str:
     """Return the text before a place in its sentence, after the last "but" or "so", and not before `floor`."""
     before = text[max(floor, start - _BEFORE) : start]
     for boundary in (_BREAK, TURN):
@@ -270,7 +275,7 @@ def _may_go_on(text: str, named: Named, options: Options) -> bool:
     )
 
 
-def _braced(text: str, start: int, limit: int) -> tuple[str, int]:
+def _read_braces(text: str, start: int, limit: int) -> tuple[str, int]:
     """Read the text up to the closing brace, and where it ends; cut off after `limit` characters."""
     depth = 1
     stop = min(len(text), start + 2 * limit)
@@ -281,14 +286,14 @@ def _braced(text: str, start: int, limit: int) -> tuple[str, int]:
     return text[start:stop].strip(), stop
 
 
-def _unescaped(value: str) -> str:
+def _unescape(value: str) -> str:
     try:
         return json.loads(f'"{value}"', strict=False)
     except ValueError:
         return value
 
 
-def counts_against(found: Declaration, options: Options) -> bool:
+def contradicts(found: Declaration, options: Options) -> bool:
     """Tell whether an unreadable declaration contradicts an earlier readable one: it is as short as an answer, or
     names an option.
     """

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from string import ascii_lowercase
 from typing import Literal
 
-from audiomcq.answer_text import fold, normalize, plain
+from audiomcq.answer_text import fold, normalize, simplify_quotes
 from audiomcq.answer_words import ARTICLE, LETTER_END, LETTER_KEY, POLITE_END
 from audiomcq.prompts import AskedFor
 
@@ -89,7 +89,7 @@ class Options:
         self.choices, self.asked_for = choices, asked_for
         shown = [as_shown(choice) for choice in choices]
         self.limit = max(map(len, shown), default=0) + _SLACK
-        self.folded = [shown, list(map(normalize, shown)), list(map(bare, shown))]
+        self.folded = [shown, list(map(normalize, shown)), list(map(strip_punctuation, shown))]
         texts = self.folded[2]
         self.labels, self.texts = list(ascii_lowercase[: len(choices)]), texts
         printed = [match for text in texts if (match := _LETTERED.fullmatch(text))]
@@ -119,14 +119,14 @@ class Options:
         return self._known[text]
 
     def _name(self, text: str) -> Named | None:
-        answer = _undecorated(bare(text))
+        answer = _strip_decoration(strip_punctuation(text))
         if not answer or len(answer) > self.limit:
             exact = [i for i, choice in enumerate(self.folded[1]) if choice == normalize(text)]
             return Named(exact[0], "text") if exact else None
-        by_text = self._by_text(text)
+        by_text = self._match_text(text)
         if len({self.choices[i] for i in by_text}) > 1:
             return None
-        place, certain = self._by_letter(answer)
+        place, certain = self._match_letter(answer)
         if by_text and place is not None and self.choices[by_text[0]] != self.choices[place]:
             if self.asked_for == "either":
                 return None
@@ -136,19 +136,19 @@ class Options:
             return Named(by_text[0], "text")
         if by_letter is not None:
             return Named(by_letter, "letter")
-        return self._by_both(answer)
+        return self._match_both(answer)
 
-    def others(self, choice: int) -> list[int]:
+    def list_others(self, choice: int) -> list[int]:
         """List the options with another text."""
         return [i for i in range(len(self.choices)) if self.choices[i] != self.choices[choice]]
 
     def mentions_other(self, text: str, choice: int | None) -> bool:
         """Tell whether the text contains another option, by its words or as a capital letter."""
-        return bool(self._mention(choice).search(_mild(text))) or self.mentions_other_letter(text, choice)
+        return bool(self._mention(choice).search(_prepare_text(text))) or self.mentions_other_letter(text, choice)
 
     def mentions_other_letter(self, text: str, choice: int | None) -> bool:
         """Tell whether the text contains the letter of another option."""
-        letters = self._letters_of_others(choice).upper()
+        letters = self._list_letters_of_others(choice).upper()
         if not letters:
             return False
         bracketed = rf"\([{letters}]\)|(?i:{LETTER_KEY})[{letters}](?!\w)"
@@ -157,7 +157,7 @@ class Options:
 
     def opens_with(self, text: str, choice: int | None) -> bool:
         """Tell whether the text begins with an option other than `choice`, by its words or its letter."""
-        text = after_marks(_mild(text[: 2 * self.limit]))
+        text = skip_marks(_prepare_text(text[: 2 * self.limit]))
         letters = "".join(re.escape(label) for i, label in enumerate(self.labels) if i != choice and len(label) == 1)
         if letters and re.match(rf"(?:{LETTER_KEY})?[{letters}](?:[.):,;/]|\s*$)|{LETTER_KEY}[{letters}](?!\w)", text):
             return True
@@ -165,27 +165,27 @@ class Options:
         article = ARTICLE.match(text)
         return bool(mention.match(text) or (article and mention.match(text, article.end())))
 
-    def without_mentions(self, text: str, choice: int | None) -> str:
+    def drop_mentions(self, text: str, choice: int | None) -> str:
         """Remove the words of options other than `choice`."""
-        return self._mention(choice).sub(" ", _mild(text))
+        return self._mention(choice).sub(" ", _prepare_text(text))
 
     def is_other_letter(self, text: str, choice: int) -> bool:
         """Tell whether the text is a letter, even one that is also a tone, and not that of `choice`."""
-        place, _ = self._by_letter(_undecorated(bare(text)))
+        place, _ = self._match_letter(_strip_decoration(strip_punctuation(text)))
         return place is not None and self.choices[place] != self.choices[choice]
 
     @cached_property
     def in_sentences(self) -> re.Pattern[str]:
-        """Finds options in `searchable` text: the longest one at a place, not inside a word or a number."""
+        """Finds options in `prepare_sentence` text: the longest one at a place, not inside a word or a number."""
         texts = sorted({text for text in self.loose if text}, key=len, reverse=True)
-        return re.compile("|".join(map(_in_sentence, texts)) or r"(?!)")
+        return re.compile("|".join(map(_build_sentence_pattern, texts)) or r"(?!)")
 
-    def index_of(self, words: str) -> int:
+    def find_index(self, words: str) -> int:
         """Return the index of an option that `in_sentences` found."""
         words = _THEN.sub(", ", words)
         return self.loose.index(words if words in self.loose else words.replace("-", " "))
 
-    def _letters_of_others(self, choice: int | None) -> str:
+    def _list_letters_of_others(self, choice: int | None) -> str:
         """Return the letters that name other options: their texts if these are letters, else their labels; none where
         options are tones.
         """
@@ -202,32 +202,32 @@ class Options:
     def continues_as_other(self, text: str, choice: int) -> bool:
         """Tell whether a text that breaks off may be the beginning of another option."""
         start = normalize(text)
-        return any(self.folded[1][i].startswith(start) for i in self.others(choice))
+        return any(self.folded[1][i].startswith(start) for i in self.list_others(choice))
 
-    def words_of_others(self, choice: int) -> frozenset[str]:
+    def list_words_of_others(self, choice: int) -> frozenset[str]:
         """Return words that other options have and this one has not."""
         own = set(re.findall(r"\w+", self.texts[choice]))
-        theirs = (set(re.findall(r"\w+", self.texts[i])) for i in self.others(choice))
+        theirs = (set(re.findall(r"\w+", self.texts[i])) for i in self.list_others(choice))
         return frozenset().union(*theirs) - own - _SMALL
 
     def _mention(self, choice: int | None) -> re.Pattern[str]:
         cached = self.__dict__.setdefault("_mentions", {})
         if choice not in cached:
-            others = range(len(self.choices)) if choice is None else self.others(choice)
+            others = range(len(self.choices)) if choice is None else self.list_others(choice)
             texts = sorted(
                 {self.loose[i] for i in others if len(self.loose[i]) > 1 or self.loose[i].isdigit()},
                 key=len,
                 reverse=True,
             )
-            cached[choice] = re.compile("|".join(_in_text(text) for text in texts) or r"(?!)")
+            cached[choice] = re.compile("|".join(_build_text_pattern(text) for text in texts) or r"(?!)")
         return cached[choice]
 
-    def _by_text(self, text: str) -> list[int]:
+    def _match_text(self, text: str) -> list[int]:
         """List the options equal to the text. The strictest equality with a match decides."""
-        for equal, options in zip((as_shown, normalize, bare), self.folded, strict=True):
+        for equal, options in zip((as_shown, normalize, strip_punctuation), self.folded, strict=True):
             if matches := [i for i, option in enumerate(options) if option == equal(text)]:
                 return matches
-        answer = bare(text)
+        answer = strip_punctuation(text)
         if matches := [i for i, option in enumerate(self.texts) if option == answer]:
             return matches
         capital = text.lstrip("\"'([*").startswith("A ")
@@ -238,7 +238,7 @@ class Options:
                 return [] if capital and not keep_article else matches
         return []
 
-    def _by_letter(self, answer: str) -> tuple[int | None, bool]:
+    def _match_letter(self, answer: str) -> tuple[int | None, bool]:
         """Find the option whose letter the answer may be, and whether it can be nothing else, such as a tone or
         "Speaker B".
         """
@@ -253,7 +253,7 @@ class Options:
         spelled = any(_spells(text, letter) for i, text in enumerate(self.texts) if i != choice)
         return choice, bool(match["key"]) or self.asked_for == "letter" or not (self.tones or spelled)
 
-    def _by_both(self, answer: str) -> Named | None:
+    def _match_both(self, answer: str) -> Named | None:
         """Read "b. text" and "text (b)" where both name the same option."""
         first = _LETTER_FIRST.fullmatch(answer)
         # "a dog" begins with an article
@@ -266,7 +266,7 @@ class Options:
         if match["letter"] not in self.labels:
             return None
         choice = self.labels.index(match["letter"])
-        texts = self._by_text(match["rest"].strip(" "))
+        texts = self._match_text(match["rest"].strip(" "))
         same = texts and {self.choices[i] for i in texts} == {self.choices[choice]}
         # Options that print letters may do so before equal texts
         same = same or choice in texts
@@ -274,20 +274,20 @@ class Options:
 
 
 @lru_cache(maxsize=4096)
-def options_of(choices: tuple[str, ...], asked_for: AskedFor) -> Options:
+def get_options(choices: tuple[str, ...], asked_for: AskedFor) -> Options:
     """Return cached `Options`: all voters and orders that see the same ones share them."""
     return Options(choices, asked_for)
 
 
 def as_shown(text: str) -> str:
-    return plain(fold(text)).strip()
+    return simplify_quotes(fold(text)).strip()
 
 
-def bare(text: str) -> str:
+def strip_punctuation(text: str) -> str:
     """Normalize a text and strip pairs of quotes around it and closing punctuation: full stop, comma, colon, `;` and
     `!`.
     """
-    text, before = normalize(plain(fold(text))), None
+    text, before = normalize(simplify_quotes(fold(text))), None
     while text != before:
         before, text = text, text.rstrip(".,;:! 。、…")
         if len(text) > 1 and _PAIRS.get(text[0]) == text[-1]:
@@ -295,38 +295,38 @@ def bare(text: str) -> str:
     return text
 
 
-def searchable(text: str) -> str:
+def prepare_sentence(text: str) -> str:
     """Prepare a sentence for the search for options (`Options.in_sentences`)."""
-    return _notation(normalize(plain(text)))
+    return _unify_notation(normalize(simplify_quotes(text)))
 
 
-def _in_text(text: str) -> str:
+def _build_text_pattern(text: str) -> str:
     """Return an expression for an option's loose text; lists may be written with "and" or "then"."""
     words = re.escape(text).replace(r",\ ", r"(?:,? and (?:then )?|, (?:then )?)")
     return words if ord(text[0]) > 0x2E7F else rf"(?<!{_WORD}){words}(?!{_WORD})"
 
 
-def _in_sentence(text: str) -> str:
+def _build_sentence_pattern(text: str) -> str:
     words = re.escape(text).replace(r",\ ", r"(?:,? and (?:then )?|, (?:then )?)").replace(r"\ ", "[ -]")
     if ord(text[0]) > 0x2E7F:
         return words
     return rf"(?<!{_WORD})(?<![$€£.:-]){words}(?!{_WORD}|-|'\w|[.,:]\d)"
 
 
-def after_marks(text: str) -> str:
+def skip_marks(text: str) -> str:
     """Return the text from its first word or number on."""
     marks = _MARKS.match(text)
     return text[marks.end() :] if marks else text
 
 
-def _undecorated(text: str) -> str:
+def _strip_decoration(text: str) -> str:
     """Strip bullets, arrows, ticks and brackets around a text, and a Japanese or Korean "is" after it."""
     before = None
     while text != before:
         before = text
         if decoration := _DECORATION.match(text):
             text = text[decoration.end() :]
-        text = bare(POLITE_END.sub("", _GLAD.sub("", text)))
+        text = strip_punctuation(POLITE_END.sub("", _GLAD.sub("", text)))
         # "(a)" is a letter, "a" may be a tone
         if len(text) > 3 and _BRACKETS.get(text[0]) == text[-1] and text.count(text[0]) == 1:
             text = text[1:-1].strip()
@@ -334,17 +334,17 @@ def _undecorated(text: str) -> str:
 
 
 def _loose(text: str, keep_article: bool) -> str:
-    text = _THEN.sub(", ", _notation(_BETWEEN_LETTERS.sub(" ", _undecorated(text))))
+    text = _THEN.sub(", ", _unify_notation(_BETWEEN_LETTERS.sub(" ", _strip_decoration(text))))
     text = re.sub(r"[*`]|__", "", text)
-    return text if keep_article or not ARTICLE.match(text) else bare(ARTICLE.sub("", text, count=1))
+    return text if keep_article or not ARTICLE.match(text) else strip_punctuation(ARTICLE.sub("", text, count=1))
 
 
-def _mild(text: str) -> str:
+def _prepare_text(text: str) -> str:
     """Fold a text for the search for options as the options are folded."""
-    return _notation(_BETWEEN_LETTERS.sub(" ", normalize(plain(text))))
+    return _unify_notation(_BETWEEN_LETTERS.sub(" ", normalize(simplify_quotes(text))))
 
 
-def _notation(text: str) -> str:
+def _unify_notation(text: str) -> str:
     """Write numbers as digits, and sums, ranges, sharps and flats in one notation."""
     text = text.replace("–", "-").replace("&", "and")
     text = _RANGE.sub("-", _NUMBER.sub(lambda word: _NUMBERS[word[0]], text))

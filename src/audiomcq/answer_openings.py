@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from audiomcq.answer_matching import Named, Options, after_marks
+from audiomcq.answer_matching import Named, Options, skip_marks
 from audiomcq.answer_words import BECAUSE, CONTRAST, LEAD, NEGATION, OPENS, OR_ELSE, OTHERWISE, TAKES_BACK
 
 _CUT = re.compile(
@@ -38,7 +38,7 @@ def read_opening(text: str, start: int, options: Options) -> Opening | None:
     whole = len(line) < options.limit + _WINDOW
     if "\n" in line:
         line, whole = line[: line.index("\n")], True
-    for opening in leads(line):
+    for opening in strip_leads(line):
         shift = start + len(line) - len(opening)
         cuts = [cut.start() for cut in _CUT.finditer(opening)] + ([len(opening)] if whole else [])
         for cut in sorted(set(cuts), reverse=True):
@@ -46,11 +46,11 @@ def read_opening(text: str, start: int, options: Options) -> Opening | None:
                 continue  # an article
             if named := options.name(opening[:cut]):
                 end = shift + cut
-                return Opening(named, end, _stands(text[end:], named, options))
+                return Opening(named, end, _is_complete(text[end:], named, options))
     return None
 
 
-def leads(text: str) -> Iterator[str]:
+def strip_leads(text: str) -> Iterator[str]:
     """Yield the text, then the text without each word that may precede an answer."""
     for _ in range(5):
         yield text
@@ -82,15 +82,15 @@ def _names_other(words: str, named: Named, options: Options) -> bool:
     """Tell whether words name another option without denying it."""
     if not options.mentions_other(words, named.choice):
         return False
-    return bool(_NOT_ONLY.search(words)) or not NEGATION.search(options.without_mentions(words, named.choice))
+    return bool(_NOT_ONLY.search(words)) or not NEGATION.search(options.drop_mentions(words, named.choice))
 
 
-def _stands(after: str, named: Named, options: Options) -> bool:
+def _is_complete(after: str, named: Named, options: Options) -> bool:
     """Tell whether an answer is complete where it ends: a reason, an explanation or nothing follows, and no second
     answer.
     """
     line = after.partition("\n")[0]
-    mark, rest = after[:1], after_marks(line)
+    mark, rest = after[:1], skip_marks(line)
     if not rest:
         following = next((each for each in after.split("\n", 12)[1:12] if each.strip()), "")[: 2 * options.limit]
         other = options.name(following)
@@ -121,5 +121,5 @@ def _stands(after: str, named: Named, options: Options) -> bool:
     words = set(re.findall(r"\w+", sentence.casefold()))
     joined = re.match(r"\W*(?:and|or|but|und|oder|et|ou|y|e)(?!\w)", sentence, re.IGNORECASE)
     return not (
-        words & options.words_of_others(named.choice) or joined or options.mentions_other(sentence, named.choice)
+        words & options.list_words_of_others(named.choice) or joined or options.mentions_other(sentence, named.choice)
     )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from audiomcq.answer_matching import Named, Options, searchable
+from audiomcq.answer_matching import Named, Options, prepare_sentence
 from audiomcq.answer_openings import is_taken_back, read_opening
 from audiomcq.answer_words import (
     ABSTAINS,
@@ -162,14 +162,14 @@ def _read_named(sentences: list[str], options: Options) -> Stated | None:
         return None
     found: dict[str, Stated] = {}
     for sentence in sentences:
-        affirmed = [mention for mention in _mentions(sentence, options) if not mention.denied]
-        around = options.without_mentions(sentence, None)
+        affirmed = [mention for mention in _find_mentions(sentence, options) if not mention.denied]
+        around = options.drop_mentions(sentence, None)
         if affirmed and (_is_asked(sentence) or _matches(around, DOUBT, CONDITION, META, SEQUENCE)):
             return None
         *_, turn = [None, *TURN.finditer(sentence)]
         for mention in affirmed:
             # "it is a dog, but ..."
-            if not mention.whole or (turn and mention.words not in searchable(sentence[turn.end() :])):
+            if not mention.whole or (turn and mention.words not in prepare_sentence(sentence[turn.end() :])):
                 return None
             found[options.choices[mention.choice]] = (Named(mention.choice, "text"), mention.words)
     text = " ".join(sentences)
@@ -199,9 +199,9 @@ def _matches(text: str, *patterns: re.Pattern[str]) -> bool:
     return any(pattern.search(text) for pattern in patterns)
 
 
-def _mentions(sentence: str, options: Options) -> list[_Mention]:
+def _find_mentions(sentence: str, options: Options) -> list[_Mention]:
     """Find the options in a sentence, outside of quoted speech."""
-    text = searchable(_QUOTED.sub(lambda quoted: quoted[0] if options.name(quoted[0]) else " ", sentence))
+    text = prepare_sentence(_QUOTED.sub(lambda quoted: quoted[0] if options.name(quoted[0]) else " ", sentence))
     masked = options.in_sentences.sub(lambda mention: "#" * len(mention[0]), text)
     found = []
     for mention in options.in_sentences.finditer(text):
@@ -210,7 +210,7 @@ def _mentions(sentence: str, options: Options) -> list[_Mention]:
         denied = _is_negated(clause) or _matches(clause, CONTRAST) or _matches(text, _DENIES_ALL)
         denied = denied or bool(UNDERMINES.match(after))
         whole = _is_whole(before, mention[0], after)
-        found.append(_Mention(options.index_of(mention[0]), mention[0], whole, denied))
+        found.append(_Mention(options.find_index(mention[0]), mention[0], whole, denied))
     return found
 
 

@@ -69,17 +69,17 @@ def normalize(text: str) -> str:
     return " ".join(fold(text).casefold().split())
 
 
-def plain(text: str) -> str:
+def simplify_quotes(text: str) -> str:
     """Replace quotes and hyphens of all kinds by the ASCII ones."""
     return text if text.isascii() else text.translate(_PLAIN)
 
 
-def said(completion: str) -> str | None:
+def extract_reply(completion: str) -> str | None:
     """Return the reply that a reader sees: folded, without thinking and chat tokens. None when the thinking never
     ends.
     """
-    text = _final_channel(fold(completion))
-    text = None if text is None else _without_thinking(text)
+    text = _read_final_channel(fold(completion))
+    text = None if text is None else _drop_thinking(text)
     if text is None:
         return None
     if begun := _BEGINS_TURN.match(text):
@@ -90,7 +90,7 @@ def said(completion: str) -> str | None:
     return text.strip()
 
 
-def _final_channel(text: str) -> str | None:
+def _read_final_channel(text: str) -> str | None:
     """Return the content of the last final channel, where there are channels (gpt-oss); None without a final one."""
     if "<|channel|>" in text:
         finals = list(_FINAL_CHANNEL.finditer(text))
@@ -101,7 +101,7 @@ def _final_channel(text: str) -> str | None:
     return text
 
 
-def _without_thinking(text: str) -> str | None:
+def _drop_thinking(text: str) -> str | None:
     """Remove thinking blocks. Text before an end mark without a beginning is thinking too: the prompt may have begun
     it.
     """

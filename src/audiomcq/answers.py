@@ -15,15 +15,15 @@ from audiomcq.answer_anchors import (
     FIELD,
     MOST,
     Declaration,
-    counts_against,
+    contradicts,
     find_fields,
     find_sentences,
     find_tags,
 )
-from audiomcq.answer_matching import Named, Options, after_marks, options_of
+from audiomcq.answer_matching import Named, Options, get_options, skip_marks
 from audiomcq.answer_openings import is_taken_back, read_opening
 from audiomcq.answer_statements import read_statement
-from audiomcq.answer_text import normalize, plain, said
+from audiomcq.answer_text import extract_reply, normalize, simplify_quotes
 from audiomcq.answer_words import ABSTAINS, ABSTAINS_ALONE, CORRECTS, LIST_ITEM, MARKS_ANSWER, TAKES_BACK
 from audiomcq.prompts import ANSWER_CLOSE, ANSWER_OPEN, AskedFor
 
@@ -85,17 +85,17 @@ def parse_answer(completion: str, choices: Sequence[str], asked_for: AskedFor = 
         asked_for: what the prompt asks for. It decides where a text is one option by its words and another by its letter; "either"
             then reads none.
     """
-    if (exact := _tagged_text(completion, choices)) is not None and asked_for == "text":
+    if (exact := _read_exact_tag(completion, choices)) is not None and asked_for == "text":
         return ParsedAnswer(exact, choices[exact], "tag")
-    text = said(completion)
+    text = extract_reply(completion)
     if not text or len(text) > _MOST_CHARACTERS:
         return ParsedAnswer(None, text or "", "unreadable")
-    options = options_of(tuple(choices), asked_for)
-    shown = _without_markup(text, options)
+    options = get_options(tuple(choices), asked_for)
+    shown = _drop_markup(text, options)
     if named := options.name(shown):
         return ParsedAnswer(named.choice, text, _how(named))
     tags = find_tags(shown, options)
-    bold = ["".join(words) for words in MARKS_ANSWER.findall(plain(text))]
+    bold = ["".join(words) for words in MARKS_ANSWER.findall(simplify_quotes(text))]
     read = _read_tags(shown, tags, bold, options) if tags else _read_rest(shown, bold, options)
     if read:
         return read
@@ -109,7 +109,7 @@ def is_correct(parsed: ParsedAnswer, choices: Sequence[str], answer: str) -> boo
     return parsed.choice is not None and choices[parsed.choice] == answer
 
 
-def _tagged_text(completion: str, choices: Sequence[str]) -> int | None:
+def _read_exact_tag(completion: str, choices: Sequence[str]) -> int | None:
     """Read a completion that is nothing but a tag with an option as shown: most answers of trained models, without the
     cost of the rest.
     """
@@ -156,12 +156,12 @@ def _declares_other(text: str, choice: int, options: Options) -> bool:
 
 def _read_rest(text: str, bold: list[str], options: Options, stated: bool = True) -> ParsedAnswer | None:
     """Read the answer of a text without tags; `stated` False ignores statements that declare nothing."""
-    declared = _declarations(text, options)
+    declared = _find_declarations(text, options)
     if len(declared) > MOST:
         return None
     *_, correction = [None, *CORRECTS.finditer(text)]
     if correction and declared and declared[0].start < correction.start():
-        return _read_rest(after_marks(text[correction.end() :]), bold, options, stated)
+        return _read_rest(skip_marks(text[correction.end() :]), bold, options, stated)
     fields = [each for each in declared if each.rank == FIELD]
     if fields and fields[-1].named is None and fields[-1].text and not fields[-1].denied:
         return None
@@ -170,7 +170,7 @@ def _read_rest(text: str, bold: list[str], options: Options, stated: bool = True
     return _read_alone(text, declared, bold if stated else None, options)
 
 
-def _declarations(text: str, options: Options) -> list[Declaration]:
+def _find_declarations(text: str, options: Options) -> list[Declaration]:
     """Find declaring fields and sentences in the order of the text; stop after `MOST`."""
     found = find_fields(text, options)
     for each in find_sentences(text, options):
@@ -194,7 +194,7 @@ def _read_declared(text: str, declared: list[Declaration], options: Options) -> 
     denied = [each for each in declared if each.denied]
     against += [each for each in denied if each.named and not _differ(each.named.choice, answer.choice, options)]
     unread = [each for each in declared if not each.named]
-    against += [each for each in unread if each.start >= last.end and counts_against(each, options)]
+    against += [each for each in unread if each.start >= last.end and contradicts(each, options)]
     letters = [each for each in unread if options.is_other_letter(each.text, answer.choice)]
     against += [each for each in letters if each.rank >= highest]
     if against or is_taken_back(text[max(each.end for each in top) :], answer, options):
@@ -221,7 +221,7 @@ def _read_alone(
     lines = [line for line in text.split("\n") if line.strip()]
     alone = [named for line in [*lines[:MOST], *lines[MOST:][-1:]] if (named := options.name(line))]
     if len({options.choices[named.choice] for named in alone}) > 1 or any(
-        counts_against(each, options) for each in declared if not each.named
+        contradicts(each, options) for each in declared if not each.named
     ):
         return None
     if any(_LONE_LETTER.fullmatch(line.strip()) and not options.name(line) for line in lines):
@@ -235,7 +235,7 @@ def _read_alone(
         rest = text[opening.end :]
         if not opening.stands or is_taken_back(rest, opening.named, options):
             return None
-        later = read_statement(after_marks(rest), (), options) if rest.strip() else None
+        later = read_statement(skip_marks(rest), (), options) if rest.strip() else None
         if later and _differ(later[0].choice, opening.named.choice, options):
             return None
         found.append((opening.named, text[: opening.end].strip(), _how(opening.named)))
@@ -268,10 +268,10 @@ def _differ(one: int, other: int, options: Options) -> bool:
     return options.choices[one] != options.choices[other]
 
 
-def _without_markup(text: str, options: Options) -> str:
+def _drop_markup(text: str, options: Options) -> str:
     """Simplify quotes and remove marks of bold, italics and code, except those that options contain."""
     shown = "".join(options.folded[0])
-    text = re.sub(r"~~[^~\n]*~~", " ", plain(text))
+    text = re.sub(r"~~[^~\n]*~~", " ", simplify_quotes(text))
     text = re.sub(r"\n\s+", "\n", re.sub(r"[^\S\n]+", " ", text))
     for mark in ("*", "`"):
         if mark not in shown:

@@ -11,7 +11,7 @@ _PICKS: dict[str, Callable[[list[str]], str]] = {
 }
 
 
-def chance(rows: Collection[Mapping[str, Any]]) -> float:
+def chance_accuracy(rows: Collection[Mapping[str, Any]]) -> float:
     """Compute the expected accuracy of uniform guessing. If the gold answer occurs twice among the choices, either is
     right.
     """
@@ -36,4 +36,4 @@ def trivial_baselines(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     for name, pick in _PICKS.items():
         right = sum(pick(each["choices"]) == each["answer"] for each in questions)
         baselines[name] = right / len(questions)
-    return baselines | {"random": chance(questions)}
+    return baselines | {"random": chance_accuracy(questions)}
