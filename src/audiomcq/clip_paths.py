@@ -71,18 +71,18 @@ def _check_openable(path: str, full: str) -> None:
     if not path.strip():
         raise ClipPathError("the clip path is empty")
     if "://" in path:
-        raise ClipPathError(f"the clip path {shortened(path)} is a URL; download the clip and name its file")
+        raise ClipPathError(f"the clip path {shorten(path)} is a URL; download the clip and name its file")
     try:
         size, longest = len(full.encode()), max(len(name.encode()) for name in Path(full).parts)
     except UnicodeEncodeError:
-        raise ClipPathError(f"the clip path {shortened(path)!a} is no Unicode text") from None
+        raise ClipPathError(f"the clip path {shorten(path)!a} is no Unicode text") from None
     if "\0" in path:
-        raise ClipPathError(f"the clip path {shortened(path)!r} holds a NUL character")
+        raise ClipPathError(f"the clip path {shorten(path)!r} holds a NUL character")
     if size > MAX_PATH_BYTES or longest > MAX_NAME_BYTES:
-        raise ClipPathError(f"the clip path {shortened(path)} has {len(path)} characters, more than a file can have")
+        raise ClipPathError(f"the clip path {shorten(path)} has {len(path)} characters, more than a file can have")
 
 
-def shortened(text: str, length: int = 60) -> str:
+def shorten(text: str, length: int = 60) -> str:
     """Return the beginning of a text for a message, with lone surrogates, which no file can hold, as escapes."""
     text = text if len(text) <= length else f"{text[:length]}..."
     return text.encode("utf-8", "backslashreplace").decode()

@@ -22,7 +22,7 @@ from audiomcq.conversations import (
     as_conversation,
     find_clips,
     name_clips,
-    plain_messages,
+    replace_clips,
     source_key,
 )
 from audiomcq.examples import Row, row_key
@@ -152,7 +152,7 @@ class ConversationEncoder:
         """Return the text that the chat template renders for messages; a text is returned as it is."""
         if isinstance(messages, str):
             return messages
-        plain = plain_messages(messages, ("" for _ in find_clips(messages)))
+        plain = replace_clips(messages, ("" for _ in find_clips(messages)))
         options = {**self.template_options, "add_generation_prompt": not answered}
         return self.processor.apply_chat_template([plain], tokenize=False, **options)[0]
 
@@ -331,4 +331,4 @@ class PromptCollator:
 
 
 def _prompt_key(prompt: Conversation) -> str:
-    return repr(plain_messages(prompt, map(source_key, find_clips(prompt))))
+    return repr(replace_clips(prompt, map(source_key, find_clips(prompt))))

@@ -102,7 +102,7 @@ def source_key(source: AudioSource) -> Hashable:
     return str(source.get("path"))
 
 
-def plain_messages(messages: Conversation, clips: Iterable[Any]) -> Conversation:
+def replace_clips(messages: Conversation, clips: Iterable[Any]) -> Conversation:
     """Replace the clips of messages, and reduce the messages to what a chat template reads.
 
     Arrow gives every part of a content every key, and templates take a text with an empty `audio` for a clip.
@@ -128,7 +128,7 @@ def name_clips(messages: Conversation) -> Conversation:
     """Replace the clips of messages by their names, for logs and rewards."""
     if not any(part.get("type") == "audio" for part in _parts(messages)):
         return messages
-    return plain_messages(messages, map(describe, find_clips(messages)))
+    return replace_clips(messages, map(describe, find_clips(messages)))
 
 
 def row_messages(row: Row) -> list[Message]:
@@ -141,7 +141,7 @@ def row_messages(row: Row) -> list[Message]:
     return found
 
 
-def audio_lengths(rows: Dataset) -> list[float]:
+def measure_audio(rows: Dataset) -> list[float]:
     """Return the seconds of audio of every row, from earlier checks or from file headers; 0 without audio.
 
     Raises:
@@ -168,7 +168,7 @@ def audio_lengths(rows: Dataset) -> list[float]:
     return lengths
 
 
-def undecoded(rows: Dataset | IterableDataset) -> Dataset | IterableDataset:
+def disable_decoding(rows: Dataset | IterableDataset) -> Dataset | IterableDataset:
     """Set `Audio` features to return clips as stored: only `audiomcq.audio` decodes."""
     features = rows.features
     if features is None or (stored := _stored(features)) == features:

@@ -35,7 +35,7 @@ from audiomcq.examples import (
     struct_field,
     valid_row_indices,
 )
-from audiomcq.row_sources import clips_of, find_rows
+from audiomcq.row_sources import find_rows, resolve_clips
 from audiomcq.schema import fit_to_schema
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def load_rows(
         ValueError: nothing is found there, a column is missing, or too many rows are broken.
     """
     found = find_rows(source, split, config, revision, cot_column)
-    resolve = clips_of(found, audio_root, allow_outside_audio_root, fetch_clips)
+    resolve = resolve_clips(found, audio_root, allow_outside_audio_root, fetch_clips)
     rows, faults = fit_to_schema(found.rows, resolve, cot_column, audio_contribution, str(source))
     if check_audio:
         clips = check_clips(rows, None, max_audio_seconds if check_audio is True else 0, audio_root or source)
@@ -151,7 +151,7 @@ def drop_audio(rows: Iterable[Row]) -> Iterable[Row]:
     return rows.remove_columns(["audio"]) if isinstance(rows, Dataset) and "audio" in rows.column_names else rows
 
 
-def clip_folder(tables: Iterable[Dataset]) -> str | None:
+def find_clip_folder(tables: Iterable[Dataset]) -> str | None:
     """Find the common folder of all clips of these rows; None if the rows contain them."""
     folders: set[str] = set()
     for rows in tables:

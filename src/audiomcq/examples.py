@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from datasets import Audio, Dataset, Features, List, Value
 
 from audiomcq.answers import is_correct, normalize, parse_answer
-from audiomcq.clip_paths import shortened
+from audiomcq.clip_paths import shorten
 from audiomcq.prompts import AUDIOMCQ_STYLE, CONTROL_TOKENS, answer_target
 
 logger = logging.getLogger(__name__)
@@ -119,10 +119,10 @@ def row_keys(rows: Dataset | Sequence[Row]) -> list[str]:
     return key_column(rows).to_pylist() if isinstance(rows, Dataset) else [row_key(row) for row in rows]
 
 
-def defect(row: Row) -> str | None:
+def find_defect(row: Row) -> str | None:
     """Say what is wrong with a row; return None if nothing is. Its clip is not opened."""
     choices, answer = row.get("choices"), row.get("answer")
-    options = shortened(str(choices if isinstance(choices, str) else list(choices or ())), 300)
+    options = shorten(str(choices if isinstance(choices, str) else list(choices or ())), 300)
     if not isinstance(row.get("question"), str) or not row["question"].strip():
         return "the question is empty"
     if not isinstance(row.get("question_type"), str) or not row["question_type"].strip():
@@ -136,14 +136,14 @@ def defect(row: Row) -> str | None:
     if len({normalize(choice) for choice in choices}) < len(choices):
         return f"duplicate choices in {options}"
     if not isinstance(answer, str) or list(choices).count(answer) != 1:
-        return f"the answer {shortened(repr(answer), 100)} is not among the choices {options}{_conversion(answer)}"
+        return f"the answer {shorten(repr(answer), 100)} is not among the choices {options}{_conversion(answer)}"
     if row.get(CONTRIBUTION) not in (None, "weak", "strong"):
-        return f"{CONTRIBUTION} {shortened(repr(row[CONTRIBUTION]))} is neither weak nor strong"
+        return f"{CONTRIBUTION} {shorten(repr(row[CONTRIBUTION]))} is neither weak nor strong"
     for name, text in (("question", row["question"]), *(("choices", choice) for choice in choices)):
         if found := CONTROL_TOKENS.search(text):
-            return f"{name} holds {found[0]}, which models read as a control token: {shortened(text)!r}"
+            return f"{name} holds {found[0]}, which models read as a control token: {shorten(text)!r}"
     if not is_correct(parse_answer(answer_target(answer), choices, AUDIOMCQ_STYLE.asked_for), choices, answer):
-        return f"the matcher does not read the gold answer {shortened(repr(answer), 100)} back"
+        return f"the matcher does not read the gold answer {shorten(repr(answer), 100)} back"
     return None
 
 
@@ -185,7 +185,7 @@ def find_defects(rows: Dataset, known_defects: Mapping[int, str]) -> dict[int, s
     suspects = [index for index in np.flatnonzero(_suspects(rows)).tolist() if index not in reasons]
     values = [_taken(rows, name, suspects) for name in _CHECKED]
     for index, *row in zip(suspects, *values, strict=True):
-        if reason := defect(dict(zip(_CHECKED, row, strict=True))):
+        if reason := find_defect(dict(zip(_CHECKED, row, strict=True))):
             reasons[index] = reason
     if "audio" in rows.column_names:
         has_bytes, paths = clip_fields(rows)

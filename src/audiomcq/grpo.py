@@ -24,7 +24,7 @@ from trl import GRPOConfig, GRPOTrainer, ModelConfig
 from audiomcq.collation import ENCODED, ConversationEncoder, EncodedPrompt, PromptCollator, audio_batch, to_model
 from audiomcq.configs import AudioGRPOConfig, DataArguments, with_audio_options
 from audiomcq.construction.decontamination import audit_training
-from audiomcq.conversations import audio_lengths, holds_questions
+from audiomcq.conversations import holds_questions, measure_audio
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import Row
@@ -134,7 +134,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         self.encoder = ConversationEncoder(
             lalm.processor, lalm.family, args.max_audio_seconds, template_options=template
         )
-        self.clip_seconds = audio_lengths(rows) if isinstance(rows, Dataset) else []
+        self.clip_seconds = measure_audio(rows) if isinstance(rows, Dataset) else []
         adapted = peft_config is not None or is_adapted(model)
         if not adapted:
             set_trainable(lalm.model, lalm.family, args.train_modules)

@@ -56,7 +56,7 @@ def read_raw(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         ValueError: the file holds something else, or breaks off; file and line are named.
     """
     with path.open("rb") as file:
-        yield from rows_of(file, path)
+        yield from iterate_rows(file, path)
 
 
 def column_names(path: Path) -> list[str]:
@@ -64,13 +64,13 @@ def column_names(path: Path) -> list[str]:
     return list(dict.fromkeys(name for _, raw in islice(read_raw(path), _LOOKED_AT) for name in raw))
 
 
-def kind_of(value: Any) -> str:
+def describe_type(value: Any) -> str:
     """Return the name of a value's type for messages."""
     names = {"str": "a text", "dict": "a mapping", "list": "a list", "bytes": "bytes", "NoneType": "empty"}
     return names.get(type(value).__name__, str(value))
 
 
-def rows_of(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def iterate_rows(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows of an open file, as `read_raw` does."""
     start = file.read(512)
     file.seek(0)
@@ -207,10 +207,10 @@ def _csv_rows(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]
             raise ValueError(f"{path}:{line}: {len(cells)} cells, where the header has {len(header)} columns")
         else:
             row: dict[str, Any] = {name: cell or None for name, cell in zip(header, cells, strict=True)}
-            yield line, {**row, "choices": list_in_text(row.get("choices"))} if "choices" in row else row
+            yield line, {**row, "choices": parse_list(row.get("choices"))} if "choices" in row else row
 
 
-def list_in_text(text: str | None) -> Any:
+def parse_list(text: str | None) -> Any:
     """Parse a list that is written as text, in JSON or Python syntax; return anything else unchanged."""
     if not text or not text.strip().startswith("["):
         return text
@@ -227,7 +227,7 @@ def list_in_text(text: str | None) -> Any:
 
 def _mapping(row: Any, path: Path, line: int) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise ValueError(f"{path}:{line}: {kind_of(row)} stands there, not a row of names and values")
+        raise ValueError(f"{path}:{line}: {describe_type(row)} stands there, not a row of names and values")
     return row
 
 

@@ -18,9 +18,9 @@ from datasets.table import InMemoryTable
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from audiomcq.clip_paths import shortened
+from audiomcq.clip_paths import shorten
 from audiomcq.examples import CONVERTER, FEATURES, SCORE, TERMS
-from audiomcq.raw_rows import kind_of, rows_of
+from audiomcq.raw_rows import describe_type, iterate_rows
 
 LINE, FILE, FAULT = "_line", "_file", "_fault"
 """Additional columns: the place of a row (index of its file, and line), and what is wrong with it, if anything."""
@@ -50,7 +50,7 @@ def read_row_files(files: Sequence[Path], cot_column: str | None = None, cached_
     if cached_as is None and sum(file.stat().st_size for file in files) < _IN_MEMORY_BYTES:
         return Dataset(InMemoryTable(pa.Table.from_batches(_batches(files, schema), schema)))
     folder = Path(datasets.config.HF_DATASETS_CACHE) / (cached_as or "audiomcq_rows")
-    target = folder / f"{_state_of(files, schema)}.arrow"
+    target = folder / f"{_describe_state(files, schema)}.arrow"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
@@ -81,7 +81,7 @@ def as_text(value: Any) -> str | None:
         return str(value).lower()
     if isinstance(value, int | float) and value - value == 0:
         return str(value)
-    raise ValueError(f"is {kind_of(value)}, not a text")
+    raise ValueError(f"is {describe_type(value)}, not a text")
 
 
 def _schema(cot_column: str | None) -> pa.Schema:
@@ -100,7 +100,7 @@ def _batches(files: Sequence[Path], schema: pa.Schema) -> Iterator[pa.RecordBatc
         for index, path in enumerate(files):
             before = bar.n
             with path.open("rb") as file:
-                rows = rows_of(file, path)
+                rows = iterate_rows(file, path)
                 while pairs := list(islice(rows, _BATCH)):
                     yield _batch(pairs, index, schema)
                     bar.update(before + (sizes[index] if file.closed else file.tell()) - bar.n)
@@ -163,7 +163,7 @@ def _as_options(value: Any) -> list[str | None] | None:
         return None
     if not isinstance(value, list):
         raise ValueError(
-            f"is {kind_of(value)}, not a list; {CONVERTER} reads options that stand elsewhere or are lettered"
+            f"is {describe_type(value)}, not a list; {CONVERTER} reads options that stand elsewhere or are lettered"
         )
     return [as_text(option) for option in value]
 
@@ -181,7 +181,7 @@ def as_score(value: Any) -> float | None:
     except ValueError:
         score = float("nan")
     if score - score != 0:
-        raise ValueError(f"is {shortened(str(value))}, not a number")
+        raise ValueError(f"is {shorten(str(value))}, not a number")
     return score
 
 
@@ -193,11 +193,11 @@ def _as_path(value: Any) -> str | None:
             )
         value = value.get("path")
     if value is not None and type(value) is not str:
-        raise ValueError(f"is {kind_of(value)}, not the path of a clip")
+        raise ValueError(f"is {describe_type(value)}, not the path of a clip")
     return as_text(value)
 
 
-def _state_of(files: Sequence[Path], schema: pa.Schema) -> str:
+def _describe_state(files: Sequence[Path], schema: pa.Schema) -> str:
     """Return a hash of the paths, sizes and times of these files."""
     state = [str(_LAYOUT), str(schema)]
     for file in files:

@@ -171,7 +171,7 @@ def locate(
     return _on_hub(str(source), split, config, revision)
 
 
-def clips_of(found: FoundRows, audio_root: str | Path | None, allow_outside: bool, fetch: bool = True) -> Resolve:
+def resolve_clips(found: FoundRows, audio_root: str | Path | None, allow_outside: bool, fetch: bool = True) -> Resolve:
     """Return a function from clip paths to files: below `audio_root`, or else next to the rows; clips in a repository
     are downloaded.
 
@@ -181,14 +181,14 @@ def clips_of(found: FoundRows, audio_root: str | Path | None, allow_outside: boo
     """
     repo, folder = found.located.repo, found.located.folder
     if not audio_root and repo is not None and fetch:
-        clips = repo.fetch_clips(_paths_of(found.rows))
+        clips = repo.fetch_clips(_list_paths(found.rows))
         if clips:
             return repo.clip_resolver(clips)
     root = audio_root or (folder and _recorded_folder(folder)) or folder or ""
     return ClipFolder(root, allow_outside).resolve
 
 
-def _paths_of(rows: Dataset) -> list[str]:
+def _list_paths(rows: Dataset) -> list[str]:
     """List the paths of clips that are named but not contained."""
     if "audio_path" not in rows.column_names or ("audio" in rows.column_names and FILE not in rows.column_names):
         return []
@@ -211,22 +211,22 @@ def _in_folder(path: Path, split: str, config: str | None) -> Located:
     if any((path / (config or "") / name).is_file() for name in SAVED):
         with _in_one_line(path):
             loaded = load_from_disk(str(path / config if config else path))
-            rows = concatenate_datasets([_split_of(loaded, name, path) for name in split.split("+")])
+            rows = concatenate_datasets([_get_split(loaded, name, path) for name in split.split("+")])
         return Located(str(path), rows=rows, folder=path)
     files = {file.stem: [file] for file in sorted(path.glob("*.jsonl"))}
     if not files:
         for name in _METADATA_FILES:
-            files.update({_split_of_metadata(file): [file] for file in sorted(path.rglob(name))})
+            files.update({_get_metadata_split(file): [file] for file in sorted(path.rglob(name))})
     if files:
         return Located(str(path), split, _as_splits(files, split), folder=path)
     with _in_one_line(path):
-        builder = load_dataset_builder(str(path), config, description=_state_of(path))
+        builder = load_dataset_builder(str(path), config, description=_describe_state(path))
     if isinstance(builder, Json | Csv):
         texts = {name: list(map(Path, files)) for name, files in builder.config.data_files.items()}
         return Located(str(path), split, texts, folder=path)
     _check_kind(str(path), builder)
     with _in_one_line(path):
-        rows = load_dataset(str(path), config, split=split, description=_state_of(path))
+        rows = load_dataset(str(path), config, split=split, description=_describe_state(path))
     return Located(str(path), rows=rows, folder=path)
 
 
@@ -291,12 +291,12 @@ def _known_names(source: str, split: str, files: Mapping[str, Sequence[Any]]) ->
     return names
 
 
-def _split_of_metadata(file: Path) -> str:
+def _get_metadata_split(file: Path) -> str:
     """Return the split of a metadata.csv next to clips: its folder's name if that is a split name."""
     return file.parent.name if file.parent.name in _SPLITS else "train"
 
 
-def _split_of(loaded: Dataset | DatasetDict, name: str, path: Path) -> Dataset:
+def _get_split(loaded: Dataset | DatasetDict, name: str, path: Path) -> Dataset:
     if isinstance(loaded, Dataset):
         return loaded
     if name not in loaded:
@@ -320,7 +320,7 @@ def _check_kind(source: str, builder: DatasetBuilder | None) -> None:
         )
 
 
-def _state_of(folder: Path) -> str:
+def _describe_state(folder: Path) -> str:
     """Describe a folder by its path and the times of its files.
 
     The cache of `load_dataset` (datasets 5.2) identifies local folders by their base name and README only; with this

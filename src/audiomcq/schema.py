@@ -102,7 +102,7 @@ def fit_to_schema(
     return chosen, {place: faults[index] for place, index in enumerate(indices) if index in faults}
 
 
-def made_id(clip: str | None, question: str | None, choices: Sequence[str] | None, answer: str | None) -> str:
+def make_id(clip: str | None, question: str | None, choices: Sequence[str] | None, answer: str | None) -> str:
     """Make the id of a row without one: a hash of its clip (by the row's own path), question, options and answer."""
     return hashlib.blake2b(json.dumps([clip, question, choices, answer]).encode(), digest_size=8).hexdigest()
 
@@ -142,7 +142,7 @@ def cast_columns(rows: Dataset, kinds: Features) -> Dataset:
     return Dataset(_replaced(base, values, kinds).data, indices_table=rows._indices)
 
 
-def with_columns(rows: Dataset, values: Mapping[str, Sequence[str | None]]) -> Dataset:
+def add_columns(rows: Dataset, values: Mapping[str, Sequence[str | None]]) -> Dataset:
     """Add or replace columns of texts, after the others; clips and selections stay as they are."""
     base, order = Dataset(rows.data, info=rows.info.copy()), rows._indices
     names = [name for name in base.column_names if name not in values]
@@ -352,7 +352,7 @@ def _with_made_ids(
         if clip is None and "audio" in rows.column_names:
             content = (rows.data.column("audio")[index].as_py() or {}).get("bytes") or b""
             clip = hashlib.blake2b(content, digest_size=16).hexdigest()
-        made[index] = made_id(clip, *texts)
+        made[index] = make_id(clip, *texts)
     return pa.chunked_array([pa.array(made, pa.string())])
 
 

@@ -26,7 +26,7 @@ from audiomcq.answers import is_correct, parse_answer
 from audiomcq.collation import ConversationEncoder, to_model
 from audiomcq.configs import AudioSFTConfig, DataArguments, with_audio_options
 from audiomcq.construction.decontamination import audit_training
-from audiomcq.conversations import audio_lengths, holds_questions
+from audiomcq.conversations import holds_questions, measure_audio
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import Row, row_keys
@@ -123,7 +123,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
             if holds_questions(each):
                 check_cot(each, cot)
         self.encoder = ConversationEncoder(lalm.processor, lalm.family, args.max_audio_seconds)
-        self.clip_seconds = audio_lengths(rows) if isinstance(rows, Dataset) else []
+        self.clip_seconds = measure_audio(rows) if isinstance(rows, Dataset) else []
         if peft_config is None and not is_adapted(model):
             set_trainable(lalm.model, lalm.family, args.train_modules)
         learns_prompts, assistant_only = args.completion_only_loss is False, args.assistant_only_loss

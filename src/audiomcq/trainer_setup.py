@@ -14,7 +14,7 @@ from transformers import AutoConfig
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from audiomcq.configs import AudioArguments
-from audiomcq.conversations import find_clips, holds_questions, row_messages, undecoded
+from audiomcq.conversations import disable_decoding, find_clips, holds_questions, row_messages
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.models import (
     FAMILIES,
@@ -78,7 +78,7 @@ def take_rows(rows: Any) -> Any:
         raise ValueError(
             f"columns {', '.join(sorted(lost))}: not for a model with audio input: they would be lost; remove them"
         )
-    return undecoded(rows)
+    return disable_decoding(rows)
 
 
 def shuffled(rows: Any, shuffle: ShuffleByEpoch, args: AudioArguments) -> Any:

@@ -24,7 +24,7 @@ from audiomcq.construction.sources import (
     usable_clips,
 )
 from audiomcq.datasets import load_rows
-from audiomcq.examples import Row, clip_key, defect, row_key
+from audiomcq.examples import Row, clip_key, find_defect, row_key
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "real_audio"
 SOUNDS = ("dog bark", "rain", "rooster", "sea waves", "chainsaw", "helicopter")
@@ -125,7 +125,7 @@ def hinted(pairs: Pairs) -> list[Row]:
 
 def test_every_row_is_sound_and_its_key_is_unique(folder: Path) -> None:
     rows = rows_from_manifest(folder)
-    assert [row["id"] for row in rows if defect(row)] == []
+    assert [row["id"] for row in rows if find_defect(row)] == []
     assert len({row_key(row) for row in rows}) == len(rows)
     assert all((folder / row["audio_path"]).is_file() for row in rows)
 

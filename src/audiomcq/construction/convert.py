@@ -16,11 +16,11 @@ from tqdm.auto import tqdm
 
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.construction.layouts import ALIASES, Unreadable, as_number, read_answer, read_layout, thought_before
-from audiomcq.examples import FEATURES, SCORE, TERMS, Row, defect, row_key
+from audiomcq.examples import FEATURES, SCORE, TERMS, Row, find_defect, row_key
 from audiomcq.raw_rows import read_raw
 from audiomcq.row_files import as_score, as_text
 from audiomcq.row_sources import Located, locate
-from audiomcq.schema import made_id
+from audiomcq.schema import make_id
 from audiomcq.storage import new_file
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def convert(args: ConvertArguments) -> Conversion:
                 row |= clips.cell(row.pop("audio"), base)
                 if not (row["id"] or "").strip():
                     clip = row.get("audio_path") or row["audio"]["path"]
-                    row["id"] = made_id(clip, row["question"], row["choices"], row["answer"])
+                    row["id"] = make_id(clip, row["question"], row["choices"], row["answer"])
                 if row_key(row) in seen:
                     raise Unreadable(f"a second row with the key {row_key(row)}")
             except (Unreadable, ClipPathError) as error:
@@ -187,7 +187,7 @@ def convert_row(
     except ValueError as error:
         raise Unreadable(f"{SCORE} {error}") from None
     row |= {name: _as_text(name, found[name]) for name in TERMS if found[name] is not None}
-    if reason := defect(row):
+    if reason := find_defect(row):
         raise Unreadable(reason)
     return {**row, "audio": found["audio"]}
 

@@ -12,7 +12,7 @@ from typing import Any
 from audiomcq.answers import normalize, parse_answer
 from audiomcq.examples import CONTRIBUTION, SCORE, TERMS
 from audiomcq.prompts import ANSWER_OPEN, QUESTION_TEMPLATE, TURN_TOKENS
-from audiomcq.raw_rows import kind_of, list_in_text
+from audiomcq.raw_rows import describe_type, parse_list
 from audiomcq.row_files import as_text
 
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -86,7 +86,7 @@ def split_question(text: str) -> tuple[str, list[str] | None]:
         text = text[: end.start()]
     if _LISTED in text:
         question, _, rest = text.rpartition(_LISTED)
-        options = list_in_text(rest[: rest.rfind("]") + 1].strip())
+        options = parse_list(rest[: rest.rfind("]") + 1].strip())
         if not isinstance(options, list):
             raise Unreadable("the options in the question are no list")
         return question.strip(), options
@@ -111,7 +111,7 @@ def read_options(value: Any) -> list[str]:
         Unreadable: none of these.
     """
     if isinstance(value, str):
-        found = list_in_text(value)
+        found = parse_list(value)
         if isinstance(found, str):
             found = _mapping_in(value) or split_question(value)[1] or _lines_of(value)
         if not isinstance(found, list | dict):
@@ -120,7 +120,7 @@ def read_options(value: Any) -> list[str]:
     if isinstance(value, Mapping):
         value = _options_by_key(value)
     if not isinstance(value, Iterable):
-        raise Unreadable(f"choices is {kind_of(value)}, no list of options")
+        raise Unreadable(f"choices is {describe_type(value)}, no list of options")
     return [_option(item) for item in value]
 
 

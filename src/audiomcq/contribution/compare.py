@@ -11,7 +11,7 @@ import numpy as np
 from audiomcq.answers import How
 from audiomcq.audio import AudioSource, load_audio, wav_bytes
 from audiomcq.collation import PromptEncoder
-from audiomcq.examples import Row, defect
+from audiomcq.examples import Row, find_defect
 from audiomcq.inference.controls import PUBLISHED_SILENCE_SECONDS, control_named
 from audiomcq.inference.local import Control, answer_questions
 from audiomcq.models import LALM
@@ -79,7 +79,7 @@ def compare_controls(
         ValueError: a clip, the question or the options are not valid, or both clips hold the same samples.
     """
     row = _row("asked", clip, question, choices, encoder.max_audio_seconds)
-    if reason := defect(row):
+    if reason := find_defect(row):
         raise ValueError(reason)
     rows = [row, _row("other", other_clip, question, choices, encoder.max_audio_seconds)]
     controls = [control_named(name, rows, silence_seconds) for name in CONTROL_LABELS]

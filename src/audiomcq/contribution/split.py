@@ -19,7 +19,7 @@ import yaml
 from datasets import Dataset, concatenate_datasets
 
 from audiomcq.contribution.vote_arrays import Questions, Tally, VoteArrays, read_questions, tally, to_vote_arrays
-from audiomcq.datasets import RowArguments, clip_folder
+from audiomcq.datasets import RowArguments, find_clip_folder
 from audiomcq.errors import LimitPassed
 from audiomcq.examples import CONTRIBUTION, FEATURES, BrokenRow, report_broken
 from audiomcq.inference.load import load_votes, read_again
@@ -288,7 +288,7 @@ def save_split(
         "votes_read": votes_of_rule(arrays, questions, rule).count_how(),
         "unreadable_share": share,
         "unreadable_rows": questions.key.filter(pa.array(labels.unknown)).to_pylist(),
-        CLIPS: clip_folder(splits.values()),
+        CLIPS: find_clip_folder(splits.values()),
     }
     (folder / "data").mkdir(parents=True)
     try:

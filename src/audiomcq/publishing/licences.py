@@ -12,7 +12,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from audiomcq.examples import TERMS, Row, arrow_column, clip_fields, row_keys
-from audiomcq.schema import with_columns
+from audiomcq.schema import add_columns
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ def add_license_columns(
                 columns["attribution"][index] = own["attribution"][index] or terms.attribution
             else:
                 refused.setdefault(refusal(licence), []).append(keys[index])
-        result[split] = with_columns(rows, columns).select(good)
+        result[split] = add_columns(rows, columns).select(good)
     for reason, keys in refused.items():
         logger.warning("%d rows may not be published, %s: %s", len(keys), reason, ", ".join(keys[:10]))
     if refused and not leave_out:
