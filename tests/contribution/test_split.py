@@ -16,13 +16,13 @@ from audiomcq.contribution.split import (
     LabelingRule,
     SplitArguments,
     check_unreadable,
+    classify_trainability,
+    count_saved_unreadable,
     label_rows,
+    load_saved_rule,
+    load_saved_votes,
     load_votes,
     save_split,
-    saved_rule,
-    saved_unreadable,
-    saved_votes,
-    trainability,
 )
 from audiomcq.contribution.vote_arrays import read_questions, to_vote_arrays
 from audiomcq.datasets import load_rows, option_order
@@ -296,7 +296,7 @@ def test_too_many_unreadable_votes_end_a_split_with_an_exit_code_of_their_own(ro
     assert (record["rows"], record["left_out"], record["unreadable_rows"]) == (15, 1, [row_key(rows[1])])
     assert record["unreadable_share"] == 1 / 16
     assert record["votes_read"]["unreadable"] == 1
-    assert saved_unreadable(tmp_path / "a") == 1
+    assert count_saved_unreadable(tmp_path / "a") == 1
     check_unreadable(record["unreadable_share"], None)
     check_unreadable(record["unreadable_share"], 0.1)
     with pytest.raises(
@@ -379,7 +379,7 @@ def test_what_a_row_is_worth_to_rl_is_what_varies_with_audio(rows: Dataset) -> N
         for turn in range(3)
     ]
     questions = read_questions(rows)
-    kinds = trainability(to_vote_arrays(table(heard), questions), len(rows))
+    kinds = classify_trainability(to_vote_arrays(table(heard), questions), len(rows))
     assert kinds[:5].tolist() == ["solved", "learnable", "learnable", "unsolved", ""]
     # Of the strong rows only the learnable stay; weak rows stay whatever they are.
     votes = table([*heard, *votes_for(rows, {3: 3})])
@@ -465,8 +465,8 @@ def test_rows_labelled_anew_in_a_folder_of_the_same_name_are_the_ones_that_load(
 def test_the_votes_beside_the_rows_label_them_again(saved: Path, rows: Dataset, tmp_path: Path) -> None:
     (file,) = saved.glob("votes-*.parquet")
     assert label_rows(rows, load_votes(file))[CONTRIBUTION] == load_rows(saved, "train+test")[CONTRIBUTION]
-    assert saved_votes(saved).num_rows == load_votes(file).num_rows
-    assert saved_votes(tmp_path) is None
+    assert load_saved_votes(saved).num_rows == load_votes(file).num_rows
+    assert load_saved_votes(tmp_path) is None
     with pytest.raises(ValueError, match=r"none\.parquet: no such file of votes"):
         load_votes(tmp_path / "none.parquet")
 
@@ -490,8 +490,8 @@ def test_the_rule_of_labelled_rows_is_read_back(rows: Dataset, tmp_path: Path) -
     few = rows.select(range(4))
     args = SplitArguments(output_dir=str(tmp_path / "labelled"))
     save_split({"train": few}, table(votes_for(few, {0: 1})), LabelingRule("any"), args)
-    assert saved_rule(tmp_path / "labelled") == LabelingRule("any")
-    assert saved_rule(tmp_path) is None
+    assert load_saved_rule(tmp_path / "labelled") == LabelingRule("any")
+    assert load_saved_rule(tmp_path) is None
 
 
 def test_the_recipes_end_with_exit_code_3_where_too_many_votes_cannot_be_read(rows: Dataset, tmp_path: Path) -> None:

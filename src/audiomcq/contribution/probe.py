@@ -115,12 +115,12 @@ def probe(
     if clips_needed(args.controls, args.silence_seconds):
         clips = check_clips(every, args.audio_root, args.max_audio_seconds, args.audio_root)
         playable, _ = valid_row_indices(every, args.max_bad_fraction, {**clips.left_out(), **faults})
-        absent = without_clips(rows, every.select(playable))
+        absent = list_unplayable(rows, every.select(playable))
     run_probe(args, rows, Path(folder), device=device, unplayable=absent)
     return read_votes(folder)
 
 
-def without_clips(rows: Dataset, playable: Dataset) -> list[str]:
+def list_unplayable(rows: Dataset, playable: Dataset) -> list[str]:
     """List the keys of the rows whose clips cannot be played."""
     keys = set(row_keys(playable))
     return [key for key in row_keys(rows) if key not in keys]

@@ -17,9 +17,9 @@ from audiomcq.contribution.split import (
     RULES,
     LabelingRule,
     RowLabels,
+    classify_trainability,
     label_from_votes,
-    trainability,
-    votes_of_rule,
+    select_votes,
 )
 from audiomcq.contribution.vote_arrays import (
     Questions,
@@ -65,7 +65,7 @@ def contribution_report(
         rows: labelled rows. Their audio is not read.
         votes: the vote table that labelled them, or another one.
         rule: the rule whose sensitivity is computed.
-        left_out: number of rows that were dropped because their labels depend on unreadable votes (`split.saved_unreadable`).
+        left_out: number of rows that were dropped because their labels depend on unreadable votes (`split.count_saved_unreadable`).
 
     Raises:
         ValueError: there are no rows, or as `label_rows`.
@@ -80,7 +80,7 @@ def contribution_report(
         orders = np.ones(len(questions), dtype=int)
         return report | {"shares": _shares(labels, questions, rule, PUBLISHED_VOTERS, orders)}
     arrays = to_vote_arrays(read_again(votes, rows), questions)
-    counted = votes_of_rule(arrays, questions, rule)
+    counted = select_votes(arrays, questions, rule)
     counts = tally(counted, len(questions))
     row_labels = label_from_votes(counted, questions, rule)
     return report | {
@@ -198,7 +198,7 @@ def _sensitivity(
     arrays: VoteArrays, questions: Questions, rule: LabelingRule, labels: np.ndarray
 ) -> Iterator[Numbers]:
     """Yield how many labels flip when one choice is changed; `rows` are those that both choices label."""
-    counted = votes_of_rule(arrays, questions, rule)
+    counted = select_votes(arrays, questions, rule)
     base = label_from_votes(counted, questions, rule)
     for what, name, other, with_rule in _changes(arrays, counted, rule):
         yield {"what": what, "to": name, **_moved(base, label_from_votes(other, questions, with_rule))}
@@ -291,7 +291,7 @@ def _trainability(arrays: VoteArrays, questions: Questions, mode: str) -> dict[s
     for voter in audio_votes.present("voter"):
         own = audio_votes.only(voter=voter)
         if len(own.present("order")) > 1:
-            kinds = trainability(own, len(questions))
+            kinds = classify_trainability(own, len(questions))
             result[voter] = {kind: int((kinds == kind).sum()) for kind in ("solved", "learnable", "unsolved")}
     return result
 

@@ -167,7 +167,7 @@ def label_from_votes(arrays: VoteArrays, questions: Questions, rule: LabelingRul
     return RowLabels(weak & counts.measured, score, counts.measured, weak == is_weak(counts.at_best()))
 
 
-def votes_of_rule(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -> VoteArrays:
+def select_votes(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -> VoteArrays:
     """Select the votes that a rule counts.
 
     Raises:
@@ -200,7 +200,7 @@ def votes_of_rule(arrays: VoteArrays, questions: Questions, rule: LabelingRule) 
     return counted
 
 
-def trainability(arrays: VoteArrays, rows: int) -> np.ndarray:
+def classify_trainability(arrays: VoteArrays, rows: int) -> np.ndarray:
     """Classify rows by one policy's answers with audio: solved (all right), learnable (some), unsolved (none), "" (not
     asked); shape (rows,).
 
@@ -285,7 +285,7 @@ def save_split(
         "weak": int((keep & labels.weak).sum()),
         "strong": int((keep & ~labels.weak).sum()),
         "left_out": int((~keep).sum()),
-        "votes_read": votes_of_rule(arrays, questions, rule).count_how(),
+        "votes_read": select_votes(arrays, questions, rule).count_how(),
         "unreadable_share": share,
         "unreadable_rows": questions.key.filter(pa.array(labels.unknown)).to_pylist(),
         CLIPS: find_clip_folder(splits.values()),
@@ -318,7 +318,7 @@ def _decide(
     """Label the rows, and decide which of them are kept, shape (rows,)."""
     if unreadable not in ("leave_out", "not_right"):
         raise ValueError(f"unreadable {unreadable!r}: give leave_out or not_right")
-    counted = votes_of_rule(arrays, questions, rule)
+    counted = select_votes(arrays, questions, rule)
     labels = label_from_votes(counted, questions, rule)
     missing = [
         BrokenRow(str(questions.source[i]), str(questions.key[i]), "no votes; finish the probe")
@@ -370,7 +370,7 @@ def _learnable(arrays: VoteArrays, policy: str, mode: str, questions: Questions,
             f"policy {policy} was asked {int(seldom.sum())} of {int(strong.sum())} strong rows less than twice with audio, first "
             f"{questions.key[int(seldom.argmax())]}: whether it can learn them is seen over several orders; probe it in more"
         )
-    kinds = trainability(with_audio, len(questions))
+    kinds = classify_trainability(with_audio, len(questions))
     logger.info("with audio, %s finds: %s", policy, dict(Counter(kinds[kinds != ""].tolist())))
     return kinds == "learnable"
 
@@ -383,13 +383,13 @@ def _labelled(rows: Dataset, weak: np.ndarray, score: np.ndarray, keep: np.ndarr
     return rows if keep.all() else rows.select(np.flatnonzero(keep))
 
 
-def saved_votes(folder: str | Path) -> Dataset | None:
+def load_saved_votes(folder: str | Path) -> Dataset | None:
     """Load the votes that `save_split` wrote to a folder; return None where there are none."""
     files = sorted(Path(folder).glob("votes-*.parquet"))
     return load_votes(files[0]) if files else None
 
 
-def saved_unreadable(folder: str | Path) -> int:
+def count_saved_unreadable(folder: str | Path) -> int:
     """Count the rows that `save_split` dropped because their labels depend on unreadable votes."""
     path = Path(folder) / SPLIT_FILE
     if not path.is_file():
@@ -398,7 +398,7 @@ def saved_unreadable(folder: str | Path) -> int:
     return len(said.get("unreadable_rows", ())) if said.get("unreadable") == "leave_out" else 0
 
 
-def saved_rule(folder: str | Path) -> LabelingRule | None:
+def load_saved_rule(folder: str | Path) -> LabelingRule | None:
     """Load the rule by which `save_split` labelled the rows of a folder; return None for other folders."""
     path = Path(folder) / SPLIT_FILE
     if not path.is_file():
