@@ -15,7 +15,7 @@ from pyarrow import parquet
 from tqdm.auto import tqdm
 
 from audiomcq.clip_paths import ClipFolder, ClipPathError
-from audiomcq.construction.layouts import ALIASES, Unreadable, as_number, read_answer, read_layout, thought_before
+from audiomcq.construction.layouts import ALIASES, Unreadable, as_number, read_answer, read_layout, read_thought
 from audiomcq.examples import FEATURES, SCORE, TERMS, Row, find_defect, row_key
 from audiomcq.raw_rows import read_raw
 from audiomcq.row_files import as_score, as_text
@@ -104,18 +104,18 @@ def convert(args: ConvertArguments) -> Conversion:
     if target.exists():
         raise ValueError(f"{target} already exists; choose another --output_file")
     located = locate(args.dataset, args.dataset_split, args.dataset_config, args.dataset_revision)
-    answers = _numbers_of_answers(located, columns)
+    answers = _infer_numbering(located, columns)
     first_index = args.first_index if args.first_index is not None else answers.first_index
     clips, result = Clips(args, located, target), Conversion()
     source_name = args.source_dataset or Path(args.dataset.rstrip("/")).stem
     seen: set[str] = set()
 
     def rows() -> Iterator[Row]:
-        for place, base, raw in tqdm(raw_rows(located), desc="converting", unit="row", dynamic_ncols=True):
+        for place, base, raw in tqdm(iterate_raw_rows(located), desc="converting", unit="row", dynamic_ncols=True):
             result.rows += 1
             try:
                 row = convert_row(raw, columns, args.question_type, source_name, first_index, answers.count_options)
-                row |= clips.cell(row.pop("audio"), base)
+                row |= clips.make_cell(row.pop("audio"), base)
                 if not (row["id"] or "").strip():
                     clip = row.get("audio_path") or row["audio"]["path"]
                     row["id"] = make_id(clip, row["question"], row["choices"], row["answer"])
@@ -181,7 +181,7 @@ def convert_row(
     row["answer"] = read_answer(found["answer"], found["choices"], first_index, counts)
     row["question_type"] = row["question_type"] or question_type
     row["source_dataset"] = row["source_dataset"] or source_dataset
-    row["unstructured_cot"] = row["unstructured_cot"] or thought_before(found["answer"])
+    row["unstructured_cot"] = row["unstructured_cot"] or read_thought(found["answer"])
     try:
         row[SCORE] = as_score(found[SCORE])
     except ValueError as error:
@@ -192,7 +192,7 @@ def convert_row(
     return {**row, "audio": found["audio"]}
 
 
-def raw_rows(located: Located) -> Iterator[tuple[str, Path | None, dict[str, Any]]]:
+def iterate_raw_rows(located: Located) -> Iterator[tuple[str, Path | None, dict[str, Any]]]:
     """Yield the place of a row, the folder of its relative paths, and the row as it was found."""
     for path in located.paths:
         for line, raw in read_raw(path):
@@ -219,7 +219,7 @@ class Clips:
         self.given = args.audio_root is not None
         self.root_to_name: str | None = None
 
-    def cell(self, audio: Any, base: Path | None) -> Row:
+    def make_cell(self, audio: Any, base: Path | None) -> Row:
         """Return the columns that name or contain a clip.
 
         Args:
@@ -250,10 +250,10 @@ class Clips:
             file = Path(
                 self.folder.resolve(path if self.given or base is None or path.startswith("/") else f"{base}/{path}")
             )
-        named = self._named(file)
+        named = self._name_file(file)
         return {"audio": {"bytes": None, "path": str(file)}} if self.inside else {"audio_path": named}
 
-    def _named(self, file: Path) -> str:
+    def _name_file(self, file: Path) -> str:
         """Return the path relative to the folder of the new rows, or else to the root, which then has to be given."""
         if file.is_relative_to(self.target):
             return str(file.relative_to(self.target))
@@ -274,9 +274,9 @@ class _Numbers:
     count_options: bool
 
 
-def _numbers_of_answers(located: Located, columns: Mapping[str, str]) -> _Numbers:
+def _infer_numbering(located: Located, columns: Mapping[str, str]) -> _Numbers:
     lowest, past_end, counts = 2, False, False
-    for _, _, raw in raw_rows(located):
+    for _, _, raw in iterate_raw_rows(located):
         try:
             found = read_layout(raw, columns)
         except Unreadable:

@@ -95,7 +95,7 @@ class Audit:
     rows_not_compared: int
     items_not_compared: dict[str, int]
 
-    def counts(self) -> dict[str, dict[str, dict[str, int]]]:
+    def count(self) -> dict[str, dict[str, dict[str, int]]]:
         """Count the training rows and the items concerned, by benchmark and kind."""
         found: dict[tuple[str, str], tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
         for overlap in self.overlaps:
@@ -111,7 +111,7 @@ class Audit:
         """Return the figures without the pairs."""
         figures = {"rows": self.rows, "rows_without_audio": self.rows_not_compared, "benchmarks": self.items}
         figures["items_without_audio"] = self.items_not_compared
-        return {**figures, "overlaps": self.counts(), "same_source": self.sources}
+        return {**figures, "overlaps": self.count(), "same_source": self.sources}
 
     def save(self, folder: Path) -> None:
         """Write overlap.json (the figures) and pairs.jsonl (every pair)."""
@@ -120,9 +120,9 @@ class Audit:
         pairs = "".join(json.dumps(asdict(overlap), ensure_ascii=False) + "\n" for overlap in self.overlaps)
         (folder / "pairs.jsonl").write_text(pairs, encoding="utf-8")
 
-    def lines(self) -> Iterator[str]:
+    def summarize(self) -> Iterator[str]:
         """Yield a sentence per benchmark, for the log."""
-        for name, kinds in self.counts().items():
+        for name, kinds in self.count().items():
             shared = [
                 f"same {kind.replace('_', ' ')}: {both['rows']} rows, {both['items']} items"
                 for kind, both in kinds.items()
@@ -131,10 +131,10 @@ class Audit:
             yield (
                 f"{self.rows} training rows against {self.items[name]} items of {name}: "
                 f"{'; '.join(shared) or 'no clip and no question in common'}; sources in common: {sources or 'none'}"
-                f"{self._not_compared(name)}"
+                f"{self._describe_not_compared(name)}"
             )
 
-    def _not_compared(self, name: str) -> str:
+    def _describe_not_compared(self, name: str) -> str:
         if not self.items_not_compared[name] and not self.rows_not_compared:
             return ""
         items, rows = self.items[name] - self.items_not_compared[name], self.rows - self.rows_not_compared
@@ -161,7 +161,7 @@ def audit(
     """
     items = [(name, item) for name, each in benchmarks.items() for item in each]
     keys = [(name, row_key(item)) for name, item in items]
-    questions = QuestionIndex([shingles(item) for _, item in items], similar)
+    questions = QuestionIndex([make_shingles(item) for _, item in items], similar)
     by_name: dict[str, set[int]] = defaultdict(set)
     by_size: dict[int, list[int]] = defaultdict(list)
     with_clip: Counter[str] = Counter()
@@ -175,10 +175,12 @@ def audit(
     sources: set[str] = set()
     overlaps: list[Overlap] = []
     n_rows = rows_not_compared = 0
-    for row, size in tqdm(_compared(rows, audio_root, bool(by_size)), "overlap audit", unit="row", dynamic_ncols=True):
+    for row, size in tqdm(
+        _iterate_compared(rows, audio_root, bool(by_size)), "overlap audit", unit="row", dynamic_ncols=True
+    ):
         n_rows += 1
-        sources |= origins(row)
-        found = [("question", f"{value:.2f}", index) for index, value in questions.near(shingles(row))]
+        sources |= find_origins(row)
+        found = [("question", f"{value:.2f}", index) for index, value in questions.find_similar(make_shingles(row))]
         for name in clip_names(row):
             found += [("clip_name", name, index) for index in by_name.get(name, ())]
         rows_not_compared += size is None
@@ -200,11 +202,11 @@ def _count_sources(items: Iterable[Row], sources: set[str]) -> dict[str, int]:
     """Count the items that come from each of these sources; an item may come from several."""
     counts: Counter[str] = Counter()
     for item in items:
-        counts.update(origins(item) & sources)
+        counts.update(find_origins(item) & sources)
     return dict(sorted(counts.items()))
 
 
-def _compared(
+def _iterate_compared(
     rows: Iterable[Row], audio_root: str | Path | None, with_sizes: bool
 ) -> Iterator[tuple[Row, int | None]]:
     """Yield the columns that are compared, and the size of each clip in bytes; read a data set by column, without the
@@ -230,13 +232,13 @@ def audit_training(
     rows: Iterable[Row], benchmarks: Sequence[str], audio_root: str | Path | None = None
 ) -> dict[str, Any]:
     """Audit the rows of a training run, log what was found, and return the figures for its record."""
-    found = audit(rows, named_benchmarks(benchmarks), audio_root=audio_root)
-    for line in found.lines():
+    found = audit(rows, load_benchmarks(benchmarks), audio_root=audio_root)
+    for line in found.summarize():
         logger.info("%s", line)
     return found.to_dict()
 
 
-def named_benchmarks(texts: Iterable[str]) -> dict[str, list[Row]]:
+def load_benchmarks(texts: Iterable[str]) -> dict[str, list[Row]]:
     """Load the items of benchmarks given as "name" or "name=source", including those without clip or gold answer.
 
     Raises:
@@ -252,7 +254,7 @@ def named_benchmarks(texts: Iterable[str]) -> dict[str, list[Row]]:
     return found
 
 
-def shingles(row: Row) -> frozenset[str]:
+def make_shingles(row: Row) -> frozenset[str]:
     """Return the shingles of a question: its word n-grams and its options.
 
     Without options, "What is the main sound?" would be thousands of test questions.
@@ -279,7 +281,7 @@ class QuestionIndex:
             for shingle in self._prefix(each):
                 self._holding[shingle].append(index)
 
-    def near(self, other: frozenset[str]) -> list[tuple[int, float]]:
+    def find_similar(self, other: frozenset[str]) -> list[tuple[int, float]]:
         """Return the indices of similar sets, with their similarities."""
         candidates = {index for shingle in self._prefix(other) for index in self._holding.get(shingle, ())}
         found = []
@@ -307,7 +309,7 @@ def clip_names(row: Row) -> set[str]:
     return {name for name in stems | videos if not _NOTHING_OF_ITS_OWN.fullmatch(name)}
 
 
-def origins(row: Row) -> set[str]:
+def find_origins(row: Row) -> set[str]:
     """Return the data sets that a row's clip comes from: the named one and, where known, its own source. "AudioCaps"
     is also AudioSet.
     """

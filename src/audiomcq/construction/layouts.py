@@ -58,19 +58,19 @@ def read_layout(raw: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str,
     Raises:
         Unreadable: a value is missing, or can be read in two ways.
     """
-    fields = _unpacked(raw)
-    values = {name: _found(fields, names, columns.get(name)) for name, names in ALIASES.items()}
+    fields = _unpack(raw)
+    values = {name: _find_value(fields, names, columns.get(name)) for name, names in ALIASES.items()}
     turns = next((fields[name] for name in _CHATS if isinstance(fields.get(name), list)), None)
     if turns is not None:
         _add_turns(values, turns, columns)
-    question, listed = split_question(_text_of(values["question"], "question"))
-    choices = values["choices"] if values["choices"] is not None else _spread(fields)
+    question, listed = split_question(_read_text(values["question"], "question"))
+    choices = values["choices"] if values["choices"] is not None else _collect_options(fields)
     if choices is None and listed is None:
         raise Unreadable("there are no options, neither in a column nor in the question")
     return {
         **values,
         "question": question,
-        "choices": without_letters(read_options(listed if choices is None else choices)),
+        "choices": strip_letters(read_options(listed if choices is None else choices)),
     }
 
 
@@ -113,18 +113,18 @@ def read_options(value: Any) -> list[str]:
     if isinstance(value, str):
         found = parse_list(value)
         if isinstance(found, str):
-            found = _mapping_in(value) or split_question(value)[1] or _lines_of(value)
+            found = _parse_mapping(value) or split_question(value)[1] or _split_lines(value)
         if not isinstance(found, list | dict):
             raise Unreadable(f"where one option ends is not clear in {value[:80]!r}")
         value = found
     if isinstance(value, Mapping):
-        value = _options_by_key(value)
+        value = _sort_options(value)
     if not isinstance(value, Iterable):
         raise Unreadable(f"choices is {describe_type(value)}, no list of options")
-    return [_option(item) for item in value]
+    return [_read_option(item) for item in value]
 
 
-def without_letters(options: Sequence[str]) -> list[str]:
+def strip_letters(options: Sequence[str]) -> list[str]:
     """Strip the letters A, B, C, ... if all options print them before their texts."""
     printed = [_PRINTED.fullmatch(option) for option in options]
     letters = "".join(match[1].upper() if match else " " for match in printed)
@@ -152,7 +152,7 @@ def read_answer(answer: Any, choices: Sequence[str], first_index: int | None, co
     """
     if isinstance(answer, list | tuple) and len(answer) == 1:
         answer = answer[0]
-    text, number = _text_of(answer, "answer"), as_number(answer)
+    text, number = _read_text(answer, "answer"), as_number(answer)
     by_text = [choice for choice in choices if normalize(choice) == normalize(text)]
     if number is not None and (counts or not by_text):
         if first_index is None:
@@ -171,20 +171,20 @@ def read_answer(answer: Any, choices: Sequence[str], first_index: int | None, co
     return choices[chosen]
 
 
-def thought_before(answer: Any) -> str | None:
+def read_thought(answer: Any) -> str | None:
     """Return the chain of thought before the answer tag, None where there is none."""
     text, tag, _ = str(answer or "").partition(ANSWER_OPEN)
     return text.strip() or None if tag else None
 
 
-def _unpacked(raw: Mapping[str, Any]) -> dict[str, Any]:
+def _unpack(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a row, including those that lmms-eval packs into one of them."""
     packed = raw.get("other_attributes")
-    found = _mapping_in(packed) if isinstance(packed, str) else packed
+    found = _parse_mapping(packed) if isinstance(packed, str) else packed
     return {**(found if isinstance(found, Mapping) else {}), **raw}
 
 
-def _found(fields: Mapping[str, Any], names: Sequence[str], given: str | None) -> Any:
+def _find_value(fields: Mapping[str, Any], names: Sequence[str], given: str | None) -> Any:
     for name in (given,) if given else names:
         value = fields.get(name)
         # lmms-eval keeps the clip there; others keep texts there, and chats in "prompt"
@@ -226,15 +226,15 @@ def _add_turns(values: dict[str, Any], turns: Any, columns: Mapping[str, str]) -
         values["audio"] = clips
 
 
-def _spread(fields: Mapping[str, Any]) -> list[Any] | None:
+def _collect_options(fields: Mapping[str, Any]) -> list[Any] | None:
     """Read options that have a column each: choice_a, option1, A, ..."""
     found = {match[1].upper(): value for name, value in fields.items() if (match := _SPREAD.fullmatch(name))}
     found = found or {name: value for name, value in fields.items() if len(name) == 1 and name in ascii_uppercase}
     filled = {key: value for key, value in found.items() if value not in (None, "")}
-    return _options_by_key(filled) if filled else None
+    return _sort_options(filled) if filled else None
 
 
-def _options_by_key(options: Mapping[str, Any]) -> list[Any]:
+def _sort_options(options: Mapping[str, Any]) -> list[Any]:
     """Sort options by their letters or numbers, or read the lists label and text."""
     if isinstance(texts := options.get("text"), list):
         return texts
@@ -246,15 +246,15 @@ def _options_by_key(options: Mapping[str, Any]) -> list[Any]:
     return [options[key] for key in keys]
 
 
-def _option(item: Any) -> str:
+def _read_option(item: Any) -> str:
     if isinstance(item, Mapping):
         item = next(
             (item[name] for name in ("text", "content", "value", "option") if item.get(name) is not None), None
         )
-    return _text_of(item, "an option")
+    return _read_text(item, "an option")
 
 
-def _text_of(value: Any, what: str) -> str:
+def _read_text(value: Any, what: str) -> str:
     try:
         text = as_text(value)
     except ValueError as error:
@@ -264,7 +264,7 @@ def _text_of(value: Any, what: str) -> str:
     return text
 
 
-def _mapping_in(text: str) -> dict[str, Any] | None:
+def _parse_mapping(text: str) -> dict[str, Any] | None:
     if not text.strip().startswith("{"):
         return None
     try:
@@ -274,6 +274,6 @@ def _mapping_in(text: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _lines_of(text: str) -> list[str] | None:
+def _split_lines(text: str) -> list[str] | None:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines if len(lines) > 1 else None

@@ -67,8 +67,8 @@ def rows_from_manifest(
     Raises:
         ValueError: no manifest, a missing column, no usable clip, or more than `max_bad_fraction` of the clips are not usable.
     """
-    clips = usable_clips(folder, 1, max_bad_fraction)
-    return [row for row, _ in ask(clips, random.Random(seed), questions_per_clip)]
+    clips = find_usable_clips(folder, 1, max_bad_fraction)
+    return [row for row, _ in write_questions(clips, random.Random(seed), questions_per_clip)]
 
 
 def build(
@@ -99,11 +99,14 @@ def split_questions(
     """Return what `build` writes, with the clue of each row (None: plain). The clues are for checks and are not
     written.
     """
-    parts = split_clips(usable_clips(folder, len(SPLITS), max_bad_fraction), seed)
-    return {name: ask(clips, random.Random(f"{seed}/{name}"), QUESTIONS_PER_CLIP) for name, clips in parts.items()}
+    parts = split_clips(find_usable_clips(folder, len(SPLITS), max_bad_fraction), seed)
+    return {
+        name: write_questions(clips, random.Random(f"{seed}/{name}"), QUESTIONS_PER_CLIP)
+        for name, clips in parts.items()
+    }
 
 
-def usable_clips(folder: str | Path, clips_per_label: int, max_bad_fraction: float) -> list[Clip]:
+def find_usable_clips(folder: str | Path, clips_per_label: int, max_bad_fraction: float) -> list[Clip]:
     """Return the manifest's usable clips, sorted by file; log the others as broken rows.
 
     Not usable are lines with an error (see `_defect`), labels with fewer than `clips_per_label` clips, and labels that
@@ -192,7 +195,9 @@ def split_clips(clips: Iterable[Clip], seed: int) -> dict[str, list[Clip]]:
     return parts
 
 
-def ask(clips: Iterable[Clip], rng: random.Random, questions_per_clip: int) -> list[tuple[Row, str | None]]:
+def write_questions(
+    clips: Iterable[Clip], rng: random.Random, questions_per_clip: int
+) -> list[tuple[Row, str | None]]:
     """Generate rows on the clips in random order, each with the clue that gives its answer away (None: plain).
 
     Raises:
@@ -205,15 +210,15 @@ def ask(clips: Iterable[Clip], rng: random.Random, questions_per_clip: int) -> l
         classes[clip.answer_class].append(clip)
     questions: list[Question] = []
     for _, members in sorted(classes.items()):
-        questions += _ask_class(members, rng, questions_per_clip)
+        questions += _write_class_questions(members, rng, questions_per_clip)
     possible = questions_per_clip * sum(map(len, classes.values()))
     logger.info(
         "%d questions; %d more would make frequent labels safer guesses", len(questions), possible - len(questions)
     )
-    return _place(questions, rng)
+    return _place_answers(questions, rng)
 
 
-def _ask_class(clips: Sequence[Clip], rng: random.Random, questions_per_clip: int) -> list[Question]:
+def _write_class_questions(clips: Sequence[Clip], rng: random.Random, questions_per_clip: int) -> list[Question]:
     """Generate questions on the clips of one class in layers; within a layer, all labels with clips left are asked
     equally often.
 
@@ -221,7 +226,7 @@ def _ask_class(clips: Sequence[Clip], rng: random.Random, questions_per_clip: in
     Layers with fewer labels than a question has options are left out.
     """
     wordings = WORDINGS[clips[0].answer_class[2]]
-    queues = _queues(clips, wordings.plain, rng, questions_per_clip)
+    queues = _queue_clips(clips, wordings.plain, rng, questions_per_clip)
     clues = {label: cycle(rng.sample(CLUES[label], len(CLUES[label]))) for label in queues if label in CLUES}
     options = min(OPTIONS, len(queues))
     questions: list[Question] = []
@@ -241,7 +246,7 @@ def _ask_class(clips: Sequence[Clip], rng: random.Random, questions_per_clip: in
     return questions
 
 
-def _queues(
+def _queue_clips(
     clips: Sequence[Clip], wordings: Sequence[str], rng: random.Random, questions_per_clip: int
 ) -> dict[str, list[tuple[Clip, str]]]:
     """Queue the clips of each label with a plain wording: every clip once, then every clip again."""
@@ -256,7 +261,7 @@ def _queues(
     return queues
 
 
-def _place(questions: list[Question], rng: random.Random) -> list[tuple[Row, str | None]]:
+def _place_answers(questions: list[Question], rng: random.Random) -> list[tuple[Row, str | None]]:
     """Assign gold positions in turn, with and without a clue separately, then shuffle and number the rows."""
     questions = rng.sample(questions, len(questions))
     questions.sort(key=lambda question: question.clue is None)
