@@ -48,7 +48,7 @@ FEATURES = Features(
         SCORE: Value("float64"),
     }
 )
-TERMS = {"license": Value("string"), "attribution": Value("string")}
+LICENSE_COLUMNS = {"license": Value("string"), "attribution": Value("string")}
 """Optional per-clip license columns; publishing needs them."""
 
 _HAS_WORDS = r"[\pL\pN]"

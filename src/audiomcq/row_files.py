@@ -19,7 +19,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from audiomcq.clip_paths import shorten
-from audiomcq.examples import CONVERTER, FEATURES, SCORE, TERMS
+from audiomcq.examples import CONVERTER, FEATURES, LICENSE_COLUMNS, SCORE
 from audiomcq.raw_rows import describe_type, iterate_rows
 
 LINE, FILE, FAULT = "_line", "_file", "_fault"
@@ -85,7 +85,9 @@ def as_text(value: Any) -> str | None:
 
 
 def _schema(cot_column: str | None) -> pa.Schema:
-    names = [name for name in (*FEATURES, *TERMS, cot_column) if name and name not in ("audio", "choices", SCORE)]
+    names = [
+        name for name in (*FEATURES, *LICENSE_COLUMNS, cot_column) if name and name not in ("audio", "choices", SCORE)
+    ]
     columns = [(name, pa.string()) for name in dict.fromkeys((*names, "audio_path"))]
     columns += [("choices", pa.list_(pa.string())), (SCORE, pa.float64())]
     return pa.schema([*columns, (LINE, pa.int64()), (FILE, pa.int16()), (FAULT, pa.string())])

@@ -18,8 +18,8 @@ from audiomcq.examples import (
     CONTRIBUTION,
     CONVERTER,
     FEATURES,
+    LICENSE_COLUMNS,
     SCORE,
-    TERMS,
     arrow_column,
     clip_fields,
     key_column,
@@ -82,8 +82,10 @@ def fit_to_schema(
     # Without the selection that it may be: values are then replaced where they stand, and clips stay where they are
     base = Dataset(rows.data, info=rows.info.copy())
     faults = _known_faults(base)
-    terms = [name for name in TERMS if name in base.column_names and base.data.column(name).null_count < len(base)]
-    kinds = Features({**FEATURES, **{name: TERMS[name] for name in terms}})
+    terms = [
+        name for name in LICENSE_COLUMNS if name in base.column_names and base.data.column(name).null_count < len(base)
+    ]
+    kinds = Features({**FEATURES, **{name: LICENSE_COLUMNS[name] for name in terms}})
     if cot_column:
         kinds[cot_column] = _TEXT
     written, has_bytes = _clip_paths(base, faults, source)

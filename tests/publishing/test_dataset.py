@@ -277,14 +277,14 @@ def test_a_private_repository_gives_the_clients_own_error_and_stays_private(hub:
 import os
 from datasets import load_dataset
 from audiomcq.datasets import load_rows
-from audiomcq.examples import FEATURES, TERMS
+from audiomcq.examples import FEATURES, LICENSE_COLUMNS
 for token in (None, "hf_loopback_bob", "{hub.token}"):
     try:
         print("loaded", len(load_dataset({REPO!r}, "strong", token=token)["train"]))
     except Exception as error:
         print(type(error).__name__, error)
 os.environ["HF_TOKEN"] = "{hub.token}"
-print(load_rows({REPO!r}, config="strong").features == {{**FEATURES, **TERMS}})
+print(load_rows({REPO!r}, config="strong").features == {{**FEATURES, **LICENSE_COLUMNS}})
 """
     clear = f"DatasetNotFoundError Dataset '{REPO}' doesn't exist on the Hub or cannot be accessed."
     lines = hub.run(script).stdout.splitlines()

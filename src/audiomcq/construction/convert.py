@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.construction.layouts import ALIASES, Unreadable, as_number, read_answer, read_layout, read_thought
-from audiomcq.examples import FEATURES, SCORE, TERMS, Row, find_defect, row_key
+from audiomcq.examples import FEATURES, LICENSE_COLUMNS, SCORE, Row, find_defect, row_key
 from audiomcq.raw_rows import read_raw
 from audiomcq.row_files import as_score, as_text
 from audiomcq.row_sources import Located, locate
@@ -186,7 +186,7 @@ def convert_row(
         row[SCORE] = as_score(found[SCORE])
     except ValueError as error:
         raise Unreadable(f"{SCORE} {error}") from None
-    row |= {name: _as_text(name, found[name]) for name in TERMS if found[name] is not None}
+    row |= {name: _as_text(name, found[name]) for name in LICENSE_COLUMNS if found[name] is not None}
     if reason := find_defect(row):
         raise Unreadable(reason)
     return {**row, "audio": found["audio"]}

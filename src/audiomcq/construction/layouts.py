@@ -10,7 +10,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from audiomcq.answers import normalize, parse_answer
-from audiomcq.examples import CONTRIBUTION, SCORE, TERMS
+from audiomcq.examples import CONTRIBUTION, LICENSE_COLUMNS, SCORE
 from audiomcq.prompts import ANSWER_OPEN, QUESTION_TEMPLATE, TURN_TOKENS
 from audiomcq.raw_rows import describe_type, parse_list
 from audiomcq.row_files import as_text
@@ -28,7 +28,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     SCORE: (SCORE,),
     "structured_cot": ("structured_cot",),
     "unstructured_cot": ("unstructured_cot",),
-    **{name: (name,) for name in TERMS},
+    **{name: (name,) for name in LICENSE_COLUMNS},
 }  # fmt: skip
 """Known names of each column, the likelier first."""
 _CHATS = ("messages", "conversations", "prompt")
