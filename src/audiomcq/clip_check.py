@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from audiomcq.audio import LONGEST_SECONDS, describe, say
 from audiomcq.clip_memory import ClipMemory, Stamp
-from audiomcq.clip_workers import Found, examine_clip, examine_clips
+from audiomcq.clip_workers import ClipResult, examine_clip, examine_clips
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -66,7 +66,7 @@ def check_clips(
     rows: Dataset,
     root: str | Path | None = None,
     max_seconds: float = LONGEST_SECONDS,
-    beside: str | Path | None = None,
+    clips_folder: str | Path | None = None,
     workers: int | None = None,
 ) -> CheckedClips:
     """Check the clip of every row, each distinct one once.
@@ -75,19 +75,19 @@ def check_clips(
         rows: with a column `audio` of undecoded cells.
         root: folder of relative paths.
         max_seconds: length of a clip that is used, and so decoded; 0 reads headers only.
-        beside: folder of the clips, in which the results are stored. If it holds no clip, is not writable or is no folder, they
+        clips_folder: folder of the clips, in which the results are stored. If it holds no clip, is not writable or is no folder, they
             are stored in the Hugging Face cache. None: not stored.
         workers: number of decoding processes; by default one per core.
     """
-    return _on_main_process(lambda: _check(rows, root, max_seconds, beside, workers))
+    return _on_main_process(lambda: _check(rows, root, max_seconds, clips_folder, workers))
 
 
 def _check(
-    rows: Dataset, root: str | Path | None, max_seconds: float, beside: str | Path | None, workers: int | None
+    rows: Dataset, root: str | Path | None, max_seconds: float, clips_folder: str | Path | None, workers: int | None
 ) -> CheckedClips:
-    memory = ClipMemory(beside, max_seconds)
+    memory = ClipMemory(clips_folder, max_seconds)
     keys: list[str] = []
-    found: dict[str, Found] = {}
+    found: dict[str, ClipResult] = {}
     stamps: dict[str, Stamp] = {}
     files: dict[str, str] = {}
 
@@ -126,7 +126,7 @@ def _check(
     return _by_row(rows, root, [found[key] for key in keys])
 
 
-def _by_row(rows: Dataset, root: str | Path | None, found: list[Found]) -> CheckedClips:
+def _by_row(rows: Dataset, root: str | Path | None, found: list[ClipResult]) -> CheckedClips:
     cells = rows.select_columns(["audio"])
     named = {
         index: describe(cells[index]["audio"], root)

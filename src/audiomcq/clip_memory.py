@@ -12,7 +12,7 @@ import datasets
 import pyarrow as pa
 
 from audiomcq.audio import DECODED_BY
-from audiomcq.clip_workers import Found
+from audiomcq.clip_workers import ClipResult
 
 logger = logging.getLogger(__name__)
 
@@ -51,17 +51,19 @@ class ClipMemory:
     """The stored results. Clips inside their folder are stored by relative path, so that the folder can be moved.
 
     Args:
-        beside: folder of the clips. If it holds no clip, is not writable or is no folder, the results are stored in the Hugging
+        clips_folder: folder of the clips. If it holds no clip, is not writable or is no folder, the results are stored in the Hugging
             Face cache. None: nothing is read or written.
         max_seconds: length of a clip that is checked; 0 for its header only.
     """
 
-    def __init__(self, beside: str | Path | None, max_seconds: float) -> None:
+    def __init__(self, clips_folder: str | Path | None, max_seconds: float) -> None:
         self.max_seconds = max_seconds
-        self.folder = str(Path(beside).absolute()) if beside is not None and Path(beside).is_dir() else None
+        self.folder = (
+            str(Path(clips_folder).absolute()) if clips_folder is not None and Path(clips_folder).is_dir() else None
+        )
         self.files: list[Path] = []
-        if beside is not None:
-            digest = hashlib.blake2b(os.fsencode(self.folder or str(beside)), digest_size=16).hexdigest()
+        if clips_folder is not None:
+            digest = hashlib.blake2b(os.fsencode(self.folder or str(clips_folder)), digest_size=16).hexdigest()
             self.files.append(Path(datasets.config.HF_CACHE_HOME) / "audiomcq" / "checked_clips" / f"{digest}.arrow")
         if self.folder:
             self.files.append(Path(self.folder, MEMORY_FILE))
@@ -83,7 +85,7 @@ class ClipMemory:
         key = str(path).removeprefix(f"{self.folder}{os.sep}") if self.folder else str(path)
         return key.encode("utf-8", "backslashreplace").decode(), stamp
 
-    def recall(self, key: str, stamp: Stamp) -> Found | None:
+    def recall(self, key: str, stamp: Stamp) -> ClipResult | None:
         """Return the stored result, if the clip has not changed since and enough of it was decoded."""
         entry = self.entries.get(key)
         if entry is None or (entry.size, entry.modified) != stamp:
@@ -91,9 +93,9 @@ class ClipMemory:
         whole = entry.seconds <= min(entry.checked, self.max_seconds)
         if not (self.max_seconds in (0, entry.checked) or whole):
             return None
-        return Found(entry.seconds, entry.silent and self.max_seconds > 0, entry.defect)
+        return ClipResult(entry.seconds, entry.silent and self.max_seconds > 0, entry.defect)
 
-    def keep(self, key: str, stamp: Stamp, found: Found) -> None:
+    def keep(self, key: str, stamp: Stamp, found: ClipResult) -> None:
         """Add a result that the same file would give again."""
         if found.lasting and self.files:
             self.new[key] = _Entry(key, *stamp, self.max_seconds, found.seconds, found.silent, found.defect)

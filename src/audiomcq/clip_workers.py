@@ -22,7 +22,7 @@ _LOOK_SECONDS = 1.0
 """Seconds between two checks for a hanging decoder, or a parent process that has ended."""
 
 
-class Found(NamedTuple):
+class ClipResult(NamedTuple):
     """The result of examining a clip.
 
     Attributes:
@@ -40,16 +40,16 @@ class Found(NamedTuple):
     notes: tuple[Note, ...] = ()
 
 
-def examine_clip(source: AudioSource, root: str | Path | None, max_seconds: float) -> Found:
+def examine_clip(source: AudioSource, root: str | Path | None, max_seconds: float) -> ClipResult:
     """Decode the first `max_seconds` of a clip; with 0 read its header only."""
     try:
         if not max_seconds:
-            return Found(audio_seconds(source, root))
+            return ClipResult(audio_seconds(source, root))
         clip = decode_clip(source, root, max_seconds=max_seconds)
-        return Found(clip.seconds, is_silent(cut(clip.waveform, max_seconds)[0]), notes=tuple(clip.notes))
+        return ClipResult(clip.seconds, is_silent(cut(clip.waveform, max_seconds)[0]), notes=tuple(clip.notes))
     except AudioError as error:
         defect = str(error).removeprefix(f"{describe(source, root)}: ")
-        return Found(math.nan, defect=defect, lasting=not isinstance(error.__cause__, OSError | MemoryError))
+        return ClipResult(math.nan, defect=defect, lasting=not isinstance(error.__cause__, OSError | MemoryError))
 
 
 def examine_clips(
@@ -58,7 +58,7 @@ def examine_clips(
     max_seconds: float,
     workers: int | None = None,
     timeout: float = CLIP_TIMEOUT_SECONDS,
-) -> Iterator[tuple[Any, Found]]:
+) -> Iterator[tuple[Any, ClipResult]]:
     """Examine clips in parallel; yield the key and the result of each, as they are done.
 
     Args:
@@ -80,7 +80,7 @@ def examine_clips(
                 return
             wait([worker.pipe for worker in busy], _LOOK_SECONDS)
             for worker in list(busy):
-                if (found := worker.found()) is not None:
+                if (found := worker.poll()) is not None:
                     busy.remove(worker)
                     if worker.process.is_alive():
                         idle.append(worker)
@@ -118,10 +118,10 @@ class _Worker:
 
     def give(self, key: Any, task: tuple[AudioSource, str | Path | None, float], timeout: float) -> None:
         self.key, self.timeout, self.deadline = key, timeout, time.monotonic() + timeout
-        with suppress(OSError):  # it is gone: `found` says so
+        with suppress(OSError):  # it is gone: `poll` says so
             self.pipe.send(task)
 
-    def found(self) -> Found | None:
+    def poll(self) -> ClipResult | None:
         """Return the worker's result, or None while it is at work."""
         try:
             if self.pipe.poll():
@@ -133,11 +133,13 @@ class _Worker:
                 return None
             self.process.kill()
             self.process.join()
-            return Found(math.nan, defect=f"not decoded after {self.timeout:g} s; re-export the clip", lasting=False)
+            return ClipResult(
+                math.nan, defect=f"not decoded after {self.timeout:g} s; re-export the clip", lasting=False
+            )
         code = self.process.exitcode or 0
         # A worker killed from outside, perhaps for lack of memory, says nothing about the clip
         lasting = code != -signal.SIGKILL
-        return Found(
+        return ClipResult(
             math.nan, defect=f"its decoder crashes ({_exit_reason(code)}); re-export the clip", lasting=lasting
         )
 
@@ -160,5 +162,5 @@ def _work(pipe: Connection, parent: int) -> None:
             try:
                 found = examine_clip(*task)
             except Exception as error:
-                found = Found(math.nan, defect=f"{type(error).__name__}: {error}", lasting=False)
+                found = ClipResult(math.nan, defect=f"{type(error).__name__}: {error}", lasting=False)
             pipe.send(found)
