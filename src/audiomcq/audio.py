@@ -123,7 +123,7 @@ def decode_clip(
 ) -> DecodedClip:
     """Decode as `load_audio` does, but return the remarks instead of logging them."""
     name = describe(source, root)
-    with _opened(source, root, sampling_rate, name) as clip:
+    with _open_clip(source, root, sampling_rate, name) as clip:
         mono = _Mono(clip, name, max_seconds)
         resampler = None
         if clip.rate != SAMPLE_RATE:
@@ -174,7 +174,7 @@ def audio_seconds(source: AudioSource, root: str | Path | None = None) -> float:
         AudioError: as `load_audio`, as far as a header can tell.
     """
     name = describe(source, root)
-    with _opened(source, root, SAMPLE_RATE, name) as clip:
+    with _open_clip(source, root, SAMPLE_RATE, name) as clip:
         return clip.seconds if clip.seconds is not None else sum(map(len, clip.blocks)) / clip.rate
 
 
@@ -196,7 +196,7 @@ def audio_bytes(source: AudioSource, root: str | Path | None = None) -> bytes:
         AudioError: missing or empty, or an array, which has no file.
     """
     name = describe(source, root)
-    with _file(source, root, name) as stream:
+    with _open_stored(source, root, name) as stream:
         try:
             return stream.read()
         except OSError as error:
@@ -290,14 +290,14 @@ def say(note: Note) -> None:
 
 
 @contextmanager
-def _opened(source: AudioSource, root: str | Path | None, sampling_rate: int, name: str) -> Iterator[OpenClip]:
+def _open_clip(source: AudioSource, root: str | Path | None, sampling_rate: int, name: str) -> Iterator[OpenClip]:
     """Open a clip for decoding. Any error inside the block becomes an `AudioError` with its name."""
     if isinstance(source, np.ndarray):
-        yield _array_clip(source, sampling_rate, name)
+        yield _wrap_array(source, sampling_rate, name)
     elif isinstance(source, dict) and source.get("array") is not None:
-        yield _array_clip(source["array"], source.get("sampling_rate"), name)
+        yield _wrap_array(source["array"], source.get("sampling_rate"), name)
     else:
-        with _file(source, root, name) as stream:
+        with _open_stored(source, root, name) as stream:
             try:
                 with open_clip(stream) as clip:
                     _check_rate(clip.rate, name)
@@ -311,7 +311,7 @@ def _opened(source: AudioSource, root: str | Path | None, sampling_rate: int, na
 
 
 @contextmanager
-def _file(source: AudioSource, root: str | Path | None, name: str) -> Iterator[BinaryIO]:
+def _open_stored(source: AudioSource, root: str | Path | None, name: str) -> Iterator[BinaryIO]:
     """Open the stored bytes of a clip, from memory or from disk, as a stream."""
     content = source.get("bytes") if isinstance(source, dict) else None
     if content is not None and not isinstance(content, bytes):
@@ -348,7 +348,7 @@ def _open_path(source: AudioSource, root: str | Path | None, name: str) -> Binar
         raise AudioError(f"{name}: no such audio file; check the path and the audio root") from error
 
 
-def _array_clip(array: Any, rate: Any, name: str) -> OpenClip:
+def _wrap_array(array: Any, rate: Any, name: str) -> OpenClip:
     """Wrap an array as if it were a clip being decoded."""
     try:
         samples = np.asarray(array)

@@ -126,7 +126,7 @@ class ConversationEncoder:
             logger.log(level, text, name, self.max_audio_seconds, self.cut_clips)
         return waveform
 
-    def clips(self, conversations: Sequence[Conversation]) -> list[tuple[EncodedClip, ...]]:
+    def encode_conversation_clips(self, conversations: Sequence[Conversation]) -> list[tuple[EncodedClip, ...]]:
         """Encode the clips of conversations. A clip that occurs in several is read and encoded once."""
         sources = [find_clips(messages) for messages in conversations]
         keys = [list(map(source_key, each)) for each in sources]
@@ -137,18 +137,18 @@ class ConversationEncoder:
 
     def encode(self, conversations: Sequence[Conversation]) -> list[EncodedPrompt]:
         """Encode prompts for a model to answer, each with its clips."""
-        return self.insert(self.token_ids(conversations), self.clips(conversations))
+        return self.insert(self.tokenize(conversations), self.encode_conversation_clips(conversations))
 
-    def token_ids(self, conversations: Sequence[Conversation], answered: bool = False) -> list[list[int]]:
+    def tokenize(self, conversations: Sequence[Conversation], answered: bool = False) -> list[list[int]]:
         """Return the token ids of conversations with one placeholder for each clip, whatever its length.
 
         Args:
             answered: whether the conversations are complete; else they end with the generation prompt.
         """
-        texts = [self.text(messages, answered) for messages in conversations]
+        texts = [self.render(messages, answered) for messages in conversations]
         return self.processor.tokenizer(texts)["input_ids"] if texts else []
 
-    def text(self, messages: Conversation, answered: bool = False) -> str:
+    def render(self, messages: Conversation, answered: bool = False) -> str:
         """Return the text that the chat template renders for messages; a text is returned as it is."""
         if isinstance(messages, str):
             return messages
@@ -243,7 +243,7 @@ class PromptEncoder(ConversationEncoder):
 
     style: PromptStyle = AUDIOMCQ_STYLE
 
-    def waveform(self, row: Row) -> np.ndarray:
+    def load_waveform(self, row: Row) -> np.ndarray:
         """Load the row's clip, at most `max_audio_seconds` of it."""
         return self.load(row["audio"], _name(row))
 
@@ -255,7 +255,7 @@ class PromptEncoder(ConversationEncoder):
         Rows with the same array object share its mel, which is computed once.
         """
         if waveforms is None:
-            waveforms = [self.waveform(row) for row in rows]
+            waveforms = [self.load_waveform(row) for row in rows]
         # By identity: the fixed silence of a control is one array for all rows, and samples need not be compared
         played = {id(audio): (row, audio) for row, audio in zip(rows, waveforms, strict=True) if audio is not None}
         waveforms_to_encode = [self.cut(audio, _name(row)) for row, audio in played.values()]
@@ -265,7 +265,7 @@ class PromptEncoder(ConversationEncoder):
             for row, audio in zip(rows, waveforms, strict=True)
         ]
         own = [() if audio is None else (clips[id(audio)],) for audio in waveforms]
-        return self.insert(self.token_ids(conversations), own)
+        return self.insert(self.tokenize(conversations), own)
 
 
 def _name(row: Row) -> str:

@@ -60,7 +60,7 @@ def greedy_options(lalm: "LALM", max_new_tokens: int) -> dict[str, Any]:
     }
 
 
-def generating(model: PreTrainedModel) -> "GenerativePreTrainedModel":
+def as_generative(model: PreTrainedModel) -> "GenerativePreTrainedModel":
     """Cast a model to one with `generate`: every LALM has it, but the common type of models does not."""
     return cast("GenerativePreTrainedModel", model)
 
@@ -72,7 +72,7 @@ def resolve_config(
 
     Returns the configuration and the options that are not about generation.
     """
-    return generating(model)._prepare_generation_config(config, **options)
+    return as_generative(model)._prepare_generation_config(config, **options)
 
 
 def generation_settings(

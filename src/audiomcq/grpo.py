@@ -37,11 +37,11 @@ from audiomcq.run import train_stage
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
 from audiomcq.shared_prefix import shared_generation, shared_logps, sharing_obstacle
 from audiomcq.trainer_setup import (
-    check_evenness,
+    check_mixed_audio,
     fit_lora,
     is_adapted,
     loadable_by_name,
-    shuffled,
+    shuffle_options,
     take_model,
     take_rows,
 )
@@ -64,7 +64,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
 
     Raises:
         ValueError: a reward is unknown; tools, a `rollout_func` or environments are combined with audio; or see
-            `trainer_setup.take_model` and `trainer_setup.check_evenness`.
+            `trainer_setup.take_model` and `trainer_setup.check_mixed_audio`.
     """
 
     def __init__(
@@ -149,13 +149,13 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
                 model=lalm.model if isinstance(model, str | Path) else model,
                 reward_funcs=reward_funcs,
                 args=args,
-                train_dataset=shuffled(rows, shuffle, args),
+                train_dataset=shuffle_options(rows, shuffle, args),
                 eval_dataset=take_rows(data[1]),
                 processing_class=lalm.processor,
                 peft_config=peft_config and fit_lora(peft_config, lalm),
                 **others,
             )
-        check_evenness(self, self.clip_seconds)
+        check_mixed_audio(self, self.clip_seconds)
         self.data_collator: Any = PromptCollator(self.encoder)  # of objects, not of tensors
         self.clock.device = self.accelerator.device
         self.add_callback(EpochSeedCallback(shuffle, self._order))

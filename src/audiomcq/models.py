@@ -163,7 +163,7 @@ class LALM:
         return self.processor.tokenizer
 
     @property
-    def plain(self) -> bool:
+    def loadable_from_source(self) -> bool:
         """Whether `family.architecture` loads these weights by the name in the model's config alone: not so from a full Omni
         checkpoint, an adapter, a revision, or nowhere."""
         name = self.model.config._name_or_path
@@ -205,14 +205,14 @@ def load_lalm(
         base = load_lalm(
             adapted["base_model_name_or_path"], adapted.get("revision"), dtype, attn_implementation, device, **options
         )
-        return _merge_adapter(base, source, revision, _commit(source, adapter))
+        return _merge_adapter(base, source, revision, _find_commit(source, adapter))
     assert config is not None  # told apart by `adapter`
     if config.model_type not in FAMILIES:
         raise ValueError(f"{source}: model type {config.model_type!r} is unknown; known: {', '.join(FAMILIES)}")
     family = FAMILIES[config.model_type]
     if isinstance(dtype, str) and dtype not in _DTYPES:
         raise ValueError(f"dtype {dtype!r}: known are {', '.join(_DTYPES)}")
-    with _naming(source):
+    with _naming_source(source):
         model, info = getattr(transformers, family.architecture).from_pretrained(
             source,
             revision=revision,
@@ -232,8 +232,8 @@ def load_lalm(
     if device is not None:
         model.to(device)
     processor = load_processor(source, revision)
-    commit = _commit(source, cached_file(source, "config.json", revision=revision))
-    return LALM(model, processor, family, source, placeholder_ids(model.config), commit)
+    commit = _find_commit(source, cached_file(source, "config.json", revision=revision))
+    return LALM(model, processor, family, source, list_placeholder_ids(model.config), commit)
 
 
 def neutralize(model: PreTrainedModel, settings: Path | None = None) -> None:
@@ -249,7 +249,7 @@ def neutralize(model: PreTrainedModel, settings: Path | None = None) -> None:
 
 
 @contextmanager
-def _naming(source: str) -> Iterator[None]:
+def _naming_source(source: str) -> Iterator[None]:
     """Name the checkpoint whose files cannot be read: safetensors and json say neither which file nor where."""
     try:
         yield
@@ -271,7 +271,7 @@ def is_adapter(source: str | Path, revision: str | None = None) -> bool:
         return False
 
 
-def weights_digest(folder: str | Path) -> str:
+def hash_weights(folder: str | Path) -> str:
     """Hash a checkpoint's weight files by their sizes and both ends: enough to tell two apart, and instant for 15
     GB.
     """
@@ -286,7 +286,7 @@ def weights_digest(folder: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _commit(source: str, file: str | None) -> str | None:
+def _find_commit(source: str, file: str | None) -> str | None:
     """Return the Hub commit that a file of a checkpoint was read from; None for a folder."""
     return None if Path(source).is_dir() else extract_commit_hash(file, None)
 
@@ -295,7 +295,7 @@ def _merge_adapter(lalm: LALM, source: str, revision: str | None, commit: str | 
     """Merge a LoRA adapter into its base model, so that a next stage or an evaluation loads plain weights."""
     from peft import PeftModel
 
-    with _naming(source):
+    with _naming_source(source):
         lalm.model = PeftModel.from_pretrained(lalm.model, source, revision=revision or "main").merge_and_unload()
     # An adapter that is trained on top of this one records this name as its base.
     lalm.model.name_or_path = lalm.model.config._name_or_path = source
@@ -332,7 +332,7 @@ def load_processor(source: str | Path, revision: str | None = None) -> Processor
     return processor
 
 
-def placeholder_ids(config: Any) -> list[int]:
+def list_placeholder_ids(config: Any) -> list[int]:
     """Return the ids of the audio, image and video placeholder tokens: sampled, they would break the merge of
     features.
     """

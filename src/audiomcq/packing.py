@@ -98,7 +98,7 @@ def group_rows(completion_ids: Tensor, completion_mask: Tensor, group_size: int)
     if len(completion_ids) % group_size:
         raise ValueError(f"{len(completion_ids)} rows do not split into groups of {group_size}: keep the groups whole")
     ids, mask = torch.stack([completion_ids, completion_mask.to(completion_ids.dtype)]).cpu()
-    answers = _unpadded(ids, mask)
+    answers = _drop_padding(ids, mask)
     return [answers[start : start + group_size] for start in range(0, len(answers), group_size)]
 
 
@@ -113,27 +113,27 @@ def pack_by_clip(
     """
     input_ids, attention_mask, labels, clip = (given.cpu() for given in (input_ids, attention_mask, labels, clip))
     # argmax of 0/1 is the first 1: where the answer starts
-    rows, answers = _unpadded(input_ids, attention_mask), (labels != IGNORED).int().argmax(-1).tolist()
+    rows, answers = _drop_padding(input_ids, attention_mask), (labels != IGNORED).int().argmax(-1).tolist()
     groups = [list(group) for _, group in groupby(range(len(rows)), key=clip.tolist().__getitem__)]
     prompts: list[list[int]] = []
     rests: list[list[list[int]]] = []
     targets: list[Tensor] = []
     for group in groups:
         # A learnt token is never shared: each row's own copy of it carries its loss
-        length = _alike([rows[row][: answers[row]] for row in group])
+        length = _count_shared([rows[row][: answers[row]] for row in group])
         prompts.append(rows[group[0]][:length])
         rests.append([rows[row][length:] for row in group])
         targets += [labels[row, length : len(rows[row])] for row in group]
     return pack(prompts, rests), pad_sequence(targets, batch_first=True, padding_value=IGNORED)
 
 
-def _alike(rows: list[list[int]]) -> int:
+def _count_shared(rows: list[list[int]]) -> int:
     """Count the tokens with which all rows begin."""
     differing = (place for place, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1)
     return next(differing, min(map(len, rows)))
 
 
-def _unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
+def _drop_padding(ids: Tensor, mask: Tensor) -> list[list[int]]:
     return [row[kept].tolist() for row, kept in zip(ids, mask.bool(), strict=True)]
 
 

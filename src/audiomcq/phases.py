@@ -62,7 +62,7 @@ class PhaseClock(TrainerCallback):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now, steps = time.perf_counter(), max(1, self._steps)
-        seconds = {phase: sum(map(_between, marks)) for phase, marks in self._marks.items()}
+        seconds = {phase: sum(map(_measure_seconds, marks)) for phase, marks in self._marks.items()}
         if "rollouts and update" in seconds:
             seconds["update"] = seconds.pop("rollouts and update") - seconds.get("rollouts", 0.0)
         counts = self._counts
@@ -82,6 +82,6 @@ class PhaseClock(TrainerCallback):
         return found
 
 
-def _between(mark: tuple[Any, Any]) -> float:
+def _measure_seconds(mark: tuple[Any, Any]) -> float:
     start, end = mark
     return end - start if isinstance(start, float) else start.elapsed_time(end) / 1e3

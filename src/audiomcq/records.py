@@ -89,7 +89,7 @@ def naming(source: object) -> Iterator[None]:
         raise ValueError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
 
 
-def encodable(text: str) -> str:
+def make_encodable(text: str) -> str:
     """Replace lone surrogates, as some servers send them: a table cannot hold them."""
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 

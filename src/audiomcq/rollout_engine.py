@@ -139,7 +139,7 @@ class RolloutEngine:
 _ENGINES: "WeakKeyDictionary[PreTrainedModel, RolloutEngine]" = WeakKeyDictionary()
 
 
-def engine_of(model: PreTrainedModel) -> RolloutEngine:
+def get_engine(model: PreTrainedModel) -> RolloutEngine:
     """Return the engine of a model: one for as long as the model lives, whoever asks."""
     if model not in _ENGINES:
         _ENGINES[model] = RolloutEngine()

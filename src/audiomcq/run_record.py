@@ -22,7 +22,7 @@ from audiomcq.records import MAPPING, TRUTH, advise, read_json
 from audiomcq.storage import (
     LOCK_FILE,
     check_same,
-    defect_of_checkpoint,
+    find_checkpoint_defect,
     list_checkpoints,
     write_json,
     write_whole,
@@ -91,7 +91,7 @@ def check_output(output: Path, settings: dict[str, Any], resume: str | bool | No
         )
         return Start(record=record, finished=True)
     checkpoint = _newest_whole(output) if resume is True else Path(str(resume))
-    if defect := defect_of_checkpoint(checkpoint):
+    if defect := find_checkpoint_defect(checkpoint):
         raise ValueError(
             f"checkpoint {checkpoint} cannot be resumed: {defect}; name another, or give true for the newest"
         )

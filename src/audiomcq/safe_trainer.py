@@ -21,10 +21,10 @@ from audiomcq.models import restore_weights
 from audiomcq.storage import (
     STAGING,
     clear_staging,
+    list_whole_checkpoints,
     move_files,
     publish_checkpoint,
     rotate_checkpoints,
-    whole_checkpoints,
     writing,
 )
 
@@ -74,7 +74,7 @@ class SafeTrainer(Trainer):
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
-            raise FloatingPointError(self._diverged(f"the loss is {loss.item()}"))
+            raise FloatingPointError(self._explain_divergence(f"the loss is {loss.item()}"))
         return loss
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
@@ -82,7 +82,9 @@ class SafeTrainer(Trainer):
         norm = super()._get_grad_norm(*args, **kwargs)
         scaled = self.args.fp16 or getattr(self.accelerator, "scaler", None) is not None
         if norm is not None and not scaled and not torch.isfinite(torch.as_tensor(norm)):
-            raise FloatingPointError(self._diverged(f"the gradient norm is {float(norm)} (the loss is finite)"))
+            raise FloatingPointError(
+                self._explain_divergence(f"the gradient norm is {float(norm)} (the loss is finite)")
+            )
         return norm
 
     def require_finite(self) -> None:
@@ -91,31 +93,33 @@ class SafeTrainer(Trainer):
         Raises:
             FloatingPointError: one is NaN or infinite; it is named.
         """
-        bad = next((name for name, tensor in self._kept_tensors() if not torch.isfinite(tensor).all()), None)
+        bad = next((name for name, tensor in self._iterate_tensors() if not torch.isfinite(tensor).all()), None)
         # All processes raise together: one that raised alone would leave the others waiting in the next collective call
         found = torch.tensor([bad is not None], device=self.args.device, dtype=torch.float32)
         if self.accelerator.gather(found).any():
-            raise FloatingPointError(self._diverged(f"{bad or 'a weight of another process'} is NaN or infinite"))
+            raise FloatingPointError(
+                self._explain_divergence(f"{bad or 'a weight of another process'} is NaN or infinite")
+            )
 
-    def _kept_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def _iterate_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield this process's floating-point tensors of weights, buffers and optimizer state, by name."""
         model = self.accelerator.unwrap_model(self.model)
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            yield name, _local(tensor)
+            yield name, _get_local(tensor)
         names = {id(tensor): name for name, tensor in model.named_parameters()}
         # DeepSpeed keeps its own sharded state; a bad one makes its weight bad in the same step
         states = {} if self.is_deepspeed_enabled else getattr(self.optimizer, "state", {})
         for parameter, state in states.items():
             for key, value in state.items():
                 if isinstance(value, torch.Tensor) and value.is_floating_point():
-                    yield f"the optimizer's {key} of {names.get(id(parameter), 'a weight')}", _local(value)
+                    yield f"the optimizer's {key} of {names.get(id(parameter), 'a weight')}", _get_local(value)
 
     @property
     def _output(self) -> Path:
         return Path(self.args.output_dir or "")  # never empty: TrainingArguments fills it in
 
-    def _diverged(self, what: str) -> str:
-        intact = [path.name for path in whole_checkpoints(self._output)]
+    def _explain_divergence(self, what: str) -> str:
+        intact = [path.name for path in list_whole_checkpoints(self._output)]
         kept = (
             f"{', '.join(intact)} in {self.args.output_dir} hold finite weights"
             if intact
@@ -223,7 +227,7 @@ class SafeTrainer(Trainer):
             super()._load_best_model()
 
 
-def _local(tensor: torch.Tensor) -> torch.Tensor:
+def _get_local(tensor: torch.Tensor) -> torch.Tensor:
     """Return this process's part of a tensor that may be sharded (ZeRO-3, FSDP2)."""
     tensor = getattr(tensor, "ds_tensor", tensor)
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor

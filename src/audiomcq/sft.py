@@ -37,8 +37,8 @@ from audiomcq.prompts import ANSWER_OPEN, AUDIOMCQ_STYLE, TURN_TOKENS, completio
 from audiomcq.run import train_stage
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
 from audiomcq.sft_collation import SFTCollator
-from audiomcq.shared_prefix import packed_inputs, selected_hidden_states, sharing_obstacle
-from audiomcq.trainer_setup import check_evenness, fit_lora, is_adapted, shuffled, take_model, take_rows
+from audiomcq.shared_prefix import build_packed_inputs, selected_hidden_states, sharing_obstacle
+from audiomcq.trainer_setup import check_mixed_audio, fit_lora, is_adapted, shuffle_options, take_model, take_rows
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
 
     Raises:
         ValueError: rows lack the chain of thought named by `cot` or `cot_column`, `args` would lose the audio, or see
-            `trainer_setup.take_model` and `trainer_setup.check_evenness`.
+            `trainer_setup.take_model` and `trainer_setup.check_mixed_audio`.
     """
 
     def __init__(
@@ -103,7 +103,9 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
             )  # fmt: skip
             return
         if formatting_func is not None:
-            train_dataset, eval_dataset = (formatted(rows, formatting_func) for rows in (train_dataset, eval_dataset))
+            train_dataset, eval_dataset = (
+                apply_formatting(rows, formatting_func) for rows in (train_dataset, eval_dataset)
+            )
         args = read_options(args, lalm)
         data = (train_dataset, eval_dataset, data_collator)
         self._init_audio(model, lalm, args, data, peft_config, others)
@@ -135,13 +137,13 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
                 model=lalm.model if isinstance(model, str | Path) else model,
                 args=args,
                 data_collator=data[2] or collator,
-                train_dataset=shuffled(rows, shuffle, args),
+                train_dataset=shuffle_options(rows, shuffle, args),
                 eval_dataset=evaluated,
                 processing_class=lalm.processor,
                 peft_config=peft_config and fit_lora(peft_config, lalm),
                 **others,
             )
-        check_evenness(self, self.clip_seconds)
+        check_mixed_audio(self, self.clip_seconds)
         self.add_callback(EpochSeedCallback(shuffle, self._order))
         # After TRL has decided on a router's load-balancing loss
         obstacle = sharing_obstacle(lalm.model) if args.shared_prefix else "shared_prefix is false"
@@ -184,7 +186,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
             columns, shift_labels = label_columns(targets)
             learnt = replace(packed, source=packed.source.gather(1, columns), labels=shift_labels).to(ids.device)
             select = partial(unpack, packed=learnt)
-            packed_call, mask = packed_inputs(model, packed, audio), packed.segment_ids != PADDING
+            packed_call, mask = build_packed_inputs(model, packed, audio), packed.segment_ids != PADDING
             shift_labels = learnt.labels
         else:
             columns, shift_labels = label_columns(labels[:, 1:])
@@ -220,12 +222,12 @@ def read_options(args: Any, lalm: LALM) -> AudioSFTConfig:
     return with_audio_options(args, AudioSFTConfig)
 
 
-def formatted(rows: Any, formatting_func: Callable) -> Any:
+def apply_formatting(rows: Any, formatting_func: Callable) -> Any:
     """Return a data set of what `formatting_func` returns for each row: a text or messages."""
     if rows is None:
         return None
     if isinstance(rows, dict):
-        return type(rows)({name: formatted(each, formatting_func) for name, each in rows.items()})
+        return type(rows)({name: apply_formatting(each, formatting_func) for name, each in rows.items()})
 
     def format_row(row: Row) -> Row:
         made = formatting_func(row)

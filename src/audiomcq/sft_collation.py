@@ -40,7 +40,7 @@ class SFTCollator:
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         weights = [self.strong_weight if row.get(CONTRIBUTION) == "strong" else 1.0 for row in rows]
         examples = self.encode([as_conversation(row, self.cot) for row in rows])
-        keys = [self._heard(example, index) for index, example in enumerate(examples)]
+        keys = [self._sharing_key(example, index) for index, example in enumerate(examples)]
         groups = list(dict.fromkeys(keys))
         order = sorted(range(len(rows)), key=lambda index: groups.index(keys[index]))
         starts = [keys.index(group) for group in groups]
@@ -60,7 +60,7 @@ class SFTCollator:
     def encode(self, rows: Sequence[Row]) -> list[EncodedPrompt]:
         """Encode conversations with their labels. The first token is never learnt: nothing predicts it."""
         learnt = [self._learnt(row) for row in rows]
-        clips = self.encoder.clips([row_messages(row) for row in rows])
+        clips = self.encoder.encode_conversation_clips([row_messages(row) for row in rows])
         labels = [[IGNORED, *each[1:]] for _, each in learnt]
         return self.encoder.insert([ids for ids, _ in learnt], clips, labels)
 
@@ -68,15 +68,15 @@ class SFTCollator:
         """Return the token ids of a row, with one placeholder per clip, and their labels."""
         tokenizer = self.encoder.processor.tokenizer
         if (messages := row.get("messages")) is not None:
-            (ids,) = self.encoder.token_ids([messages], answered=True)
+            (ids,) = self.encoder.tokenize([messages], answered=True)
             return ids, self._assistant_labels(messages, ids) if self.assistant_only else ids
         if (text := row.get("text")) is not None:
-            (ids,) = self.encoder.token_ids([text.removesuffix(tokenizer.eos_token) + tokenizer.eos_token])
+            (ids,) = self.encoder.tokenize([text.removesuffix(tokenizer.eos_token) + tokenizer.eos_token])
             return ids, ids
         prompt, completion = row["prompt"], row.get("completion")
         if completion is None:
             raise ValueError(f"a row has a prompt and no completion: its columns are {', '.join(row)}")
-        (start,) = self.encoder.token_ids([prompt])
+        (start,) = self.encoder.tokenize([prompt])
         if isinstance(completion, str):
             text = completion.removesuffix(tokenizer.eos_token) + tokenizer.eos_token
             ids = [*start, *tokenizer(text, add_special_tokens=False)["input_ids"]]
@@ -87,7 +87,7 @@ class SFTCollator:
 
     def _continued(self, start: list[int], messages: Conversation) -> list[int]:
         """Return the token ids of a conversation after checking that they begin with those of its first messages."""
-        (ids,) = self.encoder.token_ids([messages], answered=True)
+        (ids,) = self.encoder.tokenize([messages], answered=True)
         if ids[: len(start)] != start:
             raise ValueError(
                 "the chat template writes a prompt otherwise once it is answered, so that it cannot be told what is learnt: "
@@ -99,13 +99,13 @@ class SFTCollator:
         labels = [IGNORED] * len(ids)
         for turn, message in enumerate(messages):
             if message["role"] == "assistant":
-                (start,) = self.encoder.token_ids([messages[:turn]])
+                (start,) = self.encoder.tokenize([messages[:turn]])
                 until = self._continued(start, messages[: turn + 1])
                 self._continued(until, messages)
                 labels[len(start) : len(until)] = ids[len(start) : len(until)]
         return labels
 
-    def _heard(self, example: EncodedPrompt, index: int) -> Hashable:
+    def _sharing_key(self, example: EncodedPrompt, index: int) -> Hashable:
         """Return a key that is equal for rows which can share their clips: the same clips after the same tokens, none
         of them learnt.
         """

@@ -42,7 +42,7 @@ class PackedLayout:
         return PackedLayout(self.prompt, *(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
-def packed_layout(segment_ids: Tensor, source: Tensor, present: Tensor, of_prompt: Tensor) -> PackedLayout:
+def build_layout(segment_ids: Tensor, source: Tensor, present: Tensor, of_prompt: Tensor) -> PackedLayout:
     """Build the layout of packed rows. segment_ids: (B, S), 0 in the prompt; source, present: (N, C); of_prompt:
     (N,).
     """
@@ -102,7 +102,7 @@ class SharedPromptLayer(DynamicLayer):
         return self.prompt_keys.shape[-2] + super().get_seq_length()
 
 
-def kept_states(cache: Cache) -> list[tuple[Tensor, Tensor]]:
+def list_states(cache: Cache) -> list[tuple[Tensor, Tensor]]:
     """Return keys and values of each layer of a filled cache."""
     found = []
     for layer in cache.layers:
@@ -115,7 +115,7 @@ def shared_prompt_cache(prompts: Cache) -> Cache:
     """Return a cache in which every prompt of `prompts` can be continued by any number of rows, the same for all. Rows
     of one prompt are adjacent.
     """
-    return Cache([SharedPromptLayer(keys, values) for keys, values in kept_states(prompts)])
+    return Cache([SharedPromptLayer(keys, values) for keys, values in list_states(prompts)])
 
 
 def shared_prefix_attention(

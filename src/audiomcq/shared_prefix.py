@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedModel
 
-from audiomcq.generation_options import generating, resolve_config
+from audiomcq.generation_options import as_generative, resolve_config
 from audiomcq.packing import IGNORED, PackedBatch, pack, shared_attention_mask, unpack
-from audiomcq.rollout_engine import Continued, engine_obstacle, engine_of
+from audiomcq.rollout_engine import Continued, engine_obstacle, get_engine
 from audiomcq.sampling import read_sampling, unknown_options
-from audiomcq.shared_attention import SHARED_ATTENTION, kept_states, packed_layout, shared_prompt_cache
+from audiomcq.shared_attention import SHARED_ATTENTION, build_layout, list_states, shared_prompt_cache
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def shared_logps(
     TRL's fused LM head, which was given its own; a number goes through logits (N x C x vocabulary in memory).
     Returns log-probs (N, C) and entropies (N, C) or None, zero where there is no token, like GRPOTrainer's own.
     """
-    inputs = packed_inputs(model, packed, audio)
+    inputs = build_packed_inputs(model, packed, audio)
     packed = packed.to(inputs["input_ids"].device)
     with selected_hidden_states(model, partial(unpack, packed=packed)):  # the LM head meets completion tokens only
         if temperature is not None:
@@ -59,14 +59,14 @@ def shared_logps(
     return outputs.log_probs, outputs.entropy if compute_entropy else None
 
 
-def packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, Tensor]) -> dict[str, Any]:
+def build_packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, Tensor]) -> dict[str, Any]:
     """Build the model's inputs for packed rows, and switch its language model to the attention that they need.
 
     Raises ValueError when the audio does not have one row per clip of the packed rows.
     """
     _check_clips(audio, packed.input_ids, model)
     device = _sharing_lm(model).device
-    layout = packed_layout(packed.segment_ids, packed.source, packed.labels != IGNORED, packed.of_prompt)
+    layout = build_layout(packed.segment_ids, packed.source, packed.labels != IGNORED, packed.of_prompt)
     return {
         "input_ids": packed.input_ids.to(device, non_blocking=True),
         "position_ids": packed.position_ids.to(device, non_blocking=True),
@@ -109,31 +109,33 @@ def generate(
     kept = _prefill(causal_lm, {name: value[:, :-1] for name, value in prompt.items()}, audio)
     prompt = {name: value.repeat_interleave(num_generations, dim=0) for name, value in prompt.items()}
     config, _ = resolve_config(causal_lm, generation_config)
-    if _steps_aside(causal_lm, config):
-        return _stock_tokens(
+    if _must_use_stock(causal_lm, config):
+        return _generate_stock(
             causal_lm, **prompt, past_key_values=shared_prompt_cache(kept), generation_config=generation_config
         )
     start = Continued(
-        layers=kept_states(kept),
+        layers=list_states(kept),
         prompt_mask=attention_mask[:, :-1],
         tokens=prompt["input_ids"][:, -1],
         positions=prompt["position_ids"][:, -1],
         ids=prompt["input_ids"],
         ids_mask=prompt["attention_mask"],
     )
-    new = engine_of(causal_lm).generate(causal_lm, start, read_sampling(config))
+    new = get_engine(causal_lm).generate(causal_lm, start, read_sampling(config))
     return torch.cat([prompt["input_ids"], new], dim=1)
 
 
-def _stock_tokens(causal_lm: PreTrainedModel, **options: Any) -> Tensor:
+def _generate_stock(causal_lm: PreTrainedModel, **options: Any) -> Tensor:
     """Generate with the model's own `generate`: its class's method, because `shared_generation` replaces the
     instance's.
     """
     own = cast(type[GenerationMixin], type(causal_lm))  # every LALM is one, which the type of all models does not say
-    return cast(Tensor, own.generate(generating(causal_lm), **options))  # tokens, unless a configuration asks for more
+    return cast(
+        Tensor, own.generate(as_generative(causal_lm), **options)
+    )  # tokens, unless a configuration asks for more
 
 
-def _steps_aside(causal_lm: PreTrainedModel, config: GenerationConfig) -> bool:
+def _must_use_stock(causal_lm: PreTrainedModel, config: GenerationConfig) -> bool:
     """Tell whether the model's own `generate` has to decode; log each reason once."""
     obstacle = engine_obstacle(causal_lm)
     if obstacle is None and (unknown := unknown_options(config)):
@@ -180,7 +182,7 @@ class Prefixes:
             return self
         index = torch.tensor(rows, device=self.input_ids.device)
         layers = [
-            (keys.index_select(0, index), values.index_select(0, index)) for keys, values in kept_states(self.kept)
+            (keys.index_select(0, index), values.index_select(0, index)) for keys, values in list_states(self.kept)
         ]
         return Prefixes(self.input_ids[index], self.attention_mask[index], DynamicCache(layers))
 
@@ -194,7 +196,7 @@ def prefill(model: nn.Module, prefixes: Sequence[Sequence[int]], audio: dict[str
     if not all(prefixes):
         raise ValueError("a prefix has no tokens: prompts that begin differently share nothing")
     causal_lm = _causal_lm(model)
-    ids, mask = _left_padded(prefixes, causal_lm.device)
+    ids, mask = _pad_left(prefixes, causal_lm.device)
     _check_clips(audio, ids, model)
     prompt = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
     return Prefixes(ids, mask, _prefill(causal_lm, prompt, audio))
@@ -215,7 +217,7 @@ def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: 
     """
     causal_lm, prefixes = _sharing_lm(model), prompts.prefixes.spread(prompts.rows)
     each = len(prompts.rows) // len(prefixes.input_ids)
-    suffix_ids, suffix_mask = _left_padded(prompts.suffixes, causal_lm.device)
+    suffix_ids, suffix_mask = _pad_left(prompts.suffixes, causal_lm.device)
     mask = torch.cat([prefixes.attention_mask.repeat_interleave(each, dim=0), suffix_mask], dim=1)
     ids = torch.cat([prefixes.input_ids.repeat_interleave(each, dim=0), suffix_ids], dim=1)
     ids = ids.masked_fill(mask == 0, pad_token_id)
@@ -223,8 +225,8 @@ def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: 
     shared = shared_prompt_cache(prefixes.kept)
     config, _ = resolve_config(causal_lm, None, pad_token_id=pad_token_id, **options)
     with selected_hidden_states(causal_lm, lambda hidden: hidden[:, -1:]):  # stock projects whole prompts
-        if _steps_aside(causal_lm, config):
-            tokens = _stock_tokens(
+        if _must_use_stock(causal_lm, config):
+            tokens = _generate_stock(
                 causal_lm,
                 input_ids=ids,
                 attention_mask=mask,
@@ -244,20 +246,20 @@ def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: 
                 use_cache=True,
             ).logits[:, -1]
     start = Continued(
-        layers=kept_states(prefixes.kept),
+        layers=list_states(prefixes.kept),
         prompt_mask=prefixes.attention_mask,
         tokens=suffix_ids[:, -1],
         positions=position_ids[:, -1] + 1,
         ids=ids,
         ids_mask=mask,
-        own=[(_by_row(keys), _by_row(values)) for keys, values in kept_states(shared)],
+        own=[(_flatten_rows(keys), _flatten_rows(values)) for keys, values in list_states(shared)],
         own_mask=suffix_mask,
         logits=logits,
     )
-    return engine_of(causal_lm).generate(causal_lm, start, read_sampling(config))
+    return get_engine(causal_lm).generate(causal_lm, start, read_sampling(config))
 
 
-def _by_row(own: Tensor) -> Tensor:
+def _flatten_rows(own: Tensor) -> Tensor:
     """Reshape (U, heads, R, S, width) of a shared cache to (N, heads, S, width)."""
     return own.transpose(1, 2).flatten(0, 1)
 
@@ -291,7 +293,7 @@ def continued_logps(
     return found
 
 
-def _left_padded(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def _pad_left(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
     rows = [torch.tensor(row) for row in ids]
     padded = pad_sequence(rows, batch_first=True, padding_side="left")
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")

@@ -131,12 +131,12 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], what: str, rem
     Raises:
         ValueError: `what`, then each setting that differs with its two values, then `remedy`.
     """
-    if names := differing(before, now):
+    if names := list_differences(before, now):
         told = ", ".join(f"{name} is {before.get(name)!r} and {now.get(name)!r}" for name in names[:5])
         raise ValueError(f"{what}: {told}; {remedy}")
 
 
-def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def list_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """List the names of the settings that differ."""
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
 
@@ -196,14 +196,14 @@ def sync(path: str | Path) -> None:
         os.close(descriptor)
 
 
-def files_below(folder: str | Path) -> list[Path]:
+def list_files(folder: str | Path) -> list[Path]:
     """List all files below a folder, sorted."""
     return sorted(path for path in Path(folder).rglob("*") if path.is_file() or path.is_symlink())
 
 
 def _sync_all(folder: Path) -> None:
     # Files first: the entry of a folder must not reach the disk before what it names
-    for path in [*files_below(folder), *(path for path in folder.rglob("*") if path.is_dir()), folder]:
+    for path in [*list_files(folder), *(path for path in folder.rglob("*") if path.is_dir()), folder]:
         sync(path)
 
 
@@ -213,7 +213,7 @@ def publish_checkpoint(staged: Path, target: Path, run: str) -> None:
     A complete checkpoint of the same run with this name is replaced; anything else with this name is moved aside.
     """
     with writing(target):
-        sizes = {path.relative_to(staged).as_posix(): path.stat().st_size for path in files_below(staged)}
+        sizes = {path.relative_to(staged).as_posix(): path.stat().st_size for path in list_files(staged)}
         write_json(staged / WHOLE_FILE, {"run": run, "files": sizes})
         _sync_all(staged)
         if target.exists() and not _belongs(target, run):
@@ -225,7 +225,7 @@ def publish_checkpoint(staged: Path, target: Path, run: str) -> None:
             sync(target.parent)
 
 
-def defect_of_checkpoint(folder: Path) -> str | None:
+def find_checkpoint_defect(folder: Path) -> str | None:
     """Say why a checkpoint cannot be resumed; return None when it is complete."""
     try:
         marker = read_json(folder / WHOLE_FILE, _WHOLE, frozenset(_WHOLE))
@@ -247,10 +247,10 @@ def list_checkpoints(output: Path) -> dict[Path, str | None]:
     """
     found = [path for place in (output, output / STAGING) if place.is_dir() for path in place.iterdir()]
     steps = {path: int(match[1]) for path in found if (match := _CHECKPOINT.fullmatch(path.name)) and path.is_dir()}
-    return {path: defect_of_checkpoint(path) for path in sorted(steps, key=lambda path: (steps[path], str(path)))}
+    return {path: find_checkpoint_defect(path) for path in sorted(steps, key=lambda path: (steps[path], str(path)))}
 
 
-def whole_checkpoints(output: Path) -> list[Path]:
+def list_whole_checkpoints(output: Path) -> list[Path]:
     """List the checkpoints that can be resumed, earliest first."""
     return [path for path, defect in list_checkpoints(output).items() if defect is None and path.parent == output]
 
@@ -270,7 +270,7 @@ def rotate_checkpoints(output: Path, run: str, limit: int | None, protected: str
     """
     if not limit or limit < 1:
         return
-    own = [path for path in whole_checkpoints(output) if _belongs(path, run)]
+    own = [path for path in list_whole_checkpoints(output) if _belongs(path, run)]
     kept = (
         {own[-1], *(path for path in own if protected and path.resolve() == Path(protected).resolve())}
         if own
@@ -282,7 +282,7 @@ def rotate_checkpoints(output: Path, run: str, limit: int | None, protected: str
 
 
 def _belongs(folder: Path, run: str) -> bool:
-    return defect_of_checkpoint(folder) is None and read_json(folder / WHOLE_FILE, _WHOLE)["run"] == run
+    return find_checkpoint_defect(folder) is None and read_json(folder / WHOLE_FILE, _WHOLE)["run"] == run
 
 
 @contextmanager
@@ -303,7 +303,7 @@ def move_files(staged: Path, target: Path) -> dict[str, int]:
     """Move files to a folder one by one, each complete, the index of the weights last; return their sizes by name."""
     with writing(target):
         _sync_all(staged)
-        files = sorted(files_below(staged), key=lambda path: path.name.endswith(".index.json"))
+        files = sorted(list_files(staged), key=lambda path: path.name.endswith(".index.json"))
         sizes = {path.relative_to(staged).as_posix(): path.stat().st_size for path in files}
         for path in files:
             place = target / path.relative_to(staged)
@@ -339,10 +339,10 @@ def replaced_folder(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     with _staged(folder) as staged:
-        _own_files(folder, staged.name)  # refuse before the work, and look again after it
+        _list_own_files(folder, staged.name)  # refuse before the work, and look again after it
         yield staged
-        digests = {path.relative_to(staged).as_posix(): _digest(path) for path in files_below(staged)}
-        for name in _own_files(folder, staged.name):
+        digests = {path.relative_to(staged).as_posix(): _hash_file(path) for path in list_files(staged)}
+        for name in _list_own_files(folder, staged.name):
             (folder / name).unlink()
         _remove_empty_folders(folder, staged)
         write_json(folder / OWN_FILE, digests)
@@ -362,7 +362,7 @@ def _staged(folder: Path) -> Iterator[Path]:
             shutil.rmtree(staged, ignore_errors=True)
 
 
-def _own_files(folder: Path, staged: str) -> list[str]:
+def _list_own_files(folder: Path, staged: str) -> list[str]:
     """List the files in a folder, without staged ones, after checking that an earlier `replaced_folder` wrote them and
     nobody changed them.
     """
@@ -371,7 +371,7 @@ def _own_files(folder: Path, staged: str) -> list[str]:
         with advise(f"move {folder} away, or choose another --output_dir"):
             said = read_json(folder / OWN_FILE, {})
     names = []
-    for path in files_below(folder):
+    for path in list_files(folder):
         name = path.relative_to(folder).as_posix()
         if name in (OWN_FILE, LOCK_FILE) or path.relative_to(folder).parts[0] == staged:
             continue
@@ -380,7 +380,7 @@ def _own_files(folder: Path, staged: str) -> list[str]:
                 f"output folder {folder} holds other things ({name}), which are left alone: choose another --output_dir, or move "
                 "them away"
             )
-        if path.is_symlink() or _digest(path) != said[name]:
+        if path.is_symlink() or _hash_file(path) != said[name]:
             raise ValueError(
                 f"output folder {folder}: {name} was changed after it was written, and would be lost: move it away, or choose "
                 "another --output_dir"
@@ -396,6 +396,6 @@ def _remove_empty_folders(folder: Path, but: Path) -> None:
             path.rmdir()
 
 
-def _digest(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

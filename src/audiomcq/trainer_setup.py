@@ -20,11 +20,11 @@ from audiomcq.models import (
     FAMILIES,
     LALM,
     is_adapter,
+    list_placeholder_ids,
     load_lalm,
     load_processor,
     neutralize,
     parameter_group,
-    placeholder_ids,
 )
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def take_model(model: Any, processor: Any, args: Any, rows: Any, quantization_co
     """
     if not isinstance(model, str | Path):
         lalm, kind = as_lalm(model, processor), getattr(model, "config", None)
-    elif _hears(str(model)):
+    elif _has_audio_input(str(model)):
         options = dict(getattr(args, "model_init_kwargs", None) or {})
         if quantization_config is not None:
             options["quantization_config"] = quantization_config
@@ -81,7 +81,7 @@ def take_rows(rows: Any) -> Any:
     return disable_decoding(rows)
 
 
-def shuffled(rows: Any, shuffle: ShuffleByEpoch, args: AudioArguments) -> Any:
+def shuffle_options(rows: Any, shuffle: ShuffleByEpoch, args: AudioArguments) -> Any:
     """Return training rows with their options shuffled anew in each epoch, if they have options and `shuffle_choices`
     is set.
     """
@@ -94,7 +94,7 @@ def shuffled(rows: Any, shuffle: ShuffleByEpoch, args: AudioArguments) -> Any:
     return rows.with_transform(shuffle)
 
 
-def _hears(name: str) -> bool:
+def _has_audio_input(name: str) -> bool:
     """Tell whether a model of this name has audio input, or is an adapter, whose base is checked when it is loaded."""
     if not Path(name).exists() and name.startswith((".", "/")):
         return True  # load_lalm says what is wrong
@@ -103,7 +103,7 @@ def _hears(name: str) -> bool:
     return AutoConfig.from_pretrained(name).model_type in FAMILIES
 
 
-def check_evenness(trainer: Any, seconds: list[float]) -> None:
+def check_mixed_audio(trainer: Any, seconds: list[float]) -> None:
     """Check that every process has audio in every batch where all processes have to run the same modules.
 
     Args:
@@ -145,7 +145,7 @@ def as_lalm(model: nn.Module, processor: Any = None) -> LALM | None:
     source = base.config._name_or_path
     processor = load_processor(source) if processor is None else _check_processor(processor)
     neutralize(base)
-    return LALM(base, processor, family, source, placeholder_ids(base.config))
+    return LALM(base, processor, family, source, list_placeholder_ids(base.config))
 
 
 def _check_processor(processor: Any) -> Any:
@@ -165,7 +165,7 @@ def loadable_by_name(lalm: LALM, folder: Path) -> Iterator[None]:
     Raises:
         ValueError: they would have to be saved from ZeRO-3 shards.
     """
-    if lalm.plain:
+    if lalm.loadable_from_source:
         yield
         return
     if is_deepspeed_zero3_enabled():

@@ -48,7 +48,7 @@ from audiomcq.inference.store import (
     read_votes,
     write_unreadable,
 )
-from audiomcq.models import weights_digest
+from audiomcq.models import hash_weights
 from audiomcq.prompts import PROMPT_VERSION
 from audiomcq.schema import clip_resolver, fit_to_schema
 
@@ -159,7 +159,7 @@ def run_probe(
         for name in args.voters:
             if progress.finished(name):
                 if Path(name).is_dir():
-                    check_weights(folder, name, weights_digest(name), args.dtype)
+                    check_weights(folder, name, hash_weights(name), args.dtype)
                 continue
             voter, ask = _load_voter(name, args, device, rank, world_size)
             with as_voter(folder, voter, rank):
@@ -219,7 +219,7 @@ def _load_voter(
     )
     if parse_voter(name):
         return Voter(name, generation=generation), ask
-    return Voter(name, weights_digest(name) if Path(name).is_dir() else commit, args.dtype, generation), ask
+    return Voter(name, hash_weights(name) if Path(name).is_dir() else commit, args.dtype, generation), ask
 
 
 def _ask(batches: Iterator[list[Answer]], control: str, writer: VoteWriter, progress: "_Progress") -> None:
