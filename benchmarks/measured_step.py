@@ -305,7 +305,7 @@ def _stock_mel_seconds(lalm: LALM, rows: list[Row], case: Case, repeats: int) ->
 
     def run() -> float:
         start = time.perf_counter()
-        prompts = [conversation(row["question"], row["choices"], encoder.waveform(row)) for row in batch]
+        prompts = [conversation(row["question"], row["choices"], encoder.load_waveform(row)) for row in batch]
         lalm.processor.apply_chat_template(prompts, add_generation_prompt=True, tokenize=True, return_dict=True)
         return time.perf_counter() - start
 

@@ -9,7 +9,7 @@ from datasets import Audio, Dataset, DatasetInfo, Features, List, Value
 
 from audiomcq.audio import load_audio
 from audiomcq.collation import IGNORED, ConversationEncoder, PromptCollator
-from audiomcq.conversations import audio_lengths, find_clips, name_clips, plain_messages, undecoded
+from audiomcq.conversations import disable_decoding, find_clips, measure_audio, name_clips, replace_clips
 from audiomcq.grpo import AudioGRPOTrainer
 from audiomcq.models import LALM, load_lalm
 from audiomcq.sft import AudioSFTTrainer
@@ -28,7 +28,7 @@ def encoder(lalm: LALM) -> ConversationEncoder:
 def prompts_by_path(rows: Dataset) -> list[list[dict]]:
     """`mixed_prompts` with all clips as paths, which Arrow has a type for."""
     paths = iter(longest_clips(rows))
-    return [plain_messages(prompt, [next(paths) for _ in find_clips(prompt)]) for prompt in mixed_prompts(rows)]
+    return [replace_clips(prompt, [next(paths) for _ in find_clips(prompt)]) for prompt in mixed_prompts(rows)]
 
 
 @pytest.mark.parametrize("architecture", [name for name in VOTERS if "Flamingo" not in name])
@@ -40,7 +40,7 @@ def test_a_prompt_with_several_clips_is_the_stock_processor_s_own(
     for prompt, encoded in zip(mixed_prompts(rows), encoder.encode(mixed_prompts(rows)), strict=True):
         waveforms = [load_audio(source) for source in find_clips(prompt)]
         stock = lalm.processor.apply_chat_template(
-            [plain_messages(prompt, waveforms)], add_generation_prompt=True, tokenize=True, return_dict=True,
+            [replace_clips(prompt, waveforms)], add_generation_prompt=True, tokenize=True, return_dict=True,
             processor_kwargs={"audio_kwargs": encoder._audio_kwargs(waveforms)} if waveforms else {},
         )  # fmt: skip
         assert encoded.input_ids == list(np.asarray(stock["input_ids"][0]))
@@ -81,7 +81,7 @@ def test_two_clips_without_a_token_between_them_are_refused_where_nothing_marks_
 def stored_prompts(prompt: list[dict], feature: Audio) -> Dataset:
     """A table whose prompts have clips as a feature inside of a feature, as `datasets` loads it."""
     path = Path(prompt[1]["content"][0]["audio"])
-    stored = plain_messages(prompt, [{"bytes": path.read_bytes(), "path": path.name}])
+    stored = replace_clips(prompt, [{"bytes": path.read_bytes(), "path": path.name}])
     table = Dataset.from_list([{"prompt": stored}])
     part = {**table.features["prompt"].feature["content"].feature, "audio": feature}
     features = Features({"prompt": List({"role": Value("string"), "content": List(part)})})
@@ -96,14 +96,14 @@ def test_clips_come_out_of_arrow_as_they_went_in(encoder: ConversationEncoder, r
     tables = [
         Dataset.from_list([{"prompt": prompt}]),
         Dataset.from_list([{"prompt": samples}]),
-        undecoded(stored_prompts(prompt, Audio())),
-        undecoded(stored_prompts(prompt, Audio(sampling_rate=8_000))),
+        disable_decoding(stored_prompts(prompt, Audio())),
+        disable_decoding(stored_prompts(prompt, Audio(sampling_rate=8_000))),
     ]
     for table in tables:
         (found,) = encoder.encode([table[0]["prompt"]])
         assert found.input_ids == expected.input_ids
         assert torch.equal(found.clips[0].features, expected.clips[0].features)
-        assert audio_lengths(table) == pytest.approx(audio_lengths(rows.select([0])))
+        assert measure_audio(table) == pytest.approx(measure_audio(rows.select([0])))
 
 
 def test_rollouts_of_a_prompt_are_encoded_once_and_rewards_see_names_in_place_of_samples(
@@ -222,9 +222,9 @@ def test_a_tokenizer_has_no_place_for_audio_and_tools_none_for_a_model_that_hear
         AudioGRPOTrainer(
             lalm.model, length_reward, grpo_config(tmp_path), data, processing_class=lalm.processor.tokenizer
         )
-    with pytest.raises(ValueError, match="tools: not with a model that hears"):
+    with pytest.raises(ValueError, match="tools: not with a model that takes audio"):
         build(AudioGRPOTrainer, lalm, grpo_config(tmp_path), data, reward_funcs=length_reward, tools=[len])
-    with pytest.raises(ValueError, match="columns images: not for a model that hears"):
+    with pytest.raises(ValueError, match="columns images: not for a model with audio input"):
         build(
             AudioGRPOTrainer, lalm, grpo_config(tmp_path), data.add_column("images", [[]]), reward_funcs=length_reward
         )

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from audiomcq.clip_check import check_clips
-from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, defect, row_key, valid_row_indices
+from audiomcq.examples import CONTRIBUTION, FEATURES, Row, clip_key, find_defect, row_key, valid_row_indices
 from audiomcq.schema import to_schema
 
 
@@ -20,7 +20,7 @@ def good(row: Row) -> Row:
 
 
 def test_a_good_row_has_no_defect_and_its_clip_decodes(good: Row) -> None:
-    assert defect(good) is None
+    assert find_defect(good) is None
     assert valid_row_indices(table([good]), known_defects=check_clips(table([good])).left_out()) == ([0], [])
     assert set(good) == set(FEATURES)
 
@@ -45,7 +45,7 @@ def test_a_good_row_has_no_defect_and_its_clip_decodes(good: Row) -> None:
     ],
 )
 def test_a_broken_row_is_described_by_what_is_broken(good: Row, changes: Row, says: str) -> None:
-    assert says in defect({**good, **changes})
+    assert says in find_defect({**good, **changes})
 
 
 def test_a_broken_clip_is_a_defect_only_where_clips_are_checked(good: Row) -> None:
@@ -81,7 +81,9 @@ def test_what_is_suspected_by_column_is_judged_as_by_row(good: Row) -> None:
     ]  # fmt: skip
     rows = [{**good, "id": str(index), **changes} for index, changes in enumerate(odd)]
     kept, broken = valid_row_indices(table(rows), max_bad_fraction=1)
-    assert {bad.id: bad.reason for bad in broken} == {row["id"]: reason for row in rows if (reason := defect(row))}
+    assert {bad.id: bad.reason for bad in broken} == {
+        row["id"]: reason for row in rows if (reason := find_defect(row))
+    }
     assert len(kept) + len(broken) == len(rows) and len(broken) > 5
 
 

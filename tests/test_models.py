@@ -39,7 +39,7 @@ def test_the_thinker_comes_out_of_the_official_full_layout_with_its_own_weights(
     full = load_lalm(full_layout)
     assert type(full.model) is type(lalm.model) is Qwen2_5OmniThinkerForConditionalGeneration
     assert not changed(weights(lalm.model), weights(full.model))
-    assert (lalm.plain, full.plain) == (True, False)
+    assert (lalm.loadable_from_source, full.loadable_from_source) == (True, False)
     # Transformers' own renaming rules, kept on the model, would be applied twice by a ZeRO-3 save.
     assert full.model._weight_conversions is None
 
@@ -95,7 +95,7 @@ def test_a_lora_folder_loads_merged_and_gives_the_logits_of_the_peft_model(
     torch.testing.assert_close(logits(merged, rows), adapted, atol=1e-5, rtol=0)
     assert float((adapted - base).abs().max()) > 1e-2
     assert not any("lora" in name for name, _ in merged.model.named_parameters())
-    assert not merged.plain
+    assert not merged.loadable_from_source
 
 
 def test_a_lora_folder_on_top_of_a_lora_folder_loads_both(lalm: LALM, rows: Dataset, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import record_files as made
 from audiomcq.contribution.report import contribution_report
-from audiomcq.contribution.split import SPLIT_FILE, label_rows, saved_rule
+from audiomcq.contribution.split import SPLIT_FILE, label_rows, load_saved_rule
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.identity import model_of_run
 from audiomcq.evaluation.results import ScoreArguments, score_folder
@@ -178,7 +178,7 @@ def test_rules_and_results_are_read_or_named(rule: bytes, results: bytes) -> Non
         read_or_named(
             folder, lambda: read_evaluation(folder / "results.json", "m", "org/data"), lambda: score_folder(beside)
         )
-        read_or_named(folder, lambda: saved_rule(folder))
+        read_or_named(folder, lambda: load_saved_rule(folder))
 
 
 RECIPES = {

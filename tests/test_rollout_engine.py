@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from audiomcq import rollout_engine, shared_prefix
-from audiomcq.rollout_engine import engine_obstacle, engine_of, evaluation_mode, graph_obstacle
+from audiomcq.rollout_engine import engine_obstacle, evaluation_mode, get_engine, graph_obstacle
 from audiomcq.shared_prefix import Continuation, continued_generation, generate, prefill
 from random_lalms import FAMILIES, clips, prompts_of, tiny, with_lora
 
@@ -166,9 +166,9 @@ def test_dropout_is_off_while_rollouts_are_drawn_and_modules_are_as_they_were() 
 
 def test_an_engine_lives_as_long_as_its_model_and_keeps_it_from_nothing() -> None:
     model = tiny().eval()
-    engine, gone = weakref.ref(engine_of(model)), weakref.ref(model)
+    engine, gone = weakref.ref(get_engine(model)), weakref.ref(model)
     both_ways(model, config(do_sample=False))
-    assert engine_of(model) is engine()
+    assert get_engine(model) is engine()
     del model
     gc.collect()
     assert gone() is None
@@ -232,7 +232,7 @@ def test_fixed_buffers_are_reused_grown_and_never_show_what_an_earlier_prompt_le
             mine, theirs = both_ways(model, config(do_sample=False, max_new_tokens=tokens))
             assert torch.equal(mine, theirs)
         assert len(shapes) == 1
-        (decoder,) = engine_of(model)._decoders.values()
+        (decoder,) = get_engine(model)._decoders.values()
         for states in decoder.states:  # as a step that was not finite leaves them
             states.keys.fill_(torch.nan)
             states.values.fill_(torch.nan)

@@ -21,7 +21,7 @@ from audiomcq.models import LALM
 from audiomcq.run_record import ROWS_FILE, RUN_FILE
 from audiomcq.safe_trainer import SafeTrainer
 from audiomcq.sft import AudioSFTTrainer
-from audiomcq.storage import STAGING, WHOLE_FILE, whole_checkpoints
+from audiomcq.storage import STAGING, WHOLE_FILE, list_whole_checkpoints
 from small_runs import build, sft_config
 from training_process import end, start, train
 
@@ -76,7 +76,7 @@ def test_a_run_that_is_killed_while_it_saves_goes_on_with_the_documented_line(
 ) -> None:
     options = {"output_dir": tmp_path / "run", "save_total_limit": 2, **paths}
     assert end(start("sft", tmp_path / "killed.log", die=MOMENTS[moment], **options)) == -9
-    before = {path.name for path in whole_checkpoints(tmp_path / "run")}
+    before = {path.name for path in list_whole_checkpoints(tmp_path / "run")}
     assert before
     for place in (tmp_path / "run").glob("checkpoint-*"):
         assert place.name in before, "a checkpoint that is not whole has a checkpoint's name"
@@ -84,7 +84,7 @@ def test_a_run_that_is_killed_while_it_saves_goes_on_with_the_documented_line(
     assert code == 0, log
     assert f"going on from {tmp_path / 'run'}/{max(before)}" in log
     assert sha256(tmp_path / "run") == sha256(uninterrupted)
-    assert {path.name for path in whole_checkpoints(tmp_path / "run")} == {"checkpoint-2", "checkpoint-3"}
+    assert {path.name for path in list_whole_checkpoints(tmp_path / "run")} == {"checkpoint-2", "checkpoint-3"}
     assert not (tmp_path / "run" / STAGING).exists()
 
 

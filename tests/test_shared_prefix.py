@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import pad_sequence
 
 from audiomcq.packing import group_rows, pack, unpack
-from audiomcq.shared_attention import packed_layout
+from audiomcq.shared_attention import build_layout
 from audiomcq.shared_prefix import shared_logps, sharing_obstacle
 from random_lalms import (
     COMPLETIONS,
@@ -129,7 +129,7 @@ def test_unpacking_takes_each_value_to_the_token_it_predicts():
 
 def test_a_completion_token_sees_its_prompt_and_the_earlier_tokens_of_its_completion():
     packed = pack([[1, 2, 3], [4, 5]], [[[6, 7], [9]], [[11, 12]]])
-    layout = packed_layout(packed.segment_ids, packed.source, packed.labels != -100, packed.of_prompt)
+    layout = build_layout(packed.segment_ids, packed.source, packed.labels != -100, packed.of_prompt)
     assert layout.prompt == 2
     assert layout.visible[:, 0].int().tolist() == [
         [[1, 1, 1, 0], [1, 1, 1, 1]],

@@ -19,15 +19,15 @@ from audiomcq.storage import (
     STAGING,
     WHOLE_FILE,
     check_same,
-    defect_of_checkpoint,
+    find_checkpoint_defect,
     hold,
     list_checkpoints,
+    list_whole_checkpoints,
     new_file,
     new_folder,
     publish_checkpoint,
     replaced_folder,
     rotate_checkpoints,
-    whole_checkpoints,
     write_whole,
     writing,
 )
@@ -222,10 +222,10 @@ def test_a_checkpoint_that_is_not_whole_is_told_from_one_that_is(tmp_path: Path,
     good, bad = checkpoint(tmp_path, 2), checkpoint(tmp_path, 3)
     (tmp_path / STAGING / "checkpoint-4").mkdir()
     damage(bad)
-    assert defect_of_checkpoint(good) is None
-    assert defect_of_checkpoint(bad).startswith(says)
+    assert find_checkpoint_defect(good) is None
+    assert find_checkpoint_defect(bad).startswith(says)
     assert list(list_checkpoints(tmp_path)) == [good, bad, tmp_path / STAGING / "checkpoint-4"]
-    assert whole_checkpoints(tmp_path) == [good]
+    assert list_whole_checkpoints(tmp_path) == [good]
 
 
 def test_of_old_checkpoints_only_the_runs_own_whole_ones_are_deleted(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_checkpoint_is_replaced_by_one_of_the_same_run_and_anything_else_is_pu
     checkpoint(tmp_path, 3)
     (aside,) = tmp_path.glob("set-aside-*.checkpoint-3")
     assert (aside / "model.safetensors").read_bytes() == b"mine"
-    assert defect_of_checkpoint(place) is None
+    assert find_checkpoint_defect(place) is None
     assert aside.name in caplog.text
 
 

@@ -289,7 +289,7 @@ def test_a_model_that_hears_nothing_trains_as_with_trl_to_the_last_bit(
 
 def test_a_model_that_hears_nothing_is_given_no_audio(model_folder: Path, speech: Dataset, tmp_path: Path) -> None:
     folder = write_text_model(tmp_path / "text", model_folder)
-    with pytest.raises(ValueError, match="model type 'qwen2' is unknown; those that hear: qwen2_5_omni"):
+    with pytest.raises(ValueError, match="model type 'qwen2' is unknown; models with audio input: qwen2_5_omni"):
         AudioSFTTrainer(str(folder), SFTConfig(output_dir=str(tmp_path / "sft"), **SHORT), train_dataset=speech)
     with pytest.raises(ValueError, match="model type 'qwen2' is unknown"):
         AudioGRPOTrainer(str(folder), length_reward, grpo_config(tmp_path), Dataset.from_list([{"prompt": "Hm?"}]))

@@ -114,7 +114,7 @@ def test_every_parameter_of_a_voter_has_its_group(voter: LALM) -> None:
 
 def test_a_prompt_is_the_stock_processor_s_own(voter_folder: Path, encoder: PromptEncoder, asked: list[Row]) -> None:
     """One placeholder per audio token, whether the mel is its own or shared, and no padding among the ids."""
-    waveform = encoder.waveform(asked[1])
+    waveform = encoder.load_waveform(asked[1])
     together = encoder(asked[1:3], [waveform, waveform])
     for row, prompt in zip(asked[1:3], together, strict=True):
         (own,) = encoder([row], [waveform.copy()])
@@ -130,7 +130,7 @@ def test_the_mel_of_a_clip_does_not_depend_on_its_company(encoder: PromptEncoder
     together = encoder([asked[0], asked[1], asked[3]])
     for row, prompt in zip((asked[0], asked[1], asked[3]), together, strict=True):
         (own,) = encoder([row])
-        padded = np.pad(encoder.waveform(row), (0, 16_000))
+        padded = np.pad(encoder.load_waveform(row), (0, 16_000))
         (heard_longer,) = encoder([row], [padded])
         assert torch.equal(prompt.clips[0].features, own.clips[0].features)
         frames = int(own.clips[0].mask.sum())
@@ -152,7 +152,7 @@ def test_qwen3_omni_s_thinker_comes_out_of_the_official_full_layout(rows: Datase
               metadata={"format": "pt"})  # fmt: skip
     full = load_lalm(tmp_path / "full")
     assert not changed(weights(thinker.model), weights(full.model))
-    assert (thinker.plain, full.plain) == (True, False)
+    assert (thinker.loadable_from_source, full.loadable_from_source) == (True, False)
 
 
 @pytest.mark.parametrize("mode", ["generate", "likelihood"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from audiomcq.contribution.probe import ProbeArguments, run_probe, without_clips
+from audiomcq.contribution.probe import ProbeArguments, list_unplayable, run_probe
 from audiomcq.errors import exit_on_user_error
 from audiomcq.inference.controls import clips_needed
 from audiomcq.inference.run import Process
@@ -24,6 +24,6 @@ if __name__ == "__main__":
         load = partial(args.load, max_audio_seconds=args.max_audio_seconds, fetch_clips=hearing)
         rows, unplayable = load(check_audio=False), []
         if hearing:
-            unplayable = without_clips(rows, load(check_audio=True))
+            unplayable = list_unplayable(rows, load(check_audio=True))
         process = Process(state.process_index, state.num_processes, state.device)
         run_probe(args, rows, Path(args.output_dir), unplayable, process)

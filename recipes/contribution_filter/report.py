@@ -7,7 +7,13 @@ from pathlib import Path
 
 from audiomcq.contribution.page import pick_examples, write_report
 from audiomcq.contribution.report import ReportArguments, contribution_report
-from audiomcq.contribution.split import LabelingRule, check_unreadable, saved_rule, saved_unreadable, saved_votes
+from audiomcq.contribution.split import (
+    LabelingRule,
+    check_unreadable,
+    count_saved_unreadable,
+    load_saved_rule,
+    load_saved_votes,
+)
 from audiomcq.errors import exit_on_user_error
 from audiomcq.inference.load import load_votes
 from audiomcq.options import parse
@@ -19,12 +25,12 @@ if __name__ == "__main__":
         args, rule = parse((ReportArguments, LabelingRule), settings=Path(__file__))
         set_up_logging()
         rows = args.load(check_audio=False, fetch_clips=False)
-        votes = load_votes(args.votes) if args.votes else saved_votes(args.dataset)
-        made_by = saved_rule(args.dataset) or rule
+        votes = load_votes(args.votes) if args.votes else load_saved_votes(args.dataset)
+        made_by = load_saved_rule(args.dataset) or rule
         if rule not in (LabelingRule(), made_by):
             raise ValueError(f"{args.dataset} was labelled by {made_by}: split again to report on another rule")
         with naming(args.votes or args.dataset):
-            report = contribution_report(rows, votes, made_by, saved_unreadable(args.dataset))
+            report = contribution_report(rows, votes, made_by, count_saved_unreadable(args.dataset))
         write_report(report, pick_examples(rows, votes, report, args.examples), args.output_dir)
         if votes is not None:
             check_unreadable(report["unreadable"]["share"], args.max_unreadable)

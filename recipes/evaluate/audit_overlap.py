@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from audiomcq.construction.decontamination import AuditArguments, audit, named_benchmarks
+from audiomcq.construction.decontamination import AuditArguments, audit, load_benchmarks
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
 from audiomcq.run import set_up_logging
@@ -17,6 +17,6 @@ if __name__ == "__main__":
         (args,) = parse((AuditArguments,), settings=Path(__file__))
         set_up_logging()
         rows = args.load(check_audio=False, fetch_clips=args.content)
-        found = audit(rows, named_benchmarks(args.benchmarks), args.content, args.similar, args.audio_root)
+        found = audit(rows, load_benchmarks(args.benchmarks), args.content, args.similar, args.audio_root)
         found.save(Path(args.output_dir))
-        Console().print("\n".join(found.lines()), markup=False, soft_wrap=True)
+        Console().print("\n".join(found.summarize()), markup=False, soft_wrap=True)

@@ -1,6 +1,6 @@
 """Audio-contribution-aware post-training of large audio language models.
 
-What a user calls stands here by name. Each name is imported when it is first asked for: `import audiomcq` itself loads nothing.
+The public API. Each name is imported at its first use: `import audiomcq` itself loads nothing.
 """
 
 from importlib import import_module

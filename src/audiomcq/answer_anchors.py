@@ -1,7 +1,7 @@
-"""Where a completion declares its answer: tags, boxes, JSON fields, sentences such as "the answer is B" or "B is correct".
+"""Find where a completion declares its answer: tags, boxes, JSON fields, sentences such as "the answer is B" or "B is correct".
 
-Whatever an anchor is, what it declares is read by equality (`audiomcq.answer_matching`): the inside of a tag, or what stands between
-the anchor and the end of its sentence. A declaration that is denied, asked, doubted or made on a condition is none.
+The declared text is read by equality (`audiomcq.answer_matching`), whatever the anchor: the inside of a tag, or the text between the
+anchor and the end of its sentence. A declaration that is denied, asked, doubted or conditional does not count.
 """
 
 import json
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from audiomcq.answer_matching import Named, Options, searchable
-from audiomcq.answer_openings import Opening, leads, read_opening
+from audiomcq.answer_matching import Named, Options, prepare_sentence
+from audiomcq.answer_openings import Opening, read_opening, strip_leads
 from audiomcq.answer_words import (
     CHOOSES,
     CONDITION,
@@ -70,12 +70,12 @@ class Declaration:
     """One place where an answer is declared.
 
     Attributes:
-        start, end: where the anchor begins and where what it declares ends.
-        text: what it declares, as it stands.
-        named: the option that this is, None where it is none.
-        denied: whether it is said not to be the answer.
-        doubtful: whether more follows than an answer: it is none by itself, but stands against another one.
-        tagged: whether it stands in a closed answer tag, and nothing else does.
+        start, end: where the anchor begins, and where the declared text ends.
+        text: the declared text.
+        named: the option that it names, or None.
+        denied: whether the text says that this is not the answer.
+        doubtful: whether more follows than an answer: it declares nothing by itself, but contradicts another declaration.
+        tagged: whether it is the whole content of a closed answer tag.
         torn: whether the text ends before its tag does.
     """
 
@@ -91,7 +91,7 @@ class Declaration:
 
 
 def find_tags(text: str, options: Options) -> list[Declaration]:
-    """What stands in answer tags, closed or cut off, in the order of the text. Empty ones before others are left out."""
+    """Find answer tags, closed or cut off, in the order of the text. Empty ones before others are left out."""
     found: list[Declaration] = []
     begun: re.Match[str] | None = None
     floor = 0
@@ -100,24 +100,28 @@ def find_tags(text: str, options: Options) -> list[Declaration]:
             break
         if not mark["end"]:
             if begun:
-                reopened = _tag(text, floor, begun, mark.start(), mark.start(), options)
+                reopened = _read_tag(text, floor, begun, mark.start(), mark.start(), options)
                 found += [reopened] if reopened.named else []
                 floor = mark.start()
             begun = mark
         elif begun:
-            found.append(_tag(text, floor, begun, mark.start(), mark.end(), options))
+            found.append(_read_tag(text, floor, begun, mark.start(), mark.end(), options))
             begun, floor = None, mark.end()
         elif not found:  # the prompt may have begun it
-            found.append(_tag(text, 0, None, mark.start(), mark.end(), options))
+            found.append(_read_tag(text, 0, None, mark.start(), mark.end(), options))
             floor = mark.end()
     if begun and not (found and not text[begun.end() :].strip()):
-        found.append(_tag(text, floor, begun, len(text), len(text), options))
+        found.append(_read_tag(text, floor, begun, len(text), len(text), options))
     full = [tag for tag in found if tag.text]
     return full if full and (not found or found[-1].text) else found[-1:]
 
 
-def _tag(text: str, floor: int, begun: re.Match[str] | None, stop: int, end: int, options: Options) -> Declaration:
-    """One tag. `floor` is where the one before it ends; `begun` is None where only its end is there; it holds what stands up to `stop`."""
+def _read_tag(
+    text: str, floor: int, begun: re.Match[str] | None, stop: int, end: int, options: Options
+) -> Declaration:
+    """Read one tag. `floor`: end of the previous tag. `begun`: its opening, None if missing. `stop`: end of its
+    content.
+    """
     inside = text[begun.end() if begun else 0 : stop].strip()
     torn = stop == len(text)
     if torn:
@@ -132,10 +136,10 @@ def _tag(text: str, floor: int, begun: re.Match[str] | None, stop: int, end: int
 
 
 def find_fields(text: str, options: Options) -> list[Declaration]:
-    """What stands in boxes and in answer fields of JSON or of a Python dict."""
+    """Find boxes, and answer fields of JSON or of a Python dict."""
     found: list[Declaration] = []
     for box in islice(_BOX.finditer(text), MOST + 1):
-        inside, end = _braced(text, box.end(), options.limit)
+        inside, end = _read_braces(text, box.end(), options.limit)
         content = inside if options.name(inside) else " ".join(_TEX.sub(" ", inside).split())
         named = options.name(content)
         if end == len(text) and named and not text.endswith("}") and _may_go_on(content, named, options):
@@ -145,7 +149,7 @@ def find_fields(text: str, options: Options) -> list[Declaration]:
     for field in islice(_FIELD.finditer(text), MOST + 1):
         value = next(each for each in (field["double"], field["single"], field["plain"]) if each is not None)
         if field["double"] is not None and len(value) <= options.limit:
-            value = _unescaped(value)
+            value = _unescape(value)
         named = options.name(value) if len(value) <= options.limit else None
         torn = field["plain"] is None and not (field["end"] or field["end2"])
         if torn and named and _may_go_on(value, named, options):
@@ -159,26 +163,26 @@ def find_fields(text: str, options: Options) -> list[Declaration]:
 
 
 def find_sentences(text: str, options: Options) -> Iterator[Declaration]:
-    """What sentences declare: "the answer is ...", "I choose ...", "... is correct"."""
+    """Find declarations in sentences: "the answer is ...", "I choose ...", "... is correct"."""
     for noun in DECLARES.finditer(text):
-        if found := _after_noun(text, noun, options):
+        if found := _read_after_noun(text, noun, options):
             yield found
     for verb in CHOOSES.finditer(text):
         if opening := read_opening(text, verb.end(), options):
             unsaid = _is_unsaid(text, verb.start(), verb.start())
-            yield _declared(text, verb.start(), verb.end(), SENTENCE, opening, unsaid)
+            yield _make_declaration(text, verb.start(), verb.end(), SENTENCE, opening, unsaid)
     for verdict in CORRECT.finditer(text):
-        if found := _before_verdict(text, verdict, options):
+        if found := _read_before_verdict(text, verdict, options):
             yield found
 
 
-def _declared(text: str, start: int, link: int, rank: int, opening: Opening, denied: bool) -> Declaration:
+def _make_declaration(text: str, start: int, link: int, rank: int, opening: Opening, denied: bool) -> Declaration:
     words = text[link : opening.end].strip()
     return Declaration(start, opening.end, rank, words, opening.named, denied, doubtful=not opening.stands)
 
 
-def _after_noun(text: str, noun: re.Match[str], options: Options) -> Declaration | None:
-    """The declaration that follows a noun: the first link after which an option stands, else what follows the first link."""
+def _read_after_noun(text: str, noun: re.Match[str], options: Options) -> Declaration | None:
+    """Read the declaration after a noun: the first link that an option follows, else the text after the first link."""
     line = text.rfind("\n", 0, noun.start()) + 1
     if _NOT_THE_ANSWER.search(text, max(line, noun.start() - 40), noun.start()):
         return None
@@ -192,7 +196,7 @@ def _after_noun(text: str, noun: re.Match[str], options: Options) -> Declaration
     rank = LAST_WORD if FINAL.search(text, max(line, noun.start() - 20), noun.end()) else SENTENCE
     for link in links:
         if opening := read_opening(text, link.end(), options):
-            return _declared(
+            return _make_declaration(
                 text, noun.start(), link.end(), rank, opening, _is_unsaid(text, noun.start(), link.start())
             )
     if not links:
@@ -201,13 +205,13 @@ def _after_noun(text: str, noun: re.Match[str], options: Options) -> Declaration
     if denial := NEGATION.match(rest.lstrip()):
         shift = links[0].end() + len(rest) - len(rest.lstrip()) + denial.end()
         if opening := read_opening(text, shift, options):
-            return _declared(text, noun.start(), shift, rank, opening, denied=True)
+            return _make_declaration(text, noun.start(), shift, rank, opening, denied=True)
     ends = _BREAK.search(rest.strip())
     return Declaration(noun.start(), links[0].end(), rank, rest.strip()[: ends.start() if ends else None], None)
 
 
-def _before_verdict(text: str, verdict: re.Match[str], options: Options) -> Declaration | None:
-    """The declaration that a verdict ends: from the beginning of its sentence, or from the last comma in it."""
+def _read_before_verdict(text: str, verdict: re.Match[str], options: Options) -> Declaration | None:
+    """Read the declaration that a verdict ends: from the beginning of its sentence, or from the last comma in it."""
     floor = max(0, verdict.start() - options.limit - _WINDOW)
     sentence = floor
     for end in _BREAK.finditer(text, floor, verdict.start()):
@@ -217,24 +221,27 @@ def _before_verdict(text: str, verdict: re.Match[str], options: Options) -> Decl
         return None
     later = re.finditer(r",\s|,(?=[^\x00-\x7f])|\bthat\s", text[sentence : verdict.start()])
     for start in [sentence, *(sentence + mark.end() for mark in later)]:
-        for subject in leads(text[start : verdict.start()]):
+        for subject in strip_leads(text[start : verdict.start()]):
             if named := options.name(subject.rstrip(" ,:-–—(")):
                 before = text[sentence:start]
                 denied = bool(NEGATION.search(before)) and start > sentence and not before.rstrip().endswith(",")
                 if CONDITION.search(before) or DOUBT.search(before) or options.mentions_other(before, named.choice):
                     return None
-                *_, longest = [None, *options.in_sentences.finditer(searchable(text[sentence : verdict.start()]))]
-                if longest and options.choices[options.index_of(longest[0])] != options.choices[named.choice]:
+                *_, longest = [
+                    None,
+                    *options.in_sentences.finditer(prepare_sentence(text[sentence : verdict.start()])),
+                ]
+                if longest and options.choices[options.find_index(longest[0])] != options.choices[named.choice]:
                     return None  # "piano" is but the end of "guitar, piano"
                 return Declaration(start, verdict.end(), SENTENCE, subject.strip(), named, denied)
     return None
 
 
 def _is_denied(text: str, start: int, end: int, options: Options, floor: int = 0) -> bool:
-    """Whether a tag, box or field is said not to be the answer, or stands in a question or a condition."""
+    """Tell whether a tag, box or field is denied, or is part of a question or a condition."""
     if text[end : end + 3].lstrip().startswith("?") or UNDERMINES.match(text, end):
         return True
-    clause = _clause(text, start, floor)
+    clause = _find_clause(text, start, floor)
     if CONDITION.search(clause):
         return True
     *_, denial = [None, *NEGATION.finditer(clause)]
@@ -246,14 +253,14 @@ def _is_denied(text: str, start: int, end: int, options: Options, floor: int = 0
 
 
 def _is_unsaid(text: str, start: int, stop: int) -> bool:
-    """Whether a sentence that declares something denies it, doubts it, or puts it under a condition."""
-    clause = _clause(text, start)
+    """Tell whether a declaring sentence denies or doubts its declaration, or puts it under a condition."""
+    clause = _find_clause(text, start)
     nearest = re.split(r",(?=\s|[^\x00-\x7f]|$)", clause)[-1] + text[start:stop]
     return bool(CONDITION.search(clause) or NEGATION.search(nearest) or DOUBT.search(nearest))
 
 
-def _clause(text: str, start: int, floor: int = 0) -> str:
-    """What stands before a place in its sentence, from the last "but" or "so" on, and not before `floor`."""
+def _find_clause(text: str, start: int, floor: int = 0) -> str:
+    """Return the text before a place in its sentence, after the last "but" or "so", and not before `floor`."""
     before = text[max(floor, start - _BEFORE) : start]
     for boundary in (_BREAK, TURN):
         *_, last = [None, *boundary.finditer(before)]
@@ -262,14 +269,14 @@ def _clause(text: str, start: int, floor: int = 0) -> str:
 
 
 def _may_go_on(text: str, named: Named, options: Options) -> bool:
-    """Whether what breaks off may be the beginning of another option."""
+    """Tell whether a text that breaks off may be the beginning of another option."""
     return options.continues_as_other(text, named.choice) and not (
         named.by == "letter" and options.asked_for == "letter"
     )
 
 
-def _braced(text: str, start: int, limit: int) -> tuple[str, int]:
-    """What stands between braces from `start` on, and where they end; cut off after `limit` characters."""
+def _read_braces(text: str, start: int, limit: int) -> tuple[str, int]:
+    """Read the text up to the closing brace, and where it ends; cut off after `limit` characters."""
     depth = 1
     stop = min(len(text), start + 2 * limit)
     for place in range(start, stop):
@@ -279,13 +286,15 @@ def _braced(text: str, start: int, limit: int) -> tuple[str, int]:
     return text[start:stop].strip(), stop
 
 
-def _unescaped(value: str) -> str:
+def _unescape(value: str) -> str:
     try:
         return json.loads(f'"{value}"', strict=False)
     except ValueError:
         return value
 
 
-def counts_against(found: Declaration, options: Options) -> bool:
-    """Whether an unreadable declaration stands against a readable one before it: it is as short as an answer, or names an option."""
+def contradicts(found: Declaration, options: Options) -> bool:
+    """Tell whether an unreadable declaration contradicts an earlier readable one: it is as short as an answer, or
+    names an option.
+    """
     return (len(found.text.split()) <= _IDLE and bool(found.text)) or options.mentions_other(found.text, None)

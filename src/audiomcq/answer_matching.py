@@ -1,6 +1,6 @@
-"""Equality of a text with an option: by its text, its letter or both, up to case, quotes, articles and closing punctuation.
+"""Compare a text with options for equality: by text, letter or both, ignoring case, quotes, articles and closing punctuation.
 
-Nothing here looks inside a text: "a woman" is not "man", "C#" is not "C", "1.5 s" is not "15 s", two options are no answer.
+Nothing here searches inside a text: "a woman" is not "man", "C#" is not "C", "1.5 s" is not "15 s", two options are no answer.
 """
 
 import re
@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from string import ascii_lowercase
 from typing import Literal
 
-from audiomcq.answer_text import fold, normalize, plain
+from audiomcq.answer_text import fold, normalize, simplify_quotes
 from audiomcq.answer_words import ARTICLE, LETTER_END, LETTER_KEY, POLITE_END
 from audiomcq.prompts import AskedFor
 
@@ -44,19 +44,14 @@ _ORDINAL = re.compile(
     r"(?:the |die |la |le |el )?(?:(?P<place>first|second|third|fourth|fifth|erste|zweite|dritte|vierte|primera|segunda|tercera|cuarta|première"
     r"|deuxième|troisième|quatrième|第[一二三四五]个?)\s?(?:one|option|choice|answer|antwort|opción|respuesta|réponse|选项)|(?:option|choice|选项) ?(?P<digit>[1-9]))"
 )
-_PLACES = {
-    word: place
-    for place, words in enumerate(
-        (
-            "first erste primera première 一",
-            "second zweite segunda deuxième 二",
-            "third dritte tercera troisième 三",
-            "fourth vierte cuarta quatrième 四",
-            "fifth 五",
-        )
-    )
-    for word in words.split()
-}
+_PLACE_WORDS = (
+    "first erste primera première 一",
+    "second zweite segunda deuxième 二",
+    "third dritte tercera troisième 三",
+    "fourth vierte cuarta quatrième 四",
+    "fifth 五",
+)
+_PLACES = {word: place for place, words in enumerate(_PLACE_WORDS) for word in words.split()}
 _BETWEEN_WORDS = re.compile(r"[\s,;:()]+")
 _PAIRS = {'"': '"', "'": "'", "`": "`", "*": "*", "_": "_", "$": "$"}
 _BRACKETS = {"(": ")", "[": "]", "{": "}", "<": ">", "【": "】", "〈": "〉", "《": "》"}
@@ -81,20 +76,20 @@ _LETTER_LAST = re.compile(
 
 @dataclass(frozen=True)
 class Named:
-    """The option that a text is, and by what: its text, its letter, or both."""
+    """The option that a text names, and by what: its text, its letter, or both."""
 
     choice: int
     by: By
 
 
 class Options:
-    """The options of one question as they were shown, ready to be compared with texts."""
+    """The options of one question as they were shown, prepared for comparison."""
 
     def __init__(self, choices: tuple[str, ...], asked_for: AskedFor) -> None:
         self.choices, self.asked_for = choices, asked_for
-        self.folded = [[as_shown(choice) for choice in choices]]
-        self.limit = max(map(len, self.folded[0]), default=0) + _SLACK
-        self.folded += [[equal(choice) for choice in self.folded[0]] for equal in (normalize, bare)]
+        shown = [as_shown(choice) for choice in choices]
+        self.limit = max(map(len, shown), default=0) + _SLACK
+        self.folded = [shown, list(map(normalize, shown)), list(map(strip_punctuation, shown))]
         texts = self.folded[2]
         self.labels, self.texts = list(ascii_lowercase[: len(choices)]), texts
         printed = [match for text in texts if (match := _LETTERED.fullmatch(text))]
@@ -105,13 +100,15 @@ class Options:
 
     @cached_property
     def loose(self) -> list[str]:
-        """The options' texts as loosely as answers are compared with them, without labels that they print."""
+        """The options' texts as loosely as answers are compared with them, without the labels that they print."""
         # Of "a side" and "b side" the first is no side with an article
         lettered = self.tones or any(re.match(r"[b-z][\s-]", text) for text in self.texts)
         return [_loose(text, keep_article=lettered and text.startswith(("a ", "a-"))) for text in self.texts]
 
     def name(self, text: str) -> Named | None:
-        """The option that the text is. None where it is none, where it is several, or where text and letter name different ones."""
+        """Find the option that equals the text; None for no option, several, or a text and a letter of different
+        ones.
+        """
         text = text.strip()
         if not text or len(text) > self.limit:
             return None
@@ -122,14 +119,14 @@ class Options:
         return self._known[text]
 
     def _name(self, text: str) -> Named | None:
-        answer = _undecorated(bare(text))
+        answer = _strip_decoration(strip_punctuation(text))
         if not answer or len(answer) > self.limit:
             exact = [i for i, choice in enumerate(self.folded[1]) if choice == normalize(text)]
             return Named(exact[0], "text") if exact else None
-        by_text = self._by_text(text)
+        by_text = self._match_text(text)
         if len({self.choices[i] for i in by_text}) > 1:
             return None
-        place, certain = self._by_letter(answer)
+        place, certain = self._match_letter(answer)
         if by_text and place is not None and self.choices[by_text[0]] != self.choices[place]:
             if self.asked_for == "either":
                 return None
@@ -139,19 +136,19 @@ class Options:
             return Named(by_text[0], "text")
         if by_letter is not None:
             return Named(by_letter, "letter")
-        return self._by_both(answer)
+        return self._match_both(answer)
 
-    def others(self, choice: int) -> list[int]:
-        """The options with another text."""
+    def list_others(self, choice: int) -> list[int]:
+        """List the options with another text."""
         return [i for i in range(len(self.choices)) if self.choices[i] != self.choices[choice]]
 
     def mentions_other(self, text: str, choice: int | None) -> bool:
-        """Whether another option stands in the text, by its words or as a capital letter."""
-        return bool(self._mention(choice).search(_mild(text))) or self.mentions_other_letter(text, choice)
+        """Tell whether the text contains another option, by its words or as a capital letter."""
+        return bool(self._mention(choice).search(_prepare_text(text))) or self.mentions_other_letter(text, choice)
 
     def mentions_other_letter(self, text: str, choice: int | None) -> bool:
-        """Whether the letter of another option stands in the text."""
-        letters = self._letters_of_others(choice).upper()
+        """Tell whether the text contains the letter of another option."""
+        letters = self._list_letters_of_others(choice).upper()
         if not letters:
             return False
         bracketed = rf"\([{letters}]\)|(?i:{LETTER_KEY})[{letters}](?!\w)"
@@ -159,8 +156,8 @@ class Options:
         return bool(re.search(rf"{bracketed}|(?<![\w'])[{alone}](?![\w'#♯♭]|\s(?:major|minor))", text))
 
     def opens_with(self, text: str, choice: int | None) -> bool:
-        """Whether the text begins with an option other than `choice`, by its words or its letter."""
-        text = after_marks(_mild(text[: 2 * self.limit]))
+        """Tell whether the text begins with an option other than `choice`, by its words or its letter."""
+        text = skip_marks(_prepare_text(text[: 2 * self.limit]))
         letters = "".join(re.escape(label) for i, label in enumerate(self.labels) if i != choice and len(label) == 1)
         if letters and re.match(rf"(?:{LETTER_KEY})?[{letters}](?:[.):,;/]|\s*$)|{LETTER_KEY}[{letters}](?!\w)", text):
             return True
@@ -168,28 +165,30 @@ class Options:
         article = ARTICLE.match(text)
         return bool(mention.match(text) or (article and mention.match(text, article.end())))
 
-    def without_mentions(self, text: str, choice: int | None) -> str:
-        """The text without the words of options other than `choice`."""
-        return self._mention(choice).sub(" ", _mild(text))
+    def drop_mentions(self, text: str, choice: int | None) -> str:
+        """Remove the words of options other than `choice`."""
+        return self._mention(choice).sub(" ", _prepare_text(text))
 
     def is_other_letter(self, text: str, choice: int) -> bool:
-        """Whether the text is a letter, and not that of `choice`, be it a tone as well."""
-        place, _ = self._by_letter(_undecorated(bare(text)))
+        """Tell whether the text is a letter, even one that is also a tone, and not that of `choice`."""
+        place, _ = self._match_letter(_strip_decoration(strip_punctuation(text)))
         return place is not None and self.choices[place] != self.choices[choice]
 
     @cached_property
     def in_sentences(self) -> re.Pattern[str]:
-        """Finds options in `searchable` text: the longest one at a place, not inside a word or a number."""
+        """Finds options in `prepare_sentence` text: the longest one at a place, not inside a word or a number."""
         texts = sorted({text for text in self.loose if text}, key=len, reverse=True)
-        return re.compile("|".join(map(_in_sentence, texts)) or r"(?!)")
+        return re.compile("|".join(map(_build_sentence_pattern, texts)) or r"(?!)")
 
-    def index_of(self, words: str) -> int:
-        """The option that `in_sentences` found."""
+    def find_index(self, words: str) -> int:
+        """Return the index of an option that `in_sentences` found."""
         words = _THEN.sub(", ", words)
         return self.loose.index(words if words in self.loose else words.replace("-", " "))
 
-    def _letters_of_others(self, choice: int | None) -> str:
-        """Letters that name other options: their texts where these are letters, else their labels, but for tones."""
+    def _list_letters_of_others(self, choice: int | None) -> str:
+        """Return the letters that name other options: their texts if these are letters, else their labels; none where
+        options are tones.
+        """
         single = any(len(text) == 1 and text.isalpha() for text in self.texts)
         if self.tones and not single:
             return ""
@@ -201,34 +200,34 @@ class Options:
         )
 
     def continues_as_other(self, text: str, choice: int) -> bool:
-        """Whether a text that breaks off may be the beginning of another option."""
+        """Tell whether a text that breaks off may be the beginning of another option."""
         start = normalize(text)
-        return any(self.folded[1][i].startswith(start) for i in self.others(choice))
+        return any(self.folded[1][i].startswith(start) for i in self.list_others(choice))
 
-    def words_of_others(self, choice: int) -> frozenset[str]:
-        """Words that other options have and this one has not."""
+    def list_words_of_others(self, choice: int) -> frozenset[str]:
+        """Return words that other options have and this one has not."""
         own = set(re.findall(r"\w+", self.texts[choice]))
-        theirs = (set(re.findall(r"\w+", self.texts[i])) for i in self.others(choice))
+        theirs = (set(re.findall(r"\w+", self.texts[i])) for i in self.list_others(choice))
         return frozenset().union(*theirs) - own - _SMALL
 
     def _mention(self, choice: int | None) -> re.Pattern[str]:
         cached = self.__dict__.setdefault("_mentions", {})
         if choice not in cached:
-            others = range(len(self.choices)) if choice is None else self.others(choice)
+            others = range(len(self.choices)) if choice is None else self.list_others(choice)
             texts = sorted(
                 {self.loose[i] for i in others if len(self.loose[i]) > 1 or self.loose[i].isdigit()},
                 key=len,
                 reverse=True,
             )
-            cached[choice] = re.compile("|".join(_in_text(text) for text in texts) or r"(?!)")
+            cached[choice] = re.compile("|".join(_build_text_pattern(text) for text in texts) or r"(?!)")
         return cached[choice]
 
-    def _by_text(self, text: str) -> list[int]:
-        """The options equal to the text. The strictest equality that matches anything decides."""
-        for equal, options in zip((as_shown, normalize, bare), self.folded, strict=True):
+    def _match_text(self, text: str) -> list[int]:
+        """List the options equal to the text. The strictest equality with a match decides."""
+        for equal, options in zip((as_shown, normalize, strip_punctuation), self.folded, strict=True):
             if matches := [i for i, option in enumerate(options) if option == equal(text)]:
                 return matches
-        answer = bare(text)
+        answer = strip_punctuation(text)
         if matches := [i for i, option in enumerate(self.texts) if option == answer]:
             return matches
         capital = text.lstrip("\"'([*").startswith("A ")
@@ -239,8 +238,10 @@ class Options:
                 return [] if capital and not keep_article else matches
         return []
 
-    def _by_letter(self, answer: str) -> tuple[int | None, bool]:
-        """The option whose letter the answer may be, and whether it can be nothing else: a tone, a name that ends in a letter."""
+    def _match_letter(self, answer: str) -> tuple[int | None, bool]:
+        """Find the option whose letter the answer may be, and whether it can be nothing else, such as a tone or
+        "Speaker B".
+        """
         match = _ONE_LETTER.fullmatch(answer)
         if ordinal := _ORDINAL.fullmatch(answer):
             place = int(ordinal["digit"]) - 1 if ordinal["digit"] else _PLACES[ordinal["place"].strip("第个")]
@@ -252,8 +253,8 @@ class Options:
         spelled = any(_spells(text, letter) for i, text in enumerate(self.texts) if i != choice)
         return choice, bool(match["key"]) or self.asked_for == "letter" or not (self.tones or spelled)
 
-    def _by_both(self, answer: str) -> Named | None:
-        """ "b. text" and "text (b)", where both agree."""
+    def _match_both(self, answer: str) -> Named | None:
+        """Read "b. text" and "text (b)" where both name the same option."""
         first = _LETTER_FIRST.fullmatch(answer)
         # "a dog" begins with an article
         if first and not answer.startswith("a ") and (named := self._agrees(first)):
@@ -265,7 +266,7 @@ class Options:
         if match["letter"] not in self.labels:
             return None
         choice = self.labels.index(match["letter"])
-        texts = self._by_text(match["rest"].strip(" "))
+        texts = self._match_text(match["rest"].strip(" "))
         same = texts and {self.choices[i] for i in texts} == {self.choices[choice]}
         # Options that print letters may do so before equal texts
         same = same or choice in texts
@@ -273,18 +274,20 @@ class Options:
 
 
 @lru_cache(maxsize=4096)
-def options_of(choices: tuple[str, ...], asked_for: AskedFor) -> Options:
-    """`Options`, made once for all voters and orders that see the same ones."""
+def get_options(choices: tuple[str, ...], asked_for: AskedFor) -> Options:
+    """Return cached `Options`: all voters and orders that see the same ones share them."""
     return Options(choices, asked_for)
 
 
 def as_shown(text: str) -> str:
-    return plain(fold(text)).strip()
+    return simplify_quotes(fold(text)).strip()
 
 
-def bare(text: str) -> str:
-    """Normalised, without pairs of quotes around it and without a closing full stop, comma, colon, `;` or `!`."""
-    text, before = normalize(plain(fold(text))), None
+def strip_punctuation(text: str) -> str:
+    """Normalize a text and strip pairs of quotes around it and closing punctuation: full stop, comma, colon, `;` and
+    `!`.
+    """
+    text, before = normalize(simplify_quotes(fold(text))), None
     while text != before:
         before, text = text, text.rstrip(".,;:! 。、…")
         if len(text) > 1 and _PAIRS.get(text[0]) == text[-1]:
@@ -292,38 +295,38 @@ def bare(text: str) -> str:
     return text
 
 
-def searchable(text: str) -> str:
-    """A sentence in which options are looked for (`Options.in_sentences`)."""
-    return _notation(normalize(plain(text)))
+def prepare_sentence(text: str) -> str:
+    """Prepare a sentence for the search for options (`Options.in_sentences`)."""
+    return _unify_notation(normalize(simplify_quotes(text)))
 
 
-def _in_text(text: str) -> str:
-    """An expression for an option's loose text; lists may be written with "and" or "then"."""
+def _build_text_pattern(text: str) -> str:
+    """Return an expression for an option's loose text; lists may be written with "and" or "then"."""
     words = re.escape(text).replace(r",\ ", r"(?:,? and (?:then )?|, (?:then )?)")
     return words if ord(text[0]) > 0x2E7F else rf"(?<!{_WORD}){words}(?!{_WORD})"
 
 
-def _in_sentence(text: str) -> str:
+def _build_sentence_pattern(text: str) -> str:
     words = re.escape(text).replace(r",\ ", r"(?:,? and (?:then )?|, (?:then )?)").replace(r"\ ", "[ -]")
     if ord(text[0]) > 0x2E7F:
         return words
     return rf"(?<!{_WORD})(?<![$€£.:-]){words}(?!{_WORD}|-|'\w|[.,:]\d)"
 
 
-def after_marks(text: str) -> str:
-    """The text from its first word or number on."""
+def skip_marks(text: str) -> str:
+    """Return the text from its first word or number on."""
     marks = _MARKS.match(text)
     return text[marks.end() :] if marks else text
 
 
-def _undecorated(text: str) -> str:
-    """Bare, and without bullets, arrows, ticks and brackets around it, and without a Japanese or Korean "is" after it."""
+def _strip_decoration(text: str) -> str:
+    """Strip bullets, arrows, ticks and brackets around a text, and a Japanese or Korean "is" after it."""
     before = None
     while text != before:
         before = text
         if decoration := _DECORATION.match(text):
             text = text[decoration.end() :]
-        text = bare(POLITE_END.sub("", _GLAD.sub("", text)))
+        text = strip_punctuation(POLITE_END.sub("", _GLAD.sub("", text)))
         # "(a)" is a letter, "a" may be a tone
         if len(text) > 3 and _BRACKETS.get(text[0]) == text[-1] and text.count(text[0]) == 1:
             text = text[1:-1].strip()
@@ -331,18 +334,18 @@ def _undecorated(text: str) -> str:
 
 
 def _loose(text: str, keep_article: bool) -> str:
-    text = _THEN.sub(", ", _notation(_BETWEEN_LETTERS.sub(" ", _undecorated(text))))
+    text = _THEN.sub(", ", _unify_notation(_BETWEEN_LETTERS.sub(" ", _strip_decoration(text))))
     text = re.sub(r"[*`]|__", "", text)
-    return text if keep_article or not ARTICLE.match(text) else bare(ARTICLE.sub("", text, count=1))
+    return text if keep_article or not ARTICLE.match(text) else strip_punctuation(ARTICLE.sub("", text, count=1))
 
 
-def _mild(text: str) -> str:
-    """A text in which options are looked for, folded as they are."""
-    return _notation(_BETWEEN_LETTERS.sub(" ", normalize(plain(text))))
+def _prepare_text(text: str) -> str:
+    """Fold a text for the search for options as the options are folded."""
+    return _unify_notation(_BETWEEN_LETTERS.sub(" ", normalize(simplify_quotes(text))))
 
 
-def _notation(text: str) -> str:
-    """Numbers as digits; sums, ranges, sharps and flats written in one way."""
+def _unify_notation(text: str) -> str:
+    """Write numbers as digits, and sums, ranges, sharps and flats in one notation."""
     text = text.replace("–", "-").replace("&", "and")
     text = _RANGE.sub("-", _NUMBER.sub(lambda word: _NUMBERS[word[0]], text))
     text = _MONEY.sub(lambda sum_: f"{sum_[2]} {_COINS[sum_[1]]}", text)
@@ -350,7 +353,7 @@ def _notation(text: str) -> str:
 
 
 def _spells(text: str, letter: str) -> bool:
-    """Whether a word of the text is that letter. "a" is an article unless it comes last."""
+    """Tell whether a word of the text is that letter. "a" is an article unless it comes last."""
     words = _BETWEEN_WORDS.split(text)
     return letter in (words[-1:] if letter == "a" else words)
 

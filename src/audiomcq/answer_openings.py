@@ -1,10 +1,10 @@
-"""An option at the beginning of a text: where it ends, and whether what follows it leaves it standing."""
+"""Read an option at the beginning of a text: where it ends, and whether the rest of the text confirms or contradicts it."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from audiomcq.answer_matching import Named, Options, after_marks
+from audiomcq.answer_matching import Named, Options, skip_marks
 from audiomcq.answer_words import BECAUSE, CONTRAST, LEAD, NEGATION, OPENS, OR_ELSE, OTHERWISE, TAKES_BACK
 
 _CUT = re.compile(
@@ -21,7 +21,7 @@ _NOT_ONLY = re.compile(r"(?i)not (?:only|just|sure|certain)|不仅|不确定")
 
 @dataclass(frozen=True)
 class Opening:
-    """The option that stands at a place in a text, and where it ends; `stands` unless what follows makes it doubtful."""
+    """An option at a place in a text, and where it ends; `stands` is False if what follows makes it doubtful."""
 
     named: Named
     end: int
@@ -29,14 +29,16 @@ class Opening:
 
 
 def read_opening(text: str, start: int, options: Options) -> Opening | None:
-    """The option that stands at a place in a text: the longest one up to a mark or a reason. None where none stands there."""
+    """Read the option at a place in a text: the longest one up to a punctuation mark or a reason. None without an
+    option.
+    """
     while start < len(text) and text[start].isspace():
         start += 1
     line = text[start : start + options.limit + _WINDOW]
     whole = len(line) < options.limit + _WINDOW
     if "\n" in line:
         line, whole = line[: line.index("\n")], True
-    for opening in leads(line):
+    for opening in strip_leads(line):
         shift = start + len(line) - len(opening)
         cuts = [cut.start() for cut in _CUT.finditer(opening)] + ([len(opening)] if whole else [])
         for cut in sorted(set(cuts), reverse=True):
@@ -44,12 +46,12 @@ def read_opening(text: str, start: int, options: Options) -> Opening | None:
                 continue  # an article
             if named := options.name(opening[:cut]):
                 end = shift + cut
-                return Opening(named, end, _stands(text[end:], named, options))
+                return Opening(named, end, _is_complete(text[end:], named, options))
     return None
 
 
-def leads(text: str) -> Iterator[str]:
-    """The text, and the text without words that may stand before an answer, one after the other."""
+def strip_leads(text: str) -> Iterator[str]:
+    """Yield the text, then the text without each word that may precede an answer."""
     for _ in range(5):
         yield text
         lead = LEAD.match(text)
@@ -59,7 +61,7 @@ def leads(text: str) -> Iterator[str]:
 
 
 def is_taken_back(after: str, named: Named, options: Options) -> bool:
-    """Whether what follows an answer takes it back, or adds another one to it."""
+    """Tell whether the text after an answer takes it back or adds another answer."""
     if TAKES_BACK.search(after):
         return True
     for sentence in _SENTENCE.split(after)[:200]:
@@ -77,16 +79,18 @@ def is_taken_back(after: str, named: Named, options: Options) -> bool:
 
 
 def _names_other(words: str, named: Named, options: Options) -> bool:
-    """Whether words name another option without denying it."""
+    """Tell whether words name another option without denying it."""
     if not options.mentions_other(words, named.choice):
         return False
-    return bool(_NOT_ONLY.search(words)) or not NEGATION.search(options.without_mentions(words, named.choice))
+    return bool(_NOT_ONLY.search(words)) or not NEGATION.search(options.drop_mentions(words, named.choice))
 
 
-def _stands(after: str, named: Named, options: Options) -> bool:
-    """Whether an answer is whole where it ends: what follows is a reason, an explanation or nothing, and no second answer."""
+def _is_complete(after: str, named: Named, options: Options) -> bool:
+    """Tell whether an answer is complete where it ends: a reason, an explanation or nothing follows, and no second
+    answer.
+    """
     line = after.partition("\n")[0]
-    mark, rest = after[:1], after_marks(line)
+    mark, rest = after[:1], skip_marks(line)
     if not rest:
         following = next((each for each in after.split("\n", 12)[1:12] if each.strip()), "")[: 2 * options.limit]
         other = options.name(following)
@@ -117,5 +121,5 @@ def _stands(after: str, named: Named, options: Options) -> bool:
     words = set(re.findall(r"\w+", sentence.casefold()))
     joined = re.match(r"\W*(?:and|or|but|und|oder|et|ou|y|e)(?!\w)", sentence, re.IGNORECASE)
     return not (
-        words & options.words_of_others(named.choice) or joined or options.mentions_other(sentence, named.choice)
+        words & options.list_words_of_others(named.choice) or joined or options.mentions_other(sentence, named.choice)
     )

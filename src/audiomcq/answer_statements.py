@@ -1,4 +1,4 @@
-"""What a completion states without declaring it: "it is a siren", "... so three in all. B", "the clip has three knocks".
+"""Read what a completion states without declaring it: "it is a siren", "... so three in all. B", "the clip has three knocks".
 
 The last resort of `audiomcq.answers`. A sentence names an option when it states that and no other one, whole, affirmed and not as
 part of another thing: not "a woman" for "man", not "car horn" for "car", not "rain and thunder" for "rain", not "no rain".
@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from audiomcq.answer_matching import Named, Options, searchable
+from audiomcq.answer_matching import Named, Options, prepare_sentence
 from audiomcq.answer_openings import is_taken_back, read_opening
 from audiomcq.answer_words import (
     ABSTAINS,
@@ -30,7 +30,7 @@ from audiomcq.answer_words import (
 )
 
 Stated = tuple[Named, str]
-"""An option and the words that it was read from."""
+"""An option and the words from which it was read."""
 
 _ENDS = re.compile(r"(?<=[.!?。;])(?=\s|[^\x00-\x7f])|(?<=[.!?]['\")])(?=\s)|\n")
 _LISTED = re.compile(r"(?<!\w)(?:(?i:option|choice|first|second|third|fourth)(?: \w)?|(?i:speaker) \w|[A-H]|\d)$")
@@ -54,11 +54,11 @@ _CHARACTERS = 400
 
 
 def read_statement(text: str, bold: Sequence[str], options: Options) -> Stated | None:
-    """The option that the end of a text states.
+    """Find the option that the end of a text states.
 
     Args:
-        text: what is said, without markup.
-        bold: the words that stood in bold in it.
+        text: the reply without markup.
+        bold: the words in bold in it.
     """
     sentences = list(dict.fromkeys(part.strip() for part in _ENDS.split(text) if part.strip()))
     if not sentences or text.lstrip().startswith(("{", "[")):
@@ -79,7 +79,7 @@ def read_statement(text: str, bold: Sequence[str], options: Options) -> Stated |
 
 
 def _read_last_words(sentences: list[str], options: Options) -> Stated | None:
-    """A last sentence that is an option and nothing else, after others that are none."""
+    """Read a last sentence that is exactly an option, after sentences that are not."""
     for count in (2, 1):
         words, before = " ".join(sentences[-count:]), sentences[:-count][-64:]
         found = options.name(words)
@@ -96,7 +96,7 @@ def _read_last_words(sentences: list[str], options: Options) -> Stated | None:
 
 
 def _read_tail(sentence: str, options: Options) -> Stated | None:
-    """An option after the last colon or arrow of a sentence."""
+    """Read an option after the last colon or arrow of a sentence."""
     *_, mark = [None, *_TAIL.finditer(sentence)]
     if mark is None:
         return None
@@ -110,7 +110,7 @@ def _read_tail(sentence: str, options: Options) -> Stated | None:
 
 
 def _read_bold(sentence: str, bold: Sequence[str], options: Options) -> Stated | None:
-    """The one option that stands in bold in a sentence, and not as the head of a list item."""
+    """Read the only option in bold in a sentence, unless it is the head of a list item."""
     held = [words for words in bold if words.strip() in sentence]
     named = {options.choices[found.choice]: (found, words) for words in held if (found := options.name(words))}
     if len(named) != 1:
@@ -127,7 +127,9 @@ def _read_bold(sentence: str, bold: Sequence[str], options: Options) -> Stated |
 
 
 def _read_verb(sentences: list[str], last: str, options: Options) -> Stated | None:
-    """What a verb of the last sentence states ("it is a siren"), or what follows a word that concludes ("therefore, B")."""
+    """Read what a verb of the last sentence states ("it is a siren"), or what follows a conclusion ("therefore,
+    B").
+    """
     concluded = CONCLUDES.match(last.lstrip(" -#>"))
     core = TURN.split(last)[-1]
     opened = concluded or (len(core) < len(last) and CONCLUDES.search(last[: -len(core)][-12:]))
@@ -150,7 +152,7 @@ def _read_verb(sentences: list[str], last: str, options: Options) -> Stated | No
 
 
 def _read_named(sentences: list[str], options: Options) -> Stated | None:
-    """The only option that the sentences name, whole and affirmed."""
+    """Read the only option that the sentences name, whole and affirmed."""
     if CONCLUDES.match(sentences[-1]):
         sentences = sentences[-1:]
     # Of one or two letters, an option may be any word
@@ -160,14 +162,14 @@ def _read_named(sentences: list[str], options: Options) -> Stated | None:
         return None
     found: dict[str, Stated] = {}
     for sentence in sentences:
-        affirmed = [mention for mention in _mentions(sentence, options) if not mention.denied]
-        around = options.without_mentions(sentence, None)
+        affirmed = [mention for mention in _find_mentions(sentence, options) if not mention.denied]
+        around = options.drop_mentions(sentence, None)
         if affirmed and (_is_asked(sentence) or _matches(around, DOUBT, CONDITION, META, SEQUENCE)):
             return None
         *_, turn = [None, *TURN.finditer(sentence)]
         for mention in affirmed:
             # "it is a dog, but ..."
-            if not mention.whole or (turn and mention.words not in searchable(sentence[turn.end() :])):
+            if not mention.whole or (turn and mention.words not in prepare_sentence(sentence[turn.end() :])):
                 return None
             found[options.choices[mention.choice]] = (Named(mention.choice, "text"), mention.words)
     text = " ".join(sentences)
@@ -181,7 +183,7 @@ def _read_named(sentences: list[str], options: Options) -> Stated | None:
 
 @dataclass(frozen=True)
 class _Mention:
-    """An option in a sentence: whether it stands there for itself, and whether it is denied."""
+    """An option in a sentence: whether it is there on its own, and whether it is denied."""
 
     choice: int
     words: str
@@ -197,9 +199,9 @@ def _matches(text: str, *patterns: re.Pattern[str]) -> bool:
     return any(pattern.search(text) for pattern in patterns)
 
 
-def _mentions(sentence: str, options: Options) -> list[_Mention]:
-    """The options that stand in a sentence, quoted speech apart."""
-    text = searchable(_QUOTED.sub(lambda quoted: quoted[0] if options.name(quoted[0]) else " ", sentence))
+def _find_mentions(sentence: str, options: Options) -> list[_Mention]:
+    """Find the options in a sentence, outside of quoted speech."""
+    text = prepare_sentence(_QUOTED.sub(lambda quoted: quoted[0] if options.name(quoted[0]) else " ", sentence))
     masked = options.in_sentences.sub(lambda mention: "#" * len(mention[0]), text)
     found = []
     for mention in options.in_sentences.finditer(text):
@@ -208,18 +210,20 @@ def _mentions(sentence: str, options: Options) -> list[_Mention]:
         denied = _is_negated(clause) or _matches(clause, CONTRAST) or _matches(text, _DENIES_ALL)
         denied = denied or bool(UNDERMINES.match(after))
         whole = _is_whole(before, mention[0], after)
-        found.append(_Mention(options.index_of(mention[0]), mention[0], whole, denied))
+        found.append(_Mention(options.find_index(mention[0]), mention[0], whole, denied))
     return found
 
 
 def _is_negated(clause: str) -> bool:
-    """Whether a clause is denied close enough to its end to deny what follows."""
+    """Tell whether a clause has a negation close enough to its end to deny what follows."""
     *_, denial = [None, *NEGATION.finditer(clause)]
     return denial is not None and len(clause[denial.end() :].split()) <= _REACH
 
 
 def _is_whole(before: str, words: str, after: str) -> bool:
-    """Whether an option stands in a sentence for itself and not as a part of another thing: a car is none in "car horn", "toy car"."""
+    """Tell whether an option is mentioned on its own and not as part of another thing: no car in "car horn", "toy
+    car".
+    """
     if words[0].isdigit():
         opens = not _LABELLED.search(before)
     else:

@@ -1,4 +1,4 @@
-"""What a completion says: its text without thinking, chat tokens and characters that nobody sees."""
+"""Extract the reply from a completion: its text without thinking, chat tokens and invisible characters."""
 
 import re
 import unicodedata
@@ -42,7 +42,7 @@ _UNSEEN = {
 
 
 class _Folds(dict[int, str]):
-    """What each character folds to, worked out when it is first met."""
+    """The folded form of each character, computed at its first use."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -57,7 +57,7 @@ _FOLDS = _Folds()
 
 
 def fold(text: str) -> str:
-    """Characters that look the same as one: full width as half, ligatures apart, accents joined, invisible ones away.
+    """Replace characters by their plain equivalents: full width, ligatures, separate accents, invisible characters.
 
     As NFKC, but for what would change a number: "10²" is not "102", "3½" not "31/2".
     """
@@ -65,19 +65,21 @@ def fold(text: str) -> str:
 
 
 def normalize(text: str) -> str:
-    """`fold`, casefold, runs of white space as one blank: the equality under which two options are the same."""
+    """Fold, casefold and collapse white space: two options with the same result are the same."""
     return " ".join(fold(text).casefold().split())
 
 
-def plain(text: str) -> str:
-    """Quotes and hyphens of all kinds as the plain ones."""
+def simplify_quotes(text: str) -> str:
+    """Replace quotes and hyphens of all kinds by the ASCII ones."""
     return text if text.isascii() else text.translate(_PLAIN)
 
 
-def said(completion: str) -> str | None:
-    """What is said to the reader: folded, without thinking and chat tokens. None when the thinking never ends."""
-    text = _final_channel(fold(completion))
-    text = None if text is None else _without_thinking(text)
+def extract_reply(completion: str) -> str | None:
+    """Return the reply that a reader sees: folded, without thinking and chat tokens. None when the thinking never
+    ends.
+    """
+    text = _read_final_channel(fold(completion))
+    text = None if text is None else _drop_thinking(text)
     if text is None:
         return None
     if begun := _BEGINS_TURN.match(text):
@@ -88,8 +90,8 @@ def said(completion: str) -> str | None:
     return text.strip()
 
 
-def _final_channel(text: str) -> str | None:
-    """What the last final channel holds, where there are channels (gpt-oss); None when there is no final one."""
+def _read_final_channel(text: str) -> str | None:
+    """Return the content of the last final channel, where there are channels (gpt-oss); None without a final one."""
     if "<|channel|>" in text:
         finals = list(_FINAL_CHANNEL.finditer(text))
         return text[finals[-1].end() :] if finals else None
@@ -99,8 +101,10 @@ def _final_channel(text: str) -> str | None:
     return text
 
 
-def _without_thinking(text: str) -> str | None:
-    """The text outside of thinking blocks. What comes before an end without a beginning is thinking too: prompts may begin it."""
+def _drop_thinking(text: str) -> str | None:
+    """Remove thinking blocks. Text before an end mark without a beginning is thinking too: the prompt may have begun
+    it.
+    """
     outside: list[str] = []
     open_blocks: list[str] = []
     start = 0

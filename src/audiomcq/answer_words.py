@@ -11,7 +11,9 @@ _FLAGS = re.IGNORECASE
 
 
 def _whole(*words: str) -> str:
-    """Any of these, not inside a longer word. Chinese, Japanese and Korean have no spaces: their words go without this."""
+    """Match any of these as whole words. Chinese, Japanese and Korean have no spaces: their words are matched without
+    this.
+    """
     return rf"(?<!\w)(?:{'|'.join(words)})(?!\w)"
 
 

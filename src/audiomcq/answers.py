@@ -1,8 +1,8 @@
 """The one matcher: which option does a completion choose? Reward, filter and evaluation all call `parse_answer`.
 
-It reads what a careful person would at once call an answer, and nothing else. Thinking and chat tokens are no part of what is said
-(`answer_text`). What is said chooses an option when it *is* that option or its letter, or declares it so (`answer_anchors`), by
-equality (`answer_matching`). Nothing is ever guessed, and containment never counts: "a woman" is not "man", "C#" is not "C", "1.5 s"
+It reads what a careful person would call an answer at once, and nothing else. Thinking and chat tokens are not part of the reply
+(`answer_text`). A reply chooses an option when it *is* that option or its letter, or declares it (`answer_anchors`), by equality
+(`answer_matching`). Nothing is ever guessed, and containment never counts: "a woman" is not "man", "C#" is not "C", "1.5 s"
 is not "15 s", a list of options is not an answer, and of two different answers neither counts.
 """
 
@@ -15,15 +15,15 @@ from audiomcq.answer_anchors import (
     FIELD,
     MOST,
     Declaration,
-    counts_against,
+    contradicts,
     find_fields,
     find_sentences,
     find_tags,
 )
-from audiomcq.answer_matching import Named, Options, after_marks, options_of
+from audiomcq.answer_matching import Named, Options, get_options, skip_marks
 from audiomcq.answer_openings import is_taken_back, read_opening
 from audiomcq.answer_statements import read_statement
-from audiomcq.answer_text import normalize, plain, said
+from audiomcq.answer_text import extract_reply, normalize, simplify_quotes
 from audiomcq.answer_words import ABSTAINS, ABSTAINS_ALONE, CORRECTS, LIST_ITEM, MARKS_ANSWER, TAKES_BACK
 from audiomcq.prompts import ANSWER_CLOSE, ANSWER_OPEN, AskedFor
 
@@ -31,23 +31,23 @@ __all__ = ["HOW", "How", "ParsedAnswer", "has_answer_format", "is_correct", "nor
 
 How = Literal["tag", "declared", "letter", "bare", "abstained", "unreadable"]
 HOW: tuple[How, ...] = ("tag", "declared", "letter", "bare", "abstained", "unreadable")
-"""How completions are read: from a closed answer tag, from a declaration ("the answer is ..."), from a letter that stands alone, from
-an option's text that does; or not at all: it says that it gives no answer, or nothing in it can be read as one."""
+"""How a completion was read: from a closed answer tag, a declaration ("the answer is ..."), a letter alone, or the text of an option
+alone; abstained: it says that it gives no answer; unreadable: nothing in it can be read as one."""
 
 _LONE_LETTER = re.compile(r"[(\[]?[a-zA-Z][)\].:]?")
 _MOST_CHARACTERS = 100_000
-"""What is said in more than this is no answer that anyone would call one."""
+"""Longer replies are not read."""
 _ABSTENTION_CHARACTERS = 400
-"""How far from its beginning and its end a text is searched for an abstention."""
+"""Characters at the beginning and at the end of a reply that are searched for an abstention."""
 
 
 @dataclass(frozen=True)
 class ParsedAnswer:
-    """What was read out of one completion.
+    """The answer that was read from one completion.
 
     Attributes:
         choice: index of the chosen option, or None when the completion chooses none (or more than one).
-        text: the text that was read: the answer itself, or where none was read, what the last answer tag holds or all that is said.
+        text: the text of the answer; without an answer, the content of the last answer tag, or the whole reply.
         how: see `HOW`.
     """
 
@@ -57,12 +57,12 @@ class ParsedAnswer:
 
     @property
     def tagged(self) -> bool:
-        """Whether the answer stands in a closed answer tag: what training asks for."""
+        """Whether the answer is in a closed answer tag, as training asks for."""
         return self.how == "tag"
 
 
 def has_answer_format(completion: str) -> bool:
-    """True when the completion is one tagged answer and nothing else (the published format reward)."""
+    """Tell whether the completion is one tagged answer and nothing else (the published format reward)."""
     text = completion.strip()
     return (
         text.startswith(ANSWER_OPEN)
@@ -85,17 +85,17 @@ def parse_answer(completion: str, choices: Sequence[str], asked_for: AskedFor = 
         asked_for: what the prompt asks for. It decides where a text is one option by its words and another by its letter; "either"
             then reads none.
     """
-    if (exact := _tagged_text(completion, choices)) is not None and asked_for == "text":
+    if (exact := _read_exact_tag(completion, choices)) is not None and asked_for == "text":
         return ParsedAnswer(exact, choices[exact], "tag")
-    text = said(completion)
+    text = extract_reply(completion)
     if not text or len(text) > _MOST_CHARACTERS:
         return ParsedAnswer(None, text or "", "unreadable")
-    options = options_of(tuple(choices), asked_for)
-    shown = _without_markup(text, options)
+    options = get_options(tuple(choices), asked_for)
+    shown = _drop_markup(text, options)
     if named := options.name(shown):
         return ParsedAnswer(named.choice, text, _how(named))
     tags = find_tags(shown, options)
-    bold = ["".join(words) for words in MARKS_ANSWER.findall(plain(text))]
+    bold = ["".join(words) for words in MARKS_ANSWER.findall(simplify_quotes(text))]
     read = _read_tags(shown, tags, bold, options) if tags else _read_rest(shown, bold, options)
     if read:
         return read
@@ -105,12 +105,14 @@ def parse_answer(completion: str, choices: Sequence[str], asked_for: AskedFor = 
 
 
 def is_correct(parsed: ParsedAnswer, choices: Sequence[str], answer: str) -> bool:
-    """True when the chosen option is the gold answer. An unparsed completion is never correct."""
+    """Tell whether the chosen option is the gold answer. An unparsed completion is never correct."""
     return parsed.choice is not None and choices[parsed.choice] == answer
 
 
-def _tagged_text(completion: str, choices: Sequence[str]) -> int | None:
-    """Most answers of trained models at once: a tag that holds an option as it was shown."""
+def _read_exact_tag(completion: str, choices: Sequence[str]) -> int | None:
+    """Read a completion that is nothing but a tag with an option as shown: most answers of trained models, without the
+    cost of the rest.
+    """
     if not (completion.startswith(ANSWER_OPEN) and completion.endswith(ANSWER_CLOSE)):
         return None
     inside = completion[len(ANSWER_OPEN) : -len(ANSWER_CLOSE)]
@@ -118,7 +120,7 @@ def _tagged_text(completion: str, choices: Sequence[str]) -> int | None:
 
 
 def _read_tags(text: str, tags: list[Declaration], bold: list[str], options: Options) -> ParsedAnswer | None:
-    """What the tags hold: options, or one text each that declares one."""
+    """Read the tags: each holds an option, or a text that declares one."""
     read: list[tuple[int, str, bool]] = []
     denied: set[int] = set()
     for tag in tags[:MOST]:
@@ -153,13 +155,13 @@ def _declares_other(text: str, choice: int, options: Options) -> bool:
 
 
 def _read_rest(text: str, bold: list[str], options: Options, stated: bool = True) -> ParsedAnswer | None:
-    """The answer of a text without tags; `stated` False leaves out statements that declare nothing."""
-    declared = _declarations(text, options)
+    """Read the answer of a text without tags; `stated` False ignores statements that declare nothing."""
+    declared = _find_declarations(text, options)
     if len(declared) > MOST:
         return None
     *_, correction = [None, *CORRECTS.finditer(text)]
     if correction and declared and declared[0].start < correction.start():
-        return _read_rest(after_marks(text[correction.end() :]), bold, options, stated)
+        return _read_rest(skip_marks(text[correction.end() :]), bold, options, stated)
     fields = [each for each in declared if each.rank == FIELD]
     if fields and fields[-1].named is None and fields[-1].text and not fields[-1].denied:
         return None
@@ -168,8 +170,8 @@ def _read_rest(text: str, bold: list[str], options: Options, stated: bool = True
     return _read_alone(text, declared, bold if stated else None, options)
 
 
-def _declarations(text: str, options: Options) -> list[Declaration]:
-    """Fields and sentences that declare, in the order of the text; more than `MOST` where there are too many."""
+def _find_declarations(text: str, options: Options) -> list[Declaration]:
+    """Find declaring fields and sentences in the order of the text; stop after `MOST`."""
     found = find_fields(text, options)
     for each in find_sentences(text, options):
         if len(found) > MOST:
@@ -179,7 +181,9 @@ def _declarations(text: str, options: Options) -> list[Declaration]:
 
 
 def _read_declared(text: str, declared: list[Declaration], options: Options) -> ParsedAnswer | None:
-    """The option that the declarations of the highest rank name, unless they differ or something after them says otherwise."""
+    """Read the option named by the declarations of the highest rank, unless they differ or a later text contradicts
+    them.
+    """
     named = [each for each in declared if each.named and not each.denied]
     highest = max(each.rank for each in named if not each.doubtful)
     top = [each for each in named if each.rank == highest and not each.doubtful]
@@ -190,7 +194,7 @@ def _read_declared(text: str, declared: list[Declaration], options: Options) -> 
     denied = [each for each in declared if each.denied]
     against += [each for each in denied if each.named and not _differ(each.named.choice, answer.choice, options)]
     unread = [each for each in declared if not each.named]
-    against += [each for each in unread if each.start >= last.end and counts_against(each, options)]
+    against += [each for each in unread if each.start >= last.end and contradicts(each, options)]
     letters = [each for each in unread if options.is_other_letter(each.text, answer.choice)]
     against += [each for each in letters if each.rank >= highest]
     if against or is_taken_back(text[max(each.end for each in top) :], answer, options):
@@ -201,7 +205,7 @@ def _read_declared(text: str, declared: list[Declaration], options: Options) -> 
 
 
 def _opens_otherwise(before: str, choice: int, options: Options) -> bool:
-    """Whether the first line is one option, no list of them, and another one than what is declared later."""
+    """Tell whether the first line is an option, no list of options, and another one than the declared one."""
     *lines, _ = [options.name(line) for line in before.split("\n")[-MOST:]]
     named = {options.choices[line.choice] for line in lines if line}
     return bool(lines and lines[0]) and len(named) == 1 and options.choices[choice] not in named
@@ -210,14 +214,14 @@ def _opens_otherwise(before: str, choice: int, options: Options) -> bool:
 def _read_alone(
     text: str, declared: list[Declaration], bold: list[str] | None, options: Options
 ) -> ParsedAnswer | None:
-    """An option that stands alone on the first or the last line, or opens the text, or that its end states."""
+    """Read an option alone on the first or the last line, at the beginning of the text, or stated at its end."""
     if any(each.doubtful for each in declared):
         return None
     denied = {options.choices[each.named.choice] for each in declared if each.named}
     lines = [line for line in text.split("\n") if line.strip()]
     alone = [named for line in [*lines[:MOST], *lines[MOST:][-1:]] if (named := options.name(line))]
     if len({options.choices[named.choice] for named in alone}) > 1 or any(
-        counts_against(each, options) for each in declared if not each.named
+        contradicts(each, options) for each in declared if not each.named
     ):
         return None
     if any(_LONE_LETTER.fullmatch(line.strip()) and not options.name(line) for line in lines):
@@ -231,7 +235,7 @@ def _read_alone(
         rest = text[opening.end :]
         if not opening.stands or is_taken_back(rest, opening.named, options):
             return None
-        later = read_statement(after_marks(rest), (), options) if rest.strip() else None
+        later = read_statement(skip_marks(rest), (), options) if rest.strip() else None
         if later and _differ(later[0].choice, opening.named.choice, options):
             return None
         found.append((opening.named, text[: opening.end].strip(), _how(opening.named)))
@@ -251,7 +255,9 @@ def _how(named: Named) -> How:
 
 
 def _abstains(text: str, options: Options) -> bool:
-    """Whether a text says, at its beginning or its end, that it gives no answer. Where an option says so, that is an answer."""
+    """Tell whether the beginning or the end of a text says that it gives no answer. Where an option says so, that is
+    an answer.
+    """
     if any(ABSTAINS.search(choice) or ABSTAINS_ALONE.fullmatch(choice) for choice in options.folded[1]):
         return False
     ends = (text[:_ABSTENTION_CHARACTERS], text[-_ABSTENTION_CHARACTERS:])
@@ -262,10 +268,10 @@ def _differ(one: int, other: int, options: Options) -> bool:
     return options.choices[one] != options.choices[other]
 
 
-def _without_markup(text: str, options: Options) -> str:
-    """Plain quotes, and no marks of bold, italics and code, but for those that options have."""
+def _drop_markup(text: str, options: Options) -> str:
+    """Simplify quotes and remove marks of bold, italics and code, except those that options contain."""
     shown = "".join(options.folded[0])
-    text = re.sub(r"~~[^~\n]*~~", " ", plain(text))
+    text = re.sub(r"~~[^~\n]*~~", " ", simplify_quotes(text))
     text = re.sub(r"\n\s+", "\n", re.sub(r"[^\S\n]+", " ", text))
     for mark in ("*", "`"):
         if mark not in shown:

@@ -1,8 +1,8 @@
 """The one place where clips become waveforms: float32, mono, 16 kHz, finite, in [-1, 1].
 
-The contract: a clip is decoded to what its container holds, in memory bounded by what is used of it, or it is an `AudioError` that
-names it, whatever it does; by path and by bytes alike. Files are opened by `decoding.py` and `containers.py`, which this module
-alone calls.
+The contract: a clip is decoded to the full length that its container states, with memory bounded by the part that is used, or raises
+an `AudioError` that names it, whatever is wrong with it; the same by path and by bytes. Files are opened by `decoding.py` and
+`containers.py`, which only this module calls.
 """
 
 import hashlib
@@ -27,29 +27,29 @@ from audiomcq.decoding import DECODERS, DecodingError, OpenClip, explain, open_c
 logger = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16_000
-"""Hz. The rate of every waveform inside the package."""
+"""Sampling rate of every waveform inside the package, Hz."""
 MIN_SAMPLES = 480
-"""Shorter clips give a Qwen-Omni processor zero audio tokens, silently (30 ms at 16 kHz)."""
+"""A Qwen-Omni processor returns zero audio tokens for shorter clips, without an error (30 ms at 16 kHz)."""
 SHORT_SECONDS = 0.2
-"""Shorter clips are heard, but as a handful of tokens: worth a line in the log."""
+"""Shorter clips give only a handful of audio tokens: they are logged."""
 LONGEST_SECONDS = 300.0
-"""No model of those known hears more of a clip (Qwen2.5-Omni); where nothing else is said, clips are checked up to here."""
+"""The longest audio input of the known models (Qwen2.5-Omni), and the default length up to which clips are checked."""
 CUT_MARGIN_SECONDS = 0.5
-"""Decoded beyond a cut, so that the resampler has what it needs before it, and `cut` sees that the clip goes on."""
+"""Seconds decoded beyond a cut: the resampler needs samples after it, and `cut` has to see that the clip goes on."""
 SOURCE_RATES = (1_000, 768_000)
-"""Hz. A header that says something else is broken: 30 s of audio "at 1 Hz" would become five days."""
+"""Accepted sampling rates of a file, Hz. Another value means a broken header: 30 s of audio "at 1 Hz" would become five days."""
 MAX_PEAK = 4.0
-"""Full scale = 1. Lossy decoders overshoot (1.6 on recordings, 3.3 on full-scale noise) and float files are mixed too hot; what is
-louder than this was scaled wrongly. Between 1 and this, samples are clipped, as a sound card would."""
+"""Largest accepted peak (full scale = 1). Lossy decoders overshoot (1.6 on recordings, 3.3 on full-scale noise) and float files are
+mixed too hot; louder samples were scaled wrongly. Between 1 and this, samples are clipped, as by a sound card."""
 SILENT_PEAK = 1e-3
-"""-60 dBFS. A clip that stays below it, or this near to a constant, is silent: the model cannot hear anything in it."""
+"""-60 dBFS. A clip below this peak, or this close to a constant, is silent: it holds nothing that a model could use."""
 _EDGE_SAMPLES = 320
-"""At the edges of a constant that was resampled the filter rings."""
+"""Samples ignored at both ends when looking for a constant: a resampling filter rings there."""
 
 DECODED_BY = f"contract 1, {DECODERS}"
-"""What is known of a clip by decoding it holds for as long as this does."""
+"""Version of the decoding. Remembered results of a check are valid for the same version only."""
 _ARRAY_BLOCK = 1 << 16
-"""Samples of an array that are worked on at a time."""
+"""Samples of an array that are converted at a time."""
 _NAME_CHARACTERS = 200
 _LINES_OF_A_KIND = 3
 _said: Counter[str] = Counter()
@@ -63,7 +63,7 @@ class AudioError(ValueError):
 
 @dataclass(frozen=True)
 class Note:
-    """Something about a clip that is worth a line in the log, once or a few times for all clips of its kind."""
+    """A remark about a clip, to be logged once or a few times for all clips with the same remark."""
 
     kind: str
     text: str
@@ -72,13 +72,13 @@ class Note:
 
 @dataclass(frozen=True)
 class DecodedClip:
-    """A clip, ready to be heard.
+    """A decoded clip.
 
     Attributes:
         waveform: float32 of shape (samples,), mono, 16 kHz.
-        seconds: length of the whole clip, also where it was not decoded to its end. Where its container does not say it, and
-            something was left out, what was decoded.
-        notes: what is unusual about it.
+        seconds: length of the whole clip, even if only its beginning was decoded; the decoded length where the container does
+            not state one.
+        notes: remarks about it.
     """
 
     waveform: np.ndarray
@@ -92,15 +92,15 @@ def load_audio(
     sampling_rate: int = SAMPLE_RATE,
     max_seconds: float | None = None,
 ) -> np.ndarray:
-    """Decode, downmix and resample one clip, and log what is unusual about it.
+    """Decode, downmix and resample one clip, and log remarks about it.
 
     Args:
         source: a path; a `datasets` audio cell (`{"bytes": ..., "path": ...}` or `{"array": ..., "sampling_rate": ...}`); or an
             array of shape (samples,) or (samples, channels), float in [-1, 1] or integer at full scale.
         root: folder that relative paths start from.
         sampling_rate: Hz of `source` when it is a bare array.
-        max_seconds: decode no more than is needed for this length. A longer clip comes back a little longer than that, so that
-            `cut` still sees that it was; what `cut` leaves is the same to the last bit as with everything decoded.
+        max_seconds: decode no more than this length needs. A longer clip is returned a little longer, so that `cut` still sees
+            that it was; what `cut` returns is bit-identical to decoding everything.
 
     Returns:
         float32 waveform of shape (samples,), mono, 16 kHz.
@@ -121,19 +121,21 @@ def decode_clip(
     sampling_rate: int = SAMPLE_RATE,
     max_seconds: float | None = None,
 ) -> DecodedClip:
-    """Decode as `load_audio`, and give what there is to say of the clip instead of logging it."""
+    """Decode as `load_audio` does, but return the remarks instead of logging them."""
     name = describe(source, root)
-    with _opened(source, root, sampling_rate, name) as clip:
+    with _open_clip(source, root, sampling_rate, name) as clip:
         mono = _Mono(clip, name, max_seconds)
         resampler = None
         if clip.rate != SAMPLE_RATE:
             resampler = soxr.ResampleStream(clip.rate, SAMPLE_RATE, 1, dtype="float32")
         parts = [np.empty(0, np.float32)]
+        # Block by block: an hour at 48 kHz in stereo would be over a gigabyte of samples at once
         for samples in mono:
             parts.append(resampler.resample_chunk(samples) if resampler else samples)
         if resampler:
             parts.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
         if mono.was_cut:
+            # A truncated file is refused by its first seconds as well: which part is used must not decide whether a clip is broken
             clip.check_end()
     waveform = np.concatenate(parts)
     if len(waveform) < MIN_SAMPLES:
@@ -159,24 +161,27 @@ def _notes(clip: OpenClip, mono: "_Mono", waveform: np.ndarray, name: str) -> li
         text = f"{name}: does not say how long it is; {mono.frames / clip.rate:.2f} s were decoded"
         notes.append(Note("length unknown", text))
     if len(waveform) < SHORT_SECONDS * SAMPLE_RATE:
-        text = f"{name}: only {len(waveform) / SAMPLE_RATE:.2f} s long, the model hears a handful of tokens"
+        text = f"{name}: only {len(waveform) / SAMPLE_RATE:.2f} s long, which gives a handful of audio tokens"
         notes.append(Note("short", text, logging.WARNING))
     return notes
 
 
 def audio_seconds(source: AudioSource, root: str | Path | None = None) -> float:
-    """Length of a clip in seconds, from the file's header alone where that says it (for grouping by length).
+    """Return the length of a clip in seconds, from the file's header alone where it states one (for grouping by
+    length).
 
     Raises:
         AudioError: as `load_audio`, as far as a header can tell.
     """
     name = describe(source, root)
-    with _opened(source, root, SAMPLE_RATE, name) as clip:
+    with _open_clip(source, root, SAMPLE_RATE, name) as clip:
         return clip.seconds if clip.seconds is not None else sum(map(len, clip.blocks)) / clip.rate
 
 
 def is_silent(waveform: np.ndarray) -> bool:
-    """Whether there is nothing to hear: a peak below -60 dBFS, or a constant. Channels that cancel are silent once downmixed."""
+    """Tell whether a waveform is silent: a peak below -60 dBFS, or a constant. Channels that cancel are silent once
+    downmixed.
+    """
     if np.abs(waveform).max(initial=0) < SILENT_PEAK:
         return True
     edge = min(_EDGE_SAMPLES, len(waveform) // 4)
@@ -191,7 +196,7 @@ def audio_bytes(source: AudioSource, root: str | Path | None = None) -> bytes:
         AudioError: missing or empty, or an array, which has no file.
     """
     name = describe(source, root)
-    with _file(source, root, name) as stream:
+    with _open_stored(source, root, name) as stream:
         try:
             return stream.read()
         except OSError as error:
@@ -199,7 +204,7 @@ def audio_bytes(source: AudioSource, root: str | Path | None = None) -> bytes:
 
 
 def stored_size(source: AudioSource, root: str | Path | None = None) -> int | None:
-    """Bytes of a clip as it is stored, None where it is not at hand."""
+    """Return the size of a clip as stored, in bytes; None where the file is missing."""
     if isinstance(source, dict) and isinstance(source.get("bytes"), bytes):
         return len(source["bytes"])
     try:
@@ -210,23 +215,23 @@ def stored_size(source: AudioSource, root: str | Path | None = None) -> int | No
 
 
 def stored_digest(source: AudioSource, root: str | Path | None = None) -> str:
-    """Hash of a clip's bytes as they are stored: equal for copies of a file, not for two encodings of one sound."""
+    """Hash a clip's stored bytes: equal for copies of a file, not for two encodings of one sound."""
     return hashlib.blake2b(audio_bytes(source, root), digest_size=16).hexdigest()
 
 
 def cut(waveform: np.ndarray, max_seconds: float) -> tuple[np.ndarray, bool]:
-    """The first `max_seconds` of a waveform, and whether anything was cut. The only way audio is ever shortened."""
+    """Return the first `max_seconds` of a waveform, and whether anything was cut. Audio is shortened nowhere else."""
     limit = math.floor(max_seconds * SAMPLE_RATE)
     return waveform[:limit], len(waveform) > limit
 
 
 def silence(seconds: float) -> np.ndarray:
-    """Digital silence: what the paper's filter plays in place of the clip (30 s there)."""
+    """Return digital silence, which the paper's filter plays instead of the clip (30 s there)."""
     return np.zeros(round(seconds * SAMPLE_RATE), dtype=np.float32)
 
 
 def wav_bytes(waveform: np.ndarray) -> bytes:
-    """A waveform as the bytes of a wav file that decodes to the very same samples (mono, 16 kHz).
+    """Encode a waveform as a wav file that decodes to exactly the same samples (mono, 16 kHz).
 
     16-bit where that holds them exactly, as it does for silence and for clips that were 16-bit at 16 kHz; else 32-bit float.
     """
@@ -240,14 +245,15 @@ def wav_bytes(waveform: np.ndarray) -> bytes:
 
 
 def as_mp3(waveform: np.ndarray) -> bytes:
-    """A 16 kHz waveform as an mp3 file: what a page in a browser can play."""
+    """Encode a 16 kHz waveform as an mp3 file, which every browser plays."""
     stream = io.BytesIO()
     soundfile.write(stream, waveform, SAMPLE_RATE, format="MP3")
     return stream.getvalue()
 
 
 def padded_samples(longest: int, feature_extractor: Any) -> int:
-    """Samples to pad a batch to, so that every valid mel frame equals the one under the 300 s padding.
+    """Return the number of samples to pad a batch to, so that every valid mel frame equals the one under 300 s
+    padding.
 
     One FFT window beyond the longest clip, in whole hops: padding to the clip itself changes its last frame and can lose an
     audio token.
@@ -257,7 +263,7 @@ def padded_samples(longest: int, feature_extractor: Any) -> int:
 
 
 def describe(source: AudioSource, root: str | Path | None = None) -> str:
-    """What an audio source is called in messages: its path where it has one. Printable, whatever stands in the path."""
+    """Return the name of an audio source for messages: its path where it has one, made printable."""
     if isinstance(source, np.ndarray):
         return f"<array of shape {source.shape}>"
     path: Any = source
@@ -275,21 +281,23 @@ def describe(source: AudioSource, root: str | Path | None = None) -> str:
 
 
 def say(note: Note) -> None:
-    """Log a line about a clip; after a few of one kind only for debugging, since a whole data set may be of that kind."""
+    """Log a remark about a clip; after a few of one kind at debug level only, since it may hold for a whole data
+    set.
+    """
     _said[note.kind] += 1
     more = " (further ones at debug level only)" if _said[note.kind] == _LINES_OF_A_KIND else ""
     logger.log(note.level if _said[note.kind] <= _LINES_OF_A_KIND else logging.DEBUG, "%s%s", note.text, more)
 
 
 @contextmanager
-def _opened(source: AudioSource, root: str | Path | None, sampling_rate: int, name: str) -> Iterator[OpenClip]:
-    """A clip that is being decoded. Whatever goes wrong meanwhile becomes an `AudioError` of this name."""
+def _open_clip(source: AudioSource, root: str | Path | None, sampling_rate: int, name: str) -> Iterator[OpenClip]:
+    """Open a clip for decoding. Any error inside the block becomes an `AudioError` with its name."""
     if isinstance(source, np.ndarray):
-        yield _array_clip(source, sampling_rate, name)
+        yield _wrap_array(source, sampling_rate, name)
     elif isinstance(source, dict) and source.get("array") is not None:
-        yield _array_clip(source["array"], source.get("sampling_rate"), name)
+        yield _wrap_array(source["array"], source.get("sampling_rate"), name)
     else:
-        with _file(source, root, name) as stream:
+        with _open_stored(source, root, name) as stream:
             try:
                 with open_clip(stream) as clip:
                     _check_rate(clip.rate, name)
@@ -303,8 +311,8 @@ def _opened(source: AudioSource, root: str | Path | None, sampling_rate: int, na
 
 
 @contextmanager
-def _file(source: AudioSource, root: str | Path | None, name: str) -> Iterator[BinaryIO]:
-    """The stored bytes of a clip, from memory or from disk, as a stream."""
+def _open_stored(source: AudioSource, root: str | Path | None, name: str) -> Iterator[BinaryIO]:
+    """Open the stored bytes of a clip, from memory or from disk, as a stream."""
     content = source.get("bytes") if isinstance(source, dict) else None
     if content is not None and not isinstance(content, bytes):
         raise AudioError(
@@ -340,8 +348,8 @@ def _open_path(source: AudioSource, root: str | Path | None, name: str) -> Binar
         raise AudioError(f"{name}: no such audio file; check the path and the audio root") from error
 
 
-def _array_clip(array: Any, rate: Any, name: str) -> OpenClip:
-    """An array as if it were being decoded."""
+def _wrap_array(array: Any, rate: Any, name: str) -> OpenClip:
+    """Wrap an array as if it were a clip being decoded."""
     try:
         samples = np.asarray(array)
         rate = int(rate)
@@ -366,7 +374,9 @@ def _check_rate(rate: int, name: str) -> None:
 
 
 def _to_float(samples: np.ndarray, name: str) -> np.ndarray:
-    """Integers at full scale become floats in [-1, 1]: processors take int16 arrays as they are, 32,768 times too loud."""
+    """Convert integers at full scale to floats in [-1, 1]: processors take int16 samples as they are, 32,768 times too
+    loud.
+    """
     kind, bits = samples.dtype.kind, 8 * samples.dtype.itemsize
     if kind == "f":
         with np.errstate(over="ignore"):  # 1e300 becomes infinite, which is then named
@@ -378,7 +388,9 @@ def _to_float(samples: np.ndarray, name: str) -> np.ndarray:
 
 
 class _Mono:
-    """The blocks of a clip, checked and downmixed, up to `max_seconds` and a margin; then it knows what was read."""
+    """Iterates over the blocks of a clip, checked and downmixed, up to `max_seconds` and a margin; counts what was
+    read.
+    """
 
     def __init__(self, clip: OpenClip, name: str, max_seconds: float | None) -> None:
         self.clip, self.name = clip, name
@@ -397,10 +409,11 @@ class _Mono:
 
     def _check(self, block: np.ndarray) -> None:
         peak = float(np.abs(block).max(initial=0))
-        if peak <= 1:
+        if peak <= 1:  # NaN and infinity are not, so this one test passes nearly every block
             return
         if bad := int((~np.isfinite(block)).sum()):
             raise AudioError(f"{self.name}: {bad} samples are NaN or infinite; re-export the clip")
+        # Whole numbers above 1 were integers once: even a quiet block of them is on the wrong scale
         if peak > MAX_PEAK or np.array_equal(block, np.rint(block)):
             raise AudioError(
                 f"{self.name}: a peak of {peak:,.6g} where full scale is 1 (floats on the scale of integers?); re-export the "

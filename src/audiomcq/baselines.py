@@ -1,4 +1,4 @@
-"""What is scored without listening or reading. On MMAU test-mini "always the first option" gets 39.8 %."""
+"""Accuracies that need neither audio nor text. On MMAU test-mini "always the first option" gets 39.8 %."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
@@ -11,13 +11,15 @@ _PICKS: dict[str, Callable[[list[str]], str]] = {
 }
 
 
-def chance(rows: Collection[Mapping[str, Any]]) -> float:
-    """Expected accuracy of uniform guessing. Of a gold answer printed twice either copy is right."""
+def chance_accuracy(rows: Collection[Mapping[str, Any]]) -> float:
+    """Compute the expected accuracy of uniform guessing. If the gold answer occurs twice among the choices, either is
+    right.
+    """
     return sum(row["choices"].count(row["answer"]) / len(row["choices"]) for row in rows) / len(rows)
 
 
 def trivial_baselines(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Accuracy of each fixed rule, and the expected one of uniform guessing ("random").
+    """Compute the accuracy of each fixed rule, and the expected accuracy of uniform guessing ("random").
 
     Length is in characters; of equally long options the first is taken.
 
@@ -30,8 +32,8 @@ def trivial_baselines(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     questions = [{"choices": list(row["choices"]), "answer": row["answer"]} for row in rows]
     if not questions:
         raise ValueError("no rows: a baseline needs at least one question")
-    baselines = {
-        name: sum(pick(each["choices"]) == each["answer"] for each in questions) / len(questions)
-        for name, pick in _PICKS.items()
-    }
-    return baselines | {"random": chance(questions)}
+    baselines = {}
+    for name, pick in _PICKS.items():
+        right = sum(pick(each["choices"]) == each["answer"] for each in questions)
+        baselines[name] = right / len(questions)
+    return baselines | {"random": chance_accuracy(questions)}

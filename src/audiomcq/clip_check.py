@@ -1,8 +1,8 @@
-"""Check clips once before a long run: which cannot be used, which are silent, how long each is.
+"""Check clips once before a long run: which are broken, which are silent, how long each is.
 
-Every distinct clip is decoded once, as far as it is used, in parallel and in processes of its own (`clip_workers.py`). Where a run
-has several processes the main one checks, and the others wait for what it found. That is remembered beside the clips, and a clip
-that has changed is checked again.
+Every distinct clip is decoded once, up to the length that is used, in parallel worker processes (`clip_workers.py`). In a run with
+several processes the main one checks and the others wait for its result. Results are stored with the clips; a clip that has changed
+is checked again.
 """
 
 import logging
@@ -21,27 +21,27 @@ from tqdm.auto import tqdm
 
 from audiomcq.audio import LONGEST_SECONDS, describe, say
 from audiomcq.clip_memory import ClipMemory, Stamp
-from audiomcq.clip_workers import Found, examine_clip, examine_clips
+from audiomcq.clip_workers import ClipResult, examine_clip, examine_clips
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SILENT = "silent: nothing in it is above -60 dBFS, or it is a constant, or its channels cancel; leave the row out"
 _NAMED = 10
-"""Silent clips that are named where they are kept."""
+"""Number of kept silent clips that are named in the log."""
 _SAVE_SECONDS = 60.0
-"""Seconds of checking that a kill may cost."""
+"""Seconds between two saves: the work that a kill may lose."""
 _ROWS_AT_A_TIME = 200
 
 
 @dataclass(frozen=True)
 class CheckedClips:
-    """What is known of the clip of each row.
+    """The result of checking the clip of each row.
 
     Attributes:
-        seconds: length of the whole clip, shape (rows,); NaN where it cannot be used.
-        defects: why it cannot be used, with its name, by index of the row.
-        silent: the name of a silent one, by index of the row.
+        seconds: length of the whole clip, shape (rows,); NaN for a broken one.
+        defects: name and defect of each broken clip, by row index.
+        silent: name of each silent clip, by row index.
     """
 
     seconds: np.ndarray
@@ -49,7 +49,9 @@ class CheckedClips:
     silent: dict[int, str]
 
     def left_out(self, keep_silent: bool = False) -> dict[int, str]:
-        """Why rows are left out for their clips, by index. Silent clips are counted and named, and `keep_silent` leaves it at that."""
+        """Return the reasons for dropping rows because of their clips, by index. Log silent clips; `keep_silent` keeps
+        their rows.
+        """
         if self.silent:
             text = "%d of %d rows have silent clips; they are %s"
             logger.warning(text, len(self.silent), len(self.seconds), "kept" if keep_silent else "broken")
@@ -64,33 +66,33 @@ def check_clips(
     rows: Dataset,
     root: str | Path | None = None,
     max_seconds: float = LONGEST_SECONDS,
-    beside: str | Path | None = None,
+    clips_folder: str | Path | None = None,
     workers: int | None = None,
 ) -> CheckedClips:
-    """Examine the clip of every row, each distinct one once.
+    """Check the clip of every row, each distinct one once.
 
     Args:
         rows: with a column `audio` of undecoded cells.
-        root: folder that relative paths start from.
-        max_seconds: how much of a clip is used, and so decoded; 0 reads headers alone.
-        beside: folder of the clips, where what is found is remembered; where it holds none or cannot be written to, and for
-            anything that is no folder, a folder of the Hugging Face cache stands for it. None: nothing is remembered.
-        workers: processes that decode; by default one per core.
+        root: folder of relative paths.
+        max_seconds: length of a clip that is used, and so decoded; 0 reads headers only.
+        clips_folder: folder of the clips, in which the results are stored. If it holds no clip, is not writable or is no folder, they
+            are stored in the Hugging Face cache. None: not stored.
+        workers: number of decoding processes; by default one per core.
     """
-    return _on_main_process(lambda: _check(rows, root, max_seconds, beside, workers))
+    return _on_main_process(lambda: _check(rows, root, max_seconds, clips_folder, workers))
 
 
 def _check(
-    rows: Dataset, root: str | Path | None, max_seconds: float, beside: str | Path | None, workers: int | None
+    rows: Dataset, root: str | Path | None, max_seconds: float, clips_folder: str | Path | None, workers: int | None
 ) -> CheckedClips:
-    memory = ClipMemory(beside, max_seconds)
+    memory = ClipMemory(clips_folder, max_seconds)
     keys: list[str] = []
-    found: dict[str, Found] = {}
+    found: dict[str, ClipResult] = {}
     stamps: dict[str, Stamp] = {}
     files: dict[str, str] = {}
 
     def unknown() -> Iterator[tuple[str, dict[str, Any]]]:
-        """The distinct clips that have to be examined."""
+        """Yield the distinct clips that have to be checked."""
         for cell in tqdm(_cells(rows), "checking clips", len(rows), unit="row", dynamic_ncols=True, delay=1):
             if cell["bytes"] is None and cell["path"] in files:
                 keys.append(files[cell["path"]])
@@ -124,7 +126,7 @@ def _check(
     return _by_row(rows, root, [found[key] for key in keys])
 
 
-def _by_row(rows: Dataset, root: str | Path | None, found: list[Found]) -> CheckedClips:
+def _by_row(rows: Dataset, root: str | Path | None, found: list[ClipResult]) -> CheckedClips:
     cells = rows.select_columns(["audio"])
     named = {
         index: describe(cells[index]["audio"], root)
@@ -137,7 +139,7 @@ def _by_row(rows: Dataset, root: str | Path | None, found: list[Found]) -> Check
 
 
 def _cells(rows: Dataset) -> Iterator[dict[str, Any]]:
-    """The audio cells, read by column."""
+    """Yield the audio cells, read by column."""
     for table in rows.select_columns(["audio"]).with_format("arrow").iter(_ROWS_AT_A_TIME):
         column = table.column("audio")
         paths, contents = pc.struct_field(column, "path").to_pylist(), pc.struct_field(column, "bytes")
@@ -146,10 +148,10 @@ def _cells(rows: Dataset) -> Iterator[dict[str, Any]]:
 
 
 def _on_main_process(work: Callable[[], T]) -> T:
-    """Do something on the first of a run's processes; all get its result, or its error, however long it takes."""
+    """Run a function on the main process of a run; all processes get its result, or its error."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return work()
-    # A group of its own: others time out after minutes, and this may take hours
+    # A group of its own: the default one times out after minutes, and checking may take hours
     group = dist.new_group(backend="gloo", timeout=timedelta(days=7))
     outcome: list[Any] = [None, None]
     if dist.get_rank() == 0:

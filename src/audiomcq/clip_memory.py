@@ -1,4 +1,4 @@
-"""Remember what checking a clip found, beside the clips, until the clip, the contract or a decoder changes."""
+"""Store the results of checking clips in their folder. They are valid until the clip, the contract or a decoder changes."""
 
 import hashlib
 import logging
@@ -12,7 +12,7 @@ import datasets
 import pyarrow as pa
 
 from audiomcq.audio import DECODED_BY
-from audiomcq.clip_workers import Found
+from audiomcq.clip_workers import ClipResult
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +32,11 @@ _SCHEMA = pa.schema(
 )
 
 Stamp = tuple[int, int]
-"""Size and time of a file (ns): what tells that it has changed."""
+"""Size and modification time (ns) of a file, by which a change is noticed."""
 
 
 class _Entry(NamedTuple):
-    """One line of the file: a clip, as it was when its first `checked` seconds were decoded, and what was found."""
+    """One record of the file: a clip's stamp, the seconds of it that were decoded (`checked`), and the result."""
 
     key: str
     size: int
@@ -48,28 +48,32 @@ class _Entry(NamedTuple):
 
 
 class ClipMemory:
-    """What is known of clips. In a folder of clips that file names them relative to it, so that both can be moved together.
+    """The stored results. Clips inside their folder are stored by relative path, so that the folder can be moved.
 
     Args:
-        beside: folder of the clips. What is not in it, or cannot be written there, and what is known under a name that is no folder,
-            stands in a file of its own in the Hugging Face cache. None: nothing is read or written.
-        max_seconds: how much of a clip is checked, 0 for its header alone.
+        clips_folder: folder of the clips. If it holds no clip, is not writable or is no folder, the results are stored in the Hugging
+            Face cache. None: nothing is read or written.
+        max_seconds: length of a clip that is checked; 0 for its header only.
     """
 
-    def __init__(self, beside: str | Path | None, max_seconds: float) -> None:
+    def __init__(self, clips_folder: str | Path | None, max_seconds: float) -> None:
         self.max_seconds = max_seconds
-        self.folder = str(Path(beside).absolute()) if beside is not None and Path(beside).is_dir() else None
+        self.folder = (
+            str(Path(clips_folder).absolute()) if clips_folder is not None and Path(clips_folder).is_dir() else None
+        )
         self.files: list[Path] = []
-        if beside is not None:
-            digest = hashlib.blake2b(os.fsencode(self.folder or str(beside)), digest_size=16).hexdigest()
+        if clips_folder is not None:
+            digest = hashlib.blake2b(os.fsencode(self.folder or str(clips_folder)), digest_size=16).hexdigest()
             self.files.append(Path(datasets.config.HF_CACHE_HOME) / "audiomcq" / "checked_clips" / f"{digest}.arrow")
         if self.folder:
             self.files.append(Path(self.folder, MEMORY_FILE))
-        self.entries = {key: entry for file in self.files for key, entry in _read(file).items()}
+        self.entries: dict[str, _Entry] = {}
+        for file in self.files:
+            self.entries.update(_read(file))
         self.new: dict[str, _Entry] = {}
 
     def identify(self, cell: dict[str, Any], root: str | Path | None) -> tuple[str, Stamp | None]:
-        """A clip's key, equal for rows on the same clip, and its stamp; None where it is no file that is there."""
+        """Return a clip's key, equal for rows with the same clip, and its stamp; None for a file that is missing."""
         if (content := cell["bytes"]) is not None:
             return f"blake2b:{hashlib.blake2b(content, digest_size=16).hexdigest()}", (len(content), 0)
         path = Path(root or "", cell["path"] or "").absolute()
@@ -81,26 +85,26 @@ class ClipMemory:
         key = str(path).removeprefix(f"{self.folder}{os.sep}") if self.folder else str(path)
         return key.encode("utf-8", "backslashreplace").decode(), stamp
 
-    def recall(self, key: str, stamp: Stamp) -> Found | None:
-        """What was found, where the clip has not changed since and as much of it was decoded as is asked for."""
+    def recall(self, key: str, stamp: Stamp) -> ClipResult | None:
+        """Return the stored result, if the clip has not changed since and enough of it was decoded."""
         entry = self.entries.get(key)
         if entry is None or (entry.size, entry.modified) != stamp:
             return None
         whole = entry.seconds <= min(entry.checked, self.max_seconds)
         if not (self.max_seconds in (0, entry.checked) or whole):
             return None
-        return Found(entry.seconds, entry.silent and self.max_seconds > 0, entry.defect)
+        return ClipResult(entry.seconds, entry.silent and self.max_seconds > 0, entry.defect)
 
-    def keep(self, key: str, stamp: Stamp, found: Found) -> None:
-        """Remember what will be so again."""
+    def keep(self, key: str, stamp: Stamp, found: ClipResult) -> None:
+        """Add a result that the same file would give again."""
         if found.lasting and self.files:
             self.new[key] = _Entry(key, *stamp, self.max_seconds, found.seconds, found.silent, found.defect)
 
     def save(self) -> None:
-        """Write what is new, beside what other runs have written meanwhile."""
+        """Write the new results, together with those that other runs have written meanwhile."""
         if not self.new:
             return
-        # A folder that holds none of the clips is left alone
+        # Nothing is written to a folder that holds none of the clips
         below = any(not Path(key).is_absolute() and not key.startswith("blake2b:") for key in self.new)
         candidates = [file for file in reversed(self.files) if below or file.name != MEMORY_FILE]
         for file in candidates:

@@ -1,6 +1,6 @@
-"""Where the path of a clip may lead: below the folder of the clips, and nowhere else.
+"""Resolve the paths of clips inside their folder, and refuse all others.
 
-Rows come from strangers. Whatever a row names is decoded, sent to endpoints and published, so a path that leaves the folder, by
+Rows come from strangers, and any file that a row names is decoded, sent to endpoints and published. A path that leaves the folder, by
 `..`, as an absolute path or through a symbolic link, is refused.
 """
 
@@ -13,16 +13,16 @@ MAX_PATH_BYTES, MAX_NAME_BYTES = 4095, 255
 
 
 class ClipPathError(ValueError):
-    """A path that names no clip of its folder. The message says why."""
+    """A path that names no clip in its folder. The message says why."""
 
 
 class ClipFolder:
-    """Resolves paths of clips against one folder. Each folder below it is looked up once, so that many paths cost little.
+    """Resolves paths of clips against one folder. Each subfolder is looked up once, so that many paths cost little.
 
     Attributes:
-        root: the folder that relative paths start from, resolved.
-        bounds: the folder that no path may leave: the root, or one that it lies in.
-        allow_outside: take paths that lead out of it as well.
+        root: the folder of relative paths, resolved.
+        bounds: the folder that no path may leave: the root, or a parent of it.
+        allow_outside: also accept paths that leave it.
     """
 
     def __init__(self, root: str | Path, allow_outside: bool = False, bounds: str | Path | None = None) -> None:
@@ -31,7 +31,7 @@ class ClipFolder:
         self._real_folders: dict[str, str] = {}
 
     def resolve(self, path: str) -> str:
-        """Return the absolute path that `path`, relative to the root or absolute, stands for. The file need not exist.
+        """Return the absolute path of `path`, which may be relative to the root. The file need not exist.
 
         Raises:
             ClipPathError: it leads out of the root, or no file can have that path.
@@ -63,27 +63,26 @@ def _is_link(path: str) -> bool:
 
 
 def _check_openable(path: str, full: str) -> None:
-    """Refuse what is no path, and what the operating system would refuse with an error of its own.
+    """Refuse what is no path, and what the operating system would refuse with a less clear error.
 
     Raises:
-        ClipPathError: see there.
+        ClipPathError: no file can have this path.
     """
     if not path.strip():
         raise ClipPathError("the clip path is empty")
     if "://" in path:
-        raise ClipPathError(f"the clip path {shortened(path)} is a URL; download the clip and name its file")
+        raise ClipPathError(f"the clip path {shorten(path)} is a URL; download the clip and name its file")
     try:
         size, longest = len(full.encode()), max(len(name.encode()) for name in Path(full).parts)
     except UnicodeEncodeError:
-        raise ClipPathError(f"the clip path {shortened(path)!a} is no Unicode text") from None
+        raise ClipPathError(f"the clip path {shorten(path)!a} is no Unicode text") from None
     if "\0" in path:
-        raise ClipPathError(f"the clip path {shortened(path)!r} holds a NUL character")
+        raise ClipPathError(f"the clip path {shorten(path)!r} holds a NUL character")
     if size > MAX_PATH_BYTES or longest > MAX_NAME_BYTES:
-        raise ClipPathError(f"the clip path {shortened(path)} has {len(path)} characters, more than a file can have")
+        raise ClipPathError(f"the clip path {shorten(path)} has {len(path)} characters, more than a file can have")
 
 
-def shortened(text: str, length: int = 60) -> str:
-    """What a message shows of a value: the text, or its beginning where it is long; halves of surrogate pairs, which no file can hold,
-    as escapes."""
+def shorten(text: str, length: int = 60) -> str:
+    """Return the beginning of a text for a message, with lone surrogates, which no file can hold, as escapes."""
     text = text if len(text) <= length else f"{text[:length]}..."
     return text.encode("utf-8", "backslashreplace").decode()

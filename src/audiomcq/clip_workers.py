@@ -1,4 +1,4 @@
-"""Examine clips in processes of their own: a decoder that crashes or never ends takes its process along, and nothing else."""
+"""Examine clips in worker processes: a decoder that crashes or hangs costs its worker only."""
 
 import faulthandler
 import math
@@ -16,21 +16,21 @@ from typing import Any, NamedTuple
 from audiomcq.audio import AudioError, AudioSource, Note, audio_seconds, cut, decode_clip, describe, is_silent
 
 CLIP_TIMEOUT_SECONDS = 120.0
-"""Half a minute of audio decodes in a hundredth of a second to one: what takes longer than this hangs."""
+"""Half a minute of audio decodes in 0.01 to 1 s: a decoder that takes longer than this hangs."""
 MAX_WORKERS = 16
 _LOOK_SECONDS = 1.0
-"""How often to look for a clip that hangs, or a parent that is gone."""
+"""Seconds between two checks for a hanging decoder, or a parent process that has ended."""
 
 
-class Found(NamedTuple):
-    """What there is to know of a clip.
+class ClipResult(NamedTuple):
+    """The result of examining a clip.
 
     Attributes:
-        seconds: length of the whole clip, NaN where it cannot be used.
-        silent: whether there is nothing to hear in the part that is used.
-        defect: why it cannot be used, without its name, or None.
-        lasting: whether the same file gives the same again; not so where it could not be read just now.
-        notes: what is unusual about it.
+        seconds: length of the whole clip, NaN for a broken one.
+        silent: whether the part that is used is silent.
+        defect: why it is broken, without its name, or None.
+        lasting: whether the same file would give the same result again; False if it could not be read just now.
+        notes: remarks about it.
     """
 
     seconds: float
@@ -40,16 +40,16 @@ class Found(NamedTuple):
     notes: tuple[Note, ...] = ()
 
 
-def examine_clip(source: AudioSource, root: str | Path | None, max_seconds: float) -> Found:
-    """Decode the first `max_seconds` of a clip, none where it is 0: then its header alone is read."""
+def examine_clip(source: AudioSource, root: str | Path | None, max_seconds: float) -> ClipResult:
+    """Decode the first `max_seconds` of a clip; with 0 read its header only."""
     try:
         if not max_seconds:
-            return Found(audio_seconds(source, root))
+            return ClipResult(audio_seconds(source, root))
         clip = decode_clip(source, root, max_seconds=max_seconds)
-        return Found(clip.seconds, is_silent(cut(clip.waveform, max_seconds)[0]), notes=tuple(clip.notes))
+        return ClipResult(clip.seconds, is_silent(cut(clip.waveform, max_seconds)[0]), notes=tuple(clip.notes))
     except AudioError as error:
         defect = str(error).removeprefix(f"{describe(source, root)}: ")
-        return Found(math.nan, defect=defect, lasting=not isinstance(error.__cause__, OSError | MemoryError))
+        return ClipResult(math.nan, defect=defect, lasting=not isinstance(error.__cause__, OSError | MemoryError))
 
 
 def examine_clips(
@@ -58,13 +58,13 @@ def examine_clips(
     max_seconds: float,
     workers: int | None = None,
     timeout: float = CLIP_TIMEOUT_SECONDS,
-) -> Iterator[tuple[Any, Found]]:
-    """Examine clips in parallel; yields what each was given with, as they are done.
+) -> Iterator[tuple[Any, ClipResult]]:
+    """Examine clips in parallel; yield the key and the result of each, as they are done.
 
     Args:
-        clips: pairs of anything and a clip; taken one by one, as there is room.
-        workers: processes; by default one per core.
-        timeout: seconds after which a clip is given up.
+        clips: pairs of a key and a clip, read one by one as workers become free.
+        workers: number of processes; by default one per core.
+        timeout: seconds after which a clip counts as broken.
     """
     workers = workers or min(MAX_WORKERS, _cores())
     waiting = iter(clips)
@@ -80,7 +80,7 @@ def examine_clips(
                 return
             wait([worker.pipe for worker in busy], _LOOK_SECONDS)
             for worker in list(busy):
-                if (found := worker.found()) is not None:
+                if (found := worker.poll()) is not None:
                     busy.remove(worker)
                     if worker.process.is_alive():
                         idle.append(worker)
@@ -96,8 +96,11 @@ def _cores() -> int:
 
 
 def process_context(system: str) -> "multiprocessing.context.ForkContext | multiprocessing.context.SpawnContext":
-    """How processes start on a system (`sys.platform`): forked on Linux, where a spawned one would run a script that does not guard
-    its main part again. Not on macOS: its libraries, Metal among them, do not survive a fork."""
+    """Choose how worker processes start on a system (`sys.platform`).
+
+    Forked on Linux: a spawned process would run again a script that does not guard its main part. Spawned on macOS,
+    whose libraries, Metal among them, do not survive a fork.
+    """
     return multiprocessing.get_context("fork") if system == "linux" else multiprocessing.get_context("spawn")
 
 
@@ -115,11 +118,11 @@ class _Worker:
 
     def give(self, key: Any, task: tuple[AudioSource, str | Path | None, float], timeout: float) -> None:
         self.key, self.timeout, self.deadline = key, timeout, time.monotonic() + timeout
-        with suppress(OSError):  # it is gone: `found` says so
+        with suppress(OSError):  # it is gone: `poll` says so
             self.pipe.send(task)
 
-    def found(self) -> Found | None:
-        """What it found, or None while it is at work."""
+    def poll(self) -> ClipResult | None:
+        """Return the worker's result, or None while it is at work."""
         try:
             if self.pipe.poll():
                 return self.pipe.recv()
@@ -130,11 +133,13 @@ class _Worker:
                 return None
             self.process.kill()
             self.process.join()
-            return Found(math.nan, defect=f"not decoded after {self.timeout:g} s; re-export the clip", lasting=False)
+            return ClipResult(
+                math.nan, defect=f"not decoded after {self.timeout:g} s; re-export the clip", lasting=False
+            )
         code = self.process.exitcode or 0
-        # Killed from outside, for want of memory perhaps, is not the clip's fault for good
+        # A worker killed from outside, perhaps for lack of memory, says nothing about the clip
         lasting = code != -signal.SIGKILL
-        return Found(
+        return ClipResult(
             math.nan, defect=f"its decoder crashes ({_exit_reason(code)}); re-export the clip", lasting=lasting
         )
 
@@ -157,5 +162,5 @@ def _work(pipe: Connection, parent: int) -> None:
             try:
                 found = examine_clip(*task)
             except Exception as error:
-                found = Found(math.nan, defect=f"{type(error).__name__}: {error}", lasting=False)
+                found = ClipResult(math.nan, defect=f"{type(error).__name__}: {error}", lasting=False)
             pipe.send(found)

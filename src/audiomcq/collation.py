@@ -1,7 +1,7 @@
 """Conversations -> tensors: the one place where messages and their clips become token ids and mel features.
 
-Audio is cut in seconds only, and counted; token ids are never truncated, because a cut inside the audio placeholders misaligns
-features and tokens without an error.
+Audio is cut in seconds only, and cut clips are counted. Token ids are never truncated: a cut inside the audio placeholders
+misaligns features and tokens without an error.
 """
 
 import logging
@@ -22,7 +22,7 @@ from audiomcq.conversations import (
     as_conversation,
     find_clips,
     name_clips,
-    plain_messages,
+    replace_clips,
     source_key,
 )
 from audiomcq.examples import Row, row_key
@@ -37,12 +37,12 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class EncodedClip:
-    """One clip, ready to be heard.
+    """One encoded clip.
 
     Attributes:
         features: mel of shape (frames, mels).
         mask: which frames are audio, shape (frames,).
-        tokens: token ids that stand for the clip in a prompt: the placeholder once per audio token, and what the family puts around.
+        tokens: token ids of the clip in a prompt: one placeholder per audio token, inside the family's begin and end tokens.
     """
 
     features: torch.Tensor
@@ -52,13 +52,13 @@ class EncodedClip:
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """One prompt, ready to be batched.
+    """One encoded prompt, ready to be batched.
 
     Attributes:
-        input_ids: token ids, the placeholders of each clip in its place, ending where the answer starts.
-        clips: what is heard in it, in order; none, one or several.
-        mask_name: what the model calls the mask over mel frames.
-        labels: for each token what is learnt of it, `IGNORED` for nothing; None where nothing is.
+        input_ids: token ids, with the placeholders of each clip, ending where the answer starts.
+        clips: its clips in order; none, one or several.
+        mask_name: the model's name for the mask over mel frames.
+        labels: the label of each token, `IGNORED` where nothing is learnt; None without labels.
     """
 
     input_ids: list[int]
@@ -74,7 +74,7 @@ class EncodedPrompt:
 
 @dataclass
 class ConversationEncoder:
-    """Turns conversations into prompts with the model's own processor.
+    """Encodes conversations as prompts with the model's own processor.
 
     Attributes:
         max_audio_seconds: longer clips are cut to this length; `cut_clips` counts them.
@@ -94,10 +94,10 @@ class ConversationEncoder:
     _cut: set[Hashable] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
-        hears = self.processor.feature_extractor.chunk_length
-        if self.max_audio_seconds > hears:
+        longest = self.processor.feature_extractor.chunk_length
+        if self.max_audio_seconds > longest:
             raise ValueError(
-                f"max_audio_seconds {self.max_audio_seconds:g}: this model hears at most {hears} s of a clip"
+                f"max_audio_seconds {self.max_audio_seconds:g}: this model takes at most {longest} s of a clip"
             )
         if self.max_audio_seconds < (shortest := MIN_SAMPLES / SAMPLE_RATE):
             raise ValueError(
@@ -106,51 +106,53 @@ class ConversationEncoder:
 
     @property
     def cut_clips(self) -> int:
-        """Clips so far that were cut."""
+        """Number of clips that were cut so far."""
         return len(self._cut)
 
     def load(self, source: AudioSource, name: Hashable) -> np.ndarray:
-        """Load a clip, at most `max_audio_seconds` of it; `name` is what it is called and counted by where it is cut."""
+        """Load a clip, at most `max_audio_seconds` of it; `name` identifies it in logs and in the count of cut
+        clips.
+        """
         return self.cut(load_audio(source, self.audio_root, max_seconds=self.max_audio_seconds), name)
 
     def cut(self, waveform: np.ndarray, name: Hashable) -> np.ndarray:
-        """Cut a waveform to `max_audio_seconds`, count it and say so."""
+        """Cut a waveform to `max_audio_seconds`; count and log it if it was longer."""
         waveform, was_cut = cut(waveform, self.max_audio_seconds)
         if was_cut and name not in self._cut:
             self._cut.add(name)
             text = "%s: clip cut to %g s (%d so far)"
-            # One for all: a whole data set may be longer than this
+            # Warn once: every clip of a data set may be longer
             level = logging.WARNING if self.cut_clips == 1 else logging.DEBUG
             logger.log(level, text, name, self.max_audio_seconds, self.cut_clips)
         return waveform
 
-    def clips(self, conversations: Sequence[Conversation]) -> list[tuple[EncodedClip, ...]]:
-        """Encode the clips of conversations. One that stands in several is read, and its mel computed, once."""
+    def encode_conversation_clips(self, conversations: Sequence[Conversation]) -> list[tuple[EncodedClip, ...]]:
+        """Encode the clips of conversations. A clip that occurs in several is read and encoded once."""
         sources = [find_clips(messages) for messages in conversations]
-        keys = [[source_key(source) for source in each] for each in sources]
+        keys = [list(map(source_key, each)) for each in sources]
         distinct = dict(zip(chain(*keys), chain(*sources), strict=True))
         waveforms = [self.load(source, describe(source, self.audio_root)) for source in distinct.values()]
         encoded = dict(zip(distinct, self.encode_clips(waveforms), strict=True))
-        return [tuple(encoded[key] for key in each) for each in keys]
+        return [tuple(map(encoded.__getitem__, each)) for each in keys]
 
     def encode(self, conversations: Sequence[Conversation]) -> list[EncodedPrompt]:
-        """Encode prompts that a model is to answer, each with the clips that stand in it."""
-        return self.insert(self.token_ids(conversations), self.clips(conversations))
+        """Encode prompts for a model to answer, each with its clips."""
+        return self.insert(self.tokenize(conversations), self.encode_conversation_clips(conversations))
 
-    def token_ids(self, conversations: Sequence[Conversation], answered: bool = False) -> list[list[int]]:
+    def tokenize(self, conversations: Sequence[Conversation], answered: bool = False) -> list[list[int]]:
         """Return the token ids of conversations with one placeholder for each clip, whatever its length.
 
         Args:
-            answered: whether they are whole; else they end where the model is to go on.
+            answered: whether the conversations are complete; else they end with the generation prompt.
         """
-        texts = [self.text(messages, answered) for messages in conversations]
+        texts = [self.render(messages, answered) for messages in conversations]
         return self.processor.tokenizer(texts)["input_ids"] if texts else []
 
-    def text(self, messages: Conversation, answered: bool = False) -> str:
-        """Return what the chat template makes of messages; a text is left as it is."""
+    def render(self, messages: Conversation, answered: bool = False) -> str:
+        """Return the text that the chat template renders for messages; a text is returned as it is."""
         if isinstance(messages, str):
             return messages
-        plain = plain_messages(messages, ("" for _ in find_clips(messages)))
+        plain = replace_clips(messages, ("" for _ in find_clips(messages)))
         options = {**self.template_options, "add_generation_prompt": not answered}
         return self.processor.apply_chat_template([plain], tokenize=False, **options)[0]
 
@@ -160,24 +162,25 @@ class ConversationEncoder:
         clips: Sequence[Sequence[EncodedClip]],
         labels: Sequence[Sequence[int]] | None = None,
     ) -> list[EncodedPrompt]:
-        """Put clips in the place of their placeholders. Of what stands for a clip nothing is learnt.
+        """Replace each placeholder by its clip's tokens. Tokens of a clip are never learnt.
 
         Raises:
             ValueError: a prompt does not have one placeholder per clip, or two clips cannot be told apart.
         """
         marker, prompts = self.processor.audio_token_id, []
-        for index, (ids, heard) in enumerate(zip(token_ids, clips, strict=True)):
-            if ids.count(marker) != len(heard):
+        for index, (ids, own) in enumerate(zip(token_ids, clips, strict=True)):
+            if ids.count(marker) != len(own):
                 raise ValueError(
-                    f"{ids.count(marker)} audio placeholders for {len(heard)} clips in {self.processor.tokenizer.decode(ids)!r}: "
+                    f"{ids.count(marker)} audio placeholders for {len(own)} clips in {self.processor.tokenizer.decode(ids)!r}: "
                     f"take {self.processor.audio_token} out of the texts, and use a chat template that writes it once per audio part"
                 )
             learnt = [IGNORED] * len(ids) if labels is None else labels[index]
             placed: list[int] = []
             placed_labels: list[int] = []
-            rest = iter(heard)
+            rest = iter(own)
             for token, label in zip(ids, learnt, strict=True):
                 tokens = next(rest).tokens if token == marker else [token]
+                # Some families put no tokens around a clip: two of them in a row would be one run of placeholders
                 if token == marker and placed[-1:] == tokens[:1] == [marker]:
                     raise ValueError(
                         "two clips follow one another without a token between them, and this model cannot tell where one ends: "
@@ -186,22 +189,24 @@ class ConversationEncoder:
                 placed += tokens
                 placed_labels += [IGNORED] * len(tokens) if token == marker else [label]
             kept = None if labels is None else placed_labels
-            prompts.append(EncodedPrompt(placed, tuple(heard), self.family.mask_name, kept))
+            prompts.append(EncodedPrompt(placed, tuple(own), self.family.mask_name, kept))
         return prompts
 
     def encode_clips(self, waveforms: Sequence[np.ndarray]) -> list[EncodedClip]:
-        """Encode waveforms (float32, mono, 16 kHz). What becomes of one does not depend on the others."""
+        """Encode waveforms (float32, mono, 16 kHz). The encoding of one does not depend on the others."""
         if not waveforms:
             return []
+        # The processor is asked with nothing but placeholders: it alone knows how many audio tokens a clip has
         encoded = self.processor(
             text=[self.processor.audio_token] * len(waveforms),
             audio=list(waveforms),
             audio_kwargs={"sampling_rate": SAMPLE_RATE, **self._audio_kwargs(waveforms)},
         )
+        # Tokens that the tokenizer adds around any text, such as bos, are no part of the clip
         (alone,) = self.processor.tokenizer([self.processor.audio_token])["input_ids"]
         start, end = alone.index(self.processor.audio_token_id), alone[::-1].index(self.processor.audio_token_id)
         clips = []
-        # Some processors pad whatever they are asked
+        # Some processors pad even a single text
         for ids, kept, features, mask in zip(
             encoded["input_ids"],
             encoded["attention_mask"],
@@ -223,54 +228,57 @@ class ConversationEncoder:
 
     def _mel(self, features: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         mel, valid = torch.as_tensor(np.asarray(features)).T, torch.as_tensor(np.asarray(mask))
+        # An audio tower of fixed input length needs its padding; for the others it would be encoded for nothing
         frames = int(valid.sum()) if self.family.trims_mel else len(valid)
         return mel[:frames].contiguous(), valid[:frames]
 
 
 @dataclass
 class PromptEncoder(ConversationEncoder):
-    """Asks the questions of rows of AudioMCQ, each about its own clip or about one that stands in for it.
+    """Encodes questions of AudioMCQ, each with its row's clip or with another waveform in its place.
 
     Attributes:
-        style: how questions are put; benchmarks name their own (`Benchmark.official_prompt`).
+        style: the prompt format; benchmarks may have their own (`Benchmark.official_prompt`).
     """
 
     style: PromptStyle = AUDIOMCQ_STYLE
 
-    def waveform(self, row: Row) -> np.ndarray:
-        """The row's clip, at most `max_audio_seconds` long."""
+    def load_waveform(self, row: Row) -> np.ndarray:
+        """Load the row's clip, at most `max_audio_seconds` of it."""
         return self.load(row["audio"], _name(row))
 
     def __call__(
         self, rows: Sequence[Row], waveforms: Sequence[np.ndarray | None] | None = None
     ) -> list[EncodedPrompt]:
-        """Encode rows, each with its own clip or with the waveform given in its place (None: no audio at all).
+        """Encode rows, each with its own clip or with the given waveform (None: no audio part at all).
 
-        Rows that are given one and the same array share its mel, which is computed once.
+        Rows with the same array object share its mel, which is computed once.
         """
         if waveforms is None:
-            waveforms = [self.waveform(row) for row in rows]
+            waveforms = [self.load_waveform(row) for row in rows]
+        # By identity: the fixed silence of a control is one array for all rows, and samples need not be compared
         played = {id(audio): (row, audio) for row, audio in zip(rows, waveforms, strict=True) if audio is not None}
-        heard = [self.cut(audio, _name(row)) for row, audio in played.values()]
-        clips = dict(zip(played, self.encode_clips(heard), strict=True))
+        waveforms_to_encode = [self.cut(audio, _name(row)) for row, audio in played.values()]
+        clips = dict(zip(played, self.encode_clips(waveforms_to_encode), strict=True))
         conversations = [
             conversation(row["question"], row["choices"], audio, self.style)
             for row, audio in zip(rows, waveforms, strict=True)
         ]
         own = [() if audio is None else (clips[id(audio)],) for audio in waveforms]
-        return self.insert(self.token_ids(conversations), own)
+        return self.insert(self.tokenize(conversations), own)
 
 
 def _name(row: Row) -> str:
-    """What a row is called in messages; a question that somebody has just asked has no key."""
+    """Return a row's name for messages; a question asked just now has no key."""
     if row.keys() >= {"question_type", "source_dataset", "id"}:
         return row_key(row)
     return describe(row["audio"]) if "audio" in row else "a clip"
 
 
 def audio_batch(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
-    """Mel of all clips of several prompts, prompt by prompt, as model inputs: (clips, mels, frames) and its mask, padded to the
-    longest. Empty without audio."""
+    """Batch the mel of all clips, prompt by prompt, as model inputs: (clips, mels, frames) and its mask, padded to the
+    longest clip. Empty without audio.
+    """
     clips = [clip for prompt in prompts for clip in prompt.clips]
     if not clips:
         return {}
@@ -281,7 +289,9 @@ def audio_batch(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
 
 
 def to_model(batch: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Model inputs on the model's device, mel in its dtype: not every audio tower casts what it hears (Audio Flamingo)."""
+    """Move model inputs to the model's device, mel in its dtype: not every audio tower casts its input (Audio
+    Flamingo).
+    """
     return {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
         for name, value in batch.items()
@@ -289,7 +299,7 @@ def to_model(batch: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str
 
 
 def prompt_batch(prompts: Sequence[EncodedPrompt], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """Left-padded model inputs for generation: ids and mask of shape (rows, tokens), and the audio."""
+    """Build left-padded model inputs for generation: ids and mask, shape (rows, tokens), and the audio."""
     ids = [torch.tensor(prompt.input_ids) for prompt in prompts]
     return {
         "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_token_id, padding_side="left"),
@@ -299,17 +309,17 @@ def prompt_batch(prompts: Sequence[EncodedPrompt], pad_token_id: int) -> dict[st
 
 
 ENCODED = "encoded_prompt"
-"""Column in which the data loader hands a row's encoded prompt on."""
+"""Column in which the collator returns a row's encoded prompt."""
 
 
 @dataclass
 class PromptCollator:
-    """Encodes the prompts of a batch where it is loaded: with data-loader workers no step waits for a clip or its mel."""
+    """Encodes prompts in the data loader: with workers, no step waits for a clip or its mel."""
 
     encoder: ConversationEncoder
 
     def __call__(self, rows: Sequence[Row]) -> list[Row]:
-        """Add its encoded prompt to every row. Rows that are rollouts of one prompt have one."""
+        """Add the encoded prompt to every row. Rows that are rollouts of one prompt share it."""
         rows = [as_conversation(row) for row in rows]
         keys = [_prompt_key(row["prompt"]) for row in rows]
         distinct = dict(zip(keys, (row["prompt"] for row in rows), strict=True))
@@ -321,4 +331,4 @@ class PromptCollator:
 
 
 def _prompt_key(prompt: Conversation) -> str:
-    return repr(plain_messages(prompt, map(source_key, find_clips(prompt))))
+    return repr(replace_clips(prompt, map(source_key, find_clips(prompt))))

@@ -21,22 +21,21 @@ class DataArguments(RowArguments):
     paradigm: str = field(
         default="single_stage", metadata={"help": "weak_to_strong, mixed_to_strong, mixed_to_mixed or single_stage."}
     )
-    mixed_seed: int = field(default=0, metadata={"help": "Seed of the mixed draw; the same in both stages."})
+    mixed_seed: int = field(default=0, metadata={"help": "Seed of the mixed draw. Use the same one in both stages."})
     check_audio: bool = field(
         default=True,
         metadata={
-            "help": "Decode every clip once before training starts, leave out those that are broken or silent, and remember it; "
-            "false: open them only."
+            "help": "Decode every clip once before training and drop rows with broken or silent ones. false: only open the clips."
         },
     )
     benchmarks_to_avoid: list[str] = field(
         default_factory=list,
-        metadata={"help": "Benchmarks, as name or name=source, whose overlap with the rows is logged and recorded."},
+        metadata={"help": "Benchmarks (name or name=source) whose overlap with the rows is logged and recorded."},
     )
 
 
-# To a type checker they have the fields of the configurations that they are mixed into. At runtime they must not: their
-# defaults would stand before those of TRL.
+# A type checker sees the fields of the configurations that this is mixed into. At runtime it must not inherit them: its defaults
+# would override those of TRL.
 if TYPE_CHECKING:
     from transformers import TrainingArguments as _Trained
 else:
@@ -45,29 +44,31 @@ else:
 
 @dataclass
 class AudioArguments(_Trained):
-    """Options that both trainers share.
+    """Options of both trainers.
 
     Parameters:
-        train_modules: parameter groups that full fine-tuning trains: audio_tower, aligner, llm. LoRA ignores it.
-        shuffle_choices: train on shuffled options (by seed and epoch), so that no position can be learnt.
+        train_modules: parameter groups that full fine-tuning trains: audio_tower, aligner, llm. Ignored with LoRA.
+        shuffle_choices: shuffle the options of each row (by seed and epoch), so that no position can be learnt.
     """
 
     max_audio_seconds: float = field(
-        default=30.0, metadata={"help": "Longer clips are cut to this many seconds, and counted."}
+        default=30.0, metadata={"help": "Cut clips to this many seconds. The log counts the cut ones."}
     )
     train_modules: list[str] = field(
         default_factory=lambda: ["audio_tower", "aligner", "llm"],
-        metadata={"help": "Parameter groups to train: audio_tower, aligner, llm. LoRA ignores it."},
+        metadata={"help": "Parameter groups to train: audio_tower, aligner, llm. Ignored with LoRA."},
     )
-    shuffle_choices: bool = field(default=True, metadata={"help": "Shuffle the options of a row by seed and epoch."})
+    shuffle_choices: bool = field(
+        default=True, metadata={"help": "Shuffle the options of each row, by seed and epoch."}
+    )
     shared_prefix: bool = field(
         default=True,
         metadata={
-            "help": "Forward what prompts of a batch have in common once: GRPO's rollouts of one prompt, SFT's questions on one "
-            "clip; false: once each."
+            "help": "Compute a shared prompt prefix once per group (GRPO: rollouts of a prompt; SFT: questions on a clip). Set "
+            "false to recompute it per sample."
         },
     )
-    hub_strategy: str = field(default="end", metadata={"help": "Must stay end: a run is pushed once, with its card."})
+    hub_strategy: str = field(default="end", metadata={"help": "Must be end: a run is pushed once, with its card."})
 
     def __post_init__(self) -> None:
         if self.hub_strategy != "end":
@@ -91,26 +92,28 @@ class AudioArguments(_Trained):
 
 @dataclass
 class AudioSFTConfig(AudioArguments, SFTConfig):
-    """TRL's SFTConfig with audio. Tokens are never truncated (`max_length` is refused): audio is cut in seconds."""
+    """TRL's SFTConfig with audio. Tokens are never truncated (`max_length` is refused); audio is cut in seconds."""
 
     cot: CotVariant = field(
-        default="none", metadata={"help": "Chain of thought before the answer: none, structured, unstructured."}
+        default="none", metadata={"help": "Chain of thought before the answer: none, structured or unstructured."}
     )
-    cot_column: str | None = field(
-        default=None, metadata={"help": "Column of chains of thought, whatever its name, in place of cot."}
-    )
+    cot_column: str | None = field(default=None, metadata={"help": "Column of chains of thought, instead of cot."})
     strong_weight: float = field(default=1.0, metadata={"help": "Loss weight of rows with strong audio contribution."})
-    max_length: int | None = field(default=None, metadata={"help": "Must stay empty: tokens are never truncated."})
+    max_length: int | None = field(default=None, metadata={"help": "Must be null: tokens are never truncated."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs all columns."})
     dataset_kwargs: dict[str, Any] | None = field(
         default_factory=lambda: {"skip_prepare_dataset": True}, metadata={"help": "The collator prepares rows itself."}
     )
     train_sampling_strategy: str = field(
-        default="group_by_length", metadata={"help": "group_by_length groups by seconds of audio; or random."}
+        default="group_by_length", metadata={"help": "group_by_length (by seconds of audio) or random."}
     )
 
     def check_audio(self) -> None:
-        """Raises: ValueError if an option would lose the audio, or weigh what it cannot."""
+        """Refuse options that would lose the audio, or weigh losses that cannot be weighed.
+
+        Raises:
+            ValueError: there is one.
+        """
         if self.max_length is not None or self.packing or self.padding_free:
             raise ValueError(
                 "max_length, packing and padding_free cut or mix token sequences and would break audio: leave them out and "
@@ -131,21 +134,25 @@ class AudioSFTConfig(AudioArguments, SFTConfig):
 
 @dataclass
 class AudioGRPOConfig(AudioArguments, GRPOConfig):
-    """TRL's GRPOConfig with audio. Rewards by name (see `audiomcq.rewards.REWARDS`), weighted as published."""
+    """TRL's GRPOConfig with audio. Rewards by name (`audiomcq.rewards.REWARDS`), weighted as published."""
 
     rewards: list[str] = field(
         default_factory=lambda: ["accuracy", "format"],
-        metadata={"help": "Names of rewards: accuracy, format, gated_format."},
+        metadata={"help": "Rewards by name: accuracy, format, gated_format."},
     )
     reward_weights: list[float] | None = field(
         default=None,
         metadata={
-            "help": "One weight per reward; by default 2.0 and 0.5, as published, for rewards of the config, and 1.0 for others."
+            "help": "One weight per reward. Defaults as published for rewards of the config (2.0 and 0.5), and 1.0 for others."
         },
     )
 
     def check_audio(self) -> None:
-        """Raises: ValueError if an option would lose the audio."""
+        """Refuse options that would lose the audio.
+
+        Raises:
+            ValueError: there is one.
+        """
         if self.use_vllm:
             raise ValueError("use_vllm: TRL's vLLM path passes no audio on; leave it out")
 
@@ -163,7 +170,7 @@ Config = TypeVar("Config", AudioSFTConfig, AudioGRPOConfig)
 
 
 def with_audio_options(args: Any, kind: type[Config]) -> Config:
-    """Return options of TRL's own class with those about audio at their defaults; options of our class as they are.
+    """Convert TRL's options to ours, with audio options at their defaults; return our own options unchanged.
 
     Raises:
         ValueError: an option would lose the audio.

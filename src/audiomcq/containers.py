@@ -1,7 +1,7 @@
-"""Read what a sound file says of itself: of which kind it is, how much audio it promises, whether the file holds that much.
+"""Read the headers of a sound file: its format, the length that it states, and whether the file is that long.
 
-Decoders do not ask: libsndfile shortens a WAV header to the bytes that are there and takes the last page of an Ogg file for its
-end, so a file that was cut looks like a whole and shorter one. Nothing is decoded here, and nothing but headers is read.
+Decoders do not check: libsndfile shortens a WAV header to the bytes that exist and takes the last page of an Ogg file for its end, so
+a truncated file looks like a complete, shorter one. Only headers are read here, and nothing is decoded.
 """
 
 import os
@@ -13,24 +13,24 @@ from typing import BinaryIO
 
 ASK_FOR_FILE = "fetch the file again"
 _MAX_CHUNKS = 1_000
-"""Chunks that are looked at: a file of zeros would be taken for one empty chunk per eight bytes."""
+"""Chunks to read at most: a file of zeros has one empty chunk per eight bytes."""
 _PLACEHOLDERS = (range(0x7FFF_EF00, 0x8000_0001), range(0xFFFF_FF00, 0x1_0000_0000))
-"""Sizes that programs write into the header of a WAV that goes to a pipe (sox: 2 GiB less a little; ffmpeg: all bits set)."""
+"""Sizes that programs write into the header of a WAV written to a pipe (sox: just under 2 GiB; ffmpeg: all bits set)."""
 _SKIPPED_ZEROS = 65_536
-"""Bytes of padding between an ID3 tag and the first frame that are looked through."""
+"""Bytes of padding after an ID3 tag in which the first frame is searched."""
 
 
 @dataclass(frozen=True)
 class Container:
-    """What a file says of itself.
+    """The headers of a sound file.
 
     Attributes:
-        kind: wav, rifx, w64, aiff, au, caf, nist, flac, ogg, mp3, mov, matroska or aac; empty where its first bytes are of none.
-        promised_bytes: bytes of audio that its header promises, None where the kind does not count bytes.
-        held_bytes: how many of these the file holds.
-        says_length: whether the length of its audio stands in it: not in what was written to a pipe, nor in an mp3 without a count
-            of its frames.
-        problem: why it cannot be used whatever decodes it, or None.
+        kind: wav, rifx, w64, aiff, au, caf, nist, flac, ogg, mp3, mov, matroska or aac; empty if unknown.
+        promised_bytes: bytes of audio that its header states, None for formats that do not count bytes.
+        held_bytes: how many of these the file has.
+        says_length: whether it states the length of its audio; not if it was written to a pipe, nor in an mp3 without a frame
+            count.
+        problem: why no decoder can use it, or None.
     """
 
     kind: str = ""
@@ -41,12 +41,12 @@ class Container:
 
     @property
     def share(self) -> float:
-        """How much of what is promised is there, 1 where that is not said."""
+        """Share of the stated bytes that the file has, 1 if it states none."""
         return (self.held_bytes or 0) / self.promised_bytes if self.promised_bytes else 1.0
 
 
 def read_container(stream: BinaryIO) -> Container:
-    """Read the headers of a file, of any size, and leave the stream at its start."""
+    """Read the headers of a file of any size, and rewind the stream."""
     size = stream.seek(0, os.SEEK_END)
     start = _after_tags(stream, size)
     head = _read(stream, start, 64)
@@ -87,7 +87,7 @@ def _recognize(stream: BinaryIO, head: bytes, start: int, size: int) -> Containe
 
 
 def _no_audio(head: bytes) -> str | None:
-    """Name what often lies under the name of a clip without being one."""
+    """Recognize files that are often found in place of a clip."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the clip itself; run `git lfs pull` where it came from"
@@ -99,7 +99,7 @@ def _no_audio(head: bytes) -> str | None:
 
 
 def _after_tags(stream: BinaryIO, size: int) -> int:
-    """Where the audio starts: behind ID3v2 tags and the zeros that some taggers leave."""
+    """Find where the audio starts: after ID3v2 tags and the zeros that some taggers leave."""
     start = 0
     for _ in range(8):
         head = _read(stream, start, 10)
@@ -144,7 +144,9 @@ def _chunks(
 
 
 def _of_bytes(kind: str, promised: int | None, start: int, size: int) -> Container:
-    """A container whose audio is a run of bytes from `start` on; `promised` None where its length was not known when written."""
+    """Build the container of a format whose audio is the bytes from `start` on; `promised` is None if unknown at
+    writing time.
+    """
     held = max(0, size - start)
     if promised and not held:
         return Container(kind, problem=f"breaks off behind its header; {ASK_FOR_FILE}")
@@ -169,7 +171,7 @@ def _wav(stream: BinaryIO, head: bytes, start: int, size: int) -> Container:
 
 
 def _is_followed_by_chunks(stream: BinaryIO, start: int, size: int, header: str) -> bool:
-    """Whether chunks fill the rest of the file, or nothing does: a data chunk of size 0 before them is empty indeed."""
+    """Tell whether the rest of the file is chunks, or empty: a data chunk of size 0 before them is really empty."""
     end = start
     for name, first, count in _chunks(stream, start, size, header, align=2):
         if not re.fullmatch(rb"[\w ]{4}", name):
@@ -273,7 +275,9 @@ def _mov(stream: BinaryIO, start: int, size: int) -> Container:
 
 
 def _matroska(stream: BinaryIO, start: int, size: int) -> Container:
-    """Compare the length of the segment, where one is said, with the file's: recorders that cannot seek leave it out."""
+    """Compare the length of the segment, where it is stated, with the file's: recorders that cannot seek leave it
+    out.
+    """
     for name in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
         head = _read(stream, start, 12)
         if head[:4] != name or len(head) < 12 or not head[4]:
@@ -289,7 +293,7 @@ def _matroska(stream: BinaryIO, start: int, size: int) -> Container:
 
 
 def _is_frame(head: bytes) -> bool:
-    """Whether these bytes are the header of an MPEG audio frame."""
+    """Tell whether these bytes are the header of an MPEG audio frame."""
     return (
         len(head) >= 4
         and head[0] == 0xFF
@@ -302,7 +306,7 @@ def _is_frame(head: bytes) -> bool:
 
 
 def _mp3(stream: BinaryIO, start: int, size: int) -> Container:
-    """Look for the count of frames in the first one (Xing, LAME). Where more frames follow than it counts, it is none."""
+    """Read the frame count in the first frame (Xing, LAME). It is not valid if more frames follow than it counts."""
     frame = _read(stream, start, 64)
     at = max(frame.find(b"Xing"), frame.find(b"Info"))
     if at < 0:

@@ -1,7 +1,7 @@
-"""Conversations with audio, as TRL writes them: messages whose content has parts `{"type": "audio", "audio": ...}`.
+"""Conversations with audio in TRL's format: messages whose content has parts `{"type": "audio", "audio": ...}`.
 
-`audio` is a path, the bytes of a file, samples at 16 kHz, or what `datasets` keeps of a clip (`{"bytes": ..., "path": ...}` or
-`{"array": ..., "sampling_rate": ...}`). Rows of AudioMCQ become such conversations in one function, `question_example`.
+`audio` is a path, the bytes of a file, samples at 16 kHz, or a clip of `datasets` (`{"bytes": ..., "path": ...}` or
+`{"array": ..., "sampling_rate": ...}`). `question_example` converts rows of AudioMCQ to such conversations.
 """
 
 import hashlib
@@ -20,30 +20,30 @@ from audiomcq.prompts import completion_target, conversation
 
 Message = dict[str, Any]
 Conversation = str | Sequence[Message]
-"""Messages, or a text that no chat template is to touch."""
+"""Messages, or a text to which no chat template is applied."""
 
 QUESTION_COLUMNS = {"question", "choices", "answer", "audio"}
 CONVERSATION_COLUMNS = ("prompt", "completion", "messages", "text")
 
 
 def holds_questions(rows: Dataset | IterableDataset | None) -> bool:
-    """Whether rows are AudioMCQ's questions and not conversations."""
+    """Tell whether rows are AudioMCQ's questions rather than conversations."""
     names = set(rows.column_names or ()) if rows is not None else set()
     return names >= QUESTION_COLUMNS and not names & set(CONVERSATION_COLUMNS)
 
 
 def question_example(row: Row, cot: str | None = None) -> Row:
-    """Write a row of AudioMCQ as a conversation: `prompt`, and where `cot` is given the `completion` to learn.
+    """Convert a row of AudioMCQ to a conversation: `prompt`, and with `cot` also the `completion` to learn.
 
     Args:
-        cot: which chain of thought the completion opens with, see `prompts.completion_target`.
+        cot: chain of thought before the answer, see `prompts.completion_target`.
     """
     example = {**row, "prompt": conversation(row["question"], row["choices"], row["audio"])}
     return example if cot is None else {**example, "completion": completion_target(row, cot)}
 
 
 def as_conversation(row: Row, cot: str | None = None) -> Row:
-    """Return the row as TRL reads it: a conversation as it is, a question of AudioMCQ written as one.
+    """Return the row in TRL's format: a conversation as it is, a question of AudioMCQ converted.
 
     Raises:
         ValueError: the row is neither.
@@ -59,7 +59,7 @@ def as_conversation(row: Row, cot: str | None = None) -> Row:
 
 
 def find_clips(messages: Conversation) -> list[AudioSource]:
-    """Return the clips of a conversation in the order in which they are heard.
+    """Return the clips of a conversation, in order.
 
     Raises:
         ValueError: an audio part has no audio.
@@ -90,7 +90,7 @@ def _source(part: dict[str, Any]) -> AudioSource:
 
 
 def source_key(source: AudioSource) -> Hashable:
-    """Return something equal for clips that are the very same samples, without decoding them."""
+    """Return a key that is equal for clips with the same samples, without decoding them."""
     if isinstance(source, np.ndarray):
         return source.shape, hashlib.blake2b(np.ascontiguousarray(source).data).digest()
     if not isinstance(source, dict):
@@ -102,10 +102,10 @@ def source_key(source: AudioSource) -> Hashable:
     return str(source.get("path"))
 
 
-def plain_messages(messages: Conversation, clips: Iterable[Any]) -> Conversation:
-    """Return the messages with other things in place of their clips, and nothing in them but what a chat template reads.
+def replace_clips(messages: Conversation, clips: Iterable[Any]) -> Conversation:
+    """Replace the clips of messages, and reduce the messages to what a chat template reads.
 
-    Arrow gives every part of a content every key; templates take a text with an empty `audio` for a clip.
+    Arrow gives every part of a content every key, and templates take a text with an empty `audio` for a clip.
     """
     if isinstance(messages, str):
         return messages
@@ -113,32 +113,36 @@ def plain_messages(messages: Conversation, clips: Iterable[Any]) -> Conversation
     for message in messages:
         content = message.get("content")
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or ()
-        kept = [
-            {"type": "audio", "audio": next(clips)}
-            if part.get("type") == "audio"
-            else {name: value for name, value in part.items() if value is not None}
-            for part in parts
-        ]
-        others = {name: value for name, value in message.items() if value is not None and name != "content"}
-        written.append({**others, "content": kept})
+        kept: list[dict[str, Any]] = []
+        for part in parts:
+            kept.append({"type": "audio", "audio": next(clips)} if part.get("type") == "audio" else _drop_nulls(part))
+        written.append({**_drop_nulls(message), "content": kept})
     return written
 
 
+def _drop_nulls(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def name_clips(messages: Conversation) -> Conversation:
-    """Return the messages with the names of their clips in place of the samples: what is logged, and what rewards see."""
+    """Replace the clips of messages by their names, for logs and rewards."""
     if not any(part.get("type") == "audio" for part in _parts(messages)):
         return messages
-    return plain_messages(messages, map(describe, find_clips(messages)))
+    return replace_clips(messages, map(describe, find_clips(messages)))
 
 
 def row_messages(row: Row) -> list[Message]:
-    """Return all messages of a row of conversations; none of a row of texts."""
-    columns = (row.get(name) for name in ("prompt", "completion", "messages"))
-    return [message for messages in columns if messages and not isinstance(messages, str) for message in messages]
+    """Return all messages of a row of conversations; none for a row of texts."""
+    found: list[Message] = []
+    for name in ("prompt", "completion", "messages"):
+        messages = row.get(name)
+        if messages and not isinstance(messages, str):
+            found += messages
+    return found
 
 
-def audio_lengths(rows: Dataset) -> list[float]:
-    """Return the seconds of audio of every row, from what is known of its clips, else from their headers; 0 without any.
+def measure_audio(rows: Dataset) -> list[float]:
+    """Return the seconds of audio of every row, from earlier checks or from file headers; 0 without audio.
 
     Raises:
         AudioError: a clip is missing, or is no audio file.
@@ -164,8 +168,8 @@ def audio_lengths(rows: Dataset) -> list[float]:
     return lengths
 
 
-def undecoded(rows: Dataset | IterableDataset) -> Dataset | IterableDataset:
-    """Return rows whose `Audio` features give clips as they are stored: ours is the one decoder (`audiomcq.audio`)."""
+def disable_decoding(rows: Dataset | IterableDataset) -> Dataset | IterableDataset:
+    """Set `Audio` features to return clips as stored: only `audiomcq.audio` decodes."""
     features = rows.features
     if features is None or (stored := _stored(features)) == features:
         return rows

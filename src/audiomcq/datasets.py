@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,47 +35,48 @@ from audiomcq.examples import (
     struct_field,
     valid_row_indices,
 )
-from audiomcq.row_sources import clips_of, find_rows
+from audiomcq.row_sources import find_rows, resolve_clips
 from audiomcq.schema import fit_to_schema
 
 logger = logging.getLogger(__name__)
 
 
 CLIP_SECONDS = "clip_seconds"
-"""Column of the clips' lengths, for training: what checked the clips knows them."""
+"""Column with the clips' lengths in seconds, as the check of the clips found them."""
 
 
 @dataclass
 class RowArguments:
-    """Options that say which rows are read, of all recipes that read some."""
+    """Options of all recipes that read rows: which ones, and how."""
 
     dataset: str = field(
-        default="", metadata={"help": "Hub id, save_to_disk folder, or .jsonl/.json/.csv/.parquet file of rows."}
+        default="", metadata={"help": "Rows: a Hub id, a folder, or a .jsonl/.json/.csv/.parquet file."}
     )
     dataset_config: str | None = field(
         default=None, metadata={"help": "Config of the data set, e.g. all, weak, strong."}
     )
-    dataset_split: str = field(default="train", metadata={"help": "Split of the rows; train[:1000] takes the first."})
+    dataset_split: str = field(
+        default="train", metadata={"help": "Split of the rows; train[:1000] takes the first 1,000."}
+    )
     dataset_revision: str | None = field(
         default=None, metadata={"help": "Commit, tag or branch of a data set on the Hub."}
     )
     audio_root: str | None = field(
         default=None,
-        metadata={"help": "Folder that paths of clips start from and must not leave; by default that of the rows."},
+        metadata={"help": "Folder of the clips, which no path may leave; by default that of the rows."},
     )
-    allow_outside_audio_root: bool = field(
-        default=False, metadata={"help": "Take clips from anywhere on this machine, whatever their paths say."}
-    )
+    allow_outside_audio_root: bool = field(default=False, metadata={"help": "Also take clips outside of audio_root."})
     audio_contribution: str | None = field(
         default=None,
-        metadata={"help": "Label of rows that have none, weak or strong: where a whole file is of one kind."},
+        metadata={"help": "Label of rows without one, weak or strong: for files that hold one kind of row."},
     )
     max_bad_fraction: float = field(
-        default=0.01, metadata={"help": "Stop when more rows than this are broken, or their clips broken or silent."}
+        default=0.01,
+        metadata={"help": "Stop when more than this share of the rows, or of their clips, are broken or silent."},
     )
 
     def load(self, split: str | None = None, **options: Any) -> Dataset:
-        """The rows of a split, by default of `dataset_split`; options as of `load_rows`."""
+        """Load the rows of a split, by default of `dataset_split`; options as of `load_rows`."""
         return load_rows(
             self.dataset,
             split or self.dataset_split,
@@ -104,29 +106,31 @@ def load_rows(
     audio_contribution: str | None = None,
     fetch_clips: bool = True,
 ) -> Dataset:
-    """Rows of the project's schema from a Hub id, a `save_to_disk` folder, a folder of .jsonl files (one per split), a folder laid
-    out as on the Hub (what the contribution filter writes), or one .jsonl / .json / .csv / .parquet file.
+    """Load rows of the project's schema from the Hub, a folder or a file.
+
+    A folder is one of `save_to_disk`, of .jsonl files (one per split), or in the Hub's layout (as the contribution
+    filter writes); a file is .jsonl, .json, .csv or .parquet.
 
     Args:
-        split: name of a split, or several joined with "+"; a part of one as "train[:100]".
-        audio_root: folder that paths of clips start from and must not leave; by default that of the rows (of a data set that the
-            contribution filter has labelled, the folder of its clips).
-        check_audio: decode every distinct clip once now (`audiomcq.clip_check`), so that a broken one is left out here and does
-            not stop a run in its middle. "header": only open it. False: open none.
-        max_audio_seconds: how much of a clip will be used; what lies beyond is not decoded.
-        keep_silent: keep rows whose clips are silent. Else these are broken: audio and silence would be the same to a model.
+        split: name of a split, several joined with "+", or a part of one, as "train[:100]".
+        audio_root: folder of the clips, which no path may leave; by default that of the rows (for a data set labelled by the
+            contribution filter, the folder of its clips).
+        check_audio: decode every distinct clip now (`audiomcq.clip_check`), so that broken ones are dropped here and do not stop a
+            run later. "header": only open them. False: open none.
+        max_audio_seconds: length of a clip that will be used; the rest is not decoded.
+        keep_silent: keep rows with silent clips. By default they count as broken: with and without audio would be the same.
         add_lengths: add the lengths that the check found as a column `CLIP_SECONDS`.
-        revision: of a data set on the Hub.
-        allow_outside_audio_root: take clips from anywhere.
-        cot_column: a further column of chains of thought to keep, whatever its name.
-        audio_contribution: label, weak or strong, of rows that have none.
-        fetch_clips: False where no clip will be opened: those that lie in a repository on the Hub are then not fetched.
+        revision: commit, tag or branch of a data set on the Hub.
+        allow_outside_audio_root: also take clips outside of `audio_root`.
+        cot_column: an additional column of chains of thought to keep.
+        audio_contribution: label, weak or strong, of rows without one.
+        fetch_clips: False if no clip will be opened: clips in a Hub repository are then not downloaded.
 
     Raises:
         ValueError: nothing is found there, a column is missing, or too many rows are broken.
     """
     found = find_rows(source, split, config, revision, cot_column)
-    resolve = clips_of(found, audio_root, allow_outside_audio_root, fetch_clips)
+    resolve = resolve_clips(found, audio_root, allow_outside_audio_root, fetch_clips)
     rows, faults = fit_to_schema(found.rows, resolve, cot_column, audio_contribution, str(source))
     if check_audio:
         clips = check_clips(rows, None, max_audio_seconds if check_audio is True else 0, audio_root or source)
@@ -136,19 +140,19 @@ def load_rows(
     if left_out:
         logger.info("columns of %s that are not read: %s", source, ", ".join(left_out))
     if not good:
-        raise ValueError(f"{source}: no row is there")
+        raise ValueError(f"{source}: it holds no row")
     if check_audio and add_lengths:
         rows = rows.add_column(CLIP_SECONDS, clips.seconds, feature=Value("float64"))
     return rows if len(good) == len(rows) else rows.select(good)
 
 
 def drop_audio(rows: Iterable[Row]) -> Iterable[Row]:
-    """The rows without their clips, which may be many bytes."""
+    """Drop the clips of rows, which may be many bytes."""
     return rows.remove_columns(["audio"]) if isinstance(rows, Dataset) and "audio" in rows.column_names else rows
 
 
-def clip_folder(tables: Iterable[Dataset]) -> str | None:
-    """The folder that all clips of rows lie below; None where they are contained in the rows."""
+def find_clip_folder(tables: Iterable[Dataset]) -> str | None:
+    """Find the common folder of all clips of these rows; None if the rows contain them."""
     folders: set[str] = set()
     for rows in tables:
         has_bytes, paths = clip_fields(rows)
@@ -158,7 +162,7 @@ def clip_folder(tables: Iterable[Dataset]) -> str | None:
 
 
 def clip_home(args: RowArguments) -> Path:
-    """The folder that clips may be given on from: the one that was named, or else that of the rows themselves."""
+    """Return the folder from which clips may be published: the given one, or that of the rows."""
     source = Path(args.dataset)
     if args.audio_root:
         return Path(args.audio_root)
@@ -168,7 +172,7 @@ def clip_home(args: RowArguments) -> Path:
 
 
 def check_clips_inside(splits: Mapping[str, Dataset], folder: Path) -> None:
-    """Make sure that all clips that rows do not contain lie in a folder, before anything of them is read.
+    """Check that all clips that are files lie inside a folder, before any of them is read.
 
     Raises:
         ValueError: some do not.
@@ -189,7 +193,11 @@ def check_clips_inside(splits: Mapping[str, Dataset], folder: Path) -> None:
 
 
 def refuse_outside(args: RowArguments) -> None:
-    """Raises: ValueError if clips are to be published from anywhere."""
+    """Refuse to publish clips from outside of one folder.
+
+    Raises:
+        ValueError: `allow_outside_audio_root` is set.
+    """
     if args.allow_outside_audio_root:
         raise ValueError(
             "allow_outside_audio_root: what is published comes from one folder; leave it out and name audio_root"
@@ -197,7 +205,7 @@ def refuse_outside(args: RowArguments) -> None:
 
 
 def clip_sizes(rows: Dataset, audio_root: str | Path | None = None) -> list[int | None]:
-    """Bytes of every row's clip as it is stored, None where it is not at hand. No clip is read."""
+    """Return the stored size of every row's clip in bytes, None where it is missing. No clip is read."""
     has_bytes, paths = clip_fields(rows)
     contained = pa.chunked_array(
         [
@@ -216,8 +224,9 @@ def clip_sizes(rows: Dataset, audio_root: str | Path | None = None) -> list[int 
 
 
 def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[float]:
-    """Length of every row's clip in seconds: as found when the clips were checked, else from file headers. A file that several rows
-    name is opened once.
+    """Return the length of every row's clip in seconds, from the check of the clips or from file headers.
+
+    A file that several rows name is opened once.
 
     Raises:
         AudioError: a clip is missing, or is no audio file.
@@ -246,20 +255,20 @@ def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[fl
 
 
 def fingerprint(rows: Iterable[Row]) -> str:
-    """A hash of keys, questions, choices and answers, the same in any order of the rows."""
+    """Hash keys, questions, choices and answers, independently of the order of the rows."""
     names = ("question", "choices", "answer")
     if isinstance(rows, Dataset):
         columns = [arrow_column(rows, name).to_pylist() for name in names]
     else:
         rows = list(rows)
-        columns = [[row[name] for row in rows] for name in names]
+        columns = [list(map(itemgetter(name), rows)) for name in names]
     texts = zip(row_keys(rows), *columns, strict=True)
     lines = sorted(json.dumps(list(text)) for text in texts)
     return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
 
 def split_by_clip(rows: Dataset, fractions: Mapping[str, float], seed: int) -> DatasetDict:
-    """Random splits such that all questions on one clip fall into the same one. Fractions are of the clips.
+    """Split rows at random, with all questions on one clip in the same split. Fractions are of the clips.
 
     Raises:
         ValueError: the fractions do not add up to 1.
@@ -271,29 +280,30 @@ def split_by_clip(rows: Dataset, fractions: Mapping[str, float], seed: int) -> D
         clip_key(rows[next(index for index, key in enumerate(keys) if not key)])
     clips = sorted(set(keys))
     random.Random(seed).shuffle(clips)
-    side: dict[str, str] = {}
+    split_of_clip: dict[str, str] = {}
     start = 0.0
     for name, fraction in fractions.items():
         first, last = round(start * len(clips)), round((start + fraction) * len(clips))
-        side.update(dict.fromkeys(clips[first:last], name))
+        split_of_clip.update(dict.fromkeys(clips[first:last], name))
         start += fraction
-    return DatasetDict(
-        {name: rows.select([i for i, key in enumerate(keys) if side[key] == name]) for name in fractions}
-    )
+    indices: dict[str, list[int]] = {name: [] for name in fractions}
+    for index, key in enumerate(keys):
+        indices[split_of_clip[key]].append(index)
+    return DatasetDict({name: rows.select(own) for name, own in indices.items()})
 
 
 def shuffle_choices(row: Row, seed: int, epoch: int = 0) -> Row:
-    """The row with its options in another order, the same for the same (row, seed, epoch). The answer text stays."""
+    """Shuffle the options of a row, deterministically by (row, seed, epoch). The answer text stays."""
     choices = list(row["choices"])
     random.Random(f"{seed}/{epoch}/{row_key(row)}").shuffle(choices)
     return {**row, "choices": choices}
 
 
 def option_order(row: Row, order: str) -> list[int]:
-    """Indices into the row's choices in the order in which they are shown.
+    """Return the indices of the row's choices in the order in which they are shown.
 
     Args:
-        order: "given", "shuffle-<seed>" (a seeded shuffle) or "cyclic-<k>" (the given order turned by k places).
+        order: "given", "shuffle-<seed>" (a seeded shuffle) or "cyclic-<k>" (the given order rotated by k places).
 
     Raises:
         ValueError: the order is none of these.
@@ -312,28 +322,35 @@ def option_order(row: Row, order: str) -> list[int]:
 
 
 def row_orders(row: Row, orders: Sequence[str]) -> list[str]:
-    """The orders in which a row is asked: `cyclic` stands for all turns of its own choices, "cyclic-0" onwards. A row has as many
-    turns as options: a further one would ask the same thing again, and is left out."""
+    """List the orders in which a row is asked; `cyclic` stands for all rotations of its choices, "cyclic-0" onwards.
+
+    A row has as many rotations as options: further ones would repeat a prompt and are left out.
+    """
     turns = [f"cyclic-{k}" for k in range(len(row["choices"]))]
-    named = [name for order in orders for name in (turns if order == "cyclic" else [order])]
+    named: list[str] = []
+    for order in orders:
+        named += turns if order == "cyclic" else [order]
     return [name for name in named if name in turns or not re.fullmatch(r"cyclic-\d+", name)]
 
 
 def asked_orders(rows: Dataset | Sequence[Row], orders: Sequence[str]) -> list[tuple[str, str]]:
-    """Key and order of everything that is asked when rows are asked in these orders, see `row_orders`."""
+    """List the key and order of each question when rows are asked in these orders, see `row_orders`."""
     if isinstance(rows, Dataset):
         counts = pc.list_value_length(arrow_column(rows, "choices").combine_chunks()).to_pylist()
     else:
         counts = [len(row["choices"]) for row in rows]
     by_count = {count: row_orders({"choices": range(count)}, orders) for count in set(counts)}
-    return [(key, order) for key, count in zip(row_keys(rows), counts, strict=True) for order in by_count[count]]
+    asked: list[tuple[str, str]] = []
+    for key, count in zip(row_keys(rows), counts, strict=True):
+        asked += [(key, order) for order in by_count[count]]
+    return asked
 
 
 class ShuffleByEpoch:
-    """A `datasets` transform that puts the options of each row in a new order in each epoch, the same for the same seed.
+    """A `datasets` transform that shuffles the options of each row anew in each epoch, deterministically by seed.
 
     Attributes:
-        epoch: current epoch; `audiomcq.safe_trainer.EpochSeedCallback` moves it on.
+        epoch: current epoch, set by `audiomcq.safe_trainer.EpochSeedCallback`.
     """
 
     def __init__(self, seed: int) -> None:
@@ -354,7 +371,7 @@ PARADIGMS: dict[str, tuple[str, str]] = {
 
 
 def stage_rows(rows: Dataset, paradigm: str, stage: str, seed: int) -> Dataset:
-    """The rows that one stage of a paradigm trains on.
+    """Select the rows on which one stage of a paradigm trains.
 
     As in the paper, every paradigm's SFT stage has as many rows as there are weak ones ("mixed" is a random draw of that size),
     and the GRPO stage never sees a row of the SFT stage. single_stage uses all rows in its one stage.
@@ -381,7 +398,7 @@ def stage_rows(rows: Dataset, paradigm: str, stage: str, seed: int) -> Dataset:
 
 
 def _pick(labels: pa.ChunkedArray, side: str, seed: int) -> np.ndarray:
-    """Which rows are of a side, shape (rows,)."""
+    """Mark the rows of a side (weak, strong, mixed or all), shape (rows,)."""
     if side == "all":
         return np.ones(len(labels), dtype=bool)
     if side == "mixed":

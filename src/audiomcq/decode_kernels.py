@@ -1,6 +1,6 @@
-"""The small operations of one decoded token, fused for CUDA (Triton). Without them a token is bound by kernel launches.
+"""The small operations of one decoded token, fused for CUDA (Triton). Without them decoding is bound by kernel launches.
 
-The same four functions as in `audiomcq.decode_plain`, which `tests/test_decode_kernels.py` compares them with. Letters: N rows, U prompts, H heads, K key heads, D width of a head.
+The same four functions as in `audiomcq.decode_plain`, with which `tests/test_decode_kernels.py` compares them. Letters: N rows, U prompts, H heads, K key heads, D width of a head.
 """
 
 import torch
@@ -82,7 +82,7 @@ def _rotate_and_store(
 def rotate_and_store(
     query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, states: LayerStates, place: Place
 ) -> Tensor:
-    """Turn query and key by their position; put key and value where the token goes. Returns the query.
+    """Rotate query and key by their position (RoPE), and store key and value at the token's column. Returns the query.
 
     query: (N, H, D); key, value: (N, K, D); cos, sin: (N, D).
     """
@@ -97,7 +97,7 @@ def rotate_and_store(
 
 @triton.jit
 def _fold(scores, values, best, total, found):
-    """One block of keys into a running softmax."""
+    """Add one block of keys to a running softmax."""
     higher = tl.maximum(best, tl.max(scores, axis=1))
     weights = tl.exp(scores - higher[:, None])
     kept = tl.exp(best - higher)
@@ -116,7 +116,7 @@ def _attend(
     asking, columns, block = tl.arange(0, GROUP_PADDED), tl.arange(0, D), tl.arange(0, BLOCK)
     q_place = ((row * key_heads + head) * GROUP + asking)[:, None] * D + columns[None, :]
     query = tl.load(q_ptr + q_place, mask=(asking < GROUP)[:, None], other=0.0)
-    best = tl.full((GROUP_PADDED,), -1e30, tl.float32)
+    best = tl.full((GROUP_PADDED,), -1e30, tl.float32)  # not -inf: the difference of two of them would be NaN
     total = tl.zeros((GROUP_PADDED,), tl.float32)
     found = tl.zeros((GROUP_PADDED, D), tl.float32)
 
@@ -148,7 +148,9 @@ def _attend(
 
 
 def attend(query: Tensor, states: LayerStates, place: Place, scaling: float) -> Tensor:
-    """Attend to the prompt, which the rows of it share, and to the row's own tokens, in one softmax. query: (N, H, D); returns that."""
+    """Attend to the prompt, shared by its rows, and to the row's own tokens, in one softmax. query: (N, H, D); returns
+    (N, H, D).
+    """
     rows, heads, width = query.shape
     prompts, key_heads, length, _ = states.prompt_keys.shape
     group = heads // key_heads

@@ -1,7 +1,7 @@
-"""One token through the decoder of a LALM, with the prompt's keys and values kept once for all its rollouts.
+"""Forward one token through the decoder of a LALM, with the prompt's keys and values stored once for all its rollouts.
 
-The layers are the model's own: their projections (LoRA included), norms and experts are called as they are. What is written here is
-what lies between them, because a cache that is read in place and a step that a CUDA graph can hold need it so.
+The layers are the model's own: their projections (LoRA included), norms and experts are called unchanged. Only the operations between
+them are written here, so that the cache is read in place and a CUDA graph can hold the step.
 Letters: N rows, U prompts, H heads, K key heads, D width of a head.
 """
 
@@ -23,12 +23,12 @@ except ImportError:  # Triton is on CUDA machines alone
 
 
 def operations_for(device: torch.device) -> ModuleType:
-    """The small operations between a layer's projections: fused where this device has kernels for them."""
+    """Return the module with the small operations between projections: fused kernels where the device has them."""
     return decode_kernels if device.type == "cuda" and decode_kernels is not None else decode_plain
 
 
 class Decoder(Protocol):
-    """What `layer_obstacle` makes sure of: a decoder as transformers' Qwen and Llama models have it."""
+    """The interface that `layer_obstacle` checks: a decoder like transformers' Qwen and Llama models."""
 
     config: Any
     embed_tokens: Callable[[Tensor], Tensor]
@@ -38,7 +38,7 @@ class Decoder(Protocol):
 
 
 def layer_obstacle(language_model: nn.Module) -> str | None:
-    """Say why these layers cannot be decoded here, or return None where they can."""
+    """Say why these layers cannot be decoded here; return None where they can."""
     for name in ("embed_tokens", "layers", "norm", "rotary_emb"):
         if not hasattr(language_model, name):
             return f"{type(language_model).__name__} has no {name}"
@@ -67,7 +67,9 @@ def decode_token(
     hidden: Tensor = language_model.embed_tokens(tokens[:, None])
     position_ids = positions[:, None]
     rope = getattr(language_model.config, "rope_parameters", None) or {}
-    if "mrope_section" in rope:  # audio and text count alike on all three axes
+    if (
+        "mrope_section" in rope
+    ):  # multimodal RoPE has three axes, and audio and text have the same position on all of them
         position_ids = position_ids.expand(3, *position_ids.shape)
     turn = tuple(part[:, 0] for part in language_model.rotary_emb(hidden, position_ids))
     added: Tensor | None = None
@@ -94,7 +96,9 @@ def attention(
     place: Place,
     operations: ModuleType,
 ) -> Tensor:
-    """Self-attention of one token, as the model's own does it. normed: (N, 1, hidden); turn: cosine and sine, (N, D) each."""
+    """Compute self-attention of one token as the model does. normed: (N, 1, hidden); turn: cosine and sine, (N, D)
+    each.
+    """
     rows = len(normed)
     query, key, value = (
         project(normed).view(rows, -1, module.head_dim) for project in (module.q_proj, module.k_proj, module.v_proj)
@@ -106,12 +110,12 @@ def attention(
 
 
 def feed_forward(module: Any, normed: Tensor, operations: ModuleType) -> Tensor:
-    """The layer's feed-forward part: a gated one with its small operations fused, experts as they are."""
+    """Run the layer's feed-forward part: a gated one with fused operations, experts unchanged."""
     if not is_gated(module):
         return module(normed)
     return module.down_proj(operations.gated(module.gate_proj(normed), module.up_proj(normed)))
 
 
 def is_gated(module: Any) -> bool:
-    """Say whether a feed-forward part is down(silu(gate) * up), and not experts or another activation."""
+    """Tell whether a feed-forward part is down(silu(gate) * up), rather than experts or another activation."""
     return hasattr(module, "gate_proj") and isinstance(module.act_fn, nn.SiLU | SiLUActivation)

@@ -1,4 +1,4 @@
-"""The small operations of one decoded token in plain PyTorch: what every device runs that has no fused kernels.
+"""The small operations of one decoded token in plain PyTorch, for devices without fused kernels.
 
 `audiomcq.decode_kernels` has the same four functions for CUDA. Letters: N rows, U prompts, H heads, K key heads, D width of a head.
 """
@@ -12,7 +12,7 @@ from torch.nn.functional import silu
 
 @dataclass
 class LayerStates:
-    """Keys and values of one layer: of U prompts, once each, and of N rows that continue them.
+    """Keys and values of one layer: of U prompts, stored once each, and of the N rows that continue them.
 
     prompt_keys, prompt_values: (U, K, P, D), padded on the left. keys, values: (N, K, capacity, D).
     """
@@ -25,11 +25,11 @@ class LayerStates:
 
 @dataclass
 class Place:
-    """Where the rows stand.
+    """The position of each row in the buffers.
 
-    at: (1,) column of `LayerStates.keys` that the token goes to. prompt_start: (U,) first column of each prompt, own_start: (N,) of
-    each row's own tokens. length: columns of own keys that are written, where the host knows; None: all may be.
-    padded: whether a column may hold something that a row must not see.
+    at: (1,) column of `LayerStates.keys` for the token. prompt_start: (U,) first column of each prompt, own_start: (N,) of each row's
+    own tokens. length: number of own columns written so far, where the host knows it; None: any number.
+    padded: whether some columns must be hidden from some rows.
     """
 
     at: Tensor
@@ -42,7 +42,7 @@ class Place:
 def add_norm(hidden: Tensor, added: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Add `added` to the residual stream and normalise it: (sum, RMS norm of the sum)."""
     total = hidden if added is None else hidden + added
-    exact = total.float()
+    exact = total.float()  # a mean of squares in bf16 would lose the small ones
     exact = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + eps)
     return total, weight * exact.to(total.dtype)
 
@@ -50,7 +50,7 @@ def add_norm(hidden: Tensor, added: Tensor | None, weight: Tensor, eps: float) -
 def rotate_and_store(
     query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, states: LayerStates, place: Place
 ) -> Tensor:
-    """Turn query and key by their position; put key and value where the token goes. Returns the query.
+    """Rotate query and key by their position (RoPE), and store key and value at the token's column. Returns the query.
 
     query: (N, H, D); key, value: (N, K, D); cos, sin: (N, D).
     """
@@ -69,12 +69,14 @@ def rotate_and_store(
 
 
 def attend(query: Tensor, states: LayerStates, place: Place, scaling: float) -> Tensor:
-    """Attend to the prompt, which the rows of it share, and to the row's own tokens, in one softmax. query: (N, H, D); returns that."""
+    """Attend to the prompt, shared by its rows, and to the row's own tokens, in one softmax. query: (N, H, D); returns
+    (N, H, D).
+    """
     (prompts, heads, length, width), rows = states.prompt_keys.shape, len(query)
     keys, values = states.keys[:, :, : place.length], states.values[:, :, : place.length]
     asking = query.view(rows, heads, -1, width)
     shared = asking.shape[2]
-    # All that asks the same keys is one product: the heads that share them, and with a prompt's all its rollouts
+    # Queries against the same keys are one matrix product: the heads that share a key head and, for the prompt, all its rollouts
     together = asking.view(prompts, -1, heads, shared, width).transpose(1, 2).flatten(2, 3)
     over_prompt = (together @ states.prompt_keys.transpose(2, 3)).view(prompts, heads, -1, shared, length)
     over_prompt = over_prompt.transpose(1, 2).reshape(rows, heads, shared, length)
@@ -89,7 +91,7 @@ def attend(query: Tensor, states: LayerStates, place: Place, scaling: float) -> 
 
 
 def _visible(place: Place, rows: int, length: int, own: int) -> Tensor:
-    """(N, P + own columns): what a row may see."""
+    """Return the mask of visible columns: (N, P + own columns)."""
     columns = torch.arange(max(length, own), device=place.at.device)
     of_prompt = columns[:length] >= place.prompt_start[:, None]
     of_own = (columns[:own] >= place.own_start[:, None]) & (columns[:own] <= place.at)

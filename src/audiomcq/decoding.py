@@ -1,9 +1,8 @@
-"""Decode sound files block by block, as they are, by path and by bytes alike; `audio.py` makes waveforms of the blocks.
+"""Decode sound files block by block, from a path or from bytes; `audio.py` turns the blocks into waveforms.
 
-soundfile (libsndfile) is the main decoder. PyAV, a wheel with ffmpeg inside, reads what soundfile does not know (m4a, mp4, webm,
-aac) and what it cannot be trusted with: files that do not say how long they are, GSM, Ogg files of several streams. The kind of a
-file is told by `containers.py` and handed to PyAV, which so never guesses: playlists and scripts, which open other files, stay
-unread.
+soundfile (libsndfile) is the main decoder. PyAV, a wheel that includes ffmpeg, reads formats that soundfile does not know (m4a, mp4,
+webm, aac) and those that soundfile reads wrongly: files that do not state their length, GSM, Ogg files of several streams. PyAV gets
+the format from `containers.py` and never guesses it, so that playlists and scripts, which open other files, are not read.
 """
 
 import os
@@ -22,24 +21,24 @@ from audiomcq.containers import ASK_FOR_FILE, Container, read_container
 
 DECODERS = f"libsndfile {soundfile.__libsndfile_version__}, PyAV {av.__version__}"
 MAX_LOST_SECONDS = 0.1
-"""A clip may be this much shorter than its container says: encoders pad, and headers round."""
+"""Seconds by which a clip may be shorter than its container states: encoders pad, and headers round."""
 _BLOCK_SAMPLES = 1 << 18
-"""Samples, of all channels, that are decoded at a time: 1 MiB."""
+"""Samples, over all channels, decoded at a time: 1 MiB."""
 _UNKNOWN_FRAMES = 1 << 48
-"""libsndfile gives the largest integer for a length that it does not know."""
+"""libsndfile returns the largest integer for an unknown length."""
 _AV_KINDS = ("wav", "au", "caf", "flac", "ogg", "mp3", "mov", "matroska", "aac")
-"""What PyAV may read; these are also the names of ffmpeg's demuxers. Not RIFX, whose samples it takes for little-endian ones."""
+"""Formats for PyAV, by the names of ffmpeg's demuxers. Not RIFX, whose samples it reads as little-endian."""
 _AV_ALONE = ("mov", "matroska", "aac")
 _AV_CODECS = ("GSM610",)
-"""What soundfile pads to whole blocks."""
+"""Codecs that soundfile pads to whole blocks."""
 
 
 class DecodingError(ValueError):
-    """What is wrong with a file, in words, without its name."""
+    """A defect of a file, in words, without its name."""
 
 
 class _Stream:
-    """A file as decoders want it: a jump to before its start or beyond its end is one to there, on disk as in memory."""
+    """A binary file in which seeking before the start or beyond the end is clamped, on disk as in memory."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
@@ -66,10 +65,10 @@ class OpenClip:
 
     Attributes:
         rate: Hz.
-        seconds: how long its container says it is, None where it does not say.
-        blocks: its samples, float32 of shape (frames, channels), full scale 1. They end with a `DecodingError` where they are
-            fewer than the container says.
-        check_end: raises `DecodingError` where the end of the file cannot be reached, without decoding what lies before it.
+        seconds: length that its container states, or None.
+        blocks: its samples, float32 of shape (frames, channels), full scale 1. Raises `DecodingError` at the end if they are
+            fewer than the container states.
+        check_end: raises `DecodingError` if the end of the file is missing, without decoding all that is before it.
     """
 
     rate: int
@@ -83,7 +82,7 @@ def open_clip(stream: BinaryIO) -> Iterator[OpenClip]:
     """Open a sound file with the decoder that it needs.
 
     Raises:
-        DecodingError: it is none, or holds less audio than its header says. While they decode, decoders may raise anything.
+        DecodingError: it is no sound file, or holds less audio than its header states. While decoding, decoders may raise anything.
     """
     container = read_container(stream)
     if container.problem:
@@ -181,7 +180,9 @@ def _opened_by_av(stream: BinaryIO, container: Container) -> Iterator[OpenClip]:
 def _frames(
     opened: av.container.InputContainer, track: av.AudioStream, container: Container
 ) -> Iterator[av.AudioFrame]:
-    """What is decoded of a track, its samples as floats; a track that changes its rate or channels is an error."""
+    """Yield the decoded frames of a track, with samples as floats; refuse a track that changes its rate or
+    channels.
+    """
     # All channels in one plane: PyAV 18 crashes on the ninth
     floats, shape = av.AudioResampler(format="flt"), None
     for packet in opened.demux(track):
@@ -196,7 +197,7 @@ def _frames(
 
 
 def _promised_by_av(opened: av.container.InputContainer, track: av.AudioStream, container: Container) -> float | None:
-    """Seconds, where the container says them and ffmpeg does not estimate them."""
+    """Return the length in seconds if the container states it, and not if ffmpeg would estimate it."""
     if not container.says_length or container.held_bytes is not None:
         return None
     if track.duration is not None and track.time_base is not None:
@@ -216,7 +217,7 @@ def _breaks_off(where: str, promised: float) -> str:
 
 
 def explain(error: Exception) -> str:
-    """What a decoder says, without what it calls the file."""
+    """Return a decoder's message without its name for the file."""
     if isinstance(error, av.FFmpegError):
         return error.strerror or type(error).__name__
     return re.sub(r"^Error opening .*?: (?=[A-Z])", "", str(error)).rstrip(".") or type(error).__name__

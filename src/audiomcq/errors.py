@@ -1,6 +1,6 @@
-"""How every program here ends when a person can set it right: one line that says what to do, and exit code 2.
+"""Errors that the user can fix end a program with one line that says what to do, and exit code 2.
 
-Everything else that is raised is a defect of the program and keeps its traceback.
+Any other error is a bug and keeps its traceback.
 """
 
 import argparse
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 EXIT_CODE = 2
 LIMIT_EXIT_CODE = 3
-"""Of a program that did its work and found that a limit which the user gave is passed."""
+"""Exit code of a program that did its work and found a limit exceeded that the user had set."""
 SECRET_VARIABLES = ("AUDIOMCQ_API_KEY", "HF_TOKEN", "OPENAI_API_KEY")
-"""Environment variables whose values never stand in a message."""
+"""Environment variables whose values are removed from messages."""
 
 _FOREIGN = {
     "YAMLError",
@@ -30,13 +30,13 @@ _FOREIGN = {
     "HTTPError",  # the Hub, or the way there
     "OutOfMemoryError",
 }
-"""Errors of libraries that people cause, by the names of their classes: to import them all would take seconds."""
+"""Class names of library errors that users cause. By name, because importing all the libraries would take seconds."""
 _EXTRAS = {"gradio": "space", "openai": "endpoint", "httpx2": "endpoint", "peft": "peft", "deepspeed": "deepspeed",
            "espeakng_loader": "tts", "evaluate": "metrics", "jiwer": "metrics"}  # fmt: skip
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _PATIENCE_SECONDS = 3.0
-"""How long a further process waits for the first to say what is wrong with all of them."""
+"""Seconds that other processes wait, so that the first one reports an error common to all."""
 _SECRETS = (
     (re.compile(r"(?<=://)[^/\s'\"@]+@"), "***@"),
     (re.compile(r"([?&][\w.-]+=)[^&#\s'\"]+"), r"\1***"),
@@ -46,11 +46,11 @@ _SECRETS = (
 
 
 class LimitPassed(ValueError):
-    """A limit that the user gave is passed. What was made until then is kept; the program ends with exit code 3."""
+    """A limit that the user gave is exceeded. What was written is kept; the program exits with code 3."""
 
 
 class UserErrorExit(SystemExit):
-    """The end of a program by `exit_on_user_error`: `code` is 2, or 3 for `LimitPassed`; the text is the line that was said."""
+    """Raised by `exit_on_user_error`: `code` is 2, or 3 for `LimitPassed`; the text is the line that was printed."""
 
     def __init__(self, line: str, code: int = EXIT_CODE) -> None:
         super().__init__(line)
@@ -58,7 +58,7 @@ class UserErrorExit(SystemExit):
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser that raises what is wrong, instead of printing all of its options first.
+    """An argument parser that raises an error instead of printing all of its options first.
 
     Raises:
         ValueError: from `parse_args`.
@@ -70,9 +70,9 @@ class OneLineParser(argparse.ArgumentParser):
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """End the program with one line and exit code 2 (`LimitPassed`: 3) when what happens inside is the user's to set right.
+    """End the program with one line and exit code 2 (`LimitPassed`: 3) on an error that the user can fix.
 
-    `--log_level debug` shows the traceback all the same. Of several processes that fail alike the first one speaks.
+    `--log_level debug` also shows the traceback. Of several processes that fail alike, the first one reports.
 
     Raises:
         UserErrorExit: instead of the error.
@@ -92,7 +92,7 @@ def exit_on_user_error() -> Iterator[None]:
 
 
 def explain(error: BaseException) -> str | None:
-    """What to tell the user about an error; None when it is not the user's."""
+    """Return the message for the user about an error; None when the user cannot fix it."""
     if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get((error.name or "").split(".")[0])):
         return f"{error.name} is not installed; run `pip install 'audiomcq[{extra}]'`"
     kinds = {kind.__name__ for kind in type(error).__mro__}
@@ -108,10 +108,10 @@ def explain(error: BaseException) -> str | None:
 
 
 def explain_os_error(error: OSError, place: object = None) -> str:
-    """Which file, what about it, and what to do.
+    """Say which file, what is wrong with it, and what to do.
 
     Args:
-        place: what was written or read, for errors that do not say it.
+        place: what was written or read, for errors that do not name it.
     """
     where = place or error.filename or "a file"
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
@@ -128,7 +128,7 @@ def explain_os_error(error: OSError, place: object = None) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """The text with keys and passwords blacked out: those in URLs, tokens by their form, and what the environment holds."""
+    """Replace keys and passwords by ***: those in URLs, tokens by their form, and values of the environment."""
     for variable in SECRET_VARIABLES:
         value = os.environ.get(variable) or ""
         if len(value) > 3:
@@ -139,14 +139,14 @@ def without_secrets(text: str) -> str:
 
 
 def _original(message: str) -> str:
-    """What a data-loader worker raised, of the traceback that torch makes of it."""
+    """Return the message of a data-loader worker's error, without the traceback that torch puts around it."""
     if not message.startswith("Caught "):
         return message
     return message.strip().split("\n")[-1].partition(": ")[2] or message
 
 
 def _say(line: str, code: int) -> None:
-    """Print the line; processes of one job leave at once, since the others may be waiting for them for ever."""
+    """Print the line. Processes of one job exit at once, since the others may be waiting for them for ever."""
     if int(os.environ.get("RANK", 0)) > 0:
         # What ends all processes ends the first as well, and the launcher then ends this one before it repeats it
         time.sleep(_PATIENCE_SECONDS)

@@ -17,18 +17,18 @@ import pyarrow.compute as pc
 from datasets import Audio, Dataset, Features, List, Value
 
 from audiomcq.answers import is_correct, normalize, parse_answer
-from audiomcq.clip_paths import shortened
+from audiomcq.clip_paths import shorten
 from audiomcq.prompts import AUDIOMCQ_STYLE, CONTROL_TOKENS, answer_target
 
 logger = logging.getLogger(__name__)
 
 QUESTION_TYPES = ("sound", "music", "speech", "temporal")
-"""Those of the public data; any other text is a type, too."""
+"""Types in the public data; any other text is allowed as well."""
 CONTRIBUTION, SCORE = "audio-contribution", "audio_contribution_score"
-"""The hyphenated column of the public data: "weak", "strong" or null; and how much a row needs its audio, as a number."""
+"""The label column of the public data ("weak", "strong" or null), and the column with a row's contribution score."""
 MIN_CHOICES, MAX_CHOICES = 2, 26
 CONVERTER = "recipes/prepare_data/convert.py"
-"""What reads rows of other layouts."""
+"""The script that converts rows of other layouts."""
 
 Row = dict[str, Any]
 Contribution = Literal["weak", "strong"]
@@ -48,19 +48,19 @@ FEATURES = Features(
         SCORE: Value("float64"),
     }
 )
-TERMS = {"license": Value("string"), "attribution": Value("string")}
-"""Columns on a row's own clip that stay where rows have them: what may be published hangs on them."""
+LICENSE_COLUMNS = {"license": Value("string"), "attribution": Value("string")}
+"""Optional per-clip license columns; publishing needs them."""
 
 _HAS_WORDS = r"[\pL\pN]"
 _PLAIN_ANSWER = r"^[\pL\pN][\pL\pN ][\pL\pN ,.'%:/()-]{2,}$"
-"""Answers that a matcher can only read as the option that they are: no tag, no markup, no single letter."""
+"""Answers that any matcher reads back: no tag, no markup, no single letter."""
 _CHECKED = ("id", "source_dataset", "question_type", "question", "choices", "answer", CONTRIBUTION)
 _BY_POSITION = re.compile(r"\s*\(?([a-zA-Z]|\d{1,2})[.:)]?(\s.*)?", flags=re.DOTALL)
 
 
 @dataclass(frozen=True)
 class BrokenRow:
-    """A row that was left out, why, and where it stands (file and line), if that is known."""
+    """A dropped row, with the reason and, if known, its file and line."""
 
     source: str
     id: str
@@ -73,12 +73,14 @@ class BrokenRow:
 
 
 def row_key(row: Row) -> str:
-    """The identity of a row. In the public data `id` repeats across types and sources, so all three make the key."""
+    """Return the identity of a row. In the public data `id` repeats across types and sources, so all three make the
+    key.
+    """
     return f"{row['question_type']}_{row['source_dataset']}_{row['id']}"
 
 
 def clip_key(row: Row) -> str:
-    """The identity of a row's clip: what data is split by."""
+    """Return the identity of a row's clip, by which data is split."""
     audio = row["audio"]
     if path := audio.get("path"):
         return path
@@ -86,7 +88,7 @@ def clip_key(row: Row) -> str:
 
 
 def samples_key(row: Row) -> Hashable:
-    """Equal for rows whose clips are the very same samples, without decoding them."""
+    """Return a key that is equal for rows whose clips have the same samples, without decoding them."""
     # Not by path where there are bytes: the Hub keeps base names only, and those repeat
     audio = row["audio"]
     if content := audio.get("bytes"):
@@ -97,7 +99,7 @@ def samples_key(row: Row) -> Hashable:
 def arrow_column(rows: Dataset, name: str) -> pa.ChunkedArray:
     """Return one column as Arrow holds it, in the order of the rows.
 
-    A `Dataset` that was selected from another takes its values one by one; 571,118 of them take seconds and a gigabyte.
+    A `Dataset` that was selected from another reads values one by one: 571,118 of them take seconds and a gigabyte.
     """
     values = rows.data.column(name)
     return values if rows._indices is None else values.take(rows._indices.column(0))
@@ -113,14 +115,14 @@ def key_column(rows: Dataset) -> pa.Array:
 
 
 def row_keys(rows: Dataset | Sequence[Row]) -> list[str]:
-    """Return the key of every row; of a data set by column."""
+    """Return the key of every row; read by column from a data set."""
     return key_column(rows).to_pylist() if isinstance(rows, Dataset) else [row_key(row) for row in rows]
 
 
-def defect(row: Row) -> str | None:
-    """What is wrong with a row, in words, or None. Its clip is not looked at."""
+def find_defect(row: Row) -> str | None:
+    """Say what is wrong with a row; return None if nothing is. Its clip is not opened."""
     choices, answer = row.get("choices"), row.get("answer")
-    options = shortened(str(choices if isinstance(choices, str) else list(choices or ())), 300)
+    options = shorten(str(choices if isinstance(choices, str) else list(choices or ())), 300)
     if not isinstance(row.get("question"), str) or not row["question"].strip():
         return "the question is empty"
     if not isinstance(row.get("question_type"), str) or not row["question_type"].strip():
@@ -134,19 +136,19 @@ def defect(row: Row) -> str | None:
     if len({normalize(choice) for choice in choices}) < len(choices):
         return f"duplicate choices in {options}"
     if not isinstance(answer, str) or list(choices).count(answer) != 1:
-        return f"the answer {shortened(repr(answer), 100)} is not among the choices {options}{_conversion(answer)}"
+        return f"the answer {shorten(repr(answer), 100)} is not among the choices {options}{_conversion(answer)}"
     if row.get(CONTRIBUTION) not in (None, "weak", "strong"):
-        return f"{CONTRIBUTION} {shortened(repr(row[CONTRIBUTION]))} is neither weak nor strong"
+        return f"{CONTRIBUTION} {shorten(repr(row[CONTRIBUTION]))} is neither weak nor strong"
     for name, text in (("question", row["question"]), *(("choices", choice) for choice in choices)):
         if found := CONTROL_TOKENS.search(text):
-            return f"{name} holds {found[0]}, which models read as a control token: {shortened(text)!r}"
+            return f"{name} holds {found[0]}, which models read as a control token: {shorten(text)!r}"
     if not is_correct(parse_answer(answer_target(answer), choices, AUDIOMCQ_STYLE.asked_for), choices, answer):
-        return f"the matcher does not read the gold answer {shortened(repr(answer), 100)} back"
+        return f"the matcher does not read the gold answer {shorten(repr(answer), 100)} back"
     return None
 
 
 def _conversion(answer: Any) -> str:
-    """What to do about an answer that may be the letter or number of an option."""
+    """Suggest the converter for an answer that may be the letter or number of an option."""
     if isinstance(answer, str) and _BY_POSITION.fullmatch(answer):
         return f"; {CONVERTER} turns letters and numbers of options into their texts"
     return ""
@@ -158,11 +160,11 @@ def valid_row_indices(
     known_defects: Mapping[int, str] = MappingProxyType({}),
     place: Callable[[int], str] = lambda index: "",
 ) -> tuple[list[int], list[BrokenRow]]:
-    """Indices of the rows that are sound, and the broken ones with their reasons.
+    """Return the indices of the valid rows, and the broken ones with their reasons.
 
     Args:
-        known_defects: what is known to be wrong with rows already, by index: with their values, with their clips.
-        place: says where the row of an index stands.
+        known_defects: defects found before, by index: in values or in clips.
+        place: returns the place of a row by its index.
 
     Raises:
         ValueError: more than `max_bad_fraction` of the rows are broken, or two rows share a key.
@@ -176,12 +178,14 @@ def valid_row_indices(
 
 
 def find_defects(rows: Dataset, known_defects: Mapping[int, str]) -> dict[int, str]:
-    """What is wrong with rows, by index, with what is known already. By column; of clips it is seen whether there is one."""
+    """Find the defects of rows by index, including the known ones. Works by column; of clips only their presence is
+    checked.
+    """
     reasons = dict(known_defects)
     suspects = [index for index in np.flatnonzero(_suspects(rows)).tolist() if index not in reasons]
     values = [_taken(rows, name, suspects) for name in _CHECKED]
     for index, *row in zip(suspects, *values, strict=True):
-        if reason := defect(dict(zip(_CHECKED, row, strict=True))):
+        if reason := find_defect(dict(zip(_CHECKED, row, strict=True))):
             reasons[index] = reason
     if "audio" in rows.column_names:
         has_bytes, paths = clip_fields(rows)
@@ -196,7 +200,9 @@ def find_defects(rows: Dataset, known_defects: Mapping[int, str]) -> dict[int, s
 
 
 def clip_fields(rows: Dataset) -> tuple[np.ndarray, pa.ChunkedArray]:
-    """Where rows hold the bytes of their clips, shape (rows,), and the paths of the clips. The bytes are not read."""
+    """Return which rows contain the bytes of their clips, shape (rows,), and the clips' paths. The bytes are not
+    read.
+    """
     chunks = rows.data.column("audio").chunks
     has_bytes = pa.chunked_array([struct_field(chunk, "bytes").is_valid() for chunk in chunks], pa.bool_())
     paths = pa.chunked_array([struct_field(chunk, "path").cast(pa.string()) for chunk in chunks], pa.string())
@@ -207,7 +213,7 @@ def clip_fields(rows: Dataset) -> tuple[np.ndarray, pa.ChunkedArray]:
 
 
 def struct_field(structs: pa.StructArray, name: str) -> pa.Array:
-    """Return one field, null where the struct is null or has no such field."""
+    """Return one field of a struct column, null where the struct is null or has no such field."""
     return pc.struct_field(structs, name) if name in structs.type.names else pa.nulls(len(structs))
 
 
@@ -217,7 +223,7 @@ def _taken(rows: Dataset, name: str, indices: Sequence[int]) -> list[Any]:
 
 
 def _suspects(rows: Dataset) -> np.ndarray:
-    """Rows that may have a defect, shape (rows,): all that have one, and few others."""
+    """Mark rows that may have a defect, shape (rows,): all that have one, and few others."""
     question, answer, kind = (
         arrow_column(rows, name).combine_chunks() for name in ("question", "answer", "question_type")
     )
@@ -247,12 +253,12 @@ def _suspects(rows: Dataset) -> np.ndarray:
 
 
 def _matches(texts: pa.Array, pattern: str) -> np.ndarray:
-    """Where a pattern is found, shape (texts,); not where there is no text."""
+    """Mark the texts in which a pattern is found, shape (texts,); null texts do not match."""
     return pc.fill_null(pc.match_substring_regex(texts, pattern), False).to_numpy(zero_copy_only=False)
 
 
 def report_broken(broken: Sequence[BrokenRow], total: int, what: str, max_bad_fraction: float) -> None:
-    """Log what is left out and why; stop when it is too much.
+    """Log the dropped rows with their reasons, and stop when there are too many.
 
     Raises:
         ValueError: more than `max_bad_fraction` of the `total` are broken.

@@ -1,4 +1,4 @@
-"""What a model generates with: our options and its checkpoint's end tokens. Nothing else of a checkpoint decides what is measured."""
+"""Generation settings: our options and the checkpoint's end tokens. Nothing else of a checkpoint influences what is measured."""
 
 import os
 import shutil
@@ -17,14 +17,14 @@ _NOT_RECORDED = ("transformers_version", "_from_model_config")
 
 
 class NeutralGeneration(GenerationConfig):
-    """Transformers' own defaults with a checkpoint's special tokens, in place of what its generation_config.json says.
+    """Transformers' defaults with a checkpoint's special tokens, instead of its generation_config.json.
 
-    Penalties, beams, min_p and the like would reach whatever `generate` is not told otherwise. Saved with the model it is that very
-    file again: how others generate with the model is not ours to change.
+    Penalties, beams, min_p and the like would otherwise apply to any call of `generate` that does not override them.
+    Saved with the model, it is the original file again, so that others generate as the checkpoint intends.
 
     Args:
-        checkpoint: what the checkpoint says.
-        file: its generation_config.json, or None where it has none.
+        checkpoint: the checkpoint's own settings.
+        file: its generation_config.json, or None.
     """
 
     def __init__(self, checkpoint: GenerationConfig | None = None, file: Path | None = None) -> None:
@@ -46,8 +46,9 @@ class NeutralGeneration(GenerationConfig):
 
 
 def greedy_options(lalm: "LALM", max_new_tokens: int) -> dict[str, Any]:
-    """What answers to questions are generated with: greedily, up to the end tokens of the tokenizer or of the checkpoint (Qwen2-Audio
-    names two), and never a placeholder of audio."""
+    """Return the options for answering questions: greedy, up to the end tokens of the tokenizer or the checkpoint
+    (Qwen2-Audio has two), without audio placeholders.
+    """
     own = lalm.model.generation_config.eos_token_id
     own = own if isinstance(own, list) else [own]
     return {
@@ -59,8 +60,8 @@ def greedy_options(lalm: "LALM", max_new_tokens: int) -> dict[str, Any]:
     }
 
 
-def generating(model: PreTrainedModel) -> "GenerativePreTrainedModel":
-    """The same model as one that generates: every LALM does, which the type that all models have does not say."""
+def as_generative(model: PreTrainedModel) -> "GenerativePreTrainedModel":
+    """Cast a model to one with `generate`: every LALM has it, but the common type of models does not."""
     return cast("GenerativePreTrainedModel", model)
 
 
@@ -71,13 +72,15 @@ def resolve_config(
 
     Returns the configuration and the options that are not about generation.
     """
-    return generating(model)._prepare_generation_config(config, **options)
+    return as_generative(model)._prepare_generation_config(config, **options)
 
 
 def generation_settings(
     model: PreTrainedModel, config: GenerationConfig | None = None, **options: Any
 ) -> dict[str, Any]:
-    """All that `model.generate(generation_config=config, **options)` would go by, defaults included: for records of runs."""
+    """Return all settings of `model.generate(generation_config=config, **options)`, defaults included, for records of
+    runs.
+    """
     effective, _ = resolve_config(model, config, **options)
     plain = {name: value for name, value in effective.to_dict().items() if name not in _NOT_RECORDED}
     return {name: plain[name] for name in sorted(plain) if plain[name] is not None}

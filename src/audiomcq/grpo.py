@@ -1,10 +1,10 @@
-"""Group relative policy optimisation with audio: TRL's `GRPOTrainer`, and what is heard reaches every forward.
+"""Group relative policy optimisation with audio: TRL's `GRPOTrainer` with the clips in every forward pass.
 
-Stock `GRPOTrainer` generates with the audio and then computes old, reference and policy log-probs without it, silently (trl 1.16).
-Six private methods are overridden here and nowhere else; `tests/test_grpo.py` checks that their signatures are still these.
+Stock `GRPOTrainer` (trl 1.16) generates with the audio, then computes old, reference and policy log-probs without it and raises no
+error. Six private methods are overridden here and nowhere else; `tests/test_grpo.py` checks their signatures.
 
-Rows stand in groups: `group_size` rows in a row are rollouts of one prompt. With `shared_prefix` a group is encoded, prefilled and
-scored once (`audiomcq.shared_prefix`); without it every row is a group of its own. TRL's shuffle and split move whole groups.
+Rows are grouped: `group_size` consecutive rows are rollouts of one prompt. With `shared_prefix` a group's prompt is encoded, prefilled
+and scored once (`audiomcq.shared_prefix`); without it every row is a group of its own. TRL shuffles and splits whole groups.
 """
 
 import logging
@@ -24,7 +24,7 @@ from trl import GRPOConfig, GRPOTrainer, ModelConfig
 from audiomcq.collation import ENCODED, ConversationEncoder, EncodedPrompt, PromptCollator, audio_batch, to_model
 from audiomcq.configs import AudioGRPOConfig, DataArguments, with_audio_options
 from audiomcq.construction.decontamination import audit_training
-from audiomcq.conversations import audio_lengths, holds_questions
+from audiomcq.conversations import holds_questions, measure_audio
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import Row
@@ -37,11 +37,11 @@ from audiomcq.run import train_stage
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
 from audiomcq.shared_prefix import shared_generation, shared_logps, sharing_obstacle
 from audiomcq.trainer_setup import (
-    check_evenness,
+    check_mixed_audio,
     fit_lora,
     is_adapted,
     loadable_by_name,
-    shuffled,
+    shuffle_options,
     take_model,
     take_rows,
 )
@@ -51,19 +51,20 @@ logger = logging.getLogger(__name__)
 
 
 class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
-    """`GRPOTrainer` with audio; its signature, its data sets and its rewards. A model that hears nothing is left to TRL altogether.
+    """`GRPOTrainer` with audio: same signature, data sets and rewards. A model without audio input is handed to TRL
+    unchanged.
 
     Args:
-        model: name or folder of a LALM, or one that is loaded (not in `LALM` but as itself, bare or with an adapter).
-        reward_funcs: as TRL takes them, or names of `audiomcq.rewards.REWARDS`; by default those of the config, for rows of AudioMCQ.
-        args: `AudioGRPOConfig`, or TRL's `GRPOConfig`, and the options about audio then have their defaults.
-        train_dataset, eval_dataset: TRL's, with audio parts in their prompts or without (`audiomcq.conversations`); or rows of
-            AudioMCQ. What rewards see of a prompt names its clips in place of their samples.
-        processing_class: the model's processor; by default that of its name.
+        model: name or folder of a LALM, or a loaded model (the model itself, not an `LALM`), bare or with an adapter.
+        reward_funcs: as in TRL, or names from `audiomcq.rewards.REWARDS`; defaults to the config's for rows of AudioMCQ.
+        args: `AudioGRPOConfig`, or TRL's `GRPOConfig` (audio options then take their defaults).
+        train_dataset, eval_dataset: as in TRL, with or without audio parts in the prompts (`audiomcq.conversations`); or rows of
+            AudioMCQ. Rewards see the names of a prompt's clips, not their samples.
+        processing_class: the model's processor; loaded by the model's name by default.
 
     Raises:
-        ValueError: a reward is unknown, tools, a `rollout_func` or environments are given to a model that hears, or see
-            `trainer_setup.take_model` and `trainer_setup.check_evenness`.
+        ValueError: a reward is unknown; tools, a `rollout_func` or environments are combined with audio; or see
+            `trainer_setup.take_model` and `trainer_setup.check_mixed_audio`.
     """
 
     def __init__(
@@ -86,11 +87,13 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         self.encoder: ConversationEncoder | None = None
         self.shares_prefix = False
         self.clip_seconds: list[float] = []
-        """Seconds of audio in every training row; empty for a stream of rows."""
+        """Seconds of audio in each training row; empty for an `IterableDataset`."""
+        # TRL's private methods pass token ids from one to the next, and nothing else: what belongs to them is kept here meanwhile
         self._prompts: list[EncodedPrompt] = []
-        """The encoded prompts of the rows that TRL is working on at the moment, one per group, in its order."""
+        """Encoded prompts of the rows that TRL is working on, one per group, in its order."""
         self._completions: list[list[list[int]]] | None = None
-        """The token ids of their completions, one list per group, once they are known."""
+        """Token ids of their completions, one list per group, once they are known."""
+        # Reseeded by `EpochSeedCallback`: the order of an epoch then depends on (seed, epoch), and a resumed run repeats it
         self._order = torch.Generator()
         self.clock = PhaseClock(torch.device("cpu"))
         others = {
@@ -108,7 +111,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             return
         if named := [name for name, value in beyond.items() if value]:
             raise ValueError(
-                f"{', '.join(named)}: not with a model that hears: TRL would write its prompts anew, without audio"
+                f"{', '.join(named)}: not with a model that takes audio: TRL would write its prompts anew, without audio"
             )
         args = with_audio_options(args or AudioGRPOConfig(f"{Path(lalm.source).name}-GRPO"), AudioGRPOConfig)
         data = (train_dataset, eval_dataset)
@@ -131,7 +134,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         self.encoder = ConversationEncoder(
             lalm.processor, lalm.family, args.max_audio_seconds, template_options=template
         )
-        self.clip_seconds = audio_lengths(rows) if isinstance(rows, Dataset) else []
+        self.clip_seconds = measure_audio(rows) if isinstance(rows, Dataset) else []
         adapted = peft_config is not None or is_adapted(model)
         if not adapted:
             set_trainable(lalm.model, lalm.family, args.train_modules)
@@ -146,26 +149,27 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
                 model=lalm.model if isinstance(model, str | Path) else model,
                 reward_funcs=reward_funcs,
                 args=args,
-                train_dataset=shuffled(rows, shuffle, args),
+                train_dataset=shuffle_options(rows, shuffle, args),
                 eval_dataset=take_rows(data[1]),
                 processing_class=lalm.processor,
                 peft_config=peft_config and fit_lora(peft_config, lalm),
                 **others,
             )
-        check_evenness(self, self.clip_seconds)
+        check_mixed_audio(self, self.clip_seconds)
         self.data_collator: Any = PromptCollator(self.encoder)  # of objects, not of tensors
         self.clock.device = self.accelerator.device
         self.add_callback(EpochSeedCallback(shuffle, self._order))
         self.add_callback(self.clock)
         self._share_prefix(lalm, args)
-        # A sampled placeholder would ask for audio features that do not exist.
+        # A sampled placeholder would ask for audio features that do not exist. TRL suppresses the image token alone, and merges
+        # the kwargs over the model's configuration for each generation: both have to say it.
         self.generation_kwargs["suppress_tokens"] = lalm.placeholder_ids
         self.generation_config.suppress_tokens = lalm.placeholder_ids
         # A diverged model is then stopped by its loss, in words, and not by a crash of the sampler.
         self.generation_config.remove_invalid_values = True
 
     def _share_prefix(self, lalm: LALM, args: AudioGRPOConfig) -> None:
-        """Decide whether rollouts share their prompts, and say so."""
+        """Decide whether rollouts share their prompts, and log the decision."""
         obstacle = sharing_obstacle(lalm.model) if args.shared_prefix else "shared_prefix is false"
         self.shares_prefix = obstacle is None
         if self.shares_prefix and self.aux_loss_enabled:
@@ -180,7 +184,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         sampler: Any = super()._get_train_sampler(dataset)  # TRL's, which has a generator
-        if self.encoder is not None:
+        if self.encoder is not None:  # None: a model without audio input, which is TRL's alone
             sampler.generator = self._order
         return sampler
 
@@ -189,6 +193,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         """Rows that share a prompt in every micro-batch: all rollouts of a prompt where the batch size allows it."""
         if not self.shares_prefix:
             return 1
+        # A micro-batch may be smaller than a group, or no multiple of it: the greatest common divisor never straddles two prompts
         if self.model.training:
             return math.gcd(self.num_generations or 0, self.args.per_device_train_batch_size)
         return math.gcd(self.num_generations_eval or 0, self.args.per_device_eval_batch_size)
@@ -199,13 +204,14 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         size = self.group_size
         with self.clock("mel"):
             prompts = self._encode(inputs[::size])
-        inputs = [{name: value for name, value in row.items() if name != ENCODED} for row in inputs]
+        inputs = [_drop_encoded(row) for row in inputs]
         with self._holding(prompts):
             output = super()._generate_and_score_completions(inputs)
             if size > 1:
-                # Read once: the update packs them without waiting for the device again
+                # Read from the device once: the update packs them without waiting for it again
                 completions = self._held_completions(output["completion_ids"], output["completion_mask"], size)
-        # Groups as the first dimension: TRL then shuffles and splits groups, never rows. A list passes through as it is.
+        # Groups as the first dimension: TRL shuffles and splits along it before the update, and rows of one prompt have to stay
+        # together to share it. It treats lists likewise: prompts and packed completions have one entry per group.
         grouped = {
             name: value.unflatten(0, (-1, size)) if isinstance(value, torch.Tensor) and value.ndim else value
             for name, value in output.items()
@@ -225,18 +231,20 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         if self.encoder is None:
             return super()._tokenize_prompts(prompts)
         size = len(prompts) // len(self._prompts)
+        # Not TRL's tokenization: its template writes one placeholder per clip, the encoder one per audio token
         return [prompt.input_ids for prompt in self._prompts for _ in range(size)], None, {}
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: None, multimodal_fields: dict[str, Any], *args: Any, **kwargs: Any
     ) -> tuple[list[list[int]], None]:
-        """Completions of every row, from one encoding and one prefill per group."""
+        """Generate completions for every row from one encoding and one prefill per group."""
         if self.encoder is None:
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args, **kwargs)
         size = len(prompt_ids) // len(self._prompts)
         sharing = shared_generation(self.model, size) if size > 1 else nullcontext()
         # The engine calls the decoder's parts, which do not know of the autocast that accelerate puts around the whole model
         with self.clock("generate"), sharing, self.accelerator.autocast() if size > 1 else nullcontext():
+            # One row per group: under `shared_generation` the model returns `size` completions of each
             completion_ids, logprobs = super()._generate_single_turn(
                 prompt_ids[::size], images, to_model(audio_batch(self._prompts), self.model), *args, **kwargs
             )
@@ -255,7 +263,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             return super()._prepare_inputs(generation_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log also where the seconds of a step went, and what was worked through in them."""
+        """Add the seconds and throughput of each phase of a step to the logs."""
         timed = self.encoder is not None and self.model.training
         super().log({**logs, **self.clock.report()} if timed else logs, start_time)
 
@@ -263,6 +271,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         if self.encoder is None:
             return super()._compute_loss(model, inputs)
         prompts = inputs["encoded_prompts"]
+        # TRL's loss works on rows again
         rows = {
             name: value.flatten(0, 1) if isinstance(value, torch.Tensor) and value.ndim else value
             for name, value in inputs.items()
@@ -279,12 +288,12 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         batch_size: int | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Log-probs of the completions, shape (rows, tokens), every group forwarded with its own audio."""
+        """Compute log-probs of the completions, shape (rows, tokens), with each group's own audio in the forward."""
         if self.encoder is None:
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, **kwargs
             )
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled():  # a part of the update, whose seconds `PhaseClock` takes as a whole
             return self._logps(model, input_ids, attention_mask, logits_to_keep, batch_size, **kwargs)
         with self.clock("logps"):
             return self._logps(model, input_ids, attention_mask, logits_to_keep, batch_size, **kwargs)
@@ -329,14 +338,16 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         )
 
     def _encode(self, rows: Sequence[Row]) -> list[EncodedPrompt]:
-        """The prompts of rows, which the data loader has encoded."""
+        """Return the prompts that the data loader has encoded."""
         return [row[ENCODED] for row in rows]
 
     @contextmanager
     def _holding(
         self, prompts: list[EncodedPrompt], completions: list[list[list[int]]] | None = None
     ) -> Iterator[None]:
-        """The prompts of the groups that TRL handles inside the block, and their completions where they are known."""
+        """Keep the encoded prompts of the groups that TRL works on inside the block, and their completions where
+        known.
+        """
         self._prompts, self._completions = prompts, completions
         try:
             yield
@@ -344,8 +355,12 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             self._prompts, self._completions = [], None
 
 
+def _drop_encoded(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name != ENCODED}
+
+
 def _read_rewards(reward_funcs: Any, args: AudioGRPOConfig, rows: Any) -> list[Any] | None:
-    """The rewards as TRL takes them; those that the config names where none are given and rows are questions of AudioMCQ."""
+    """Return the rewards as TRL takes them; the config's where none are given and the rows are AudioMCQ questions."""
     if reward_funcs is not None:
         listed = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         return [REWARDS.get(reward, reward) if isinstance(reward, str) else reward for reward in listed]
@@ -357,7 +372,9 @@ def _read_rewards(reward_funcs: Any, args: AudioGRPOConfig, rows: Any) -> list[A
 
 @contextmanager
 def _image_token(config: Any) -> Iterator[None]:
-    """TRL asks every multimodal config for `image_token_id`; audio-only families (Qwen2-Audio) have none."""
+    """Give the config an `image_token_id` inside the block: TRL reads it from every multimodal config, and audio-only
+    families (Qwen2-Audio) have none.
+    """
     if hasattr(config, "image_token_id"):
         yield
         return
@@ -369,7 +386,7 @@ def _image_token(config: Any) -> Iterator[None]:
 
 
 def main(default_config: Path, argv: list[str] | None = None) -> AudioGRPOConfig:
-    """Entry point of every recipes/*/grpo.py; returns the options of the run."""
+    """Run the GRPO stage of a recipe (every recipes/*/grpo.py calls it) and return the options of the run."""
     with exit_on_user_error():
         data, args, model = parse((DataArguments, AudioGRPOConfig, ModelConfig), default_config, argv)
     train_stage("grpo", AudioGRPOTrainer, data, args, model, audit_training)

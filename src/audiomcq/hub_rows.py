@@ -1,4 +1,4 @@
-"""Files of a data repository on the Hub: what it holds, its text files of rows, and the clips that lie beside them."""
+"""Download the files of a data repository on the Hub: its text files of rows and its clips."""
 
 import re
 from collections.abc import Callable, Collection, Iterable
@@ -46,11 +46,11 @@ class HubRepo:
 
     @property
     def files(self) -> frozenset[str]:
-        """Paths of all files; without a connection those that were fetched before."""
+        """Paths of all files; offline, of those downloaded before."""
         return self._state[1]
 
     def fetch(self, path: str) -> Path:
-        """Download one file, if it is not there yet, and return where it lies.
+        """Download one file unless it is cached, and return its path.
 
         Raises:
             ValueError: it cannot be fetched.
@@ -63,7 +63,7 @@ class HubRepo:
         )
 
     def fetch_clips(self, paths: Iterable[str]) -> dict[str, str]:
-        """Download the clips among the repository's files, several at once; what an earlier call has fetched is there at once.
+        """Download the clips among the repository's files, several at a time; cached ones are returned at once.
 
         Returns:
             the file of each path that is in the repository.
@@ -84,7 +84,7 @@ class HubRepo:
                 enable_progress_bars()
 
     def clip_resolver(self, clips: dict[str, str]) -> Callable[[str], str]:
-        """Say where a clip lies that `fetch_clips` has fetched."""
+        """Return a function from the path of a clip in the repository to its file, as `fetch_clips` downloaded it."""
 
         def resolve(path: str) -> str:
             if path not in clips:
@@ -96,7 +96,7 @@ class HubRepo:
         return resolve
 
     def folder_fetched_before(self, suffixes: Collection[str]) -> Path | None:
-        """The folder in the cache that holds what was fetched of the repository; None where no file of these kinds is among it."""
+        """Return the cache folder of the repository; None if it has no file of these kinds."""
         try:
             folder = Path(self._folder())
         except (OSError, ValueError):
@@ -113,7 +113,7 @@ def repo_path(url: str) -> str:
 
 
 def _named(what: str, ask: Callable[[], _Result]) -> _Result:
-    """What a call to the Hub returns.
+    """Call the Hub and return its result.
 
     Raises:
         ValueError: it failed, whatever for; the first line of the reason is in the message.
@@ -125,6 +125,6 @@ def _named(what: str, ask: Callable[[], _Result]) -> _Result:
 
 
 def first_line(error: BaseException) -> str:
-    """The kind of an error and the first line of its message."""
+    """Return the class of an error and the first line of its message."""
     text = str(error).strip().split("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

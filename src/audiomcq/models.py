@@ -1,7 +1,7 @@
-"""Load a large audio language model (LALM). Everything in which model families differ stands in `FAMILIES`.
+"""Load a large audio language model (LALM). All differences between model families are in `FAMILIES`.
 
-The Omni families are trained as their thinkers, loaded straight from the official full checkpoint (talker and vocoder are skipped)
-or from a thinker-only folder, which is what training saves.
+The Omni families are trained as their thinkers, loaded from the official full checkpoint (talker and vocoder are skipped) or from a
+thinker-only folder, which is what training saves.
 """
 
 import hashlib
@@ -37,14 +37,14 @@ logger = logging.getLogger(__name__)
 
 _DTYPES = ("float32", "bfloat16", "float16", "auto")
 _ENDS = 1 << 20
-"""Bytes at both ends of a weight file that tell one checkpoint from another."""
+"""Bytes hashed at each end of a weight file."""
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 
 
 class AudioOnlyOmniProcessor(Qwen2_5OmniProcessor):
     """Qwen2.5-Omni's processor without its image and video parts, which import torchvision. Ids and mel are identical.
 
-    It saves the files that it was loaded from, byte for byte, so that a checkpoint opens with the stock `AutoProcessor`.
+    It saves copies of the files that it was loaded from, so that a checkpoint opens with the stock `AutoProcessor`.
     """
 
     def __init__(self, feature_extractor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
@@ -74,7 +74,7 @@ class AudioOnlyOmniProcessor(Qwen2_5OmniProcessor):
 
 
 class AudioOnlyOmni3Processor(AudioOnlyOmniProcessor):
-    """Qwen3-Omni's, likewise. The stock one (transformers 5.23) drops `audio_kwargs`, and with them the length to pad to."""
+    """Qwen3-Omni's processor, likewise. The stock one (transformers 5.23) drops `audio_kwargs`, and with them the padding length."""
 
     audio_kwargs = Qwen3OmniMoeProcessor.audio_kwargs
     n_window = Qwen3OmniMoeProcessor.n_window
@@ -83,16 +83,16 @@ class AudioOnlyOmni3Processor(AudioOnlyOmniProcessor):
 
 @dataclass(frozen=True)
 class Family:
-    """What is particular to one family of LALMs.
+    """What is specific to one family of LALMs.
 
     Attributes:
         architecture: transformers class that is trained and that checkpoints are saved as.
-        audio_tower, aligner, unused: regular expressions over parameter names; what none of them matches is the LLM.
-        trims_mel: whether the audio tower takes mel of any length (else the extractor's fixed length must stay).
-        mask_name: what processor and model call the mask over mel frames.
+        audio_tower, aligner, unused: regular expressions over parameter names; all other parameters are the LLM's.
+        trims_mel: whether the audio tower takes mel of any length (else it needs the extractor's fixed length).
+        mask_name: the processor's and the model's name for the mask over mel frames.
         processor: class to load the processor with, where `AutoProcessor` would import torchvision.
-        lora_targets: modules that LoRA adapts unless told otherwise: the projections of the LLM. Plain names would also hit those
-            of the audio tower.
+        lora_targets: modules that LoRA adapts by default: the projections of the LLM, as a pattern, since plain names would also
+            match those of the audio tower.
     """
 
     architecture: str
@@ -146,9 +146,9 @@ class LALM:
     """A loaded model with its processor.
 
     Attributes:
-        source: the path or Hub id that it came from.
-        placeholder_ids: token ids that stand for audio, image or video; never to be sampled.
-        commit: of `source` on the Hub; None for a local folder.
+        source: the path or Hub id that it was loaded from.
+        placeholder_ids: placeholder token ids of audio, image and video; never to be sampled.
+        commit: the commit of `source` on the Hub; None for a local folder.
     """
 
     model: PreTrainedModel
@@ -163,7 +163,7 @@ class LALM:
         return self.processor.tokenizer
 
     @property
-    def plain(self) -> bool:
+    def loadable_from_source(self) -> bool:
         """Whether `family.architecture` loads these weights by the name in the model's config alone: not so from a full Omni
         checkpoint, an adapter, a revision, or nowhere."""
         name = self.model.config._name_or_path
@@ -188,7 +188,7 @@ def load_lalm(
     """Load a LALM from a folder or a Hub id. Further options go to `from_pretrained`.
 
     Raises:
-        ValueError: nothing is there, the family is unknown, or weights are missing in the checkpoint.
+        ValueError: nothing is found there, the family is unknown, or the checkpoint lacks weights.
     """
     source = str(source)
     if source.startswith((".", "/")) and not Path(source).is_dir():
@@ -205,14 +205,14 @@ def load_lalm(
         base = load_lalm(
             adapted["base_model_name_or_path"], adapted.get("revision"), dtype, attn_implementation, device, **options
         )
-        return _merge_adapter(base, source, revision, _commit(source, adapter))
+        return _merge_adapter(base, source, revision, _find_commit(source, adapter))
     assert config is not None  # told apart by `adapter`
     if config.model_type not in FAMILIES:
         raise ValueError(f"{source}: model type {config.model_type!r} is unknown; known: {', '.join(FAMILIES)}")
     family = FAMILIES[config.model_type]
     if isinstance(dtype, str) and dtype not in _DTYPES:
         raise ValueError(f"dtype {dtype!r}: known are {', '.join(_DTYPES)}")
-    with _naming(source):
+    with _naming_source(source):
         model, info = getattr(transformers, family.architecture).from_pretrained(
             source,
             revision=revision,
@@ -232,23 +232,24 @@ def load_lalm(
     if device is not None:
         model.to(device)
     processor = load_processor(source, revision)
-    commit = _commit(source, cached_file(source, "config.json", revision=revision))
-    return LALM(model, processor, family, source, placeholder_ids(model.config), commit)
+    commit = _find_commit(source, cached_file(source, "config.json", revision=revision))
+    return LALM(model, processor, family, source, list_placeholder_ids(model.config), commit)
 
 
 def neutralize(model: PreTrainedModel, settings: Path | None = None) -> None:
-    """Take out of a loaded model what its checkpoint would decide unseen. settings: its generation_config.json."""
+    """Remove settings of the checkpoint that would act unseen. settings: path of its generation_config.json."""
     if getattr(model.config.get_text_config(), "output_router_logits", False):
         # Saved so by TRL's SFTTrainer, which sets it again; set, transformers 5.23 fails as soon as it generates
         model.config.get_text_config().output_router_logits = False
     if not isinstance(model.generation_config, NeutralGeneration):
         model.generation_config = NeutralGeneration(model.generation_config, settings)
-    # Kept, the full checkpoint's renaming rules would be undone twice by a ZeRO-3 save, which then reloads as noise.
-    vars(model)["_weight_conversions"] = None  # what nn.Module would take for a parameter
+    # With the full checkpoint's renaming rules, a ZeRO-3 save would undo them twice, and the result reloads as noise.
+    # By `vars`: to a type checker nn.Module has no attributes but tensors and modules
+    vars(model)["_weight_conversions"] = None
 
 
 @contextmanager
-def _naming(source: str) -> Iterator[None]:
+def _naming_source(source: str) -> Iterator[None]:
     """Name the checkpoint whose files cannot be read: safetensors and json say neither which file nor where."""
     try:
         yield
@@ -261,15 +262,19 @@ def _naming(source: str) -> Iterator[None]:
 
 
 def is_adapter(source: str | Path, revision: str | None = None) -> bool:
-    """Whether a folder or Hub id holds a LoRA adapter and no weights of its own; False where nothing is there."""
+    """Tell whether a folder or Hub id holds a LoRA adapter without weights of its own; False where nothing is
+    found.
+    """
     try:
         return find_adapter_config_file(str(source), revision=revision) is not None
     except (OSError, ValueError):
         return False
 
 
-def weights_digest(folder: str | Path) -> str:
-    """A hash that tells one checkpoint from another: over sizes and both ends of its files, so that it costs nothing for 15 GB."""
+def hash_weights(folder: str | Path) -> str:
+    """Hash a checkpoint's weight files by their sizes and both ends: enough to tell two apart, and instant for 15
+    GB.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(file for pattern in _WEIGHTS for file in Path(folder).glob(pattern)):
         size = file.stat().st_size
@@ -281,30 +286,31 @@ def weights_digest(folder: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _commit(source: str, file: str | None) -> str | None:
-    """The commit on the Hub that a file of a checkpoint was read from; None for a folder."""
+def _find_commit(source: str, file: str | None) -> str | None:
+    """Return the Hub commit that a file of a checkpoint was read from; None for a folder."""
     return None if Path(source).is_dir() else extract_commit_hash(file, None)
 
 
 def _merge_adapter(lalm: LALM, source: str, revision: str | None, commit: str | None) -> LALM:
-    """The base model with a LoRA adapter merged in, so that a next stage or an evaluation sees plain weights."""
+    """Merge a LoRA adapter into its base model, so that a next stage or an evaluation loads plain weights."""
     from peft import PeftModel
 
-    with _naming(source):
+    with _naming_source(source):
         lalm.model = PeftModel.from_pretrained(lalm.model, source, revision=revision or "main").merge_and_unload()
-    # The name that an adapter trained on top of this one keeps as that of its base.
+    # An adapter that is trained on top of this one records this name as its base.
     lalm.model.name_or_path = lalm.model.config._name_or_path = source
     lalm.source, lalm.commit = source, commit
     return lalm
 
 
 def restore_weights(model: PreTrainedModel, checkpoint: str | Path) -> None:
-    """Put a checkpoint's weights into a model that has the same architecture.
+    """Load a checkpoint's weights into a model of the same architecture.
 
     Raises:
         ValueError: a weight of the model is not in the checkpoint.
     """
-    # Typed as the model alone, which it is without `output_loading_info`
+    # Through `from_pretrained`, which knows the names that weights have on disk. It is typed as the model alone, which it returns
+    # without `output_loading_info`
     loaded: Any = type(model).from_pretrained(checkpoint, dtype=model.dtype, output_loading_info=True)
     saved, info = loaded
     if info["missing_keys"]:
@@ -313,7 +319,7 @@ def restore_weights(model: PreTrainedModel, checkpoint: str | Path) -> None:
 
 
 def load_processor(source: str | Path, revision: str | None = None) -> ProcessorMixin:
-    """The model's processor, without torchvision for the Omni families."""
+    """Load the model's processor, without torchvision for the Omni families."""
     audio_only = FAMILIES[AutoConfig.from_pretrained(source, revision=revision).model_type].processor
     if audio_only is None:
         return AutoProcessor.from_pretrained(source, revision=revision)
@@ -326,14 +332,19 @@ def load_processor(source: str | Path, revision: str | None = None) -> Processor
     return processor
 
 
-def placeholder_ids(config: Any) -> list[int]:
-    """Ids of the audio, image and video placeholder tokens: sampled, they would break the merge of features."""
+def list_placeholder_ids(config: Any) -> list[int]:
+    """Return the ids of the audio, image and video placeholder tokens: sampled, they would break the merge of
+    features.
+    """
     ids = (getattr(config, f"{kind}_token_id", None) for kind in ("audio", "image", "video"))
     return sorted({token for token in ids if token is not None})
 
 
 def parameter_group(name: str, family: Family) -> str:
-    """audio_tower, aligner, llm, or unused (vision: never reached by audio and text)."""
+    """Return the group of a parameter: audio_tower, aligner, llm, or unused (vision, which audio and text never
+    reach).
+    """
+    # In this order: some names of the aligner and some unused ones lie within the tower (audio_tower.proj)
     if re.search(family.unused, name):
         return "unused"
     if re.search(family.aligner, name):
@@ -342,7 +353,7 @@ def parameter_group(name: str, family: Family) -> str:
 
 
 def set_trainable(model: nn.Module, family: Family, groups: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Train the named parameter groups and freeze the rest; returns and logs parameters per group.
+    """Train the named parameter groups and freeze the rest; return and log the parameters per group.
 
     LoRA weights are left as PEFT set them. The unused group is always frozen.
 
@@ -359,7 +370,7 @@ def set_trainable(model: nn.Module, family: Family, groups: Iterable[str]) -> di
 
 
 def count_trainable(model: nn.Module, family: Family) -> dict[str, dict[str, int]]:
-    """Parameters per group: how many there are and how many are trained. Logged, because nobody can tell it afterwards."""
+    """Count the parameters of each group, and how many of them are trained; log both."""
     counts = {group: {"parameters": 0, "trainable": 0} for group in PARAMETER_GROUPS}
     for name, parameter in model.named_parameters():
         group = counts[parameter_group(name, family)]

@@ -1,4 +1,4 @@
-"""Options of every recipe, from a YAML file and the command line, strictly: what does not fit is named with file, key and value."""
+"""Read the options of every recipe from a YAML file and the command line; errors name file, key and value."""
 
 import difflib
 import os
@@ -27,7 +27,7 @@ class _Parser(TrlParser):
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML in which no key of a mapping stands twice: the last would win without a word."""
+    """A YAML loader that refuses duplicate keys: PyYAML would keep the last without a warning."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -49,13 +49,13 @@ def parse(
 ) -> tuple[Any, ...]:
     """Read options from a YAML file (`--config FILE` or `--config=FILE`) and the command line, which wins.
 
-    A YAML file may name another with `base:` (a path from its own folder), whose options hold where it gives none.
+    A YAML file may inherit from another with `base:` (a path relative to its own folder).
 
     Args:
         kinds: dataclasses of the options.
-        default_config: YAML to use where `--config` names no other. The log says so.
+        default_config: YAML file to use without `--config`. The first line of the log says so.
         argv: words of the command line; by default this program's.
-        settings: a recipe's script. Without any option it does nothing but name the YAML files that lie in the folders beside it.
+        settings: a recipe's script. Without any option the script only names the YAML files in the folders next to it.
 
     Returns:
         one object of each kind.
@@ -91,7 +91,7 @@ def _say_settings(script: Path) -> str:
 
 
 def _from_here(file: Path) -> str:
-    """A path as one would type it."""
+    """Return a path as one would type it."""
     try:
         return str(file.resolve().relative_to(Path.cwd()))
     except ValueError:
@@ -99,7 +99,7 @@ def _from_here(file: Path) -> str:
 
 
 def _config_of(words: list[str]) -> tuple[str | None, list[str]]:
-    """The file that `--config` names, and the other words."""
+    """Return the file given by `--config`, and the other words."""
     file, others = None, []
     left = iter(words)
     for word in left:
@@ -116,7 +116,7 @@ def _config_of(words: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _values(file: Path, kinds: tuple[type, ...]) -> dict[str, Any]:
-    """The options of a YAML file, each in the type of its field; what stands under `env` goes to the environment."""
+    """Read the options of a YAML file, each in the type of its field; set the environment variables under `env`."""
     content = _read_with_base(file)
     environment = content.pop("env", None) or {}
     if not isinstance(environment, dict):
@@ -140,7 +140,7 @@ def _values(file: Path, kinds: tuple[type, ...]) -> dict[str, Any]:
 
 
 def _read_with_base(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The content of a file over that of its base, and so on."""
+    """Read a file, merged over its base files."""
     file = Path(os.path.normpath(file))
     if file in above:
         raise ValueError(f"{above[0]}: its base leads back to {file}; take it out of one of them")
@@ -174,7 +174,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _hints(kinds: tuple[type, ...]) -> dict[str, Any]:
-    """The type of each option; one that is null by default may be null."""
+    """Return the type of each option; options that are null by default may be null."""
     hints: dict[str, Any] = {}
     for kind in kinds:
         annotated = get_type_hints(kind)
@@ -186,7 +186,7 @@ def _hints(kinds: tuple[type, ...]) -> dict[str, Any]:
 
 
 def _converted(value: Any, kind: Any) -> Any:
-    """A value of a YAML file as one of this kind. A list may be a single value, a number may be in quotes.
+    """Convert a value of a YAML file to a type. A list may be given as a single value, a number in quotes.
 
     Raises:
         TypeError: it is none.
@@ -249,7 +249,7 @@ def _one_of(value: Any, allowed: Any) -> Any:
 
 
 def _named(kind: Any) -> str:
-    """A type in words."""
+    """Return the name of a type for messages."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(_named(part) for part in parts))
@@ -265,7 +265,7 @@ def _named(kind: Any) -> str:
 
 
 def _remedy(value: Any) -> str:
-    """What turns a value into a text, where YAML has read something else."""
+    """Suggest quotes for a value that YAML did not read as a text."""
     return "; put it in quotes if it is meant as a text" if isinstance(value, int | float | date) else ""
 
 

@@ -1,4 +1,4 @@
-"""Rows that hold a prompt once and every completion of it: how they are laid out, and how to find each token in them.
+"""Pack a prompt and all its completions into one row: the layout, and where each token is in it.
 
 Layout of a packed row, for a prompt `p0..p3` and the completions `a0 a1 a2` and `b0 b1`:
 
@@ -41,7 +41,7 @@ class PackedBatch:
 
     @property
     def tokens(self) -> int:
-        """How many places hold a token: what is left is padding. Read it before the batch goes to a device."""
+        """Number of positions that hold a token; the rest is padding. Read it before the batch goes to a device."""
         return int((self.segment_ids != PADDING).sum())
 
     def to(self, device: torch.device) -> "PackedBatch":
@@ -50,11 +50,11 @@ class PackedBatch:
 
 
 def pack(prompts: list[list[int]], completions: list[list[list[int]]], width: int | None = None) -> PackedBatch:
-    """Lay each prompt and its completions out in one row.
+    """Lay out each prompt and its completions in one row.
 
     prompts: B lists of token ids, audio placeholders expanded, no padding. completions: for each prompt its lists of
     token ids; they may differ in length and be empty. width: C of the result (tokens), not below the longest
-    completion, which it is when not given. The result stands on the CPU: what is computed of it there makes no device wait.
+    completion; by default the longest completion. The result is on the CPU, so that reading its sizes makes no device wait.
     Raises ValueError when a prompt is empty.
     """
     ids, positions, segments, labels, columns = [], [], [], [], []
@@ -90,49 +90,51 @@ def pack(prompts: list[list[int]], completions: list[list[list[int]]], width: in
 
 
 def group_rows(completion_ids: Tensor, completion_mask: Tensor, group_size: int) -> list[list[list[int]]]:
-    """Read TRL's completions, (N, C) with 0/1 masks, as lists for `pack`: every `group_size` consecutive rows answer one prompt.
+    """Read TRL's completions, (N, C) with 0/1 masks, as lists for `pack`: each `group_size` consecutive rows answer
+    one prompt.
 
     Waits for the device once. Raises ValueError when the rows do not make whole groups.
     """
     if len(completion_ids) % group_size:
         raise ValueError(f"{len(completion_ids)} rows do not split into groups of {group_size}: keep the groups whole")
     ids, mask = torch.stack([completion_ids, completion_mask.to(completion_ids.dtype)]).cpu()
-    answers = _unpadded(ids, mask)
+    answers = _drop_padding(ids, mask)
     return [answers[start : start + group_size] for start in range(0, len(answers), group_size)]
 
 
 def pack_by_clip(
     input_ids: Tensor, attention_mask: Tensor, labels: Tensor, clip: Tensor
 ) -> tuple[PackedBatch, Tensor]:
-    """Pack a supervised batch: rows about one clip share what their prompts have in common.
+    """Pack a supervised batch: rows that ask about one clip share the common prefix of their prompts.
 
-    input_ids, attention_mask, labels: (N, S) padded on the right, labels -100 but on what is to be learnt. clip: (N,) in
-    rising order, equal for rows about one clip. Returns the packed rows, whose completions are all that is not shared, and
-    the labels (N, C) of these.
+    input_ids, attention_mask, labels: (N, S) padded on the right, labels -100 where nothing is learnt. clip: (N,) in rising
+    order, equal for rows about one clip. Returns the packed rows, whose completions hold all that is not shared, and the labels
+    (N, C) of these.
     """
     input_ids, attention_mask, labels, clip = (given.cpu() for given in (input_ids, attention_mask, labels, clip))
-    rows, answers = _unpadded(input_ids, attention_mask), (labels != IGNORED).int().argmax(-1).tolist()
+    # argmax of 0/1 is the first 1: where the answer starts
+    rows, answers = _drop_padding(input_ids, attention_mask), (labels != IGNORED).int().argmax(-1).tolist()
     groups = [list(group) for _, group in groupby(range(len(rows)), key=clip.tolist().__getitem__)]
-    shared = [_alike([rows[row][: answers[row]] for row in group]) for group in groups]
-    prompts = [rows[group[0]][:length] for group, length in zip(groups, shared, strict=True)]
-    rests = [[rows[row][length:] for row in group] for group, length in zip(groups, shared, strict=True)]
-    targets = [
-        labels[row, length : len(rows[row])] for group, length in zip(groups, shared, strict=True) for row in group
-    ]
+    prompts: list[list[int]] = []
+    rests: list[list[list[int]]] = []
+    targets: list[Tensor] = []
+    for group in groups:
+        # A learnt token is never shared: each row's own copy of it carries its loss
+        length = _count_shared([rows[row][: answers[row]] for row in group])
+        prompts.append(rows[group[0]][:length])
+        rests.append([rows[row][length:] for row in group])
+        targets += [labels[row, length : len(rows[row])] for row in group]
     return pack(prompts, rests), pad_sequence(targets, batch_first=True, padding_value=IGNORED)
 
 
-def _alike(rows: list[list[int]]) -> int:
-    """How many tokens all rows begin with alike."""
+def _count_shared(rows: list[list[int]]) -> int:
+    """Count the tokens with which all rows begin."""
     differing = (place for place, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1)
     return next(differing, min(map(len, rows)))
 
 
-def _unpadded(ids: Tensor, mask: Tensor) -> list[list[int]]:
-    return [
-        [token for token, kept in zip(*row, strict=True) if kept]
-        for row in zip(ids.tolist(), mask.tolist(), strict=True)
-    ]
+def _drop_padding(ids: Tensor, mask: Tensor) -> list[list[int]]:
+    return [row[kept].tolist() for row, kept in zip(ids, mask.bool(), strict=True)]
 
 
 def unpack(values: Tensor, packed: PackedBatch) -> Tensor:
@@ -143,17 +145,17 @@ def unpack(values: Tensor, packed: PackedBatch) -> Tensor:
 
 
 def shared_attention_mask(segment_ids: Tensor) -> Tensor:
-    """Who sees whom in packed rows: (B, S) segments to a boolean (B, 1, query, key)."""
+    """Build the mask of packed rows: (B, S) segments to a boolean (B, 1, query, key)."""
     query, key = segment_ids[:, :, None], segment_ids[:, None, :]
     visible = ((key == PROMPT) | (key == query)).tril()  # padding sees itself: a row without any key would give NaN
     return visible[:, None]
 
 
 def label_columns(targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a batch has targets, and which: so that the LM head need not score prompts (TRL's does, except with Triton).
+    """Find the columns that have targets, so that the LM head need not score prompts (TRL's does, except with Triton).
 
-    targets: (N, S) what each position is to predict, -100 where nothing. Returns the columns (N, C) that predict something,
-    and what (N, C), padded on the right with column 0 and -100.
+    targets: (N, S) the token that each position predicts, -100 for none. Returns the columns (N, C) with targets, and these
+    targets (N, C), padded on the right with column 0 and -100.
     """
     rows = [torch.nonzero(row != IGNORED)[:, 0] for row in targets]
     columns = pad_sequence(rows, batch_first=True)

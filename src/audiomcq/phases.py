@@ -1,4 +1,4 @@
-"""Where the seconds of a training step go: measured without making the host wait for the device until they are logged."""
+"""Measure the seconds of each phase of a training step; the host waits for the device only when they are logged."""
 
 import time
 from collections import defaultdict
@@ -11,10 +11,10 @@ from transformers import TrainerCallback
 
 
 class PhaseClock(TrainerCallback):
-    """Adds up the seconds of named phases, and counts what was worked through in them.
+    """Adds up the seconds of named phases, and the amounts processed in them.
 
-    On CUDA a phase is what lies between two events in the stream; elsewhere it is what the clock says. As a callback it measures the
-    optimizer and counts steps.
+    On CUDA a phase is the time between two events in the stream, elsewhere wall-clock time. As a callback it measures
+    the optimizer and counts steps.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -42,7 +42,7 @@ class PhaseClock(TrainerCallback):
             self._marks[phase].append((start, self._mark()))
 
     def count(self, **amounts: float) -> None:
-        """Add to what was worked through: tokens, seconds of audio, places in a batch."""
+        """Add to the processed amounts: tokens, seconds of audio, positions in a batch."""
         for name, amount in amounts.items():
             self._counts[name] += amount
 
@@ -58,11 +58,11 @@ class PhaseClock(TrainerCallback):
         self._steps += 1
 
     def report(self) -> dict[str, float]:
-        """Read seconds a step by phase, and rates, since the last report. Waits for the device."""
+        """Return seconds per step by phase, and rates, since the last report. Waits for the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now, steps = time.perf_counter(), max(1, self._steps)
-        seconds = {phase: sum(map(_between, marks)) for phase, marks in self._marks.items()}
+        seconds = {phase: sum(map(_measure_seconds, marks)) for phase, marks in self._marks.items()}
         if "rollouts and update" in seconds:
             seconds["update"] = seconds.pop("rollouts and update") - seconds.get("rollouts", 0.0)
         counts = self._counts
@@ -82,6 +82,6 @@ class PhaseClock(TrainerCallback):
         return found
 
 
-def _between(mark: tuple[Any, Any]) -> float:
+def _measure_seconds(mark: tuple[Any, Any]) -> float:
     start, end = mark
     return end - start if isinstance(start, float) else start.elapsed_time(end) / 1e3

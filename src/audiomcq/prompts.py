@@ -38,20 +38,22 @@ AskedFor = Literal["text", "letter", "either"]
 
 
 def question_prompt(question: str, choices: Sequence[str]) -> str:
-    """The user's text: the question, the options as a Python list literal, and the instruction."""
+    """Write the user's text: the question, the options as a Python list literal, and the instruction."""
     # str(): NumPy strings print as np.str_('rain') inside a list.
     return QUESTION_TEMPLATE.format(question=question, choices=[str(choice) for choice in choices])
 
 
 def mmsu_prompt(question: str, choices: Sequence[str]) -> str:
-    """The user's text of MMSU's own inference script (dingdongwang/MMSU@217d1d3), which asks for a letter alone."""
+    """Write the user's text of MMSU's own inference script (dingdongwang/MMSU@217d1d3), which asks for a letter
+    only.
+    """
     options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False))
     return f"{MMSU_INSTRUCTION}\n\nQuestion: {question}\n\n{options}"
 
 
 @dataclass(frozen=True)
 class PromptStyle:
-    """A way to ask. Results carry its `version`; `system` None leaves the system prompt to the model's chat template."""
+    """A prompt format. Results record its `version`; `system` None leaves the system prompt to the chat template."""
 
     version: str
     system: str | None
@@ -62,11 +64,11 @@ class PromptStyle:
 AUDIOMCQ_STYLE = PromptStyle(PROMPT_VERSION, SYSTEM_PROMPT, question_prompt, "text")
 MMSU_STYLE = PromptStyle("mmsu-217d1d3", None, mmsu_prompt, "letter")
 PLAIN_STYLE = PromptStyle("plain-1", None, lambda question, choices: question, "either")
-"""The request alone, for what is no choice among options."""
+"""The question alone, for tasks without options."""
 
 
 def find_asked_for(version: str | None) -> AskedFor:
-    """What the prompt of that version asks for; "either" where the version is not one of ours."""
+    """Return what the prompt of a version asks for; "either" for versions that are not ours."""
     styles = (AUDIOMCQ_STYLE, MMSU_STYLE, PLAIN_STYLE)
     return next((style.asked_for for style in styles if style.version == version), "either")
 
@@ -75,21 +77,21 @@ TRANSCRIPTION_REQUEST = "Transcribe the speech into text."
 
 
 def answer_target(answer: str) -> str:
-    """The answer inside its tag: the supervised target and the form that the format reward asks for."""
+    """Wrap the answer in its tag: the supervised target, and the form that the format reward asks for."""
     return f"{ANSWER_OPEN}{answer}{ANSWER_CLOSE}"
 
 
 COT_COLUMNS = ("structured_cot", "unstructured_cot")
-"""Chains of thought of the public data. Nothing reads them but training that is told to."""
+"""Chains of thought of the public data, read only by training with `cot`."""
 
 
 def cot_name(cot: str) -> str | None:
-    """The column of a chain of thought: that of a variant, or the one that is named itself. None: there is to be none."""
+    """Return the column of a chain of thought, by its variant or its own name; None for none."""
     return {"none": None, "structured": "structured_cot", "unstructured": "unstructured_cot"}.get(cot, cot)
 
 
 def completion_target(row: dict[str, Any], cot: str = "none") -> str:
-    """What the model is trained to write for a row: the tagged answer, after its chain of thought if `cot` names one.
+    """Return the completion to learn for a row: the tagged answer, after its chain of thought if `cot` names one.
 
     Args:
         cot: none, structured, unstructured, or the name of another column.
@@ -108,9 +110,9 @@ def completion_target(row: dict[str, Any], cot: str = "none") -> str:
 def conversation(
     question: str, choices: Sequence[str], audio: Any | None, style: PromptStyle = AUDIOMCQ_STYLE
 ) -> list[dict[str, Any]]:
-    """The chat messages of one question, in the form that every processor's chat template takes.
+    """Write the chat messages of one question, in the form that every processor's chat template takes.
 
-    `audio` is whatever the processor's "audio" part takes (a waveform or a path); None leaves the audio part out,
+    `audio` is anything that the processor's "audio" part takes (a waveform or a path); None leaves the audio part out,
     which is the `no_audio` control and not the same as silence.
     """
     parts: list[dict[str, Any]] = [] if audio is None else [{"type": "audio", "audio": audio}]

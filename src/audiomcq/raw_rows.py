@@ -1,6 +1,6 @@
-"""Rows as text files hold them: .jsonl, .json (a list of rows, or one per line) and .csv, one by one and with their lines.
+"""Read rows from text files, one by one with their line numbers: .jsonl, .json (a list of rows, or one per line) and .csv.
 
-What is no row ends the reading with file and line: a cut line, a list that does not end, text that is not UTF-8, an archive.
+Anything that is no row raises an error with file and line: a truncated line or list, text that is not UTF-8, an archive.
 """
 
 import ast
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 TEXT_FILES = (".jsonl", ".json", ".csv")
 _BLOCK = 1 << 22
 _LOOKED_AT = 100
-"""Rows whose columns say what a file holds."""
+"""Rows at the beginning of a file that are read for its column names."""
 _LONGEST_CELL = 1 << 30
 _NO_SPACE = re.compile(r"[^ \t\r\n]")
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -33,7 +33,7 @@ _SIGNATURES = {
 
 
 class Number(str):
-    """A number of a JSON file, as it is written there: 1.50 stays 1.50."""
+    """A number of a JSON file in its original spelling: 1.50 stays 1.50."""
 
     __slots__ = ()
 
@@ -50,27 +50,27 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=Number, parse_f
 
 
 def read_raw(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield every row of a file with the line that it starts on, as the file has it (numbers of JSON as `Number`).
+    """Yield every row of a file, unconverted, with the line on which it starts (numbers of JSON as `Number`).
 
     Raises:
         ValueError: the file holds something else, or breaks off; file and line are named.
     """
     with path.open("rb") as file:
-        yield from rows_of(file, path)
+        yield from iterate_rows(file, path)
 
 
 def column_names(path: Path) -> list[str]:
-    """Return the names of the columns that the first rows of a file have, in their order."""
+    """Return the column names of the first rows of a file, in order."""
     return list(dict.fromkeys(name for _, raw in islice(read_raw(path), _LOOKED_AT) for name in raw))
 
 
-def kind_of(value: Any) -> str:
-    """Say what a value is called in messages."""
+def describe_type(value: Any) -> str:
+    """Return the name of a value's type for messages."""
     names = {"str": "a text", "dict": "a mapping", "list": "a list", "bytes": "bytes", "NoneType": "empty"}
     return names.get(type(value).__name__, str(value))
 
 
-def rows_of(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def iterate_rows(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows of an open file, as `read_raw` does."""
     start = file.read(512)
     file.seek(0)
@@ -115,11 +115,11 @@ def _json_list(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]
 
 
 class _ListReader:
-    """Decodes the values of one JSON list one by one: such files have gigabytes, too.
+    """Decodes the values of a JSON list one by one, since such files may have gigabytes.
 
     Attributes:
-        line: that of the next mark.
-        rows: values decoded so far.
+        line: line of the next character.
+        rows: number of values decoded so far.
     """
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
@@ -127,7 +127,7 @@ class _ListReader:
         self.buffer, self.position, self.line, self.rows = "", 0, 1, 0
 
     def mark(self) -> str:
-        """Go to the next character that is no white space and return it; nothing at the end of the file."""
+        """Skip white space and return the next character; empty at the end of the file."""
         while True:
             found = _NO_SPACE.search(self.buffer, self.position)
             end = found.start() if found else len(self.buffer)
@@ -140,7 +140,7 @@ class _ListReader:
                 return ""
 
     def take(self, mark: str) -> None:
-        """Go over one character.
+        """Skip one expected character.
 
         Raises:
             ValueError: another stands there, or the file ends.
@@ -173,7 +173,7 @@ class _ListReader:
         return value
 
     def _ends_in(self, error: Exception) -> bool:
-        """Whether the value may go on after what was read so far."""
+        """Tell whether the value may continue after the text that was read so far."""
         return isinstance(error, json.JSONDecodeError) and (
             error.msg.startswith("Unterminated string") or error.pos > len(self.buffer) - 16
         )
@@ -207,11 +207,11 @@ def _csv_rows(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]
             raise ValueError(f"{path}:{line}: {len(cells)} cells, where the header has {len(header)} columns")
         else:
             row: dict[str, Any] = {name: cell or None for name, cell in zip(header, cells, strict=True)}
-            yield line, {**row, "choices": list_in_text(row.get("choices"))} if "choices" in row else row
+            yield line, {**row, "choices": parse_list(row.get("choices"))} if "choices" in row else row
 
 
-def list_in_text(text: str | None) -> Any:
-    """Read a list that is written as text, in JSON or as Python prints it; anything else stays as it is."""
+def parse_list(text: str | None) -> Any:
+    """Parse a list that is written as text, in JSON or Python syntax; return anything else unchanged."""
     if not text or not text.strip().startswith("["):
         return text
     try:
@@ -227,7 +227,7 @@ def list_in_text(text: str | None) -> Any:
 
 def _mapping(row: Any, path: Path, line: int) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise ValueError(f"{path}:{line}: {kind_of(row)} stands there, not a row of names and values")
+        raise ValueError(f"{path}:{line}: {describe_type(row)} stands there, not a row of names and values")
     return row
 
 

@@ -1,4 +1,4 @@
-"""Small files that say what a run is and what it answered: read so that whatever is wrong with one is named with its file and line."""
+"""Read JSON records with checked fields; errors name the file and the line."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 from audiomcq.errors import explain_os_error
 
 Fits = tuple[str, Callable[[Any], bool]]
-"""What a value has to be, in words and as a test."""
+"""A type of value: its name in messages, and a test."""
 
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
@@ -21,13 +21,13 @@ def _is_whole(value: Any) -> bool:
 
 
 def list_of(fits: Fits) -> Fits:
-    """A list of such values."""
+    """Build the type of a list of such values."""
     what, test = fits
     return f"a list, each {what}", lambda value: isinstance(value, list) and all(map(test, value))
 
 
 def or_null(fits: Fits) -> Fits:
-    """Such a value, or null."""
+    """Build the type of such a value or null."""
     what, test = fits
     return f"{what} or null", lambda value: value is None or test(value)
 
@@ -44,14 +44,14 @@ MAPPING: Fits = ("a JSON object", lambda value: isinstance(value, dict))
 
 
 def check_fields(record: Any, kinds: Mapping[str, Fits], where: str, needed: frozenset[str] = frozenset()) -> None:
-    """Make sure that a record is an object whose fields hold what they are to hold; those that are not there are no fault.
+    """Check that a record is an object whose fields have these types; missing fields are allowed.
 
     Args:
         where: file and line, for the message.
-        needed: fields that have to be there.
+        needed: required fields.
 
     Raises:
-        ValueError: it is no object, lacks a field, or a field holds something else.
+        ValueError: it is no object, lacks a required field, or a field has another type.
     """
     if not isinstance(record, dict):
         raise ValueError(f"{where}: holds {shown(record)}, not a JSON object")
@@ -64,7 +64,7 @@ def check_fields(record: Any, kinds: Mapping[str, Fits], where: str, needed: fro
 
 @contextmanager
 def advise(remedy: str) -> Iterator[None]:
-    """Say what may be done, too, when a record cannot be used.
+    """Append a remedy to the error of a record that cannot be used.
 
     Raises:
         ValueError: as the block, with `remedy` at its end.
@@ -76,26 +76,26 @@ def advise(remedy: str) -> Iterator[None]:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it, long ones cut."""
+    """Return a value as a message shows it, shortened where it is long."""
     return _SHORT.repr(value)
 
 
 @contextmanager
 def naming(source: object) -> Iterator[None]:
-    """What is wrong inside is said of this file or folder, unless the message names it already."""
+    """Prefix errors with this file or folder, unless the message names it already."""
     try:
         yield
     except ValueError as error:
         raise ValueError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
 
 
-def encodable(text: str) -> str:
-    """The text without halves of surrogate pairs, as servers send them: a table cannot hold them."""
+def make_encodable(text: str) -> str:
+    """Replace lone surrogates, as some servers send them: a table cannot hold them."""
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def read_json(path: Path, kinds: Mapping[str, Fits], needed: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """The object that a JSON file holds, its fields checked.
+    """Read the object in a JSON file and check its fields.
 
     Raises:
         ValueError: the file cannot be read, is no JSON, or holds something else than is expected; the file is named.
@@ -106,7 +106,7 @@ def read_json(path: Path, kinds: Mapping[str, Fits], needed: frozenset[str] = fr
 
 
 def read_lines(path: Path, torn_end: bool = False) -> Iterator[tuple[str, Any]]:
-    """Where it stands ("FILE, line N") and what it holds, of every line of a JSON lines file that is not empty.
+    """Yield the place ("FILE, line N") and the value of every non-empty line of a JSON lines file.
 
     Half of a surrogate pair, as servers send it, is kept; bytes that are no UTF-8 become U+FFFD.
 
@@ -126,7 +126,11 @@ def read_lines(path: Path, torn_end: bool = False) -> Iterator[tuple[str, Any]]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Raises: ValueError naming the file where it cannot be read."""
+    """Read the bytes of a file.
+
+    Raises:
+        ValueError: it cannot be read; it is named.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
@@ -134,7 +138,11 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """Raises: ValueError naming the file where it cannot be read, or is no text in UTF-8."""
+    """Read a text file in UTF-8.
+
+    Raises:
+        ValueError: it cannot be read, or is not UTF-8; it is named.
+    """
     try:
         return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -142,7 +150,11 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """Raises: ValueError naming `where` the text stands."""
+    """Parse JSON.
+
+    Raises:
+        ValueError: it is not valid; `where` is named.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

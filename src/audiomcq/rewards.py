@@ -15,7 +15,7 @@ Completion = str | list[dict[str, Any]]
 
 
 def completion_text(completion: Completion) -> str:
-    """The text of a completion, which TRL hands over as a string or as chat messages."""
+    """Return the text of a completion, which TRL passes as a string or as chat messages."""
     if isinstance(completion, str):
         return completion
     content = completion[-1]["content"]
@@ -25,7 +25,9 @@ def completion_text(completion: Completion) -> str:
 def accuracy_reward(
     completions: Sequence[Completion], choices: Sequence[Sequence[str]], answer: Sequence[str], **_: Any
 ) -> list[float]:
-    """1.0 where a closed answer tag holds the gold option, else 0.0; an answer that is read in another way is not paid."""
+    """Reward 1.0 where a closed answer tag holds the gold option, else 0.0, even if the answer can be read in another
+    way.
+    """
     rewards = []
     for completion, options, gold in zip(completions, choices, answer, strict=True):
         parsed = parse_answer(completion_text(completion), options, AUDIOMCQ_STYLE.asked_for)
@@ -34,14 +36,14 @@ def accuracy_reward(
 
 
 def format_reward(completions: Sequence[Completion], **_: Any) -> list[float]:
-    """1.0 where the completion is one tagged answer and nothing else."""
+    """Reward 1.0 where the completion is one tagged answer and nothing else."""
     return [float(has_answer_format(completion_text(completion))) for completion in completions]
 
 
 def gated_format_reward(
     completions: Sequence[Completion], choices: Sequence[Sequence[str]], answer: Sequence[str], **_: Any
 ) -> list[float]:
-    """The format reward, paid only where the answer is right: an all-wrong group then has nothing to learn from."""
+    """Reward the format only where the answer is right, so that an all-wrong group has nothing to learn from."""
     correct = accuracy_reward(completions, choices=choices, answer=answer)
     return [right * tidy for right, tidy in zip(correct, format_reward(completions), strict=True)]
 

@@ -1,9 +1,9 @@
-"""Decode many continuations of few prompts: a token is one replay of a CUDA graph, or one plain call elsewhere.
+"""Decode many continuations of few prompts: one CUDA graph replay per token, or one plain call on other devices.
 
-`generate` launches thousands of small operations for every token, and on a GPU it is their number that takes the time. Here prompts are
-prefilled once; their keys and values, those of the rollouts, the positions, the counters and the sampler stand in fixed buffers on
-the device; a token is one call over all rows, which CUDA replays as one graph. Nothing is copied of the weights: they are read
-where they are, so an optimizer step needs no new capture.
+`generate` launches thousands of small operations per token, and on a GPU the launches take the time. Here prompts are prefilled once.
+Their keys and values, those of the rollouts, the positions, the counters and the sampler's state are fixed buffers on the device; a
+token is one call over all rows, which CUDA replays as one graph. The graph reads the weights in place, so an optimizer step needs no
+new capture.
 
 Letters: U prompts, R rows of each, N = U x R rows, P / S / T tokens of a prompt / of what follows it / that are new.
 """
@@ -26,20 +26,20 @@ from audiomcq.sampling import Sampler, Sampling, draw_with_multinomial
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 8
-"""Tokens between two looks, on CUDA, at whether all rows have ended: a look makes the host wait for the device."""
+"""Tokens between two checks, on CUDA, whether all rows have ended: each check makes the host wait for the device."""
 _TRIED = ("cpu", "cuda")
-"""Kinds of devices that the engine is tested on. On others, Apple's mps for one, the model's own `generate` decodes."""
+"""Device types on which the engine is tested. On others, such as Apple's mps, the model's own `generate` decodes."""
 PROMPT_BUCKET, OWN_BUCKET = 64, 32
-"""Buffers grow by so many tokens, so that prompts of similar length share one captured graph."""
+"""Buffers are rounded up to a multiple of this many tokens, so that prompts of similar length share one captured graph."""
 
 
 @dataclass
 class Continued:
-    """What generation goes on from.
+    """The state that generation continues from.
 
     layers: keys and values (U, K, P, D) of every layer, padded on the left. prompt_mask: (U, P).
-    own: keys and values (N, K, S, D) of every layer of what follows the prompt, padded on the left; None where nothing is read yet.
-    own_mask: (N, S). tokens: (N,) the last token of each row, still to be read, or the first new one where `logits` is given.
+    own: keys and values (N, K, S, D) of every layer after the prompt, padded on the left; None where nothing is read yet.
+    own_mask: (N, S). tokens: (N,) the last token of each row, still to be forwarded, or the first new one where `logits` is given.
     positions: (N,) of `tokens`. ids, ids_mask: (N, P + S) whole prompts, for the repetition penalty.
     """
 
@@ -55,7 +55,7 @@ class Continued:
 
 
 def engine_obstacle(model: PreTrainedModel) -> str | None:
-    """Say why the engine steps aside for this model, in words for a log line, or return None where it need not."""
+    """Say why the engine cannot decode for this model, in words for a log line; return None where it can."""
     if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
         return "ZeRO-3 gathers the parameters anew for every module"
     if any(type(parameter).__name__ == "DTensor" for parameter in model.parameters()):
@@ -69,7 +69,7 @@ def engine_obstacle(model: PreTrainedModel) -> str | None:
 
 
 def graph_obstacle(model: PreTrainedModel, device: torch.device) -> str | None:
-    """Say why a token is a plain call and not a graph, or return None where a graph holds it."""
+    """Say why decoding a token is a plain call and not a graph; return None where a graph can hold it."""
     if device.type != "cuda":
         return "no CUDA device"
     text = model.config.get_text_config(decoder=True)
@@ -81,7 +81,7 @@ def graph_obstacle(model: PreTrainedModel, device: torch.device) -> str | None:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off inside the block; every module is then as it was."""
+    """Switch dropout off inside the block and restore every module's mode after it."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -95,36 +95,41 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 class RolloutEngine:
     """Decodes continuations of prompts, and keeps its buffers and graphs for as long as the model lives.
 
-    It holds nothing of the model but addresses: every call is handed the model.
+    It holds no reference to the model, only addresses: every call takes the model.
     """
 
     def __init__(self) -> None:
         self._decoders: dict[Any, _Decoder] = {}
 
     def generate(self, model: PreTrainedModel, start: Continued, sampling: Sampling) -> Tensor:
-        """Decode until every row has ended or has `sampling.max_new_tokens`. Returns the new tokens, (N, T), padded behind ends."""
-        # Buffers outlive the call, and a later one may come from outside of inference mode
+        """Decode until every row has ended or has `sampling.max_new_tokens`. Returns the new tokens, (N, T), padded
+        after the end.
+        """
+        # Buffers outlive the call, and tensors made in inference mode could not be written to outside of it
         with torch.inference_mode(False), torch.no_grad(), evaluation_mode(model):
             decoder = self._decoder(model, start, sampling)
             decoder.begin(start)
             return decoder.run(model, start.logits)
 
     def _decoder(self, model: PreTrainedModel, start: Continued, sampling: Sampling) -> "_Decoder":
-        """The buffers for this many rows and this way of sampling, grown where they are too small."""
+        """Return the buffers for this many rows and this sampling, replaced by larger ones where they are too
+        small.
+        """
         rows, prompts = len(start.tokens), len(start.prompt_mask)
         prompt = start.prompt_mask.shape[1]
         own = sampling.max_new_tokens + (0 if start.own_mask is None else start.own_mask.shape[1])
         device = start.tokens.device
         captured = graph_obstacle(model, device) is None
-        if not captured:  # nothing outlives the call: memory comes and goes with it
+        if not captured:  # without a graph nothing needs fixed addresses, so the memory is freed with the call
             return _Decoder(model, start, sampling, prompt, own, captured)
-        key = (rows, prompts, sampling)
+        key = (rows, prompts, sampling)  # all of these are constants of the captured graph
         known = self._decoders.get(key)
         if known is None or known.prompt < prompt or known.own < own or known.signature != signature(model):
             prompt = max(_rounded(prompt, PROMPT_BUCKET), known.prompt if known else 0)
             own = max(_rounded(own, OWN_BUCKET), known.own if known else 0)
             if known is None:
                 logger.info("decoding %d rows of %d prompts as CUDA graphs", rows, prompts)
+            # Freed before the larger buffers are allocated: both at once may not fit
             self._decoders.pop(key, None)
             del known
             known = self._decoders[key] = _Decoder(model, start, sampling, prompt, own, captured)
@@ -134,15 +139,15 @@ class RolloutEngine:
 _ENGINES: "WeakKeyDictionary[PreTrainedModel, RolloutEngine]" = WeakKeyDictionary()
 
 
-def engine_of(model: PreTrainedModel) -> RolloutEngine:
-    """The engine of a model: one for as long as the model lives, whoever asks."""
+def get_engine(model: PreTrainedModel) -> RolloutEngine:
+    """Return the engine of a model: one for as long as the model lives, whoever asks."""
     if model not in _ENGINES:
         _ENGINES[model] = RolloutEngine()
     return _ENGINES[model]
 
 
 def signature(model: PreTrainedModel) -> tuple[Any, ...]:
-    """What a captured step has built in: a graph is valid while this is the same."""
+    """Return all that a captured step has built in: a graph is valid while this stays the same."""
     weights = tuple((parameter.data_ptr(), parameter.dtype) for parameter in model.parameters())
     modules: Iterable[Any] = model.modules()
     adapters = tuple(
@@ -213,15 +218,16 @@ class _Decoder:
         )
 
     def begin(self, start: Continued) -> None:
-        """Put what generation goes on from into the buffers."""
+        """Copy the state that generation continues from into the buffers."""
         length = start.prompt_mask.shape[1]
+        # Prompts are aligned to the right end of their buffer, as left padding aligns them in a batch
         self.shift = self.prompt - length
         for states, (keys, values) in zip(self.states, start.layers, strict=True):
             if self.captured:
                 for buffer, given in ((states.prompt_keys, keys), (states.prompt_values, values)):
                     buffer[:, :, : self.shift] = 0
                     buffer[:, :, self.shift :].copy_(given)
-                # What a step left that was not finite would outlive its mask: 0 x NaN is NaN
+                # A value that an earlier run left non-finite would get through its mask: 0 x NaN is NaN
                 states.keys.zero_()
                 states.values.zero_()
         self.place.prompt_start.copy_((start.prompt_mask == 0).sum(-1) + self.shift)
@@ -233,6 +239,7 @@ class _Decoder:
                 states.values[:, :, : self.read].copy_(values)
         else:
             self.place.own_start.zero_()
+        # Captured buffers are longer than their content, so there is always something to hide
         self.padded = (
             self.captured
             or not bool(start.prompt_mask.all())
@@ -248,7 +255,9 @@ class _Decoder:
         self.sampler.start(start.ids, start.ids_mask)
 
     def run(self, model: PreTrainedModel, logits: Tensor | None) -> Tensor:
-        """Choose tokens until all rows have ended. logits: (N, vocabulary) of the first, where they are known already."""
+        """Choose tokens until all rows have ended. logits: (N, vocabulary) for the first token, where they are known
+        already.
+        """
         left = self.sampling.max_new_tokens
         if self.captured and self.graph is None and left > (logits is not None):
             self._capture(model)
@@ -271,13 +280,14 @@ class _Decoder:
         return self.new[:, : int(self.lengths.max())].clone()
 
     def _capture(self, model: PreTrainedModel) -> None:
-        """Capture a step. It is run before that, so that libraries and kernels are set up, and what it changed is put back."""
+        """Capture a step as a CUDA graph, and restore the buffers that capturing changed."""
         kept = [tensor.clone() for tensor in self._changing()]
 
         def put_back() -> None:
             for tensor, before in zip(self._changing(), kept, strict=True):
                 tensor.copy_(before)
 
+        # Run on a side stream first, as capturing requires: libraries allocate workspaces and Triton compiles on their first calls
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -287,6 +297,7 @@ class _Decoder:
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         self.graph.register_generator_state(self.generator)
+        # thread_local: other threads of a trainer may use CUDA meanwhile
         with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self._step(model, None)
         put_back()
@@ -305,7 +316,7 @@ class _Decoder:
         ]
 
     def _step(self, model: PreTrainedModel, column: int | None) -> None:
-        """Read the last token of every row and choose the next. column: where it goes, where the host knows."""
+        """Forward the last token of every row and choose the next. column: where it goes, where the host knows."""
         self.place.length = None if column is None else column + 1
         self.place.padded = self.padded
         with self._autocast():
@@ -318,7 +329,9 @@ class _Decoder:
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
-        """Autocast as outside, but without its cache of cast weights, which a graph would read after they are gone."""
+        """Keep the caller's autocast, without its cache of cast weights: a graph would read them after they are
+        freed.
+        """
         if self.captured and torch.is_autocast_enabled("cuda"):
             with torch.autocast("cuda", dtype=torch.get_autocast_dtype("cuda"), cache_enabled=False):
                 yield
@@ -326,6 +339,7 @@ class _Decoder:
             yield
 
     def _choose(self, logits: Tensor) -> None:
+        # A graph needs the count on the device; a plain call branches on it
         tokens = self.sampler.choose(logits, self.count if self.captured else int(self.count))
         tokens = tokens.masked_fill(self.finished, self.sampling.pad)
         self.new.index_copy_(1, self.count, tokens[:, None])
@@ -336,6 +350,6 @@ class _Decoder:
         self.tokens.copy_(tokens)
 
     def _draw_exponential(self, probabilities: Tensor) -> Tensor:
-        """What multinomial does for one draw, from a generator that a graph may use."""
+        """Draw one sample per row as `torch.multinomial` does, from a generator that a graph may use."""
         noise = torch.empty_like(probabilities).exponential_(generator=self.generator)
         return (probabilities / noise).argmax(-1)

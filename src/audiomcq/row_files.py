@@ -1,7 +1,7 @@
-"""Text files of rows, read by the known schema: .jsonl, .json (a list of rows, or one per line) and .csv.
+"""Read text files of rows by the known schema: .jsonl, .json (a list of rows, or one per line) and .csv.
 
-Types are not inferred. A text comes back as it is written, a number as its digits, and a nullable column may be null for as many
-rows as it likes. What is no row ends the reading with file and line; a value that does not fit is kept as the fault of its row.
+Types are not inferred: texts stay as written, numbers become their digits, and a nullable column may be null for any number of rows.
+Anything that is no row raises an error with file and line; a value of the wrong type is recorded as the fault of its row.
 """
 
 import hashlib
@@ -18,39 +18,39 @@ from datasets.table import InMemoryTable
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from audiomcq.clip_paths import shortened
-from audiomcq.examples import CONVERTER, FEATURES, SCORE, TERMS
-from audiomcq.raw_rows import kind_of, rows_of
+from audiomcq.clip_paths import shorten
+from audiomcq.examples import CONVERTER, FEATURES, LICENSE_COLUMNS, SCORE
+from audiomcq.raw_rows import describe_type, iterate_rows
 
 LINE, FILE, FAULT = "_line", "_file", "_fault"
-"""Columns beside those of the rows: where a row stands (the index of its file, and its line) and what is wrong with it, if anything."""
+"""Additional columns: the place of a row (index of its file, and line), and what is wrong with it, if anything."""
 
 _LAYOUT = 1
-"""Of the files in the cache; to be raised with every change of what is read."""
+"""Version of the files in the cache; to be raised with every change of what is read."""
 _IN_MEMORY_BYTES = 32_000_000
-"""Larger files are read into an Arrow file in the cache of `datasets`, once, and mapped from there."""
+"""Larger files are converted once to an Arrow file in the cache of `datasets`, which is memory-mapped."""
 _BATCH = 10_000
 
 
 def read_row_files(files: Sequence[Path], cot_column: str | None = None, cached_as: str | None = None) -> Dataset:
-    """Read files of rows one after the other.
+    """Read several files of rows.
 
     Args:
-        cot_column: a further column of texts to keep.
-        cached_as: folder below the cache to keep the rows in, however few they are; by default large files alone are kept.
+        cot_column: an additional column of texts to keep.
+        cached_as: folder below the cache in which to store the rows, however few; by default only large files are stored.
 
     Returns:
         the text columns of the schema, `audio_path`, `license` and `attribution`, null where a row has none, and the columns
-        `LINE`, `FILE` and `FAULT`. Of `audio` there is the path alone: a text file holds no bytes.
+        `LINE`, `FILE` and `FAULT`. Of `audio` only the path: a text file holds no bytes.
 
     Raises:
-        ValueError: as `read_raw`; or the cache cannot be written to.
+        ValueError: as `read_raw`; or the cache is not writable.
     """
     schema = _schema(cot_column)
     if cached_as is None and sum(file.stat().st_size for file in files) < _IN_MEMORY_BYTES:
         return Dataset(InMemoryTable(pa.Table.from_batches(_batches(files, schema), schema)))
     folder = Path(datasets.config.HF_DATASETS_CACHE) / (cached_as or "audiomcq_rows")
-    target = folder / f"{_state_of(files, schema)}.arrow"
+    target = folder / f"{_describe_state(files, schema)}.arrow"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
@@ -64,7 +64,7 @@ def read_row_files(files: Sequence[Path], cot_column: str | None = None, cached_
 
 
 def as_text(value: Any) -> str | None:
-    """Return a value of a text column as text: numbers as their digits, true and false as JSON writes them.
+    """Convert a value of a text column to text: numbers to their digits, true and false as in JSON.
 
     Raises:
         ValueError: it is a list, a mapping or not a number, or holds half of a surrogate pair, which no file can hold.
@@ -81,11 +81,13 @@ def as_text(value: Any) -> str | None:
         return str(value).lower()
     if isinstance(value, int | float) and value - value == 0:
         return str(value)
-    raise ValueError(f"is {kind_of(value)}, not a text")
+    raise ValueError(f"is {describe_type(value)}, not a text")
 
 
 def _schema(cot_column: str | None) -> pa.Schema:
-    names = [name for name in (*FEATURES, *TERMS, cot_column) if name and name not in ("audio", "choices", SCORE)]
+    names = [
+        name for name in (*FEATURES, *LICENSE_COLUMNS, cot_column) if name and name not in ("audio", "choices", SCORE)
+    ]
     columns = [(name, pa.string()) for name in dict.fromkeys((*names, "audio_path"))]
     columns += [("choices", pa.list_(pa.string())), (SCORE, pa.float64())]
     return pa.schema([*columns, (LINE, pa.int64()), (FILE, pa.int16()), (FAULT, pa.string())])
@@ -100,14 +102,16 @@ def _batches(files: Sequence[Path], schema: pa.Schema) -> Iterator[pa.RecordBatc
         for index, path in enumerate(files):
             before = bar.n
             with path.open("rb") as file:
-                rows = rows_of(file, path)
+                rows = iterate_rows(file, path)
                 while pairs := list(islice(rows, _BATCH)):
                     yield _batch(pairs, index, schema)
                     bar.update(before + (sizes[index] if file.closed else file.tell()) - bar.n)
 
 
 def _batch(pairs: list[tuple[int, dict[str, Any]]], file: int, schema: pa.Schema) -> pa.RecordBatch:
-    """Rows as columns. The first value of a row that does not fit is its fault, and null."""
+    """Convert rows to columns. The first value of a row that has the wrong type is recorded as its fault; such values
+    are null.
+    """
     faults: dict[int, str] = {}
     columns: dict[str, pa.Array] = {}
     for name in schema.names:
@@ -135,7 +139,7 @@ def _fitted(
     faults: dict[int, str],
     as_they_are: bool,
 ) -> pa.Array:
-    """Values as a column; one by one where they are not, or turn out not to be, as they should be already."""
+    """Convert values to a column; value by value if they are not, or turn out not to be, of the right type."""
     if as_they_are:
         try:
             return pa.array(values, kind)
@@ -161,13 +165,13 @@ def _as_options(value: Any) -> list[str | None] | None:
         return None
     if not isinstance(value, list):
         raise ValueError(
-            f"is {kind_of(value)}, not a list; {CONVERTER} reads options that stand elsewhere or are lettered"
+            f"is {describe_type(value)}, not a list; {CONVERTER} reads options that stand elsewhere or are lettered"
         )
     return [as_text(option) for option in value]
 
 
 def as_score(value: Any) -> float | None:
-    """Return a value of the column of scores.
+    """Convert a value of the column of scores to a float.
 
     Raises:
         ValueError: it is no finite number.
@@ -179,7 +183,7 @@ def as_score(value: Any) -> float | None:
     except ValueError:
         score = float("nan")
     if score - score != 0:
-        raise ValueError(f"is {shortened(str(value))}, not a number")
+        raise ValueError(f"is {shorten(str(value))}, not a number")
     return score
 
 
@@ -191,12 +195,12 @@ def _as_path(value: Any) -> str | None:
             )
         value = value.get("path")
     if value is not None and type(value) is not str:
-        raise ValueError(f"is {kind_of(value)}, not the path of a clip")
+        raise ValueError(f"is {describe_type(value)}, not the path of a clip")
     return as_text(value)
 
 
-def _state_of(files: Sequence[Path], schema: pa.Schema) -> str:
-    """A name for what these files hold at the moment."""
+def _describe_state(files: Sequence[Path], schema: pa.Schema) -> str:
+    """Return a hash of the paths, sizes and times of these files."""
     state = [str(_LAYOUT), str(schema)]
     for file in files:
         stat = file.stat()

@@ -1,4 +1,4 @@
-"""Where rows are found: a file, a folder, what `save_to_disk` wrote, or a repository on the Hub."""
+"""Find rows: in a file, a folder, a `save_to_disk` folder, or a repository on the Hub."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,13 @@ from audiomcq.schema import Resolve, check_columns
 
 KINDS = (*TEXT_FILES, ".parquet")
 SAVED = ("dataset_dict.json", "state.json")
-"""One of these lies in what `save_to_disk` wrote."""
+"""Files by which a `save_to_disk` folder is recognised."""
 SPLIT_FILE, CLIPS = "split.json", "clips"
-"""What the contribution filter leaves beside the rows that it labels, and where it names the folder of their clips."""
+"""The contribution filter's record in a folder of labelled rows, and its field with the folder of their clips."""
 _METADATA_FILES = ("metadata.jsonl", "metadata.csv")
-"""What an AudioFolder has beside its clips."""
+"""Files of rows in an AudioFolder."""
 _SPLITS = ("train", "validation", "valid", "val", "dev", "test", "eval", "pretrain")
-"""Names of files that are splits. A single file of another name is the split train."""
+"""File names that are split names. A single file with another name is the split train."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,11 @@ class Located:
     """A place that holds rows.
 
     Attributes:
-        files: text files by split; empty where `rows` are read already.
-        split: what is wanted of them, e.g. "train[:100]".
-        folder: where relative paths of clips start from, and what no path may leave.
-        repo: the repository that they are from.
-        kept_as: see `read_row_files`.
+        files: text files by split; empty if `rows` have been read already.
+        split: the requested part, e.g. "train[:100]".
+        folder: the folder of relative clip paths, which no path may leave.
+        repo: the repository they are from, if any.
+        kept_as: `cached_as` of `read_row_files`.
     """
 
     source: str
@@ -67,14 +68,16 @@ class Located:
 
     @property
     def paths(self) -> list[Path]:
-        """The text files that are wanted.
+        """The text files of the requested splits.
 
         Raises:
-            ValueError: there is none of a split, or it is of another kind.
+            ValueError: a split has none, or a file has another format.
         """
         if self.rows is not None:
             return []
-        paths = [path for name in _known_names(self.source, self.split, self.files) for path in self.files[name]]
+        paths: list[Path] = []
+        for name in _known_names(self.source, self.split, self.files):
+            paths += self.files[name]
         for path in paths:
             if path.suffix not in TEXT_FILES:
                 raise ValueError(f"{path}: rows are read from {', '.join(KINDS)} files; unpack or convert it")
@@ -85,11 +88,11 @@ class Located:
 
 @dataclass(frozen=True)
 class FoundRows:
-    """Rows as they were found.
+    """Rows as they were found, not converted.
 
     Attributes:
-        rows: with the columns that they have there, or those of `read_row_files`.
-        columns: names of all that they have there, those that are not read included.
+        rows: with their own columns, or those of `read_row_files`.
+        columns: names of all their own columns, including those that are not read.
     """
 
     located: Located
@@ -97,7 +100,7 @@ class FoundRows:
     columns: Sequence[str]
 
     def place(self, index: int) -> str:
-        """Say where a row stands."""
+        """Return the place of a row for messages."""
         if FILE not in self.rows.column_names:
             return f"{self.located.source}, row {index + 1}"
         file, line = (arrow_column(self.rows, name)[index].as_py() for name in (FILE, LINE))
@@ -111,7 +114,7 @@ def find_rows(
     revision: str | None = None,
     cot_column: str | None = None,
 ) -> FoundRows:
-    """Find and read rows as `load_rows` describes it; nothing of them is checked yet.
+    """Find and read rows as `load_rows` describes; nothing is checked yet.
 
     Raises:
         ValueError: nothing is found there, or it cannot be read.
@@ -127,7 +130,9 @@ def find_rows(
     rows = read_row_files(paths, cot_column, located.kept_as)
     names = _split_names(split)
     counts = iter(np.bincount(arrow_column(rows, FILE).to_numpy(), minlength=len(paths)).tolist())
-    lengths = {name: sum(next(counts) for _ in located.files[name]) for name in names}
+    lengths = {}
+    for name in names:  # `paths` holds the files split by split, in this order
+        lengths[name] = sum(islice(counts, len(located.files[name])))
     starts = dict(zip(names, np.cumsum([0, *lengths.values()]).tolist(), strict=False))
     with _in_one_line(source):
         wanted = ReadInstruction.from_spec(split).to_absolute(lengths)
@@ -140,7 +145,7 @@ def find_rows(
 def locate(
     source: str | Path, split: str = "train", config: str | None = None, revision: str | None = None
 ) -> Located:
-    """Find rows, and read those that `datasets` reads.
+    """Find rows; read those in formats that `datasets` reads.
 
     Raises:
         ValueError: nothing is found there, or it cannot be read.
@@ -166,31 +171,32 @@ def locate(
     return _on_hub(str(source), split, config, revision)
 
 
-def clips_of(found: FoundRows, audio_root: str | Path | None, allow_outside: bool, fetch: bool = True) -> Resolve:
-    """Say where the clips of rows lie: below `audio_root`, or else beside the rows; those of a repository are fetched.
+def resolve_clips(found: FoundRows, audio_root: str | Path | None, allow_outside: bool, fetch: bool = True) -> Resolve:
+    """Return a function from clip paths to files: below `audio_root`, or else next to the rows; clips in a repository
+    are downloaded.
 
     Args:
-        allow_outside: take paths that lead out of the folder as well.
-        fetch: False where no clip will be opened.
+        allow_outside: also accept paths that leave the folder.
+        fetch: False if no clip will be opened.
     """
     repo, folder = found.located.repo, found.located.folder
     if not audio_root and repo is not None and fetch:
-        clips = repo.fetch_clips(_paths_of(found.rows))
+        clips = repo.fetch_clips(_list_paths(found.rows))
         if clips:
             return repo.clip_resolver(clips)
     root = audio_root or (folder and _recorded_folder(folder)) or folder or ""
     return ClipFolder(root, allow_outside).resolve
 
 
-def _paths_of(rows: Dataset) -> list[str]:
-    """Paths of clips that are named and not contained."""
+def _list_paths(rows: Dataset) -> list[str]:
+    """List the paths of clips that are named but not contained."""
     if "audio_path" not in rows.column_names or ("audio" in rows.column_names and FILE not in rows.column_names):
         return []
     return arrow_column(rows, "audio_path").drop_null().unique().to_pylist()
 
 
 def _recorded_folder(folder: Path) -> Path | None:
-    """The folder of the clips of rows that the contribution filter has labelled on this machine."""
+    """Return the folder of the clips of rows that the contribution filter labelled on this machine."""
     record = folder / SPLIT_FILE
     if not record.is_file():
         return None
@@ -205,21 +211,22 @@ def _in_folder(path: Path, split: str, config: str | None) -> Located:
     if any((path / (config or "") / name).is_file() for name in SAVED):
         with _in_one_line(path):
             loaded = load_from_disk(str(path / config if config else path))
-            rows = concatenate_datasets([_split_of(loaded, name, path) for name in split.split("+")])
+            rows = concatenate_datasets([_get_split(loaded, name, path) for name in split.split("+")])
         return Located(str(path), rows=rows, folder=path)
     files = {file.stem: [file] for file in sorted(path.glob("*.jsonl"))}
-    if files := files or {
-        _split_of_metadata(file): [file] for name in _METADATA_FILES for file in sorted(path.rglob(name))
-    }:
+    if not files:
+        for name in _METADATA_FILES:
+            files.update({_get_metadata_split(file): [file] for file in sorted(path.rglob(name))})
+    if files:
         return Located(str(path), split, _as_splits(files, split), folder=path)
     with _in_one_line(path):
-        builder = load_dataset_builder(str(path), config, description=_state_of(path))
+        builder = load_dataset_builder(str(path), config, description=_describe_state(path))
     if isinstance(builder, Json | Csv):
-        texts = {name: [Path(file) for file in files] for name, files in builder.config.data_files.items()}
+        texts = {name: list(map(Path, files)) for name, files in builder.config.data_files.items()}
         return Located(str(path), split, texts, folder=path)
     _check_kind(str(path), builder)
     with _in_one_line(path):
-        rows = load_dataset(str(path), config, split=split, description=_state_of(path))
+        rows = load_dataset(str(path), config, split=split, description=_describe_state(path))
     return Located(str(path), rows=rows, folder=path)
 
 
@@ -240,13 +247,13 @@ def _on_hub(source: str, split: str, config: str | None, revision: str | None) -
         if not beside:
             _check_kind(source, builder)
         files = _as_splits(beside, split)
-    wanted = {name: [repo.fetch(file) for file in files[name]] for name in _known_names(source, split, files)}
+    wanted = {name: list(map(repo.fetch, files[name])) for name in _known_names(source, split, files)}
     kept_as = f"{source.replace('/', '___')}/{config or 'default'}/0.0.0/{repo.commit}"
     return Located(source, split, wanted, repo=repo, kept_as=kept_as)
 
 
 def _hub_builder(source: str, config: str | None, revision: str | None) -> DatasetBuilder | None:
-    """What `datasets` would read a repository with; None where it finds nothing to read.
+    """Return the builder with which `datasets` would read a repository; None if it finds nothing to read.
 
     Raises:
         ValueError: there is no such repository, config or revision, or no connection.
@@ -261,22 +268,22 @@ def _hub_builder(source: str, config: str | None, revision: str | None) -> Datas
 
 
 def _as_splits(files: Mapping[str, list[Any]], split: str) -> Mapping[str, list[Any]]:
-    """Files by split; a single one whose name is none of a split is train."""
+    """Return files by split; a single file whose name is no split name becomes train."""
     if split.startswith("train") and len(files) == 1 and not set(files) & {*_SPLITS, *_split_names(split)}:
         return {"train": next(iter(files.values()))}
     return files
 
 
 def _split_names(split: str) -> list[str]:
-    """Names in a split such as "train[:100]+test"."""
+    """List the names in a split such as "train[:100]+test"."""
     return list(dict.fromkeys(re.split(r"[\[(]", part.strip())[0] for part in split.split("+")))
 
 
 def _known_names(source: str, split: str, files: Mapping[str, Sequence[Any]]) -> list[str]:
-    """The names in a split.
+    """List the names in a split, after checking that each has files.
 
     Raises:
-        ValueError: there are no files for one.
+        ValueError: one has none.
     """
     names = _split_names(split)
     if unknown := [name for name in names if name not in files]:
@@ -284,12 +291,12 @@ def _known_names(source: str, split: str, files: Mapping[str, Sequence[Any]]) ->
     return names
 
 
-def _split_of_metadata(file: Path) -> str:
-    """The split of a metadata.csv beside clips: the folder that it lies in, if that is named as a split."""
+def _get_metadata_split(file: Path) -> str:
+    """Return the split of a metadata.csv next to clips: its folder's name if that is a split name."""
     return file.parent.name if file.parent.name in _SPLITS else "train"
 
 
-def _split_of(loaded: Dataset | DatasetDict, name: str, path: Path) -> Dataset:
+def _get_split(loaded: Dataset | DatasetDict, name: str, path: Path) -> Dataset:
     if isinstance(loaded, Dataset):
         return loaded
     if name not in loaded:
@@ -298,7 +305,11 @@ def _split_of(loaded: Dataset | DatasetDict, name: str, path: Path) -> Dataset:
 
 
 def _check_kind(source: str, builder: DatasetBuilder | None) -> None:
-    """Raises: ValueError if `datasets` reads a place as something else than rows in tables."""
+    """Check that `datasets` reads a place as rows in tables.
+
+    Raises:
+        ValueError: it does not.
+    """
     if not isinstance(builder, Parquet | Arrow):
         kind = (
             "nothing to read" if builder is None else f"data of the kind {type(builder).__module__.rpartition('.')[2]}"
@@ -309,11 +320,11 @@ def _check_kind(source: str, builder: DatasetBuilder | None) -> None:
         )
 
 
-def _state_of(folder: Path) -> str:
-    """A folder's place and the times of its files.
+def _describe_state(folder: Path) -> str:
+    """Describe a folder by its path and the times of its files.
 
-    The cache of `load_dataset` (datasets 5.2) tells local folders apart by their base name and README alone; with this among the
-    options of the config it tells them apart.
+    The cache of `load_dataset` (datasets 5.2) identifies local folders by their base name and README only; with this
+    among the config's options it tells them apart.
     """
     files = sorted(file for file in folder.rglob("*") if file.suffix in KINDS)
     return f"{folder.resolve()} {[(file.name, file.stat().st_mtime_ns) for file in files]}"
@@ -321,7 +332,7 @@ def _state_of(folder: Path) -> str:
 
 @contextmanager
 def _in_one_line(source: str | Path) -> Iterator[None]:
-    """What `datasets` raises for data that it cannot read, whatever it is, as an error that names the data."""
+    """Convert any error of `datasets` about unreadable data to one that names the data."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What every training run does around its trainer: guard the output folder, load, train, save, leave a record."""
+"""Run one training stage: lock the output folder, load, train, save, write a record."""
 
 import logging
 import platform
@@ -51,14 +51,14 @@ def train_stage(
     model: ModelConfig,
     audit: Callable[..., dict[str, Any]],
 ) -> None:
-    """Train one stage of a paradigm and save the result to `args.output_dir`, which is this run's alone while it lasts.
+    """Train one stage of a paradigm and save the result to `args.output_dir`, which is locked meanwhile.
 
     Args:
-        audit: what the rows have in common with `data.benchmarks_to_avoid` (`audiomcq.construction.decontamination`, which is
-            above this floor).
+        audit: compares the rows with `data.benchmarks_to_avoid` (`audiomcq.construction.decontamination`, which this module
+            may not import).
 
     Raises:
-        SystemExit: with one line, where the user can set it right (`audiomcq.errors`).
+        SystemExit: with one line, on an error that the user can fix (`audiomcq.errors`).
     """
     output = Path(args.output_dir or "")
     with exit_on_user_error():
@@ -152,7 +152,7 @@ def _train(
 
 
 def device_name(device: torch.device) -> str:
-    """What a run is recorded to have run on: the graphics card's name, or the kind of device and the machine's processor."""
+    """Return the name of the device for the record: the graphics card, or the device type and the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     processor = platform.processor() or platform.machine()
@@ -160,13 +160,13 @@ def device_name(device: torch.device) -> str:
 
 
 def _generation(trainer: Trainer, lalm: LALM) -> dict[str, Any] | None:
-    """What rollouts are generated with; None for a stage without any."""
+    """Return the generation settings of rollouts; None for a stage without any."""
     config = getattr(trainer, "generation_config", None)
     return None if config is None else generation_settings(lalm.model, config)
 
 
 def shut_down_distributed(trainer: SafeTrainer) -> None:
-    """End the processes of a run: none before the first has written everything, and none that hangs while it leaves."""
+    """Shut down the process group of a run, after the first process has written everything, without hanging."""
     # The wrapper's reducer must not be the last to hold the process group. Its destructor keeps the interpreter's lock while gloo
     # (torch 2.13) joins its threads, one of which may be waiting for that lock.
     trainer.model_wrapped = trainer.model
@@ -176,7 +176,7 @@ def shut_down_distributed(trainer: SafeTrainer) -> None:
 
 
 def check_login(repo_id: str) -> None:
-    """Find out who is logged in to the Hub, before work is done that would then not be published.
+    """Check who is logged in to the Hub before doing work that could not be published.
 
     Raises:
         ValueError: nobody is, the Hub does not know the token or cannot be reached, or the owner is somebody else.
@@ -197,7 +197,7 @@ def check_login(repo_id: str) -> None:
 
 
 def check_push(args: AudioSFTConfig | AudioGRPOConfig, model: ModelConfig) -> None:
-    """Refuse now, and not after training, to push what cannot be pushed.
+    """Refuse before training to push what cannot be pushed.
 
     Raises:
         ValueError: nobody is logged in to the Hub, or a LoRA run with `push_to_hub` starts from a local folder, such as that of an
@@ -220,7 +220,7 @@ def check_push(args: AudioSFTConfig | AudioGRPOConfig, model: ModelConfig) -> No
 
 
 def hub_commit(rows: Dataset) -> str | None:
-    """The commit that rows were loaded from; None where they are not from the Hub."""
+    """Return the Hub commit from which rows were loaded; None for other rows."""
     # datasets 5.2 keeps it nowhere but in the name of its cache: org___name/config/version/commit/.
     files = " ".join(file["filename"] for file in rows.cache_files)
     found = re.search(r"___[^/]+/[^/]+/[\d.]+/([0-9a-f]{40})/", files)
@@ -228,7 +228,7 @@ def hub_commit(rows: Dataset) -> str | None:
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
-    """Log lines of the package and of transformers to stderr; warnings only on other ranks."""
+    """Log the package and transformers to stderr; on other ranks warnings only."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Unless told, PartialState takes every process on a machine without accelerators for the only one
     state = PartialState(cpu=not torch.accelerator.is_available())
@@ -242,4 +242,4 @@ def _effective_batch(args: AudioSFTConfig | AudioGRPOConfig) -> int:
 
 def _count_contributions(rows: Dataset) -> dict[str, int]:
     counted = arrow_column(rows, CONTRIBUTION).value_counts().to_pylist()
-    return {str(label): number for label, number in sorted((str(each["values"]), each["counts"]) for each in counted)}
+    return dict(sorted((str(each["values"]), each["counts"]) for each in counted))

@@ -1,9 +1,9 @@
-"""The record of a training run, in its output folder: what it is, which rows its weights have seen, and whether it may go on."""
+"""The record of a training run in its output folder: its settings, the rows it was trained on, and whether it can be resumed."""
 
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from audiomcq.records import MAPPING, TRUTH, advise, read_json
 from audiomcq.storage import (
     LOCK_FILE,
     check_same,
-    defect_of_checkpoint,
+    find_checkpoint_defect,
     list_checkpoints,
     write_json,
     write_whole,
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 ROWS_FILE = "trained_rows.json"
-"""Keys of the rows that a checkpoint was trained on, over all its stages, each with a hash of the row."""
+"""Keys and hashes of the rows that a checkpoint was trained on, over all its stages."""
 
 _NOT_SETTINGS = {"resume_from_checkpoint", "hub_token", "push_to_hub_token", "logging_dir", "local_rank", "run_name"}
 _HARMLESS = {
@@ -41,21 +41,21 @@ _HARMLESS = {
     "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory",
     "save_steps", "save_strategy", "save_total_limit", "push_to_hub",
 }  # fmt: skip
-"""What a run may go on with otherwise: no weight depends on it. Rows may lie elsewhere, since they are compared themselves."""
+"""Options that may differ when a run is resumed: no weight depends on them. Paths of rows may, since rows are compared themselves."""
 _HARMLESS_PREFIXES = ("logging_", "hub_", "project", "trackio_")
 _LENGTH = {"max_steps", "num_train_epochs"}
 _BATCH = {"per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"}
-"""These may change together, as long as a step still sees as many rows: after an out-of-memory error, say."""
+"""Options that may change together if a step keeps its number of rows, for example after an out-of-memory error."""
 _AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run starts.
+    """How a run starts.
 
     Attributes:
-        checkpoint: folder to go on from, or None.
-        record: of the run that goes on; None for a new one.
+        checkpoint: folder to resume from, or None.
+        record: of the run to resume; None for a new one.
         finished: whether nothing is left to do.
     """
 
@@ -65,15 +65,15 @@ class Start:
 
 
 def check_output(output: Path, settings: dict[str, Any], resume: str | bool | None, processes: int = 1) -> Start:
-    """Refuse an output folder that holds something else than what is to be continued.
+    """Refuse an output folder that holds anything but the run to resume.
 
     Args:
         settings: of the run that is about to start (`resolved_settings`).
         resume: `resume_from_checkpoint` as the user gave it.
-        processes: how many train together.
+        processes: number of training processes.
 
     Raises:
-        ValueError: the folder is not empty and the run is no continuation of what lies there, or no checkpoint in it is whole.
+        ValueError: the folder is not empty and the run does not continue the one in it, or it holds no complete checkpoint.
     """
     resume = {"true": True, "false": False}.get(str(resume).lower(), resume)
     file = output / RUN_FILE
@@ -91,7 +91,7 @@ def check_output(output: Path, settings: dict[str, Any], resume: str | bool | No
         )
         return Start(record=record, finished=True)
     checkpoint = _newest_whole(output) if resume is True else Path(str(resume))
-    if defect := defect_of_checkpoint(checkpoint):
+    if defect := find_checkpoint_defect(checkpoint):
         raise ValueError(
             f"checkpoint {checkpoint} cannot be resumed: {defect}; name another, or give true for the newest"
         )
@@ -100,7 +100,7 @@ def check_output(output: Path, settings: dict[str, Any], resume: str | bool | No
 
 
 def _say(message: str, *values: object) -> None:
-    """What every process finds alike, once."""
+    """Log on the main process only what every process finds alike."""
     if PartialState().is_main_process:
         logger.warning(message, *values)
 
@@ -121,7 +121,7 @@ def _check_empty(output: Path, has_record: bool) -> None:
 
 
 def _check_settings(output: Path, record: dict[str, Any], settings: dict[str, Any], processes: int) -> bool:
-    """Whether a run is to become longer than it was started.
+    """Check that a run is resumed with its own settings; return whether it was made longer.
 
     Raises:
         ValueError: it was started with other settings.
@@ -135,12 +135,15 @@ def _check_settings(output: Path, record: dict[str, Any], settings: dict[str, An
         ignored |= _BATCH
     else:
         before, left = {**before, "rows of a step": rows[0]}, {**settings, "rows of a step": rows[1]}
-    before, left = ({name: value for name, value in each.items() if name not in ignored} for each in (before, left))
     check_same(
-        before, left, f"output folder {output} holds a run with other settings",
+        _leave_out(before, ignored), _leave_out(left, ignored), f"output folder {output} holds a run with other settings",
         "resume it with the settings it was started with, or choose another --output_dir",
     )  # fmt: skip
     return longer
+
+
+def _leave_out(settings: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def _grew(before: Any, now: Any) -> bool:
@@ -153,7 +156,7 @@ def _rows_per_step(settings: Mapping[str, Any], processes: int) -> int | None:
 
 
 def _is_intact(output: Path, record: Mapping[str, Any]) -> bool:
-    """Whether the weights that a finished run has saved are all there."""
+    """Tell whether all the weights that a finished run has saved still exist."""
     saved = record.get("saved") or {}
     return bool(saved) and all(
         (output / name).is_file() and (output / name).stat().st_size == size for name, size in saved.items()
@@ -161,7 +164,7 @@ def _is_intact(output: Path, record: Mapping[str, Any]) -> bool:
 
 
 def _newest_whole(output: Path) -> Path:
-    """The last checkpoint of a run that is whole. Those that are not are named."""
+    """Return the last complete checkpoint of a run, and log those that are not."""
     found = list_checkpoints(output)
     whole = [path for path, defect in found.items() if defect is None and path.parent == output]
     others = [
@@ -178,7 +181,7 @@ def _newest_whole(output: Path) -> Path:
 
 
 def read_record(output: Path) -> dict[str, Any]:
-    """The record of a run.
+    """Read the record of a run.
 
     Raises:
         ValueError: it is missing or damaged; it is named.
@@ -191,11 +194,11 @@ def read_record(output: Path) -> dict[str, Any]:
 def start_record(
     output: Path, stage: str, settings: dict[str, Any], rows: Mapping[str, str | None], values: dict[str, Any]
 ) -> None:
-    """Write what a run is before it trains: versions, settings, and the rows that its weights will have seen.
+    """Write the record of a run before it trains: versions, settings, and the rows that its weights will have seen.
 
     Args:
-        rows: key and hash of each (`row_digests`), with those of earlier stages.
-        values: further ones.
+        rows: key and hash of each row (`row_digests`), including those of earlier stages.
+        values: additional fields.
     """
     versions = {name: version(name) for name in ("torch", "transformers", "trl", "datasets", "accelerate")}
     record = {
@@ -208,23 +211,23 @@ def start_record(
     }
     write_json(output / ROWS_FILE, rows)
     write_whole(output / "config.yaml", yaml.safe_dump(settings, sort_keys=True))
-    # Last: where it lies, the others do
+    # Last: a folder that has it has the others
     write_json(output / RUN_FILE, record)
 
 
 def continue_record(output: Path, settings: dict[str, Any], values: dict[str, Any]) -> None:
-    """Record that a run goes on, with what it goes on with."""
+    """Record that a run is resumed, and with what."""
     write_whole(output / "config.yaml", yaml.safe_dump(settings, sort_keys=True))
     update_record(output, {**values, "settings": settings, "finished": False})
 
 
 def update_record(output: Path, values: dict[str, Any]) -> None:
-    """Add values to the run's record, `run.json`."""
+    """Add fields to the run's record, `run.json`."""
     write_json(output / RUN_FILE, {**read_record(output), **values})
 
 
 def resolved_settings(stage: str, *configs: Any) -> dict[str, Any]:
-    """All options of a run, flat and plain, without those that only say where and how it is resumed."""
+    """Merge all options of a run, as plain values, without those that only concern resuming and identification."""
     merged = {"stage": stage}
     for config in configs:
         merged.update(config.to_dict() if hasattr(config, "to_dict") else asdict(config))
@@ -234,7 +237,7 @@ def resolved_settings(stage: str, *configs: Any) -> dict[str, Any]:
 
 
 def row_digests(rows: Dataset) -> dict[str, str]:
-    """A hash of what training reads of each row, by row key; of a clip, its name and how many bytes it has."""
+    """Hash what training reads of each row, by row key; of a clip, its name and size."""
     names = [name for name in FEATURES if name != "audio" and name in rows.column_names]
     keys, clips = row_keys(rows), iter(_clips(rows) if "audio" in rows.column_names else [None] * len(rows))
     digests: list[str] = []
@@ -255,7 +258,7 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _clips(rows: Dataset) -> list[tuple[str | None, int | None]]:
-    """Name and bytes of each row's clip, without reading it."""
+    """Return the name and size of each row's clip, without reading it."""
     known: dict[str, int | None] = {}
     clips = []
     for batch in rows.select_columns(["audio"]).with_format("arrow").iter(_AT_ONCE):
@@ -270,16 +273,16 @@ def _clips(rows: Dataset) -> list[tuple[str | None, int | None]]:
 
 
 def rows_fingerprint(digests: Mapping[str, str]) -> str:
-    """A hash of rows in their order."""
+    """Hash rows in their order."""
     lines = "".join(f"{key} {digest}\n" for key, digest in digests.items())
     return hashlib.blake2b(lines.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
 
 
 def check_rows(output: Path, record: Mapping[str, Any], digests: Mapping[str, str]) -> None:
-    """Make sure that a run goes on with the rows that it began with.
+    """Check that a run is resumed with the rows that it started with.
 
     Raises:
-        ValueError: rows are other ones, or in another order; the first is named.
+        ValueError: rows differ, or their order does; the first is named.
     """
     if record.get("rows_fingerprint") in (None, rows_fingerprint(digests)):
         return
@@ -300,7 +303,7 @@ def check_rows(output: Path, record: Mapping[str, Any], digests: Mapping[str, st
 
 
 def read_rows(file: Path) -> dict[str, str | None]:
-    """The rows that a checkpoint was trained on, by key.
+    """Read the keys and hashes of the rows that a checkpoint was trained on.
 
     Raises:
         ValueError: the file is damaged; it is named.
@@ -317,7 +320,7 @@ def read_rows(file: Path) -> dict[str, str | None]:
 
 
 def check_unseen(digests: Mapping[str, str], checkpoint: Path) -> dict[str, str | None]:
-    """Make sure that no row was in an earlier stage of the checkpoint; returns the rows that were.
+    """Check that no row was in an earlier stage of the checkpoint; return the rows of earlier stages.
 
     Raises:
         ValueError: stages overlap (arXiv 2509.21060, section 4: SFT and GRPO rows are disjoint).

@@ -1,4 +1,4 @@
-"""What both trainers correct in transformers' own (5.23): what is saved is whole and finite, and what is resumed is what was saved.
+"""What both trainers correct in transformers' `Trainer` (5.23): checkpoints are whole and finite, and resuming restores them exactly.
 
 Private methods of `Trainer` are overridden here and nowhere else but in `sft.py` and `grpo.py`; tests/test_safe_trainer.py pins their
 signatures.
@@ -21,10 +21,10 @@ from audiomcq.models import restore_weights
 from audiomcq.storage import (
     STAGING,
     clear_staging,
+    list_whole_checkpoints,
     move_files,
     publish_checkpoint,
     rotate_checkpoints,
-    whole_checkpoints,
     writing,
 )
 
@@ -32,19 +32,20 @@ logger = logging.getLogger(__name__)
 
 
 class EpochSeedCallback(TrainerCallback):
-    """Starts every epoch from (seed, epoch) alone, so that a resumed run goes on as an uninterrupted one would.
+    """Seeds every epoch with (seed, epoch) alone, so that a resumed run continues as an uninterrupted one would.
 
     The trainer's own `set_epoch` reaches neither transforms nor samplers that group by length or repeat prompts.
 
     Attributes:
-        shuffle: gives the options their order.
-        order: what the training sampler draws the order of the rows from.
+        shuffle: the transform that shuffles the options of each row.
+        order: the generator from which the training sampler draws the order of the rows.
     """
 
     def __init__(self, shuffle: ShuffleByEpoch, order: torch.Generator) -> None:
         self.shuffle, self.order = shuffle, order
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # A resumed run computes its epoch from steps, and a float may end just below the whole number
         self.shuffle.epoch = int((state.epoch or 0) + 1e-6)
         self.order.manual_seed(args.seed + self.shuffle.epoch)
 
@@ -52,67 +53,73 @@ class EpochSeedCallback(TrainerCallback):
 class SafeTrainer(Trainer):
     """A `Trainer` whose checkpoints can be trusted.
 
-    A checkpoint is written in a folder of its own and appears when it is whole; what it holds is finite. Of older ones only those
-    that this run has written are deleted (`save_total_limit`). A resumed run, and `load_best_model_at_end`, read the names that
-    weights have on disk: transformers' own look for those in memory, load nothing, and go on from the base model with a warning.
+    A checkpoint is written to a folder of its own and renamed when it is complete; all that it holds is finite.
+    `save_total_limit` deletes only older checkpoints of the same run. Resuming, and `load_best_model_at_end`, read
+    weights by their names on disk: transformers looks for the names in memory, loads nothing, and continues from the
+    base model with a warning.
 
     Attributes:
-        run_id: of the run, which its checkpoints carry; a resumed run keeps it.
+        run_id: id of the run, written into its checkpoints; a resumed run keeps it.
     """
 
-    model: PreTrainedModel  # or one in PEFT's wrapper, which passes on what it is asked; never none, unlike in Trainer
+    model: PreTrainedModel  # or PEFT's wrapper around one, which forwards attributes; never None, unlike in Trainer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.run_id = uuid4().hex
         self._staging: Path | None = None
-        # transformers' rotation goes by names: it would delete a `checkpoint-best` that somebody has put aside
+        # transformers rotates by name: it would delete a `checkpoint-best` that somebody has put aside
         self._checkpoints_kept, self.args.save_total_limit = self.args.save_total_limit, None
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
-            raise FloatingPointError(self._diverged(f"the loss is {loss.item()}"))
+            raise FloatingPointError(self._explain_divergence(f"the loss is {loss.item()}"))
         return loss
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
-        """The gradient norm, before the optimizer makes use of it. A loss scaler (fp16) skips bad steps itself."""
+        """Check the gradient norm before the optimizer uses it. A loss scaler (fp16) skips bad steps itself."""
         norm = super()._get_grad_norm(*args, **kwargs)
         scaled = self.args.fp16 or getattr(self.accelerator, "scaler", None) is not None
         if norm is not None and not scaled and not torch.isfinite(torch.as_tensor(norm)):
-            raise FloatingPointError(self._diverged(f"the gradient norm is {float(norm)} (the loss is finite)"))
+            raise FloatingPointError(
+                self._explain_divergence(f"the gradient norm is {float(norm)} (the loss is finite)")
+            )
         return norm
 
     def require_finite(self) -> None:
-        """Look at every weight and at what the optimizer keeps, in all processes, before they are saved.
+        """Check every weight and optimizer state, in all processes, before they are saved.
 
         Raises:
             FloatingPointError: one is NaN or infinite; it is named.
         """
-        bad = next((name for name, tensor in self._kept_tensors() if not torch.isfinite(tensor).all()), None)
+        bad = next((name for name, tensor in self._iterate_tensors() if not torch.isfinite(tensor).all()), None)
+        # All processes raise together: one that raised alone would leave the others waiting in the next collective call
         found = torch.tensor([bad is not None], device=self.args.device, dtype=torch.float32)
         if self.accelerator.gather(found).any():
-            raise FloatingPointError(self._diverged(f"{bad or 'a weight of another process'} is NaN or infinite"))
+            raise FloatingPointError(
+                self._explain_divergence(f"{bad or 'a weight of another process'} is NaN or infinite")
+            )
 
-    def _kept_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """What this process has of weights, buffers and optimizer state, as floating-point tensors."""
+    def _iterate_tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield this process's floating-point tensors of weights, buffers and optimizer state, by name."""
         model = self.accelerator.unwrap_model(self.model)
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            yield name, _local(tensor)
+            yield name, _get_local(tensor)
         names = {id(tensor): name for name, tensor in model.named_parameters()}
-        # DeepSpeed keeps its own state, in parts; a weight that comes of a bad one is bad at once
+        # DeepSpeed keeps its own sharded state; a bad one makes its weight bad in the same step
         states = {} if self.is_deepspeed_enabled else getattr(self.optimizer, "state", {})
         for parameter, state in states.items():
             for key, value in state.items():
                 if isinstance(value, torch.Tensor) and value.is_floating_point():
-                    yield f"the optimizer's {key} of {names.get(id(parameter), 'a weight')}", _local(value)
+                    yield f"the optimizer's {key} of {names.get(id(parameter), 'a weight')}", _get_local(value)
 
     @property
     def _output(self) -> Path:
         return Path(self.args.output_dir or "")  # never empty: TrainingArguments fills it in
 
-    def _diverged(self, what: str) -> str:
-        intact = [path.name for path in whole_checkpoints(self._output)]
+    def _explain_divergence(self, what: str) -> str:
+        intact = [path.name for path in list_whole_checkpoints(self._output)]
         kept = (
             f"{', '.join(intact)} in {self.args.output_dir} hold finite weights"
             if intact
@@ -121,13 +128,13 @@ class SafeTrainer(Trainer):
         return f"{what} at step {self.state.global_step}: lower learning_rate, or train in bf16 instead of fp16; it is not saved: {kept}"
 
     def save_whole(self) -> dict[str, int]:
-        """Save the model and the trainer's state to the output folder, each file whole; returns their sizes by name.
+        """Save the model and the trainer's state to the output folder, each file whole; return their sizes by name.
 
-        As the trainer calls it itself: the call of a user would push, without our card.
+        Saves as the trainer does internally: `save_model` called by a user would push, without our card.
 
         Raises:
-            FloatingPointError: see `require_finite`; what lies in the folder is left alone.
-            ValueError: the disk is full, or nobody may write there.
+            FloatingPointError: see `require_finite`; the content of the folder is left alone.
+            ValueError: the disk is full, or the folder is not writable.
         """
         self.require_finite()
         output = self._output
@@ -143,7 +150,9 @@ class SafeTrainer(Trainer):
 
     @contextmanager
     def _staging_in(self, output: Path, target: Path) -> Iterator[Path]:
-        """A folder for all processes to write to, before its content appears as `target`. It is gone at the end, however that comes."""
+        """Give all processes a folder to write to before its content appears as `target`. The folder is always removed
+        at the end.
+        """
         staging = output / STAGING
         with writing(target):
             try:
@@ -158,12 +167,17 @@ class SafeTrainer(Trainer):
                     clear_staging(output)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """None: TRL's has no licence and a text-only usage. `publishing.model` writes the card, from what the run recorded."""
+        """Write no card: TRL's has no licence and a text-only usage. `publishing.model` writes one from the run's
+        record.
+        """
 
     def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
-        """None yet: a run that is killed would leave an empty repository. `publishing.hub` makes it when there is something to push."""
+        """Create no repository yet: a killed run would leave an empty one. `publishing.hub` creates it when there is
+        something to push.
+        """
 
     def _get_output_dir(self, trial: Any) -> str:
+        # While a checkpoint is saved, `Trainer` asks here where to: into the staging folder
         return str(self._staging or super()._get_output_dir(trial))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -173,27 +187,32 @@ class SafeTrainer(Trainer):
             self._staging = staging
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
+            # `Trainer` has recorded a path inside the staging folder, which is about to go
             best = output / f"checkpoint-{self.state.best_global_step}"
             if best.is_dir() or best.name == name:
                 self.state.best_model_checkpoint = str(best)
             if self.args.should_save:
                 self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))
                 publish_checkpoint(staging / name, output / name, self.run_id)
+                # After the new one is in place: a full disk then never leaves a run without a checkpoint
                 rotate_checkpoints(output, self.run_id, self._checkpoints_kept, self.state.best_model_checkpoint)
             self.accelerator.wait_for_everyone()
             if self.args.local_process_index == 0 and (staging / name).is_dir():
-                # Another machine with a disk of its own: its processes' part of the checkpoint stays there
+                # Another machine with its own disk: its part of a sharded checkpoint stays there
                 publish_checkpoint(staging / name, output / name, self.run_id)
         self.accelerator.wait_for_everyone()
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """One epoch, unless all steps are done: transformers' own takes one more step when a run is resumed from its last."""
+        """Run one epoch unless all steps are done: transformers takes one step too many when a run is resumed from its
+        last.
+        """
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # Sharded models and adapters are read by their own libraries, which know their names
         if self.is_fsdp_enabled or not isinstance(self.model, PreTrainedModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
@@ -208,7 +227,7 @@ class SafeTrainer(Trainer):
             super()._load_best_model()
 
 
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process holds of a tensor that may be spread over several (ZeRO-3, FSDP2)."""
+def _get_local(tensor: torch.Tensor) -> torch.Tensor:
+    """Return this process's part of a tensor that may be sharded (ZeRO-3, FSDP2)."""
     tensor = getattr(tensor, "ds_tensor", tensor)
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor

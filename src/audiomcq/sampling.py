@@ -1,7 +1,7 @@
-"""What `generate` does between the logits and the next token, on the device and without a word to the host.
+"""Choose the next token from logits as `generate` does, on the device and without synchronising with the host.
 
-Every option is read as transformers' `generate` reads it, in its order. An option that is not in `KNOWN` keeps the engine aside
-(`unknown_options`), so that nothing is ever ignored.
+Options have the same meaning and order as in transformers' `generate`. With an option that is not in `KNOWN` the engine does not
+decode (`unknown_options`), so that no option is ever ignored.
 """
 
 from collections.abc import Callable
@@ -43,12 +43,12 @@ KNOWN = frozenset(
 )
 
 Draw = Callable[[Tensor], Tensor]
-"""Takes probabilities (N, vocabulary) to one token each, (N,)."""
+"""Draws one token, (N,), from each row of probabilities (N, vocabulary)."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen: hashable, because a captured step has it built in.
+    """The sampling options: hashable, because a captured step has them built in.
 
     Attributes:
         temperature: None chooses the likeliest token.
@@ -70,7 +70,7 @@ class Sampling:
 
 
 def unknown_options(config: GenerationConfig) -> list[str]:
-    """Name the options of a resolved configuration that the engine does not know, sorted."""
+    """List the options of a resolved configuration that the engine does not know, sorted."""
     default = GenerationConfig()
     changed = config.to_diff_dict()
     neutral = model_defaults(default)
@@ -81,12 +81,12 @@ def unknown_options(config: GenerationConfig) -> list[str]:
 
 
 def model_defaults(config: GenerationConfig) -> dict[str, object]:
-    """The values that transformers fills in where an option is not given: they say nothing."""
+    """Return the values that transformers fills in for options that are not given."""
     return {**config.to_dict(), **config._get_default_generation_params()}
 
 
 def read_sampling(config: GenerationConfig) -> Sampling:
-    """Take what the engine needs out of a resolved configuration."""
+    """Read the engine's options from a resolved configuration."""
     ends = config.eos_token_id if isinstance(config.eos_token_id, list | tuple) else [config.eos_token_id]
     ends = tuple(int(token) for token in ends if token is not None)
     pad = config.pad_token_id if config.pad_token_id is not None else (ends[0] if ends else 0)
@@ -107,11 +107,11 @@ def read_sampling(config: GenerationConfig) -> Sampling:
 
 
 class Sampler:
-    """Chooses the next token of N rows. Its tensors keep their addresses, so that a captured step may use it.
+    """Chooses the next token of N rows. Its tensors keep their addresses, as a captured step requires.
 
     Attributes:
-        seen: (N, vocabulary) which tokens a row holds already; None where nothing is penalised.
-        draw: takes probabilities to tokens.
+        seen: (N, vocabulary) which tokens a row contains; None without a repetition penalty.
+        draw: draws tokens from probabilities.
     """
 
     def __init__(self, sampling: Sampling, rows: int, vocabulary: int, device: torch.device, draw: Draw) -> None:
@@ -143,16 +143,18 @@ class Sampler:
         return mask.to(device)
 
     def start(self, prompt_ids: Tensor, prompt_mask: Tensor) -> None:
-        """Note which tokens the prompts hold. prompt_ids, prompt_mask: (N, P)."""
+        """Mark the tokens of the prompts as seen. prompt_ids, prompt_mask: (N, P)."""
         if self.seen is not None:
             self.seen.zero_()
-            # Padding is no token: it is scattered as False, before what is there is scattered as True
+            # Padding is left out: its id may be a real token, which would then be penalised
             rows = torch.arange(len(prompt_ids), device=prompt_ids.device)[:, None].expand_as(prompt_ids)
             kept = prompt_mask.bool()
             self.seen[rows[kept], prompt_ids[kept]] = True
 
     def choose(self, logits: Tensor, count: int | Tensor) -> Tensor:
-        """Choose a token for every row. logits: (N, vocabulary); count: tokens chosen before. Returns (N,)."""
+        """Choose a token for every row. logits: (N, vocabulary); count: number of tokens chosen before. Returns
+        (N,).
+        """
         sampling, scores = self.sampling, logits.float()
         if self.seen is not None:
             penalty = sampling.repetition_penalty
@@ -164,9 +166,8 @@ class Sampler:
             elif count < sampling.min_new_tokens:
                 scores = scores.masked_fill(self._ends, -torch.inf)
         if sampling.remove_invalid_values:
-            scores = scores.nan_to_num(
-                nan=0.0
-            )  # as InfNanRemoveLogitsProcessor: infinities become the largest numbers there are
+            # As InfNanRemoveLogitsProcessor: infinities become the largest finite numbers
+            scores = scores.nan_to_num(nan=0.0)
         if self._suppressed is not None:
             scores = scores.masked_fill(self._suppressed, -torch.inf)
         for warper in self._warpers:
@@ -178,5 +179,5 @@ class Sampler:
 
 
 def draw_with_multinomial(probabilities: Tensor) -> Tensor:
-    """Draw with torch's default generator, as `generate` does: the same noise gives the same tokens."""
+    """Draw with torch's default generator, as `generate` does: the same random state gives the same tokens."""
     return torch.multinomial(probabilities, num_samples=1).squeeze(1)

@@ -1,4 +1,4 @@
-"""Columns of any data set brought into the project's schema, by column: nothing is read row by row, and bytes of clips not at all."""
+"""Convert any data set to the project's schema, by column: never row by row, and without reading the bytes of clips."""
 
 import hashlib
 import json
@@ -18,8 +18,8 @@ from audiomcq.examples import (
     CONTRIBUTION,
     CONVERTER,
     FEATURES,
+    LICENSE_COLUMNS,
     SCORE,
-    TERMS,
     arrow_column,
     clip_fields,
     key_column,
@@ -31,21 +31,21 @@ REQUIRED = ("question_type", "audio", "question", "choices", "answer")
 _QUESTION_COLUMNS = ("id", "source_dataset", "question_type", "question", "choices", "answer")
 _TEXT = Value("string")
 Resolve = Callable[[str], str]
-"""Turns the path of a clip as a row has it into the one to open; raises ClipPathError."""
+"""Resolves a row's clip path to the file to open; raises ClipPathError."""
 
 
 def to_schema(rows: Dataset, audio_root: str | Path | None = None) -> Dataset:
-    """Bring columns into the project's schema: `audio` may be a path, or be called `audio_path`; a missing `id` is made from the
-    row; absent optional columns become null, numbers their digits and class labels their names.
+    """Convert columns to the project's schema.
 
-    `TERMS` stay where they are; any other column goes.
+    `audio` may be a path or be named `audio_path`; a missing `id` is made from the row; missing optional columns
+    become null, numbers their digits and class labels their names. License columns are kept, other columns dropped.
 
     Args:
-        audio_root: folder that relative paths start from and that no path may leave; by default they start from the current
-            folder and may lead anywhere.
+        audio_root: folder of relative clip paths, which no path may leave; by default they are relative to the current folder
+            and may lead anywhere.
 
     Raises:
-        ValueError: a column that every row needs is missing or of another type, or a value does not fit.
+        ValueError: a required column is missing or has another type, or a value does not fit.
     """
     rows, faults = fit_to_schema(rows, clip_resolver(audio_root))
     if faults:
@@ -55,7 +55,7 @@ def to_schema(rows: Dataset, audio_root: str | Path | None = None) -> Dataset:
 
 
 def clip_resolver(audio_root: str | Path | None) -> Resolve:
-    """How paths of rows in memory are read, see `to_schema`."""
+    """Return the resolver of clip paths for rows in memory, see `to_schema`."""
     return ClipFolder(audio_root or "", allow_outside=audio_root is None).resolve
 
 
@@ -66,24 +66,26 @@ def fit_to_schema(
     audio_contribution: str | None = None,
     source: str = "rows",
 ) -> tuple[Dataset, dict[int, str]]:
-    """As `to_schema`, with what does not fit as faults by index in place of an error.
+    """Convert like `to_schema`, but return values that do not fit as faults by index instead of raising.
 
     Args:
-        resolve: says which file the path of a clip stands for.
-        cot_column: a further column of texts to keep.
-        audio_contribution: the label of all rows that have none.
-        source: what the rows are called in messages.
+        resolve: resolves clip paths to files.
+        cot_column: an additional column of texts to keep.
+        audio_contribution: the label of all rows without one.
+        source: name of the rows in messages.
 
     Raises:
-        ValueError: a column is missing or of another type, or rows have another label.
+        ValueError: a column is missing or has another type, or rows have another label.
     """
     check_columns(rows.column_names, cot_column, source)
     order = rows._indices
     # Without the selection that it may be: values are then replaced where they stand, and clips stay where they are
     base = Dataset(rows.data, info=rows.info.copy())
     faults = _known_faults(base)
-    terms = [name for name in TERMS if name in base.column_names and base.data.column(name).null_count < len(base)]
-    kinds = Features({**FEATURES, **{name: TERMS[name] for name in terms}})
+    terms = [
+        name for name in LICENSE_COLUMNS if name in base.column_names and base.data.column(name).null_count < len(base)
+    ]
+    kinds = Features({**FEATURES, **{name: LICENSE_COLUMNS[name] for name in terms}})
     if cot_column:
         kinds[cot_column] = _TEXT
     written, has_bytes = _clip_paths(base, faults, source)
@@ -102,13 +104,13 @@ def fit_to_schema(
     return chosen, {place: faults[index] for place, index in enumerate(indices) if index in faults}
 
 
-def made_id(clip: str | None, question: str | None, choices: Sequence[str] | None, answer: str | None) -> str:
-    """The id of a row that has none: the same for the same clip (by its path as the row has it), question, options and answer."""
+def make_id(clip: str | None, question: str | None, choices: Sequence[str] | None, answer: str | None) -> str:
+    """Make the id of a row without one: a hash of its clip (by the row's own path), question, options and answer."""
     return hashlib.blake2b(json.dumps([clip, question, choices, answer]).encode(), digest_size=8).hexdigest()
 
 
 def check_columns(names: Iterable[str], cot_column: str | None, source: str) -> None:
-    """Make sure that rows have the columns that all rows need.
+    """Check that rows have the required columns.
 
     Raises:
         ValueError: one is missing.
@@ -125,8 +127,9 @@ def check_columns(names: Iterable[str], cot_column: str | None, source: str) -> 
 
 
 def cast_columns(rows: Dataset, kinds: Features) -> Dataset:
-    """Rows with these columns alone, texts or lists of texts, in these types; numbers become their digits, class labels their names,
-    and a missing `id` is made from the row.
+    """Select text columns, or lists of texts, and convert them to these types.
+
+    Numbers become their digits, class labels their names, and a missing `id` is made from the row.
 
     Raises:
         ValueError: a column holds something else, or a value does not fit; it is named.
@@ -141,8 +144,8 @@ def cast_columns(rows: Dataset, kinds: Features) -> Dataset:
     return Dataset(_replaced(base, values, kinds).data, indices_table=rows._indices)
 
 
-def with_columns(rows: Dataset, values: Mapping[str, Sequence[str | None]]) -> Dataset:
-    """Rows with columns of texts added or replaced, behind the others; clips and selections stay as they are."""
+def add_columns(rows: Dataset, values: Mapping[str, Sequence[str | None]]) -> Dataset:
+    """Add or replace columns of texts, after the others; clips and selections stay as they are."""
     base, order = Dataset(rows.data, info=rows.info.copy()), rows._indices
     names = [name for name in base.column_names if name not in values]
     kinds = Features({**{name: base.features[name] for name in names}, **dict.fromkeys(values, _TEXT)})
@@ -158,7 +161,7 @@ def with_columns(rows: Dataset, values: Mapping[str, Sequence[str | None]]) -> D
 
 
 def _known_faults(rows: Dataset) -> dict[int, str]:
-    """Faults that `read_row_files` has found, by index."""
+    """Return the faults that `read_row_files` found, by index."""
     if FAULT not in rows.column_names:
         return {}
     values = rows.data.column(FAULT)
@@ -167,7 +170,7 @@ def _known_faults(rows: Dataset) -> dict[int, str]:
 
 
 def _fitted_column(rows: Dataset, name: str, kind: Any, faults: dict[int, str], source: str) -> pa.ChunkedArray | None:
-    """A column in the type that it should have; None where it is as it should be."""
+    """Convert a column to its type; return None if it has that type already."""
     target = Features({name: kind}).arrow_schema.field(name).type
     if name not in rows.column_names:
         return pa.chunked_array([pa.nulls(len(rows), target)])
@@ -192,7 +195,7 @@ def _fitted_column(rows: Dataset, name: str, kind: Any, faults: dict[int, str], 
 
 
 def _cast(values: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
-    """Texts, numbers and lists of them in another type. Dates are refused: nobody knows how they were written.
+    """Cast texts, numbers and lists of them. Dates are refused: their original spelling is unknown.
 
     Raises:
         TypeError, ArrowException: they do not fit.
@@ -206,7 +209,7 @@ def _cast(values: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
 
 
 def _is_valid(values: pa.ChunkedArray) -> bool:
-    """Whether all texts are UTF-8, which the readers of Parquet and Arrow do not look at."""
+    """Tell whether all texts are UTF-8, which the readers of Parquet and Arrow do not check."""
     try:
         values.validate(full=True)
     except pa.ArrowInvalid:
@@ -226,7 +229,7 @@ def _with_valid_texts(name: str, values: pa.ChunkedArray, faults: dict[int, str]
 
 
 def _from_values(name: str, values: list[Any], target: pa.DataType, faults: dict[int, str]) -> pa.ChunkedArray:
-    """Values of a column of mixed types, which `datasets` keeps as JSON."""
+    """Convert a column of mixed types, which `datasets` keeps as JSON."""
     fitting: list[Any] = []
     for index, value in enumerate(values):
         try:
@@ -238,7 +241,9 @@ def _from_values(name: str, values: list[Any], target: pa.DataType, faults: dict
 
 
 def _clip_paths(rows: Dataset, faults: dict[int, str], source: str) -> tuple[pa.ChunkedArray, np.ndarray]:
-    """Paths of clips as rows have them, from `audio` or else from `audio_path`, and which rows hold the bytes, shape (rows,)."""
+    """Return the clip paths as rows have them, from `audio` or else `audio_path`, and which rows hold the bytes, shape
+    (rows,).
+    """
     has_bytes = np.zeros(len(rows), dtype=bool)
     paths = pa.chunked_array([pa.nulls(len(rows), pa.string())])
     if _holds_cells(rows, source):
@@ -252,10 +257,10 @@ def _clip_paths(rows: Dataset, faults: dict[int, str], source: str) -> tuple[pa.
 
 
 def _holds_cells(rows: Dataset, source: str) -> bool:
-    """Whether the column `audio` is one of bytes and paths.
+    """Tell whether the column `audio` is a struct of bytes and path.
 
     Raises:
-        ValueError: it is one of arrays of samples, or of something else.
+        ValueError: it is a struct of something else, such as arrays of samples.
     """
     if "audio" not in rows.column_names or not pa.types.is_struct(kind := rows.data.column("audio").type):
         return False
@@ -266,10 +271,10 @@ def _holds_cells(rows: Dataset, source: str) -> bool:
 
 
 def _path_column(rows: Dataset, name: str, faults: dict[int, str], source: str) -> pa.ChunkedArray:
-    """A column of paths.
+    """Read a column of paths.
 
     Raises:
-        ValueError: it is not one of texts: a number is no path.
+        ValueError: it is no text column: a number is no path.
     """
     if rows.features[name] != Value("null"):
         kind = rows.data.column(name).type
@@ -282,7 +287,7 @@ def _path_column(rows: Dataset, name: str, faults: dict[int, str], source: str) 
 def _audio_cells(
     rows: Dataset, written: pa.ChunkedArray, has_bytes: np.ndarray, resolve: Resolve, faults: dict[int, str]
 ) -> pa.ChunkedArray | None:
-    """The column `audio` with the paths that clips are opened at; None where it is so already. Bytes stay where they are."""
+    """Build the column `audio` with the resolved paths; return None if it is so already. Bytes are not copied."""
     coded = written.combine_chunks().dictionary_encode()
     asked = ~has_bytes & coded.is_valid().to_numpy(zero_copy_only=False)
     code = pc.fill_null(coded.indices, 0).to_numpy()
@@ -317,7 +322,7 @@ def _audio_cells(
 
 
 def _labelled(rows: Dataset, labels: pa.ChunkedArray | None, label: str, source: str) -> pa.ChunkedArray:
-    """The column of contribution labels, with one label for all rows that have none.
+    """Fill one label into the column of contribution labels where rows have none.
 
     Raises:
         ValueError: the label is unknown, or a row has another one.
@@ -335,7 +340,7 @@ def _labelled(rows: Dataset, labels: pa.ChunkedArray | None, label: str, source:
 def _with_made_ids(
     rows: Dataset, values: dict[str, pa.ChunkedArray | None], written: pa.ChunkedArray
 ) -> pa.ChunkedArray | None:
-    """The column `id`; where a row has none, a hash of its clip, question, options and answer. None where all have one."""
+    """Fill in ids of rows without one: a hash of clip, question, options and answer. Return None if all have one."""
     ids = rows.data.column("id") if values["id"] is None else values["id"]
     blank = np.flatnonzero(~pc.fill_null(pc.match_substring_regex(ids, r"\S"), False).to_numpy())
     if not len(blank):
@@ -349,12 +354,12 @@ def _with_made_ids(
         if clip is None and "audio" in rows.column_names:
             content = (rows.data.column("audio")[index].as_py() or {}).get("bytes") or b""
             clip = hashlib.blake2b(content, digest_size=16).hexdigest()
-        made[index] = made_id(clip, *texts)
+        made[index] = make_id(clip, *texts)
     return pa.chunked_array([pa.array(made, pa.string())])
 
 
 def _replaced(rows: Dataset, values: dict[str, pa.ChunkedArray | None], kinds: Features) -> Dataset:
-    """The columns of `kinds`, those with values replaced; the others stay on disk, if that is where they are."""
+    """Select the columns of `kinds`, with some of them replaced; the others stay on disk if they are there."""
     if not len(rows):  # what datasets puts side by side must have rows
         return Dataset(InMemoryTable(kinds.arrow_schema.empty_table()), info=DatasetInfo(features=kinds))
     changed = {name: array for name, array in values.items() if array is not None}
@@ -374,7 +379,7 @@ def _replaced(rows: Dataset, values: dict[str, pa.ChunkedArray | None], kinds: F
 
 
 def question_columns(rows: Dataset) -> pa.Table:
-    """The `key` of every row, and `_QUESTION_COLUMNS` in the types of the schema."""
+    """Return the `key` of every row, and `_QUESTION_COLUMNS` in the types of the schema."""
     kinds = Features({name: FEATURES[name] for name in _QUESTION_COLUMNS})
     rows = cast_columns(rows, kinds)
     return pa.table({"key": key_column(rows), **{name: arrow_column(rows, name) for name in kinds}})

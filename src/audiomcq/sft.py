@@ -1,8 +1,8 @@
-"""Supervised fine-tuning with audio: TRL's `SFTTrainer` with a collator that keeps what is heard.
+"""Supervised fine-tuning with audio: TRL's `SFTTrainer` with a collator that keeps the clips.
 
-Stock `SFTTrainer` drops the audio without a word (no audio in trl 1.16). Here the collator keeps it and puts the loss on the
-completion alone. Rows on one clip that meet in a batch share its encoding and what their prompts have in common. Pinned to
-trl 1.16: `_get_train_sampler` and `_metrics` are private.
+Stock `SFTTrainer` (trl 1.16) drops the audio and raises no error. Here the collator keeps it and puts the loss on the completion
+alone. Rows of a batch that ask about the same clip share its encoding and the common prefix of their prompts. Pinned to trl 1.16:
+`_get_train_sampler` and `_metrics` are private.
 """
 
 import logging
@@ -26,7 +26,7 @@ from audiomcq.answers import is_correct, parse_answer
 from audiomcq.collation import ConversationEncoder, to_model
 from audiomcq.configs import AudioSFTConfig, DataArguments, with_audio_options
 from audiomcq.construction.decontamination import audit_training
-from audiomcq.conversations import audio_lengths, holds_questions
+from audiomcq.conversations import holds_questions, measure_audio
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import Row, row_keys
@@ -37,29 +37,30 @@ from audiomcq.prompts import ANSWER_OPEN, AUDIOMCQ_STYLE, TURN_TOKENS, completio
 from audiomcq.run import train_stage
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
 from audiomcq.sft_collation import SFTCollator
-from audiomcq.shared_prefix import packed_inputs, selected_hidden_states, sharing_obstacle
-from audiomcq.trainer_setup import check_evenness, fit_lora, is_adapted, shuffled, take_model, take_rows
+from audiomcq.shared_prefix import build_packed_inputs, selected_hidden_states, sharing_obstacle
+from audiomcq.trainer_setup import check_mixed_audio, fit_lora, is_adapted, shuffle_options, take_model, take_rows
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 1_000
+"""Rows whose chains of thought are in memory at a time."""
 
 
 class AudioSFTTrainer(SafeTrainer, SFTTrainer):
-    """`SFTTrainer` with audio; its signature and its data sets. A model that hears nothing is left to TRL altogether.
+    """`SFTTrainer` with audio: same signature and data sets. A model without audio input is handed to TRL unchanged.
 
     Args:
-        model: name or folder of a LALM, or one that is loaded (not in `LALM` but as itself, bare or with an adapter).
-        args: `AudioSFTConfig`, or TRL's `SFTConfig`, and the options about audio then have their defaults.
-        data_collator: makes batches in place of ours, which go to the model as they are.
-        train_dataset, eval_dataset: TRL's, with audio parts in their messages or without (`audiomcq.conversations`); or rows of
+        model: name or folder of a LALM, or a loaded model (the model itself, not an `LALM`), bare or with an adapter.
+        args: `AudioSFTConfig`, or TRL's `SFTConfig` (audio options then take their defaults).
+        data_collator: replaces our collator; its batches go to the model unchanged.
+        train_dataset, eval_dataset: as in TRL, with or without audio parts in the messages (`audiomcq.conversations`); or rows of
             AudioMCQ.
-        processing_class: the model's processor; by default that of its name.
-        formatting_func: takes a row to the text or the messages to train on.
+        processing_class: the model's processor; loaded by the model's name by default.
+        formatting_func: maps a row to the text or the messages to train on.
 
     Raises:
-        ValueError: rows lack the chain of thought that `cot` or `cot_column` names, `args` are of no use to audio, or see
-            `trainer_setup.take_model` and `trainer_setup.check_evenness`.
+        ValueError: rows lack the chain of thought named by `cot` or `cot_column`, `args` would lose the audio, or see
+            `trainer_setup.take_model` and `trainer_setup.check_mixed_audio`.
     """
 
     def __init__(
@@ -83,7 +84,8 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         self.encoder: ConversationEncoder | None = None
         self.shares_clips = False
         self.clip_seconds: list[float] = []
-        """Seconds of audio in every training row; empty for a stream of rows."""
+        """Seconds of audio in each training row; empty for an `IterableDataset`."""
+        # Reseeded by `EpochSeedCallback`: the order of an epoch then depends on (seed, epoch), and a resumed run repeats it
         self._order = torch.Generator()
         others = {
             "compute_loss_func": compute_loss_func,
@@ -101,7 +103,9 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
             )  # fmt: skip
             return
         if formatting_func is not None:
-            train_dataset, eval_dataset = (formatted(rows, formatting_func) for rows in (train_dataset, eval_dataset))
+            train_dataset, eval_dataset = (
+                apply_formatting(rows, formatting_func) for rows in (train_dataset, eval_dataset)
+            )
         args = read_options(args, lalm)
         data = (train_dataset, eval_dataset, data_collator)
         self._init_audio(model, lalm, args, data, peft_config, others)
@@ -121,7 +125,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
             if holds_questions(each):
                 check_cot(each, cot)
         self.encoder = ConversationEncoder(lalm.processor, lalm.family, args.max_audio_seconds)
-        self.clip_seconds = audio_lengths(rows) if isinstance(rows, Dataset) else []
+        self.clip_seconds = measure_audio(rows) if isinstance(rows, Dataset) else []
         if peft_config is None and not is_adapted(model):
             set_trainable(lalm.model, lalm.family, args.train_modules)
         learns_prompts, assistant_only = args.completion_only_loss is False, args.assistant_only_loss
@@ -133,13 +137,13 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
                 model=lalm.model if isinstance(model, str | Path) else model,
                 args=args,
                 data_collator=data[2] or collator,
-                train_dataset=shuffled(rows, shuffle, args),
+                train_dataset=shuffle_options(rows, shuffle, args),
                 eval_dataset=evaluated,
                 processing_class=lalm.processor,
                 peft_config=peft_config and fit_lora(peft_config, lalm),
                 **others,
             )
-        check_evenness(self, self.clip_seconds)
+        check_mixed_audio(self, self.clip_seconds)
         self.add_callback(EpochSeedCallback(shuffle, self._order))
         # After TRL has decided on a router's load-balancing loss
         obstacle = sharing_obstacle(lalm.model) if args.shared_prefix else "shared_prefix is false"
@@ -150,19 +154,22 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         collator.share_clips = self.shares_clips
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        """Batches of clips of like length, in seconds: what padding costs depends on the audio."""
+        """Group clips of similar length in seconds: audio, not text, makes the padding of a batch."""
         if self.args.train_sampling_strategy != "group_by_length" or not self.clip_seconds:
             return super()._get_train_sampler(train_dataset)
+        # The sampler takes whole numbers: frames of mel
         lengths = [round(100 * seconds) for seconds in self.clip_seconds]
+        # As in transformers: all micro-batches of one optimizer step are of similar length
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(batch_size, lengths=lengths, generator=self._order)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+        # transformers would group by the length of `input_ids`, which rows do not have before they are collated
         return super()._get_eval_sampler(eval_dataset) if self.encoder is None else SequentialSampler(eval_dataset)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """TRL's loss with each row's tokens weighted by `row_weight` (Mixed-to-Strong may weigh strong rows more)."""
-        if "row_weight" not in inputs:  # of another collator, or without audio
+        """Compute TRL's loss with the tokens of each row weighted by `row_weight` (see `strong_weight`)."""
+        if "row_weight" not in inputs:  # another collator's batch, or a model without audio input
             return super().compute_loss(model, inputs, *args, **kwargs)
         weight, clip = inputs.pop("row_weight"), inputs.pop("clip")
         inputs = to_model(inputs, self.model)
@@ -173,11 +180,13 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         audio = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
         packed_call: dict[str, Any] = {}
         if self.shares_clips:
+            # A packed completion is all that its row does not share, the rest of the prompt included: only the columns with a
+            # target go on to the LM head
             packed, targets = pack_by_clip(ids, mask, labels, clip)
             columns, shift_labels = label_columns(targets)
             learnt = replace(packed, source=packed.source.gather(1, columns), labels=shift_labels).to(ids.device)
             select = partial(unpack, packed=learnt)
-            packed_call, mask = packed_inputs(model, packed, audio), packed.segment_ids != PADDING
+            packed_call, mask = build_packed_inputs(model, packed, audio), packed.segment_ids != PADDING
             shift_labels = learnt.labels
         else:
             columns, shift_labels = label_columns(labels[:, 1:])
@@ -188,6 +197,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
 
         def weighted(**model_inputs: Any) -> Any:
             outputs = model(**model_inputs | packed_call)
+            # TRL's loss is the negative sum of these: weighted here, its normalisation and its metrics stay its own
             if self.model.training:  # evaluation losses compare runs, whatever weights these train with
                 outputs.log_probs = outputs.log_probs * weight.to(outputs.log_probs)[:, None]
             return outputs
@@ -196,7 +206,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
             return super().compute_loss(weighted, {**inputs, "shift_labels": shift_labels}, *args, **kwargs)
 
     def _report_padding(self, **masks: torch.Tensor | None) -> None:
-        """Log the share of a batch that is computed for nothing, of token positions and of mel frames."""
+        """Log the share of padding in a batch, among token positions and among mel frames."""
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name, mask in masks.items():
             if mask is not None:
@@ -204,7 +214,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
 
 
 def read_options(args: Any, lalm: LALM) -> AudioSFTConfig:
-    """Return a trainer's options as ours, as TRL does with those of transformers."""
+    """Return a trainer's options as an `AudioSFTConfig`; TRL converts those of transformers likewise."""
     if args is None:
         return AudioSFTConfig(f"{Path(lalm.source).name}-SFT")
     if not isinstance(args, SFTConfig):
@@ -212,12 +222,12 @@ def read_options(args: Any, lalm: LALM) -> AudioSFTConfig:
     return with_audio_options(args, AudioSFTConfig)
 
 
-def formatted(rows: Any, formatting_func: Callable) -> Any:
-    """Return a data set of what `formatting_func` makes of each row: a text, or messages."""
+def apply_formatting(rows: Any, formatting_func: Callable) -> Any:
+    """Return a data set of what `formatting_func` returns for each row: a text or messages."""
     if rows is None:
         return None
     if isinstance(rows, dict):
-        return type(rows)({name: formatted(each, formatting_func) for name, each in rows.items()})
+        return type(rows)({name: apply_formatting(each, formatting_func) for name, each in rows.items()})
 
     def format_row(row: Row) -> Row:
         made = formatting_func(row)
@@ -228,7 +238,11 @@ def formatted(rows: Any, formatting_func: Callable) -> Any:
 
 @contextmanager
 def _assistant_left_to_us(args: AudioSFTConfig) -> Iterator[None]:
-    """TRL looks for marks of the assistant's turns in chat templates, which none of a LALM has; ours are found turn by turn."""
+    """Hide `assistant_only_loss` from TRL inside the block.
+
+    TRL needs generation marks in the chat template, which no LALM has. Our collator finds the assistant's turns
+    itself.
+    """
     assistant_only, args.assistant_only_loss = args.assistant_only_loss, False
     try:
         yield
@@ -237,8 +251,8 @@ def _assistant_left_to_us(args: AudioSFTConfig) -> Iterator[None]:
 
 
 def check_cot(rows: Dataset | None, cot: str) -> None:
-    """Find rows without their chain of thought, with a control token in it, or with an answer in it that contradicts theirs, before
-    training does: a model that learns such a completion writes what earns no reward.
+    """Refuse rows without their chain of thought, with a control token in it, or with an answer in it that contradicts
+    the row's: a model that learns such a completion writes what earns no reward.
 
     Raises:
         ValueError: there are some.
@@ -279,7 +293,7 @@ def _is_read_as_its_answer(row: Row, cot: str) -> bool:
 
 
 def main(default_config: Path, argv: list[str] | None = None) -> AudioSFTConfig:
-    """Entry point of every recipes/*/sft.py; returns the options of the run."""
+    """Run the SFT stage of a recipe (every recipes/*/sft.py calls it) and return the options of the run."""
     with exit_on_user_error():
         data, args, model = parse((DataArguments, AudioSFTConfig, ModelConfig), default_config, argv)
     train_stage("sft", AudioSFTTrainer, data, args, model, audit_training)

@@ -1,6 +1,6 @@
-"""Examples -> supervised batches: which tokens are learnt, and which rows of a batch hear the same clips.
+"""Examples -> supervised batches: which tokens are learnt, and which rows of a batch share their clips.
 
-Examples are TRL's (`messages`, `prompt` and `completion`, or `text`), with audio in their messages or without, or rows of AudioMCQ.
+Examples are TRL's (`messages`, `prompt` and `completion`, or `text`), with or without audio, or rows of AudioMCQ.
 """
 
 from collections.abc import Hashable, Sequence
@@ -16,18 +16,18 @@ from audiomcq.examples import CONTRIBUTION, Row
 
 @dataclass
 class SFTCollator:
-    """Rows -> a batch: right-padded ids, labels on what is learnt, mel, and a weight per row.
+    """Collates rows: right-padded ids, labels, mel, and a weight per row.
 
-    As in TRL, of `prompt` and `completion` the completion is learnt, and of `messages` or `text` everything; never what stands for
-    a clip.
+    As in TRL, the loss is on the completion of `prompt` and `completion`, and on all of `messages` or `text`; never on tokens of a
+    clip.
 
     Attributes:
-        cot: which chain of thought stands before the answer to a question of AudioMCQ, see `prompts.completion_target`.
+        cot: chain of thought before the answer to an AudioMCQ question, see `prompts.completion_target`.
         strong_weight: loss weight of rows with strong audio contribution; other rows weigh 1.
-        share_clips: give the mel of a clip once for all rows that hear it behind the same words. These then stand together, and
-            `clip` (rows,) says which of them they are.
-        learns_prompts: learn prompts as well (TRL's `completion_only_loss: false`).
-        assistant_only: of `messages` learn the turns of the assistant alone (TRL's `assistant_only_loss`).
+        share_clips: return the mel of a clip once for all rows with the same clip after the same tokens. These rows become adjacent,
+            and `clip` (rows,) numbers the groups.
+        learns_prompts: put the loss on prompts as well (TRL's `completion_only_loss: false`).
+        assistant_only: put the loss on the assistant's turns of `messages` alone (TRL's `assistant_only_loss`).
     """
 
     encoder: ConversationEncoder
@@ -40,7 +40,7 @@ class SFTCollator:
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         weights = [self.strong_weight if row.get(CONTRIBUTION) == "strong" else 1.0 for row in rows]
         examples = self.encode([as_conversation(row, self.cot) for row in rows])
-        keys = [self._heard(example, index) for index, example in enumerate(examples)]
+        keys = [self._sharing_key(example, index) for index, example in enumerate(examples)]
         groups = list(dict.fromkeys(keys))
         order = sorted(range(len(rows)), key=lambda index: groups.index(keys[index]))
         starts = [keys.index(group) for group in groups]
@@ -58,25 +58,25 @@ class SFTCollator:
         }
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedPrompt]:
-        """Encode conversations with their labels. Nothing predicts a first token, so that it is never learnt."""
+        """Encode conversations with their labels. The first token is never learnt: nothing predicts it."""
         learnt = [self._learnt(row) for row in rows]
-        clips = self.encoder.clips([row_messages(row) for row in rows])
+        clips = self.encoder.encode_conversation_clips([row_messages(row) for row in rows])
         labels = [[IGNORED, *each[1:]] for _, each in learnt]
         return self.encoder.insert([ids for ids, _ in learnt], clips, labels)
 
     def _learnt(self, row: Row) -> tuple[list[int], list[int]]:
-        """Token ids of a row, a placeholder for each clip, and their labels."""
+        """Return the token ids of a row, with one placeholder per clip, and their labels."""
         tokenizer = self.encoder.processor.tokenizer
         if (messages := row.get("messages")) is not None:
-            (ids,) = self.encoder.token_ids([messages], answered=True)
+            (ids,) = self.encoder.tokenize([messages], answered=True)
             return ids, self._assistant_labels(messages, ids) if self.assistant_only else ids
         if (text := row.get("text")) is not None:
-            (ids,) = self.encoder.token_ids([text.removesuffix(tokenizer.eos_token) + tokenizer.eos_token])
+            (ids,) = self.encoder.tokenize([text.removesuffix(tokenizer.eos_token) + tokenizer.eos_token])
             return ids, ids
         prompt, completion = row["prompt"], row.get("completion")
         if completion is None:
             raise ValueError(f"a row has a prompt and no completion: its columns are {', '.join(row)}")
-        (start,) = self.encoder.token_ids([prompt])
+        (start,) = self.encoder.tokenize([prompt])
         if isinstance(completion, str):
             text = completion.removesuffix(tokenizer.eos_token) + tokenizer.eos_token
             ids = [*start, *tokenizer(text, add_special_tokens=False)["input_ids"]]
@@ -86,8 +86,8 @@ class SFTCollator:
         return ids, learnt
 
     def _continued(self, start: list[int], messages: Conversation) -> list[int]:
-        """Token ids of a whole conversation that begins with those of its first messages."""
-        (ids,) = self.encoder.token_ids([messages], answered=True)
+        """Return the token ids of a conversation after checking that they begin with those of its first messages."""
+        (ids,) = self.encoder.tokenize([messages], answered=True)
         if ids[: len(start)] != start:
             raise ValueError(
                 "the chat template writes a prompt otherwise once it is answered, so that it cannot be told what is learnt: "
@@ -99,16 +99,19 @@ class SFTCollator:
         labels = [IGNORED] * len(ids)
         for turn, message in enumerate(messages):
             if message["role"] == "assistant":
-                (start,) = self.encoder.token_ids([messages[:turn]])
+                (start,) = self.encoder.tokenize([messages[:turn]])
                 until = self._continued(start, messages[: turn + 1])
                 self._continued(until, messages)
                 labels[len(start) : len(until)] = ids[len(start) : len(until)]
         return labels
 
-    def _heard(self, example: EncodedPrompt, index: int) -> Hashable:
-        """Equal for rows of a batch that can share what they hear: the same clips behind the same tokens, before anything is learnt."""
+    def _sharing_key(self, example: EncodedPrompt, index: int) -> Hashable:
+        """Return a key that is equal for rows which can share their clips: the same clips after the same tokens, none
+        of them learnt.
+        """
         if not self.share_clips or not example.clips:
             return index
+        # Up to the last audio token: what follows may differ
         last = len(example.input_ids) - example.input_ids[::-1].index(self.encoder.processor.audio_token_id)
         if any(label != IGNORED for label in (example.labels or ())[:last]):
             return index

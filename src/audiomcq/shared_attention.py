@@ -1,9 +1,9 @@
-"""Attention that reads a prompt once for all its completions: over packed rows, and from a cache that keeps prompts once.
+"""Attention that reads a prompt once for all its completions: over packed rows, and from a cache that holds each prompt once.
 
-A dense mask over a packed row of S tokens costs S x S pairs, most of which it hides; here P x P / 2 + N x C x (P + C) are
-computed. A cache that repeats a prompt for each of its continuations is copied whole for every token that they grow by; here
-the continuations alone grow. It is a function of transformers' attention interface, in which every other kind of attention is
-`sdpa`, so that a model that has it generates and trains as before. Letters as in `audiomcq.shared_prefix`.
+A dense mask over a packed row of S tokens costs S x S pairs and hides most of them; here P x P / 2 + N x C x (P + C) are computed. A
+cache that repeats the prompt for each continuation is copied whole for every new token; here only the continuations grow. The
+function is registered in transformers' attention interface. For any other input it is `sdpa`, so a model that uses it generates and
+trains as before. Letters as in `audiomcq.shared_prefix`.
 """
 
 from dataclasses import dataclass
@@ -42,14 +42,18 @@ class PackedLayout:
         return PackedLayout(self.prompt, *(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 
-def packed_layout(segment_ids: Tensor, source: Tensor, present: Tensor, of_prompt: Tensor) -> PackedLayout:
-    """The layout of packed rows: segment_ids (B, S), 0 in the prompt; source, present (N, C); of_prompt (N,)."""
+def build_layout(segment_ids: Tensor, source: Tensor, present: Tensor, of_prompt: Tensor) -> PackedLayout:
+    """Build the layout of packed rows. segment_ids: (B, S), 0 in the prompt; source, present: (N, C); of_prompt:
+    (N,).
+    """
     (rows, width), (completions, length), device = segment_ids.shape, source.shape, source.device
     lengths = (segment_ids == 0).sum(-1)
-    prompt = max(int(lengths.max()), 1)  # attention takes no empty rows
+    prompt = max(int(lengths.max()), 1)  # attention fails on empty rows
+    # Within a completion causally, and all of its own prompt: prompts of a batch differ in length, so the rest of P is hidden
     earlier = torch.ones(length, length, dtype=torch.bool, device=device).tril().expand(completions, -1, -1)
     of_the_prompt = torch.arange(prompt, device=device) < lengths[of_prompt][:, None]
     visible = torch.cat([of_the_prompt[:, None].expand(-1, length, -1), earlier], dim=-1)
+    # Positions of prompts and of padding first (padding reads any prompt position: nobody uses it), then those of completions
     column = torch.arange(width, device=device).clamp(max=prompt - 1)
     inverse = (torch.arange(rows, device=device)[:, None] * prompt + column).flatten()
     inverse[source[present]] = rows * prompt + torch.nonzero(present.flatten())[:, 0]
@@ -67,13 +71,13 @@ class SharedStates:
     own: Tensor
 
     def repeated(self) -> Tensor:
-        """(N, heads, P + T, width): every continuation behind a copy of its prompt."""
+        """Repeat each prompt before each of its continuations: (N, heads, P + T, width)."""
         prompts = self.prompts[:, :, None].expand(-1, -1, self.own.size(2), -1, -1)
         return torch.cat([prompts, self.own], dim=3).transpose(1, 2).flatten(0, 1)
 
 
 class SharedPromptLayer(DynamicLayer):
-    """A layer of a cache that keeps prompts once and grows by what continues them.
+    """A cache layer that holds each prompt once and grows by its continuations.
 
     keys, values: (B, heads, P, width), of the prompts, padded on the left; never written to.
     """
@@ -82,11 +86,11 @@ class SharedPromptLayer(DynamicLayer):
         super().__init__()
         self.prompt_keys, self.prompt_values = keys, values
 
-    # A cache's contract is tensors: what comes instead is for the attention below, which the layers hand it to unread
+    # The contract of a cache layer is tensors. The model passes the result on to its attention unread, and that is the one below.
     def update(  # type: ignore[override]
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[SharedStates, SharedStates]:
-        """What `shared_prefix_attention` takes, and no other attention."""
+        """Append keys and values of the continuations; return states that only `shared_prefix_attention` takes."""
         new_keys, new_values = (
             states.unflatten(0, (len(self.prompt_keys), -1)).transpose(1, 2) for states in (key_states, value_states)
         )
@@ -94,12 +98,12 @@ class SharedPromptLayer(DynamicLayer):
         return SharedStates(self.prompt_keys, keys), SharedStates(self.prompt_values, values)
 
     def get_seq_length(self) -> int:
-        """Tokens of a prompt and of what it has been continued by."""
+        """Return the tokens of a prompt and its continuation."""
         return self.prompt_keys.shape[-2] + super().get_seq_length()
 
 
-def kept_states(cache: Cache) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of each layer of a cache that has been filled."""
+def list_states(cache: Cache) -> list[tuple[Tensor, Tensor]]:
+    """Return keys and values of each layer of a filled cache."""
     found = []
     for layer in cache.layers:
         assert isinstance(layer, CacheLayerMixin) and layer.keys is not None and layer.values is not None
@@ -108,8 +112,10 @@ def kept_states(cache: Cache) -> list[tuple[Tensor, Tensor]]:
 
 
 def shared_prompt_cache(prompts: Cache) -> Cache:
-    """A cache to continue every prompt of `prompts` in any number of ways, the same for all; its rows stand prompt by prompt."""
-    return Cache([SharedPromptLayer(keys, values) for keys, values in kept_states(prompts)])
+    """Return a cache in which every prompt of `prompts` can be continued by any number of rows, the same for all. Rows
+    of one prompt are adjacent.
+    """
+    return Cache([SharedPromptLayer(keys, values) for keys, values in list_states(prompts)])
 
 
 def shared_prefix_attention(
@@ -121,10 +127,10 @@ def shared_prefix_attention(
     layout: PackedLayout | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """`sdpa`, and on packed rows or shared prompts the same numbers for less work.
+    """Attend like `sdpa`; for packed rows and shared prompts compute the same numbers with less work.
 
-    query: (B, heads, S, width), key and value the same with their own heads; with shared prompts N rows of it. layout: of packed
-    rows; it then stands in for `attention_mask`. Returns (B, S, heads, width).
+    query: (B, heads, S, width); key, value: the same with their own heads; with shared prompts N rows each. layout: that of packed
+    rows, used instead of `attention_mask`. Returns (B, S, heads, width).
     """
     if isinstance(key, SharedStates) and isinstance(value, SharedStates):
         if query.size(2) == 1:
@@ -133,6 +139,7 @@ def shared_prefix_attention(
     assert isinstance(key, Tensor) and isinstance(value, Tensor)
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    # Prompts are at the left of their rows: causal attention keeps them from seeing completions and padding without a mask
     kwargs = kwargs | {"is_causal": True}
     prompt_query, *prompts = [states[:, :, : layout.prompt] for states in (query, key, value)]
     of_prompts, _ = sdpa_attention_forward(module, prompt_query, prompts[0], prompts[1], None, **kwargs)
@@ -151,9 +158,11 @@ def shared_prefix_attention(
 def _of_next_tokens(
     query: Tensor, key: SharedStates, value: SharedStates, visible: Tensor | None, scaling: float
 ) -> Tensor:
-    """One softmax over the prompt and what follows it. query: (N, heads, 1, width). visible: (N, 1, 1, P + T)."""
+    """Attend from one new token per row, in one softmax over the prompt and its continuation. query: (N, heads, 1,
+    width). visible: (N, 1, 1, P + T).
+    """
     (prompts, heads, length, width), size = key.prompts.shape, key.own.size(2)
-    # All that asks the same keys is one product: the heads that share them, and with a prompt's all its continuations
+    # Queries against the same keys are one matrix product: the heads that share a key head and, for the prompt, all its rows
     asking = query.reshape(prompts, size, heads, -1, width).transpose(1, 2)
     over_prompt = (asking.flatten(2, 3) @ key.prompts.transpose(2, 3)).unflatten(2, (size, -1))
     scores = torch.cat([over_prompt, asking @ key.own.transpose(3, 4)], dim=-1).float() * scaling
@@ -167,7 +176,7 @@ def _of_next_tokens(
 
 
 def _of_completions(states: Tensor, source: Tensor) -> Tensor:
-    """(B, heads, S, width) to the completions' (N, heads, C, width)."""
+    """Gather the completions' positions: (B, heads, S, width) to (N, heads, C, width)."""
     return (
         states.transpose(1, 2)
         .flatten(0, 1)
@@ -178,4 +187,5 @@ def _of_completions(states: Tensor, source: Tensor) -> Tensor:
 
 
 AttentionInterface.register(SHARED_ATTENTION, shared_prefix_attention)
+# Inputs that are not packed get the mask that `sdpa` takes
 AttentionMaskInterface.register(SHARED_ATTENTION, sdpa_mask)

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedModel
 
-from audiomcq.generation_options import generating, resolve_config
+from audiomcq.generation_options import as_generative, resolve_config
 from audiomcq.packing import IGNORED, PackedBatch, pack, shared_attention_mask, unpack
-from audiomcq.rollout_engine import Continued, engine_obstacle, engine_of
+from audiomcq.rollout_engine import Continued, engine_obstacle, get_engine
 from audiomcq.sampling import read_sampling, unknown_options
-from audiomcq.shared_attention import SHARED_ATTENTION, kept_states, packed_layout, shared_prompt_cache
+from audiomcq.shared_attention import SHARED_ATTENTION, build_layout, list_states, shared_prompt_cache
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +41,15 @@ def shared_logps(
     compute_entropy: bool = False,
     temperature: float | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Log-probs of every completion token, and entropies (nats) of what each was drawn from, in one packed forward.
+    """Compute log-probs of every completion token, and the entropies (nats) of their distributions, in one packed
+    forward.
 
     model: what the trainer calls (DDP, DeepSpeed, PEFT or bare). audio: the model's audio inputs, one row per clip, prompt by
     prompt: input_features (clips, mel, frames), feature_attention_mask (clips, frames); empty for text. temperature: None scores with
     TRL's fused LM head, which was given its own; a number goes through logits (N x C x vocabulary in memory).
     Returns log-probs (N, C) and entropies (N, C) or None, zero where there is no token, like GRPOTrainer's own.
     """
-    inputs = packed_inputs(model, packed, audio)
+    inputs = build_packed_inputs(model, packed, audio)
     packed = packed.to(inputs["input_ids"].device)
     with selected_hidden_states(model, partial(unpack, packed=packed)):  # the LM head meets completion tokens only
         if temperature is not None:
@@ -58,18 +59,18 @@ def shared_logps(
     return outputs.log_probs, outputs.entropy if compute_entropy else None
 
 
-def packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, Tensor]) -> dict[str, Any]:
-    """What to call the model with, which from here on has the attention that packed rows need.
+def build_packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, Tensor]) -> dict[str, Any]:
+    """Build the model's inputs for packed rows, and switch its language model to the attention that they need.
 
-    Raises ValueError when the audio does not come once per clip of the packed rows.
+    Raises ValueError when the audio does not have one row per clip of the packed rows.
     """
     _check_clips(audio, packed.input_ids, model)
     device = _sharing_lm(model).device
-    layout = packed_layout(packed.segment_ids, packed.source, packed.labels != IGNORED, packed.of_prompt)
+    layout = build_layout(packed.segment_ids, packed.source, packed.labels != IGNORED, packed.of_prompt)
     return {
         "input_ids": packed.input_ids.to(device, non_blocking=True),
         "position_ids": packed.position_ids.to(device, non_blocking=True),
-        # Empty: keeps transformers from making a mask, and no other attention could take it by mistake
+        # Empty: transformers then builds no mask, and any other attention would fail on it instead of using it
         "attention_mask": torch.empty(0, 0, 0, 0, dtype=torch.long, device=device),
         "layout": layout.to(device),
         **audio,
@@ -77,6 +78,7 @@ def packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, Tensor
 
 
 def _score(logits: Tensor, labels: Tensor, temperature: float, compute_entropy: bool) -> tuple[Tensor, Tensor | None]:
+    # fp32: in bf16 a log-prob has 8 significant bits, and differences of two of them are noise
     logps = torch.log_softmax(logits.float() / temperature, dim=-1)
     absent = labels == IGNORED
     of_labels = logps.gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1).masked_fill(absent, 0)
@@ -103,33 +105,38 @@ def generate(
     causal_lm = _sharing_lm(model)
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     prompt = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+    # All but the last token: each completion forwards that one itself, as its first step, and gets the logits of its first token
     kept = _prefill(causal_lm, {name: value[:, :-1] for name, value in prompt.items()}, audio)
     prompt = {name: value.repeat_interleave(num_generations, dim=0) for name, value in prompt.items()}
     config, _ = resolve_config(causal_lm, generation_config)
-    if _steps_aside(causal_lm, config):
-        return _stock_tokens(
+    if _must_use_stock(causal_lm, config):
+        return _generate_stock(
             causal_lm, **prompt, past_key_values=shared_prompt_cache(kept), generation_config=generation_config
         )
     start = Continued(
-        layers=kept_states(kept),
+        layers=list_states(kept),
         prompt_mask=attention_mask[:, :-1],
         tokens=prompt["input_ids"][:, -1],
         positions=prompt["position_ids"][:, -1],
         ids=prompt["input_ids"],
         ids_mask=prompt["attention_mask"],
     )
-    new = engine_of(causal_lm).generate(causal_lm, start, read_sampling(config))
+    new = get_engine(causal_lm).generate(causal_lm, start, read_sampling(config))
     return torch.cat([prompt["input_ids"], new], dim=1)
 
 
-def _stock_tokens(causal_lm: PreTrainedModel, **options: Any) -> Tensor:
-    """What the model's own `generate` gives. The class's method, because `shared_generation` replaces the instance's."""
+def _generate_stock(causal_lm: PreTrainedModel, **options: Any) -> Tensor:
+    """Generate with the model's own `generate`: its class's method, because `shared_generation` replaces the
+    instance's.
+    """
     own = cast(type[GenerationMixin], type(causal_lm))  # every LALM is one, which the type of all models does not say
-    return cast(Tensor, own.generate(generating(causal_lm), **options))  # tokens, unless a configuration asks for more
+    return cast(
+        Tensor, own.generate(as_generative(causal_lm), **options)
+    )  # tokens, unless a configuration asks for more
 
 
-def _steps_aside(causal_lm: PreTrainedModel, config: GenerationConfig) -> bool:
-    """Whether the model's own `generate` has to decode, which is said once per reason."""
+def _must_use_stock(causal_lm: PreTrainedModel, config: GenerationConfig) -> bool:
+    """Tell whether the model's own `generate` has to decode; log each reason once."""
     obstacle = engine_obstacle(causal_lm)
     if obstacle is None and (unknown := unknown_options(config)):
         obstacle = f"the rollout engine does not know {', '.join(unknown)}"
@@ -145,7 +152,8 @@ def _log_once(message: str) -> None:
 
 def _prefill(causal_lm: PreTrainedModel, prompt: dict[str, Tensor], audio: dict[str, Tensor]) -> DynamicCache:
     cache = DynamicCache(config=causal_lm.config.get_text_config(decoder=True))
-    with torch.no_grad(), selected_hidden_states(causal_lm, lambda hidden: hidden[:, -1:]):  # nobody reads its logits
+    # Nobody reads the logits of a prefill: one position instead of P goes through the LM head
+    with torch.no_grad(), selected_hidden_states(causal_lm, lambda hidden: hidden[:, -1:]):
         causal_lm(**prompt, **audio, past_key_values=cache, use_cache=True)
     if cache.get_seq_length() != prompt["input_ids"].size(1):
         raise ValueError(
@@ -156,7 +164,7 @@ def _prefill(causal_lm: PreTrainedModel, prompt: dict[str, Tensor], audio: dict[
 
 @dataclass
 class Prefixes:
-    """Beginnings of prompts that are encoded and prefilled, to go on from any number of times.
+    """Prefixes of prompts, encoded and prefilled once, to be continued any number of times.
 
     input_ids, attention_mask: (U, P), padded on the left. kept: their cache, U rows of P tokens; never written to again.
     """
@@ -166,19 +174,21 @@ class Prefixes:
     kept: DynamicCache
 
     def spread(self, rows: Sequence[int]) -> "Prefixes":
-        """Prefixes that rows continue side by side, the same number each: these, or where that is not so, one per row."""
+        """Return prefixes with the same number of rows for each, side by side: these if `rows` is in that order, else
+        a copy per row.
+        """
         each = max(1, len(rows) // len(self.input_ids))
-        if list(rows) == [prefix for prefix in range(len(self.input_ids)) for _ in range(each)]:
+        if list(rows) == torch.arange(len(self.input_ids)).repeat_interleave(each).tolist():
             return self
         index = torch.tensor(rows, device=self.input_ids.device)
         layers = [
-            (keys.index_select(0, index), values.index_select(0, index)) for keys, values in kept_states(self.kept)
+            (keys.index_select(0, index), values.index_select(0, index)) for keys, values in list_states(self.kept)
         ]
         return Prefixes(self.input_ids[index], self.attention_mask[index], DynamicCache(layers))
 
 
 def prefill(model: nn.Module, prefixes: Sequence[Sequence[int]], audio: dict[str, Tensor]) -> Prefixes:
-    """Encode the audio of U beginnings of prompts and run the model over them once.
+    """Encode the audio of U prompt prefixes and run the model over them once.
 
     prefixes: token ids, audio placeholders expanded, no padding. audio: as in `shared_logps`.
     Raises ValueError when a prefix is empty, or cannot be kept (gradient checkpointing while training).
@@ -186,7 +196,7 @@ def prefill(model: nn.Module, prefixes: Sequence[Sequence[int]], audio: dict[str
     if not all(prefixes):
         raise ValueError("a prefix has no tokens: prompts that begin differently share nothing")
     causal_lm = _causal_lm(model)
-    ids, mask = _left_padded(prefixes, causal_lm.device)
+    ids, mask = _pad_left(prefixes, causal_lm.device)
     _check_clips(audio, ids, model)
     prompt = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
     return Prefixes(ids, mask, _prefill(causal_lm, prompt, audio))
@@ -194,7 +204,7 @@ def prefill(model: nn.Module, prefixes: Sequence[Sequence[int]], audio: dict[str
 
 @dataclass
 class Continuation:
-    """N prompts, each a prefix and what follows: prompt i is prefix `rows[i]` with the token ids `suffixes[i]` after it."""
+    """N prompts, each a prefix and a suffix: prompt i is prefix `rows[i]` followed by the token ids `suffixes[i]`."""
 
     prefixes: Prefixes
     rows: Sequence[int]
@@ -202,10 +212,12 @@ class Continuation:
 
 
 def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: int, **options: object) -> Tensor:
-    """Generate as the model's own `generate` would (with its `options`) from prefixes that are prefilled: the new tokens, (N, T)."""
+    """Generate from prefilled prefixes as the model's own `generate` would (with its `options`). Returns the new
+    tokens, (N, T).
+    """
     causal_lm, prefixes = _sharing_lm(model), prompts.prefixes.spread(prompts.rows)
     each = len(prompts.rows) // len(prefixes.input_ids)
-    suffix_ids, suffix_mask = _left_padded(prompts.suffixes, causal_lm.device)
+    suffix_ids, suffix_mask = _pad_left(prompts.suffixes, causal_lm.device)
     mask = torch.cat([prefixes.attention_mask.repeat_interleave(each, dim=0), suffix_mask], dim=1)
     ids = torch.cat([prefixes.input_ids.repeat_interleave(each, dim=0), suffix_ids], dim=1)
     ids = ids.masked_fill(mask == 0, pad_token_id)
@@ -213,8 +225,8 @@ def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: 
     shared = shared_prompt_cache(prefixes.kept)
     config, _ = resolve_config(causal_lm, None, pad_token_id=pad_token_id, **options)
     with selected_hidden_states(causal_lm, lambda hidden: hidden[:, -1:]):  # stock projects whole prompts
-        if _steps_aside(causal_lm, config):
-            tokens = _stock_tokens(
+        if _must_use_stock(causal_lm, config):
+            tokens = _generate_stock(
                 causal_lm,
                 input_ids=ids,
                 attention_mask=mask,
@@ -234,33 +246,33 @@ def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: 
                 use_cache=True,
             ).logits[:, -1]
     start = Continued(
-        layers=kept_states(prefixes.kept),
+        layers=list_states(prefixes.kept),
         prompt_mask=prefixes.attention_mask,
         tokens=suffix_ids[:, -1],
         positions=position_ids[:, -1] + 1,
         ids=ids,
         ids_mask=mask,
-        own=[(_by_row(keys), _by_row(values)) for keys, values in kept_states(shared)],
+        own=[(_flatten_rows(keys), _flatten_rows(values)) for keys, values in list_states(shared)],
         own_mask=suffix_mask,
         logits=logits,
     )
-    return engine_of(causal_lm).generate(causal_lm, start, read_sampling(config))
+    return get_engine(causal_lm).generate(causal_lm, start, read_sampling(config))
 
 
-def _by_row(own: Tensor) -> Tensor:
-    """(U, heads, R, S, width) of a shared cache to (N, heads, S, width)."""
+def _flatten_rows(own: Tensor) -> Tensor:
+    """Reshape (U, heads, R, S, width) of a shared cache to (N, heads, S, width)."""
     return own.transpose(1, 2).flatten(0, 1)
 
 
 def continued_logps(
     model: nn.Module, prompts: Continuation, completions: Sequence[Sequence[Sequence[int]]]
 ) -> list[list[Tensor]]:
-    """Log-probs (nats) of the tokens of each completion of each prompt, in one forward over all of them.
+    """Compute log-probs (nats) of the tokens of each completion of each prompt, in one forward over all of them.
 
     A completion sees its prompt and itself, as in `shared_logps`. Returns one tensor of its length per completion.
     """
     causal_lm, prefixes = _sharing_lm(model), prompts.prefixes.spread(prompts.rows)
-    completion_ids = [[list(tokens) for tokens in of_prompt] for of_prompt in completions]
+    completion_ids = [list(map(list, answers)) for answers in completions]
     packed = pack([list(suffix) for suffix in prompts.suffixes], completion_ids).to(causal_lm.device)
     each = len(prompts.rows) // len(prefixes.input_ids)
     seen = prefixes.attention_mask.repeat_interleave(each, dim=0)
@@ -275,10 +287,13 @@ def continued_logps(
             use_cache=True,
         ).logits
     logps = iter(_score(logits, packed.labels, 1.0, False)[0])
-    return [[next(logps)[: len(completion)] for completion in answers] for answers in completions]
+    found = []
+    for answers in completions:
+        found.append([row[: len(completion)] for completion, row in zip(answers, logps, strict=False)])
+    return found
 
 
-def _left_padded(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def _pad_left(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
     rows = [torch.tensor(row) for row in ids]
     padded = pad_sequence(rows, batch_first=True, padding_side="left")
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
@@ -287,7 +302,9 @@ def _left_padded(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[Te
 
 @contextmanager
 def shared_generation(model: nn.Module, num_generations: int) -> Iterator[None]:
-    """Let `model.generate` answer each row of its inputs `num_generations` times, where others make the call (TRL)."""
+    """Make `model.generate` return `num_generations` completions per input row inside the block, for callers we do not
+    control (TRL).
+    """
     target = extract_model_from_parallel(model)
     target.generate = partial(generate, target, num_generations)
     try:
@@ -297,7 +314,7 @@ def shared_generation(model: nn.Module, num_generations: int) -> Iterator[None]:
 
 
 def sharing_obstacle(model: nn.Module) -> str | None:
-    """Why this model cannot share its prompts, in words for a log line, or None when it can."""
+    """Say why this model cannot share its prompts, in words for a log line; return None when it can."""
     config = _causal_lm(model).config
     text_config = config.get_text_config()
     if config.model_type not in SHARING_FAMILIES:
@@ -315,15 +332,16 @@ def _causal_lm(model: nn.Module) -> PreTrainedModel:
 
 
 def _sharing_lm(model: nn.Module) -> PreTrainedModel:
-    """The model inside, which from here on has the attention that packed rows and shared prompts need."""
+    """Return the wrapped causal LM, switched to the attention that packed rows and shared prompts need."""
     causal_lm = _causal_lm(model)
+    # The language model's alone: the audio tower keeps its own. For ordinary inputs it computes what `sdpa` does.
     causal_lm.config.get_text_config()._attn_implementation = SHARED_ATTENTION
     return causal_lm
 
 
 @contextmanager
 def selected_hidden_states(model: nn.Module, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Hand `select(last hidden states)` to the LM head instead of all of them."""
+    """Pass `select(last hidden states)` to the LM head instead of all of them, inside the block."""
 
     def keep(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         output.last_hidden_state = select(output.last_hidden_state)
@@ -337,7 +355,7 @@ def selected_hidden_states(model: nn.Module, select: Callable[[Tensor], Tensor])
 
 
 def _check_clips(audio: dict[str, Tensor], input_ids: Tensor, model: nn.Module) -> None:
-    # The thinkers merge surplus features without a word, and so under the wrong prompt
+    # The thinkers merge surplus features without an error, and so into the wrong prompt. A run of placeholders is one clip.
     placeholder = input_ids == _causal_lm(model).config.audio_token_id
     clips = int(placeholder[:, 0].sum() + (placeholder[:, 1:] & ~placeholder[:, :-1]).sum())
     given = {name: len(value) for name, value in audio.items()} or {"audio": 0}

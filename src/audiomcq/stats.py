@@ -1,4 +1,4 @@
-"""Intervals and tests for accuracies over one set of questions. Fractions in, fractions out."""
+"""Confidence intervals and tests for accuracies. All are fractions in 0..1."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,8 @@ class Interval:
 
 
 def wilson_interval(k: int, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson score interval of k successes in n trials: unlike k/n +- z*s it stays within [0, 1] and is never empty.
+    """Compute the Wilson score interval of k successes in n trials: unlike k/n +- z*s it stays within [0, 1] and is
+    never empty.
 
     Source: Wilson 1927, JASA 22(158).
 
@@ -39,7 +40,7 @@ def wilson_interval(k: int, n: int, confidence: float = 0.95) -> Interval:
 def paired_bootstrap(
     differences: Sequence[float] | np.ndarray, resamples: int = 10_000, seed: int = 0, confidence: float = 0.95
 ) -> Interval:
-    """Percentile interval of the mean difference, items drawn with replacement.
+    """Compute the percentile interval of the mean difference, with items drawn with replacement.
 
     A resample is drawn as how often each distinct difference occurs, which is the same distribution as drawing items
     and much cheaper for differences of correctness, of which there are three.
@@ -65,7 +66,8 @@ def paired_bootstrap(
 
 
 def mcnemar(a_correct: Sequence[bool], b_correct: Sequence[bool]) -> float:
-    """Exact two-sided p-value that two models answer the same items equally well; 1.0 where they never differ.
+    """Compute the exact two-sided p-value of two models answering the same items equally well; 1.0 where they never
+    differ.
 
     Raises:
         ValueError: the two sequences differ in length.
@@ -77,7 +79,7 @@ def mcnemar(a_correct: Sequence[bool], b_correct: Sequence[bool]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number, in the order given: below 0.05 for all that may be called significant together.
+    """Correct p-values for their number, in the order given: all below 0.05 are jointly significant.
 
     Source: Holm 1979, Scandinavian Journal of Statistics 6(2).
     """
@@ -90,12 +92,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def binomial_at_least(k: int, n: int, p: float) -> float:
-    """P(X >= k) for n draws that succeed with probability p. For a few draws: the coefficients overflow beyond a thousand."""
+    """Compute P(X >= k) for n draws with success probability p. For small n: the coefficients overflow beyond a
+    thousand.
+    """
     return math.fsum(math.comb(n, right) * p**right * (1 - p) ** (n - right) for right in range(k, n + 1))
 
 
 def fleiss_kappa(right: np.ndarray) -> float | None:
-    """Agreement of voters on which items they get right, beyond what their accuracy alone would give: 1 full, 0 none.
+    """Compute the agreement of voters on which items they get right, beyond that expected from their accuracy: 1 full,
+    0 none.
 
     Source: Fleiss 1971, Psychological Bulletin 76(5), with two categories.
 
@@ -116,6 +121,6 @@ def fleiss_kappa(right: np.ndarray) -> float | None:
 
 
 def _binomial_tail(k: int, n: int) -> float:
-    """P(X <= k) for n fair coins. In logarithms: the coefficients themselves overflow a float beyond n = 1029."""
+    """Compute P(X <= k) for n fair coins, in logarithms: the coefficients overflow a float beyond n = 1029."""
     log_all = math.lgamma(n + 1) - n * math.log(2)
     return math.fsum(math.exp(log_all - math.lgamma(i + 1) - math.lgamma(n - i + 1)) for i in range(k + 1))

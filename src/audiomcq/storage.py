@@ -1,11 +1,11 @@
-"""What every long command keeps on disk: locks, files and folders that appear whole or not at all, and the rules of going on.
+"""Locks, atomic files and folders, and the rules of resuming, for every long command.
 
 Four promises, each with a test in tests/test_storage.py:
 
-- a file, a checkpoint, a published folder is there whole or not at all, also after `kill -9`, a full disk, a power cut;
-- one place is written by one run at a time;
-- nothing is deleted or replaced that the same run, or an earlier one of the same command, did not write itself;
-- a record that cannot be read is named, and a run goes on only as what it began as.
+- a file, a checkpoint or a published folder is complete or absent, even after `kill -9`, a full disk or a power cut;
+- one run at a time writes to a place;
+- a run deletes or replaces only what it, or an earlier run of the same command, wrote itself;
+- an unreadable record is named, and a run resumes only with the settings that it started with.
 """
 
 import hashlib
@@ -33,23 +33,23 @@ LOCK_FILE = ".lock"
 WHOLE_FILE = "complete.json"
 """Written last into a checkpoint: names and sizes of its files, and the run that it belongs to."""
 OWN_FILE = ".audiomcq.json"
-"""In a folder that is written anew each time: names and hashes of what stands there."""
+"""Names and hashes of the files that the last `replaced_folder` wrote to a folder."""
 STAGING = ".saving"
-"""Folder in a run's output folder in which a checkpoint is written before it appears."""
+"""Folder inside a run's output folder in which a checkpoint is written before it is renamed."""
 
 _PATIENCE_SECONDS = 10.0
-"""How long a killed process, or a data-loader worker that it left, may take to be gone."""
+"""Seconds to wait for a killed process, or a data-loader worker that it left behind, to end."""
 _WHOLE = {"run": TEXT, "files": MAPPING}
-"""What `WHOLE_FILE` has to hold."""
+"""Fields of `WHOLE_FILE`."""
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 @contextmanager
 def writing(place: str | Path) -> Iterator[None]:
-    """Name the place when the disk is full, or when nobody may write there.
+    """Name the place in the error when the disk is full or not writable.
 
     Raises:
-        ValueError: instead of what the system, safetensors or torch raise.
+        ValueError: instead of the errors of the system, safetensors or torch.
     """
     try:
         yield
@@ -68,7 +68,7 @@ def writing(place: str | Path) -> Iterator[None]:
 
 
 def _is_about(error: OSError, place: Path) -> bool:
-    """Whether an error is about a place or what lies in or around it, and not about a file that was read on the way."""
+    """Tell whether an error is about a place or its surroundings, and not about a file that was read meanwhile."""
     if error.filename is None:
         return True
     file, place = Path(os.fsdecode(error.filename)).absolute(), place.absolute()
@@ -76,10 +76,10 @@ def _is_about(error: OSError, place: Path) -> bool:
 
 
 def write_whole(path: str | Path, content: str | bytes | memoryview) -> None:
-    """Write a file such that it is there whole or not at all, also after a power cut. Texts are UTF-8.
+    """Write a file so that it is complete or absent, even after a power cut. Texts are UTF-8.
 
     Raises:
-        ValueError: the disk is full, or nobody may write there; what stood there before is kept.
+        ValueError: the disk is full or not writable; the previous content is kept.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
@@ -89,7 +89,7 @@ def write_whole(path: str | Path, content: str | bytes | memoryview) -> None:
             with partial.open("wb") as stream:
                 stream.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
                 stream.flush()
-                os.fsync(stream.fileno())
+                os.fsync(stream.fileno())  # before the rename: some file systems write a rename before the data
             partial.replace(path)
         except OSError:
             partial.unlink(missing_ok=True)
@@ -99,10 +99,11 @@ def write_whole(path: str | Path, content: str | bytes | memoryview) -> None:
 
 @contextmanager
 def new_file(path: str | Path) -> Iterator[Path]:
-    """Write a file too large for `write_whole`: inside the block under another name, which it loses when the block ends well.
+    """Write a file that is too large for `write_whole`: under another name inside the block, renamed when the block
+    succeeds.
 
     Raises:
-        ValueError: it exists already, another process is writing it, the disk is full, or nobody may write there.
+        ValueError: it exists already, another process is writing it, or the disk is full or not writable.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
@@ -120,39 +121,40 @@ def new_file(path: str | Path) -> Iterator[Path]:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON for people and programs, whole or not at all."""
+    """Write JSON, complete or not at all."""
     write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], what: str, remedy: str) -> None:
-    """Refuse to go on with other settings than those that a run began with.
+    """Refuse to resume with other settings than a run started with.
 
     Raises:
         ValueError: `what`, then each setting that differs with its two values, then `remedy`.
     """
-    if names := differing(before, now):
+    if names := list_differences(before, now):
         told = ", ".join(f"{name} is {before.get(name)!r} and {now.get(name)!r}" for name in names[:5])
         raise ValueError(f"{what}: {told}; {remedy}")
 
 
-def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of the settings that are not the same."""
+def list_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """List the names of the settings that differ."""
     return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
 
 
 @contextmanager
 def hold(path: str | Path, busy: str, patience: float = _PATIENCE_SECONDS) -> Iterator[None]:
-    """Hold a lock while the block lasts. It is the kernel's, so that no kill leaves it locked; its file goes with it.
+    """Hold a lock while the block lasts. It is a lock of the kernel, released by any kill; its file is removed at the
+    end.
 
-    A folder that is made for the lock goes too, when nothing else came to lie in it.
+    A folder that was created for the lock is removed as well, if nothing else was written to it.
 
     Args:
-        path: of the lock's file.
-        busy: what to say when another process holds it, naming the place.
-        patience: seconds to wait for that process; -1 for as long as it takes.
+        path: the lock file.
+        busy: the message when another process holds the lock, naming the place.
+        patience: seconds to wait for that process; -1 to wait without limit.
 
     Raises:
-        ValueError: another process holds it, or nobody may write there.
+        ValueError: another process holds it, or the folder is not writable.
     """
     path = Path(path)
     made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
@@ -160,7 +162,7 @@ def hold(path: str | Path, busy: str, patience: float = _PATIENCE_SECONDS) -> It
     try:
         yield
     finally:
-        # Unlinked while it is held: whoever waits for it sees that it has gone, and makes a new one
+        # Removed while it is held: a waiting process notices that its file is gone, and creates a new one
         path.unlink(missing_ok=True)
         lock.release()
         for folder in made:
@@ -186,7 +188,7 @@ def _acquire(path: Path, busy: str, patience: float) -> FileLock:
 
 
 def sync(path: str | Path) -> None:
-    """Have the bytes of a file, or the names in a folder, on the disk itself."""
+    """Flush the bytes of a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -194,23 +196,24 @@ def sync(path: str | Path) -> None:
         os.close(descriptor)
 
 
-def files_below(folder: str | Path) -> list[Path]:
-    """All files of a folder, sorted."""
+def list_files(folder: str | Path) -> list[Path]:
+    """List all files below a folder, sorted."""
     return sorted(path for path in Path(folder).rglob("*") if path.is_file() or path.is_symlink())
 
 
 def _sync_all(folder: Path) -> None:
-    for path in [*files_below(folder), *(path for path in folder.rglob("*") if path.is_dir()), folder]:
+    # Files first: the entry of a folder must not reach the disk before what it names
+    for path in [*list_files(folder), *(path for path in folder.rglob("*") if path.is_dir()), folder]:
         sync(path)
 
 
 def publish_checkpoint(staged: Path, target: Path, run: str) -> None:
-    """Let a checkpoint that was written elsewhere on the same disk appear as `target`, whole or not at all.
+    """Rename a checkpoint that was written elsewhere on the same disk to `target`, complete or not at all.
 
-    A whole checkpoint of the same run that has this name is replaced; anything else of this name is moved aside.
+    A complete checkpoint of the same run with this name is replaced; anything else with this name is moved aside.
     """
     with writing(target):
-        sizes = {path.relative_to(staged).as_posix(): path.stat().st_size for path in files_below(staged)}
+        sizes = {path.relative_to(staged).as_posix(): path.stat().st_size for path in list_files(staged)}
         write_json(staged / WHOLE_FILE, {"run": run, "files": sizes})
         _sync_all(staged)
         if target.exists() and not _belongs(target, run):
@@ -222,8 +225,8 @@ def publish_checkpoint(staged: Path, target: Path, run: str) -> None:
             sync(target.parent)
 
 
-def defect_of_checkpoint(folder: Path) -> str | None:
-    """Say why a checkpoint cannot be gone on with; None when it is whole."""
+def find_checkpoint_defect(folder: Path) -> str | None:
+    """Say why a checkpoint cannot be resumed; return None when it is complete."""
     try:
         marker = read_json(folder / WHOLE_FILE, _WHOLE, frozenset(_WHOLE))
     except ValueError:
@@ -238,17 +241,17 @@ def defect_of_checkpoint(folder: Path) -> str | None:
 
 
 def list_checkpoints(output: Path) -> dict[Path, str | None]:
-    """The checkpoint folders of a run, earliest first, each with what is wrong with it.
+    """List the checkpoint folders of a run, earliest first, each with its defect or None.
 
-    One that was being written when its process ended is among them, where it was written.
+    Includes a checkpoint that was still being written when its process ended.
     """
     found = [path for place in (output, output / STAGING) if place.is_dir() for path in place.iterdir()]
     steps = {path: int(match[1]) for path in found if (match := _CHECKPOINT.fullmatch(path.name)) and path.is_dir()}
-    return {path: defect_of_checkpoint(path) for path in sorted(steps, key=lambda path: (steps[path], str(path)))}
+    return {path: find_checkpoint_defect(path) for path in sorted(steps, key=lambda path: (steps[path], str(path)))}
 
 
-def whole_checkpoints(output: Path) -> list[Path]:
-    """Those that can be gone on with, earliest first."""
+def list_whole_checkpoints(output: Path) -> list[Path]:
+    """List the checkpoints that can be resumed, earliest first."""
     return [path for path, defect in list_checkpoints(output).items() if defect is None and path.parent == output]
 
 
@@ -259,7 +262,7 @@ def clear_staging(output: Path) -> None:
 
 
 def rotate_checkpoints(output: Path, run: str, limit: int | None, protected: str | Path | None = None) -> None:
-    """Delete the oldest whole checkpoints that this run has written, until no more than `limit` are left.
+    """Delete the oldest complete checkpoints that this run has written, until no more than `limit` are left.
 
     Args:
         limit: how many to keep; None for all.
@@ -267,7 +270,7 @@ def rotate_checkpoints(output: Path, run: str, limit: int | None, protected: str
     """
     if not limit or limit < 1:
         return
-    own = [path for path in whole_checkpoints(output) if _belongs(path, run)]
+    own = [path for path in list_whole_checkpoints(output) if _belongs(path, run)]
     kept = (
         {own[-1], *(path for path in own if protected and path.resolve() == Path(protected).resolve())}
         if own
@@ -279,12 +282,14 @@ def rotate_checkpoints(output: Path, run: str, limit: int | None, protected: str
 
 
 def _belongs(folder: Path, run: str) -> bool:
-    return defect_of_checkpoint(folder) is None and read_json(folder / WHOLE_FILE, _WHOLE)["run"] == run
+    return find_checkpoint_defect(folder) is None and read_json(folder / WHOLE_FILE, _WHOLE)["run"] == run
 
 
 @contextmanager
 def _removing(checkpoints: Sequence[Path], staging: Path) -> Iterator[None]:
-    """Take checkpoints out of the way, and delete them after the block: no half of one can be taken for a checkpoint."""
+    """Rename checkpoints before the block and delete them after it, so that a half-deleted one is never taken for a
+    checkpoint.
+    """
     going = []
     for path in checkpoints:
         staging.mkdir(exist_ok=True)
@@ -295,10 +300,10 @@ def _removing(checkpoints: Sequence[Path], staging: Path) -> Iterator[None]:
 
 
 def move_files(staged: Path, target: Path) -> dict[str, int]:
-    """Move files to a folder one by one, each whole, the index of the weights last; returns their sizes by name."""
+    """Move files to a folder one by one, each complete, the index of the weights last; return their sizes by name."""
     with writing(target):
         _sync_all(staged)
-        files = sorted(files_below(staged), key=lambda path: path.name.endswith(".index.json"))
+        files = sorted(list_files(staged), key=lambda path: path.name.endswith(".index.json"))
         sizes = {path.relative_to(staged).as_posix(): path.stat().st_size for path in files}
         for path in files:
             place = target / path.relative_to(staged)
@@ -311,10 +316,10 @@ def move_files(staged: Path, target: Path) -> dict[str, int]:
 
 @contextmanager
 def new_folder(folder: str | Path) -> Iterator[Path]:
-    """Write a folder that is there whole or not at all: inside the block into an empty one, whose files appear when it ends well.
+    """Create a folder that is complete or absent: yields an empty one, whose files are moved when the block succeeds.
 
     Raises:
-        ValueError: something lies there already, another process is at it, or the disk is full.
+        ValueError: the folder is not empty, another process is writing to it, or the disk is full.
     """
     folder = Path(folder)
     with _staged(folder) as staged:
@@ -326,17 +331,18 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(folder: str | Path) -> Iterator[Path]:
-    """Write a folder anew, as `new_folder`. What an earlier block wrote there, and nobody has changed since, is replaced.
+    """Write a folder anew, like `new_folder`, replacing what an earlier call wrote there if nobody has changed it
+    since.
 
     Raises:
-        ValueError: something else lies there (it is named, and nothing is touched), another process is at it, or the disk is full.
+        ValueError: it holds anything else (which is named; nothing is touched), another process is writing to it, or the disk is full.
     """
     folder = Path(folder)
     with _staged(folder) as staged:
-        _own_files(folder, staged.name)
+        _list_own_files(folder, staged.name)  # refuse before the work, and look again after it
         yield staged
-        digests = {path.relative_to(staged).as_posix(): _digest(path) for path in files_below(staged)}
-        for name in _own_files(folder, staged.name):
+        digests = {path.relative_to(staged).as_posix(): _hash_file(path) for path in list_files(staged)}
+        for name in _list_own_files(folder, staged.name):
             (folder / name).unlink()
         _remove_empty_folders(folder, staged)
         write_json(folder / OWN_FILE, digests)
@@ -345,7 +351,7 @@ def replaced_folder(folder: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    """A folder to write to inside another one, which is this process's alone meanwhile; gone when the block ends."""
+    """Give this process a folder of its own inside another one; it is removed when the block ends."""
     staged = folder / f".partial-{uuid4().hex[:8]}"
     with hold(folder / LOCK_FILE, f"output folder {folder}: another process is writing it"):
         try:
@@ -356,14 +362,16 @@ def _staged(folder: Path) -> Iterator[Path]:
             shutil.rmtree(staged, ignore_errors=True)
 
 
-def _own_files(folder: Path, staged: str) -> list[str]:
-    """Names of the files in a folder but for what is staged, all written by an earlier `replaced_folder` and as it left them."""
+def _list_own_files(folder: Path, staged: str) -> list[str]:
+    """List the files in a folder, without staged ones, after checking that an earlier `replaced_folder` wrote them and
+    nobody changed them.
+    """
     said: dict[str, Any] = {}
     if (folder / OWN_FILE).is_file():
         with advise(f"move {folder} away, or choose another --output_dir"):
             said = read_json(folder / OWN_FILE, {})
     names = []
-    for path in files_below(folder):
+    for path in list_files(folder):
         name = path.relative_to(folder).as_posix()
         if name in (OWN_FILE, LOCK_FILE) or path.relative_to(folder).parts[0] == staged:
             continue
@@ -372,7 +380,7 @@ def _own_files(folder: Path, staged: str) -> list[str]:
                 f"output folder {folder} holds other things ({name}), which are left alone: choose another --output_dir, or move "
                 "them away"
             )
-        if path.is_symlink() or _digest(path) != said[name]:
+        if path.is_symlink() or _hash_file(path) != said[name]:
             raise ValueError(
                 f"output folder {folder}: {name} was changed after it was written, and would be lost: move it away, or choose "
                 "another --output_dir"
@@ -388,6 +396,6 @@ def _remove_empty_folders(folder: Path, but: Path) -> None:
             path.rmdir()
 
 
-def _digest(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

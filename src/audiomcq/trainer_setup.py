@@ -1,4 +1,4 @@
-"""What both trainers do with a model that they are given, before TRL sees it."""
+"""Prepare the model and the rows of both trainers before TRL gets them."""
 
 import logging
 from collections.abc import Iterator
@@ -14,36 +14,36 @@ from transformers import AutoConfig
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from audiomcq.configs import AudioArguments
-from audiomcq.conversations import find_clips, holds_questions, row_messages, undecoded
+from audiomcq.conversations import disable_decoding, find_clips, holds_questions, row_messages
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.models import (
     FAMILIES,
     LALM,
     is_adapter,
+    list_placeholder_ids,
     load_lalm,
     load_processor,
     neutralize,
     parameter_group,
-    placeholder_ids,
 )
 
 logger = logging.getLogger(__name__)
 
 
 def take_model(model: Any, processor: Any, args: Any, rows: Any, quantization_config: Any = None) -> LALM | None:
-    """Return the LALM that a trainer is given, loaded where it is named; None for a model that hears nothing, which is left to TRL.
+    """Return a trainer's LALM, loaded if given by name; None for a model without audio input, which is left to TRL.
 
     Args:
-        model: name, folder, or a model that is loaded, bare or with an adapter.
-        args: the trainer's options, of which `model_init_kwargs` are for models that are named.
-        rows: the rows to train on, of which the first is looked at: a model that hears nothing is to be given no audio.
+        model: name, folder, or a loaded model, bare or with an adapter.
+        args: the trainer's options; `model_init_kwargs` apply to models given by name.
+        rows: the training rows. Only the first is read, to refuse audio for a model without audio input.
 
     Raises:
-        ValueError: a model that hears nothing is given audio or options about audio, or see `load_lalm` and `as_lalm`.
+        ValueError: a model without audio input gets audio or audio options, or see `load_lalm` and `as_lalm`.
     """
     if not isinstance(model, str | Path):
         lalm, kind = as_lalm(model, processor), getattr(model, "config", None)
-    elif _hears(str(model)):
+    elif _has_audio_input(str(model)):
         options = dict(getattr(args, "model_init_kwargs", None) or {})
         if quantization_config is not None:
             options["quantization_config"] = quantization_config
@@ -53,21 +53,21 @@ def take_model(model: Any, processor: Any, args: Any, rows: Any, quantization_co
         lalm, kind = None, AutoConfig.from_pretrained(model)
     if lalm is None and (isinstance(args, AudioArguments) or _has_audio(rows)):
         raise ValueError(
-            f"model type {getattr(kind, 'model_type', None)!r} is unknown; those that hear: {', '.join(FAMILIES)}"
+            f"model type {getattr(kind, 'model_type', None)!r} is unknown; models with audio input: {', '.join(FAMILIES)}"
         )
     return lalm
 
 
 def is_adapted(model: Any) -> bool:
-    """Whether a model carries an adapter of PEFT already."""
+    """Tell whether a model has a PEFT adapter already."""
     return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 
 def take_rows(rows: Any) -> Any:
-    """Return a data set, or several by name, whose clips come as they are stored.
+    """Return a data set, or several by name, that yields clips as they are stored.
 
     Raises:
-        ValueError: rows have a column of tools or pictures, which would be lost.
+        ValueError: rows have a column of tools or images, which would be lost.
     """
     if isinstance(rows, dict):
         return type(rows)({name: take_rows(each) for name, each in rows.items()})
@@ -76,13 +76,15 @@ def take_rows(rows: Any) -> Any:
     lost = {"tools", "image", "images"} & set(rows.column_names or ())
     if lost:
         raise ValueError(
-            f"columns {', '.join(sorted(lost))}: not for a model that hears: they would be lost; remove them"
+            f"columns {', '.join(sorted(lost))}: not for a model with audio input: they would be lost; remove them"
         )
-    return undecoded(rows)
+    return disable_decoding(rows)
 
 
-def shuffled(rows: Any, shuffle: ShuffleByEpoch, args: AudioArguments) -> Any:
-    """Return training rows whose options stand in another order in each epoch, where they have options and are to be shuffled."""
+def shuffle_options(rows: Any, shuffle: ShuffleByEpoch, args: AudioArguments) -> Any:
+    """Return training rows with their options shuffled anew in each epoch, if they have options and `shuffle_choices`
+    is set.
+    """
     if not (args.shuffle_choices and holds_questions(rows)):
         return rows
     if not isinstance(rows, Dataset):
@@ -92,8 +94,8 @@ def shuffled(rows: Any, shuffle: ShuffleByEpoch, args: AudioArguments) -> Any:
     return rows.with_transform(shuffle)
 
 
-def _hears(name: str) -> bool:
-    """Whether a model of this name is one of ours to load: an adapter is, whose base is looked at then."""
+def _has_audio_input(name: str) -> bool:
+    """Tell whether a model of this name has audio input, or is an adapter, whose base is checked when it is loaded."""
     if not Path(name).exists() and name.startswith((".", "/")):
         return True  # load_lalm says what is wrong
     if is_adapter(name):
@@ -101,19 +103,19 @@ def _hears(name: str) -> bool:
     return AutoConfig.from_pretrained(name).model_type in FAMILIES
 
 
-def check_evenness(trainer: Any, seconds: list[float]) -> None:
-    """Make sure that every process has audio in every batch where all must run the same modules.
+def check_mixed_audio(trainer: Any, seconds: list[float]) -> None:
+    """Check that every process has audio in every batch where all processes have to run the same modules.
 
     Args:
-        seconds: of audio in every row.
+        seconds: seconds of audio in each row.
 
     Raises:
         ValueError: some rows have audio and some have none, under ZeRO-3 or FSDP.
     """
-    silent = sum(not each for each in seconds)
-    if 0 < silent < len(seconds) and (is_deepspeed_zero3_enabled() or trainer.is_fsdp_enabled):
+    without_audio = sum(not each for each in seconds)
+    if 0 < without_audio < len(seconds) and (is_deepspeed_zero3_enabled() or trainer.is_fsdp_enabled):
         raise ValueError(
-            f"{silent} of {len(seconds)} rows have no audio: under ZeRO-3 and FSDP a process without any in its batch would wait for "
+            f"{without_audio} of {len(seconds)} rows have no audio: under ZeRO-3 and FSDP a process without any in its batch would wait for "
             "the others for ever; use ZeRO-2 or plain data parallelism, or train rows with and without audio in runs of their own"
         )
 
@@ -126,10 +128,10 @@ def _has_audio(rows: Any) -> bool:
 
 
 def as_lalm(model: nn.Module, processor: Any = None) -> LALM | None:
-    """Recognise a model that is loaded already, bare or with an adapter; None for one of no known family, which hears nothing.
+    """Wrap a loaded model, bare or with an adapter; return None for an unknown family, which has no audio input.
 
     Raises:
-        ValueError: it is a whole Omni model, of which the thinker alone is trained.
+        ValueError: it is a full Omni model, of which only the thinker is trained.
         TypeError: the processor is a tokenizer, which encodes no audio.
     """
     base: Any = getattr(model, "get_base_model", lambda: model)()
@@ -143,7 +145,7 @@ def as_lalm(model: nn.Module, processor: Any = None) -> LALM | None:
     source = base.config._name_or_path
     processor = load_processor(source) if processor is None else _check_processor(processor)
     neutralize(base)
-    return LALM(base, processor, family, source, placeholder_ids(base.config))
+    return LALM(base, processor, family, source, list_placeholder_ids(base.config))
 
 
 def _check_processor(processor: Any) -> Any:
@@ -156,14 +158,14 @@ def _check_processor(processor: Any) -> Any:
 
 @contextmanager
 def loadable_by_name(lalm: LALM, folder: Path) -> Iterator[None]:
-    """Inside the block TRL can load the model a second time, as its reference model, by the name in the model's config.
+    """Make the model loadable by the name in its config inside the block: TRL loads its reference model so.
 
-    Where that name is not a plain checkpoint, the weights are saved to `folder` first.
+    If that name is no plain checkpoint, the weights are saved to `folder` first.
 
     Raises:
         ValueError: they would have to be saved from ZeRO-3 shards.
     """
-    if lalm.plain:
+    if lalm.loadable_from_source:
         yield
         return
     if is_deepspeed_zero3_enabled():
@@ -182,9 +184,11 @@ def loadable_by_name(lalm: LALM, folder: Path) -> Iterator[None]:
 
 
 def fit_lora(config: Any, lalm: LALM) -> Any:
-    """A LoRA config with the family's own targets where none are named, and never on modules that audio and text do not reach.
+    """Complete a LoRA config: the family's own targets if none are named, and never modules that audio and text do not
+    reach.
 
-    Unless told so, `all-linear` and plain names adapt the vision tower as well, which is then trained, saved and merged for nothing.
+    `all-linear` and plain names would otherwise adapt the vision tower as well, which is then trained, saved and
+    merged for nothing.
     """
     from peft.tuners.tuners_utils import check_target_module_exists
 

@@ -1,7 +1,7 @@
-"""Fused norms and feed-forward parts for training on CUDA, from `liger-kernel`: same values, less to launch and to keep for the backward.
+"""Fused norms and feed-forward parts for training on CUDA, from `liger-kernel`: fewer launches and less memory for the backward.
 
-The language model's RMS norms and SwiGLU are a third of what a packed forward keeps. Liger's own model patches know none of the
-LALM classes, so its functions are put into the modules one by one.
+The language model's RMS norms and SwiGLU are a third of the activations of a packed forward. Liger's own patches know none of the
+LALM classes, so its functions are set module by module.
 """
 
 import logging
@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 def fuse_training(model: PreTrainedModel) -> str | None:
-    """Let the language model's norms and gated feed-forward parts run as fused kernels.
+    """Run the language model's norms and gated feed-forward parts as fused kernels.
 
-    Returns why they do not, in words for a log line, or None where they do.
+    Returns why they cannot, in words for a log line, or None.
     """
     if model.device.type != "cuda":
         return "the model is not on CUDA"

@@ -10,7 +10,7 @@ import pytest
 from datasets import Dataset
 
 from audiomcq.construction.convert import ConvertArguments, convert, convert_row
-from audiomcq.construction.layouts import Unreadable, read_options, split_question, without_letters
+from audiomcq.construction.layouts import Unreadable, read_options, split_question, strip_letters
 from audiomcq.datasets import load_rows
 from audiomcq.examples import CONTRIBUTION
 from audiomcq.prompts import answer_target, question_prompt
@@ -119,9 +119,9 @@ def test_letters_that_stand_twice_are_not_guessed_at(text: str) -> None:
 
 
 def test_letters_are_dropped_only_where_all_options_print_theirs() -> None:
-    assert without_letters(["A. x", "B. y"]) == ["x", "y"]
-    assert without_letters(["A. x", "y"]) == ["A. x", "y"]
-    assert without_letters(["B. x", "A. y"]) == ["B. x", "A. y"]
+    assert strip_letters(["A. x", "B. y"]) == ["x", "y"]
+    assert strip_letters(["A. x", "y"]) == ["A. x", "y"]
+    assert strip_letters(["B. x", "A. y"]) == ["B. x", "A. y"]
     for unclear in ("rain, wind", "rain", {"first": "x", "second": "y"}, 7):
         with pytest.raises(Unreadable):
             read_options(unclear)

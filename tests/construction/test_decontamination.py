@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from audiomcq.construction.decontamination import QuestionIndex, audit, clip_names, named_benchmarks, origins, shingles
+from audiomcq.construction.decontamination import (
+    QuestionIndex,
+    audit,
+    clip_names,
+    find_origins,
+    load_benchmarks,
+    make_shingles,
+)
 from audiomcq.examples import row_key
 from benchmark_files import dcase2025_item, write_items
 
@@ -46,7 +53,7 @@ def test_the_index_finds_what_comparing_every_pair_finds(similar: float) -> None
     for other in sets[50:] + sets[:3]:
         by_hand = [(i, len(s & other) / len(s | other)) for i, s in enumerate(sets[:50])]
         by_hand = [(i, value) for i, value in by_hand if value >= similar]
-        assert index.near(other) == by_hand
+        assert index.find_similar(other) == by_hand
         found += len(by_hand)
     assert found >= 3
 
@@ -97,7 +104,7 @@ def test_bytes_of_one_length_are_not_yet_the_same_clip(tmp_path: Path) -> None:
 
 
 def test_sources_in_common_are_counted_by_item_also_where_one_is_made_of_the_other() -> None:
-    assert origins(item(source="LP-MusicCaps-MTT")) == {"lpmusiccapsmtt", "magnatagatune"}
+    assert find_origins(item(source="LP-MusicCaps-MTT")) == {"lpmusiccapsmtt", "magnatagatune"}
     asked = [
         item("1", groups={"dataset": "AudioSet"}),
         item("2", groups={"dataset": "voxceleb"}),
@@ -111,30 +118,30 @@ def test_sources_in_common_are_counted_by_item_also_where_one_is_made_of_the_oth
 def test_rows_and_items_are_counted_once_each_and_told_in_a_line(rows: Dataset) -> None:
     texts = list(rows)
     found = audit(texts, {"mini": texts[:2], "none": [item("z", "nowhere.wav")]})
-    assert found.counts()["mini"]["clip_content"] == {"rows": 2, "items": 2}
-    assert found.counts()["none"] == {}
+    assert found.count()["mini"]["clip_content"] == {"rows": 2, "items": 2}
+    assert found.count()["none"] == {}
     assert {(o.row_key, o.item) for o in found.overlaps if o.kind == "clip_content"} == {
         (row_key(row), row_key(row)) for row in texts[:2]
     }
-    first, second = found.lines()
+    first, second = found.summarize()
     assert "16 training rows against 2 items of mini" in first
     assert "same clip content: 2 rows, 2 items" in first
     assert "sources in common: tones (2 items)" in first
     assert first.endswith("tones (2 items)")
     assert "no clip and no question in common; sources in common: none" in second
     assert second.endswith("; bytes of clips compared for 0 of 1 items and 16 of 16 rows alone")
-    (line,) = audit(texts[:3], {"none": [item("z", "nowhere.wav")]}).lines()
+    (line,) = audit(texts[:3], {"none": [item("z", "nowhere.wav")]}).summarize()
     assert line.endswith("compared for 0 of 1 items and 0 of 3 rows alone")
-    (deaf,) = audit(texts[:3], {"mini": texts[:2]}, content=False).lines()
+    (deaf,) = audit(texts[:3], {"mini": texts[:2]}, content=False).summarize()
     assert deaf.endswith("compared for 0 of 2 items and 0 of 3 rows alone")
 
 
 def test_a_clip_that_is_not_at_hand_is_still_found_by_the_name_that_the_question_file_gives(tmp_path: Path) -> None:
     clip = "3x-Ab_9kLmQ.wav"
     write_items(tmp_path / "dev.json", [dcase2025_item(0) | {"audio_url": f"clips/{clip}"}])
-    items = named_benchmarks([f"dcase2025-task5={tmp_path / 'dev.json'}"])
+    items = load_benchmarks([f"dcase2025-task5={tmp_path / 'dev.json'}"])
     assert [overlap.kind for overlap in audit([item("1", f"a/{clip}", **OTHER)], items).overlaps] == ["clip_name"]
 
 
 def test_shingles_of_a_question_of_two_words_are_not_empty() -> None:
-    assert shingles({"question": "Which one?", "choices": ["A", "b"]}) == {"which one", "option: a", "option: b"}
+    assert make_shingles({"question": "Which one?", "choices": ["A", "b"]}) == {"which one", "option: a", "option: b"}

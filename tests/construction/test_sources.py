@@ -16,15 +16,15 @@ from audiomcq.construction.clues import CLUES, WORDINGS
 from audiomcq.construction.sources import (
     SPLITS,
     Clip,
-    ask,
     build,
+    find_usable_clips,
     rows_from_manifest,
     split_clips,
     split_questions,
-    usable_clips,
+    write_questions,
 )
 from audiomcq.datasets import load_rows
-from audiomcq.examples import Row, clip_key, defect, row_key
+from audiomcq.examples import Row, clip_key, find_defect, row_key
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "real_audio"
 SOUNDS = ("dog bark", "rain", "rooster", "sea waves", "chainsaw", "helicopter")
@@ -125,7 +125,7 @@ def hinted(pairs: Pairs) -> list[Row]:
 
 def test_every_row_is_sound_and_its_key_is_unique(folder: Path) -> None:
     rows = rows_from_manifest(folder)
-    assert [row["id"] for row in rows if defect(row)] == []
+    assert [row["id"] for row in rows if find_defect(row)] == []
     assert len({row_key(row) for row in rows}) == len(rows)
     assert all((folder / row["audio_path"]).is_file() for row in rows)
 
@@ -155,7 +155,7 @@ def test_splits_share_no_clip_and_each_label_is_in_every_split(folder: Path) -> 
 
 
 def test_splits_have_their_fractions_of_the_clips(folder: Path) -> None:
-    parts = split_clips(usable_clips(folder, len(SPLITS), 0.01), seed=0)
+    parts = split_clips(find_usable_clips(folder, len(SPLITS), 0.01), seed=0)
     total = sum(map(len, parts.values()))
     for name, fraction in SPLITS.items():
         assert len(parts[name]) / total == pytest.approx(fraction, abs=0.01)
@@ -167,7 +167,7 @@ def test_about_half_of_the_questions_carry_a_clue_in_every_split(folder: Path) -
 
 
 def test_nothing_but_the_question_text_tells_which_rows_carry_a_clue(made: Path) -> None:
-    pairs = ask(usable_clips(made, 1, 0), random.Random(0), 2)
+    pairs = write_questions(find_usable_clips(made, 1, 0), random.Random(0), 2)
     assert len({tuple(row) for row, _ in pairs}) == 1
     for row, clue in pairs:
         assert clue is None or clue in row["question"]
@@ -205,7 +205,7 @@ def test_a_frequent_label_is_no_safer_guess_in_plain_questions() -> None:
     offered: Counter[str] = Counter()
     golds: Counter[str] = Counter()
     for seed in range(5):
-        for row in plain(ask(clips, random.Random(seed), 2)):
+        for row in plain(write_questions(clips, random.Random(seed), 2)):
             offered.update(row["choices"])
             golds[row["answer"]] += 1
     for label in counts:

@@ -27,7 +27,7 @@ from audiomcq.examples import Row, row_key
 from audiomcq.inference import run
 from audiomcq.inference.local import Answer
 from audiomcq.inference.store import RUN_FILE, UNREADABLE_FILE, Voter, VoteWriter, as_voter, list_shards, open_run
-from audiomcq.models import LALM, weights_digest
+from audiomcq.models import LALM, hash_weights
 from audiomcq.tiny.model import make_tiny_lalm
 from small_runs import always_answering
 
@@ -245,7 +245,7 @@ def test_the_record_holds_what_answers_depend_on(model_folder: Path, rows: Datas
         "max_new_tokens",
     }
     assert names < set(record["settings"])
-    assert record["voters"] == {str(model_folder): {"revision": weights_digest(model_folder), "dtype": "float32"}}
+    assert record["voters"] == {str(model_folder): {"revision": hash_weights(model_folder), "dtype": "float32"}}
 
 
 @pytest.mark.parametrize("orders", [["given"], ["given", "cyclic-1"]], ids=["nothing more", "another order"])

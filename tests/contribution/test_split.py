@@ -16,13 +16,13 @@ from audiomcq.contribution.split import (
     LabelingRule,
     SplitArguments,
     check_unreadable,
+    classify_trainability,
+    count_saved_unreadable,
     label_rows,
+    load_saved_rule,
+    load_saved_votes,
     load_votes,
     save_split,
-    saved_rule,
-    saved_unreadable,
-    saved_votes,
-    trainability,
 )
 from audiomcq.datasets import load_rows, option_order
 from audiomcq.errors import LimitPassed
@@ -219,7 +219,7 @@ def test_rows_whose_label_hangs_on_unreadable_votes_are_counted_and_left_out(
     assert dict(zip(labelled["id"], labelled[CONTRIBUTION], strict=True)) | {"0": "weak"} == {
         id: "weak" if id == "0" else "strong" for id in labelled["id"]
     }
-    assert "the labels of 4 of 16 rows (25.0 %) hang on votes that cannot be read" in caplog.text
+    assert "the labels of 4 of 16 rows (25.0 %) depend on votes that cannot be read" in caplog.text
     kept = label_rows(rows, votes, unreadable="not_right")
     assert kept[CONTRIBUTION][:6] == ["weak", *["strong"] * 5], "as published"
     with pytest.raises(ValueError, match="unreadable 'guess': give leave_out or not_right"):
@@ -296,11 +296,11 @@ def test_too_many_unreadable_votes_end_a_split_with_an_exit_code_of_their_own(ro
     assert (record["rows"], record["left_out"], record["unreadable_rows"]) == (15, 1, [row_key(rows[1])])
     assert record["unreadable_share"] == 1 / 16
     assert record["votes_read"]["unreadable"] == 1
-    assert saved_unreadable(tmp_path / "a") == 1
+    assert count_saved_unreadable(tmp_path / "a") == 1
     check_unreadable(record["unreadable_share"], None)
     check_unreadable(record["unreadable_share"], 0.1)
     with pytest.raises(
-        LimitPassed, match=r"the labels of 6\.2 % of the rows hang on votes that cannot be read, more than max_"
+        LimitPassed, match=r"the labels of 6\.2 % of the rows depend on votes that cannot be read, more than max_"
     ):
         check_unreadable(record["unreadable_share"], 0.05)
 
@@ -379,7 +379,7 @@ def test_what_a_row_is_worth_to_rl_is_what_varies_with_audio(rows: Dataset) -> N
         for turn in range(3)
     ]
     questions = read_questions(rows)
-    kinds = trainability(to_vote_arrays(table(heard), questions), len(rows))
+    kinds = classify_trainability(to_vote_arrays(table(heard), questions), len(rows))
     assert kinds[:5].tolist() == ["solved", "learnable", "learnable", "unsolved", ""]
     # Of the strong rows only the learnable stay; weak rows stay whatever they are.
     votes = table([*heard, *votes_for(rows, {3: 3})])
@@ -465,8 +465,8 @@ def test_rows_labelled_anew_in_a_folder_of_the_same_name_are_the_ones_that_load(
 def test_the_votes_beside_the_rows_label_them_again(saved: Path, rows: Dataset, tmp_path: Path) -> None:
     (file,) = saved.glob("votes-*.parquet")
     assert label_rows(rows, load_votes(file))[CONTRIBUTION] == load_rows(saved, "train+test")[CONTRIBUTION]
-    assert saved_votes(saved).num_rows == load_votes(file).num_rows
-    assert saved_votes(tmp_path) is None
+    assert load_saved_votes(saved).num_rows == load_votes(file).num_rows
+    assert load_saved_votes(tmp_path) is None
     with pytest.raises(ValueError, match=r"none\.parquet: no such file of votes"):
         load_votes(tmp_path / "none.parquet")
 
@@ -490,8 +490,8 @@ def test_the_rule_of_labelled_rows_is_read_back(rows: Dataset, tmp_path: Path) -
     few = rows.select(range(4))
     args = SplitArguments(output_dir=str(tmp_path / "labelled"))
     save_split({"train": few}, table(votes_for(few, {0: 1})), LabelingRule("any"), args)
-    assert saved_rule(tmp_path / "labelled") == LabelingRule("any")
-    assert saved_rule(tmp_path) is None
+    assert load_saved_rule(tmp_path / "labelled") == LabelingRule("any")
+    assert load_saved_rule(tmp_path) is None
 
 
 def test_the_recipes_end_with_exit_code_3_where_too_many_votes_cannot_be_read(rows: Dataset, tmp_path: Path) -> None:
@@ -511,7 +511,7 @@ def test_the_recipes_end_with_exit_code_3_where_too_many_votes_cannot_be_read(ro
     split += ["--allow_outside_audio_root", "true"]
     done = processes.run([*split, "--max_unreadable", "0.05"])
     assert done.returncode == 3, done.stderr[-2000:]
-    assert "error: the labels of 6.2 % of the rows hang on votes that cannot be read" in done.stderr
+    assert "error: the labels of 6.2 % of the rows depend on votes that cannot be read" in done.stderr
     assert load_rows(labelled)["id"] == [id for id in rows["id"] if id != "1"]
     report = [sys.executable, recipe / "report.py", "--config", recipe / "tiny" / "report.yaml"]
     report += ["--dataset", labelled, "--dataset_split", "train", "--output_dir", tmp_path / "report"]

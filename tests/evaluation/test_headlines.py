@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from audiomcq.baselines import chance
+from audiomcq.baselines import chance_accuracy
 from audiomcq.evaluation.report import Estimate, corrected_for_chance
 from audiomcq.evaluation.results import ScoreArguments, Scored, score_folder
 from audiomcq.evaluation.tables import caveats
@@ -62,7 +62,7 @@ def test_an_accuracy_is_shown_corrected_for_chance(tmp_path: Path) -> None:
 
 def test_chance_counts_the_options_of_each_row_and_of_a_gold_answer_printed_twice_both() -> None:
     rows = [{"choices": ["a", "b"], "answer": "a"}, {"choices": ["a", "a", "b", "c"], "answer": "a"}]
-    assert chance(rows) == (1 / 2 + 2 / 4) / 2
+    assert chance_accuracy(rows) == (1 / 2 + 2 / 4) / 2
     estimate = Estimate(0.25, Interval(0.1, 0.5))
     assert corrected_for_chance(estimate, 0.25).value == 0.0
     assert corrected_for_chance(estimate, 0.5).value == -0.5  # worse than guessing

@@ -18,7 +18,7 @@ from audiomcq.evaluation.results import ScoreArguments, score_folder
 from audiomcq.evaluation.tables import caveats
 from audiomcq.examples import row_key
 from audiomcq.inference.load import load_votes
-from audiomcq.models import weights_digest
+from audiomcq.models import hash_weights
 from audiomcq.run_record import RUN_FILE
 
 OPTIONS = ["rain", "wind"]
@@ -218,10 +218,10 @@ def test_the_same_weights_under_another_path_are_the_same_model(
     model = checkpoint(tmp_path / "model", b"one")
     copy, other = tmp_path / "elsewhere" / "copy", checkpoint(tmp_path / "other" / "thing", b"another")
     shutil.copytree(model, copy)
-    assert scored_against(questions, rows, tmp_path / "a", model, (str(copy), weights_digest(copy))) == [str(copy)]
-    assert scored_against(questions, rows, tmp_path / "b", model, (str(other), weights_digest(other))) == []
+    assert scored_against(questions, rows, tmp_path / "a", model, (str(copy), hash_weights(copy))) == [str(copy)]
+    assert scored_against(questions, rows, tmp_path / "b", model, (str(other), hash_weights(other))) == []
     # Also where the voter's folder is gone by now
-    digest = weights_digest(copy)
+    digest = hash_weights(copy)
     shutil.rmtree(copy)
     assert scored_against(questions, rows, tmp_path / "c", model, (str(copy), digest)) == [str(copy)]
 
@@ -233,9 +233,9 @@ def test_a_model_that_was_trained_from_a_voter_and_one_that_a_voter_was_trained_
     sft = checkpoint(tmp_path / "sft", b"sft", model_name_or_path=str(base), output_dir=str(tmp_path / "sft"))
     grpo = checkpoint(tmp_path / "grpo", b"grpo", model_name_or_path=str(sft), output_dir=str(tmp_path / "grpo"))
     sibling = checkpoint(tmp_path / "sib", b"sib", model_name_or_path=str(base), output_dir=str(tmp_path / "sib"))
-    assert scored_against(questions, rows, tmp_path / "a", grpo, (str(base), weights_digest(base))) == [str(base)]
-    assert scored_against(questions, rows, tmp_path / "b", base, (str(grpo), weights_digest(grpo))) == [str(grpo)]
-    assert scored_against(questions, rows, tmp_path / "c", grpo, (str(sibling), weights_digest(sibling))) == []
+    assert scored_against(questions, rows, tmp_path / "a", grpo, (str(base), hash_weights(base))) == [str(base)]
+    assert scored_against(questions, rows, tmp_path / "b", base, (str(grpo), hash_weights(grpo))) == [str(grpo)]
+    assert scored_against(questions, rows, tmp_path / "c", grpo, (str(sibling), hash_weights(sibling))) == []
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "adapter_config.json").write_text('{"base_model_name_or_path": "Qwen/Qwen2.5-Omni-3B"}')
     (tmp_path / "hub" / "adapter_model.safetensors").write_bytes(b"lora")
@@ -247,7 +247,7 @@ def test_checkpoints_of_one_run_and_what_was_merged_from_it_are_one_model(tmp_pa
     run = checkpoint(tmp_path / "run", b"last", model_name_or_path="org/base", output_dir="outputs/run")
     early = checkpoint(tmp_path / "run" / "checkpoint-10", b"early")
     merged = checkpoint(tmp_path / "merged", b"merged", model_name_or_path="org/base", output_dir="outputs/run")
-    models = [model_of_voter(str(folder), weights_digest(folder)) for folder in (run, early, merged)]
+    models = [model_of_voter(str(folder), hash_weights(folder)) for folder in (run, early, merged)]
     assert all(one.is_kin(other) for one in models for other in models)
     assert [each.name for each in lineage(str(early))] == [str(early), "org/base"]
 

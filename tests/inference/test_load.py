@@ -14,7 +14,7 @@ from datasets import Dataset
 
 import processes
 from audiomcq.contribution.report import contribution_report
-from audiomcq.contribution.split import SPLIT_FILE, label_rows, saved_votes
+from audiomcq.contribution.split import SPLIT_FILE, label_rows, load_saved_votes
 from audiomcq.examples import CONTRIBUTION, row_key
 from audiomcq.inference.load import load_votes, read_again, voters_of
 from audiomcq.inference.local import Answer
@@ -62,7 +62,7 @@ def test_split_takes_the_prediction_files_that_score_takes(rows: Dataset, rows_f
     record = split(rows_folder, tmp_path / "p", tmp_path / "labelled")
     assert (record["weak"], record["strong"]) == (6, 10)
     # The votes beside the rows say what was read, so that the report needs nothing else
-    beside = saved_votes(tmp_path / "labelled")
+    beside = load_saved_votes(tmp_path / "labelled")
     assert voters_of(beside) == {"a": None, "b": None, "c": None}
     assert sum(beside["correct"]) == 10 + 6 + 2 + 3 * 16
     done = processes.run(

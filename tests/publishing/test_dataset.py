@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from audiomcq.baselines import trivial_baselines
 from audiomcq.contribution.report import chance_share
-from audiomcq.contribution.split import LabelingRule, label_rows, saved_rule
+from audiomcq.contribution.split import LabelingRule, label_rows, load_saved_rule
 from audiomcq.datasets import load_rows
 from audiomcq.examples import CONTRIBUTION, FEATURES, row_key
 from audiomcq.inference.vote_files import VOTE_FEATURES
@@ -277,14 +277,14 @@ def test_a_private_repository_gives_the_clients_own_error_and_stays_private(hub:
 import os
 from datasets import load_dataset
 from audiomcq.datasets import load_rows
-from audiomcq.examples import FEATURES, TERMS
+from audiomcq.examples import FEATURES, LICENSE_COLUMNS
 for token in (None, "hf_loopback_bob", "{hub.token}"):
     try:
         print("loaded", len(load_dataset({REPO!r}, "strong", token=token)["train"]))
     except Exception as error:
         print(type(error).__name__, error)
 os.environ["HF_TOKEN"] = "{hub.token}"
-print(load_rows({REPO!r}, config="strong").features == {{**FEATURES, **TERMS}})
+print(load_rows({REPO!r}, config="strong").features == {{**FEATURES, **LICENSE_COLUMNS}})
 """
     clear = f"DatasetNotFoundError Dataset '{REPO}' doesn't exist on the Hub or cannot be accessed."
     lines = hub.run(script).stdout.splitlines()
@@ -513,8 +513,8 @@ def test_the_rule_is_read_from_beside_the_rows_and_labels_it_does_not_give_back_
     rows = {"train": load_from_disk(labelled / "data")["train"]}
     votes = votes_on(rows["train"])
     (tmp_path / "split.json").write_text(json.dumps({"rule": "all", "min_correct": None, "weak": 3}))
-    rule = saved_rule(tmp_path)
-    assert (rule, saved_rule(labelled)) == (LabelingRule("all"), None)
+    rule = load_saved_rule(tmp_path)
+    assert (rule, load_saved_rule(labelled)) == (LabelingRule("all"), None)
     args = arguments(labelled, tmp_path / "a")
     text = (write_folder(args, rows, votes, rule) / "README.md").read_text()
     assert "at least 3 of 3 voters choose the right option on `silence` (mode `generate`)." in text

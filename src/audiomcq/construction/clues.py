@@ -156,7 +156,9 @@ CLUES: dict[str, tuple[str, ...]] = {
 
 
 def label_kind(label: str, question_type: str) -> str:
-    """Which entry of `WORDINGS` asks for a label: "digit" and "speaker" labels their own, others that of their question type."""
+    """Return the key of `WORDINGS` for a label: "digit" and "speaker" have their own, other labels that of their
+    question type.
+    """
     if label.startswith("digit "):
         return "digit"
     return "speaker" if label.endswith(" speaker") else question_type

@@ -1,4 +1,4 @@
-"""Rows of other layouts brought into the project's schema: which could be read, and why the others could not."""
+"""Convert rows of other layouts to the project's schema, and report why the rest could not be read."""
 
 import json
 import logging
@@ -15,18 +15,18 @@ from pyarrow import parquet
 from tqdm.auto import tqdm
 
 from audiomcq.clip_paths import ClipFolder, ClipPathError
-from audiomcq.construction.layouts import ALIASES, Unreadable, as_number, read_answer, read_layout, thought_before
-from audiomcq.examples import FEATURES, SCORE, TERMS, Row, defect, row_key
+from audiomcq.construction.layouts import ALIASES, Unreadable, as_number, read_answer, read_layout, read_thought
+from audiomcq.examples import FEATURES, LICENSE_COLUMNS, SCORE, Row, find_defect, row_key
 from audiomcq.raw_rows import read_raw
 from audiomcq.row_files import as_score, as_text
 from audiomcq.row_sources import Located, locate
-from audiomcq.schema import made_id
+from audiomcq.schema import make_id
 from audiomcq.storage import new_file
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_TYPE = "audio"
-"""Question type of rows that say none."""
+"""Question type of rows without one."""
 _BATCH = 500
 
 
@@ -35,35 +35,37 @@ class ConvertArguments:
     """Options of recipes/prepare_data/convert.py."""
 
     dataset: str = field(
-        default="", metadata={"help": "Hub id, folder (with metadata.csv too), or .jsonl/.json/.csv/.parquet file."}
+        default="", metadata={"help": "Hub id, folder (also with metadata.csv), or .jsonl/.json/.csv/.parquet file."}
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
     dataset_split: str = field(default="train", metadata={"help": "Split to convert."})
     dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a data set on the Hub."})
     audio_root: str | None = field(
-        default=None, metadata={"help": "Folder that paths of clips start from; by default that of the data set."}
+        default=None, metadata={"help": "Folder of the clips; by default that of the data set."}
     )
-    allow_outside_audio_root: bool = field(default=False, metadata={"help": "Take paths that lead out of it as well."})
+    allow_outside_audio_root: bool = field(default=False, metadata={"help": "Also take clips outside of audio_root."})
     columns: list[str] = field(
         default_factory=list,
-        metadata={"help": "Columns by other names, as ours=theirs: question=prompt,choices=options answer=key."},
+        metadata={"help": "Column names, as ours=theirs: question=prompt,choices=options answer=key."},
     )
-    source_dataset: str | None = field(default=None, metadata={"help": "source_dataset of rows that name none."})
-    question_type: str = field(default=DEFAULT_TYPE, metadata={"help": "question_type of rows that name none."})
+    source_dataset: str | None = field(default=None, metadata={"help": "source_dataset of rows without one."})
+    question_type: str = field(default=DEFAULT_TYPE, metadata={"help": "question_type of rows without one."})
     first_index: int | None = field(
         default=None,
-        metadata={"help": "Number of the first option, 0 or 1, where answers are numbers; null: as seen."},
+        metadata={"help": "Number of the first option where answers are numbers, 0 or 1; null: inferred."},
     )
-    output_file: str = field(default="", metadata={"help": "New .jsonl file; .parquet where clips are contained."})
+    output_file: str = field(
+        default="", metadata={"help": "New .jsonl file; .parquet where rows contain their clips."}
+    )
 
 
 @dataclass
 class Conversion:
-    """What became of the rows of a data set.
+    """The result of a conversion.
 
     Attributes:
-        refused: by kind of reason, how many rows were not converted, and the first of them.
-        audio_root: the folder to load the new rows with; None: that of the new file.
+        refused: by kind of reason, the number of rows that were not converted, and the first of them.
+        audio_root: the folder with which to load the new rows; None: that of the new file.
     """
 
     rows: int = 0
@@ -78,12 +80,12 @@ class Conversion:
         self.refused[kind] = (count + 1, first)
 
     def log(self, source: str, target: Path) -> None:
-        """Say in the log what was converted and what was not, and how to load it."""
+        """Log what was converted and what was not, and how to load it."""
         for count, first in sorted(self.refused.values(), reverse=True):
             logger.warning("%d rows could not be converted, the first is %s", count, first)
         logger.info("%d of %d rows of %s were converted to %s", self.converted, self.rows, source, target)
         if self.audio_root:
-            logger.info("their clips lie elsewhere: load them with --audio_root %s", self.audio_root)
+            logger.info("their clips are in another folder: load them with --audio_root %s", self.audio_root)
 
 
 def convert(args: ConvertArguments) -> Conversion:
@@ -102,21 +104,21 @@ def convert(args: ConvertArguments) -> Conversion:
     if target.exists():
         raise ValueError(f"{target} already exists; choose another --output_file")
     located = locate(args.dataset, args.dataset_split, args.dataset_config, args.dataset_revision)
-    answers = _numbers_of_answers(located, columns)
+    answers = _infer_numbering(located, columns)
     first_index = args.first_index if args.first_index is not None else answers.first_index
     clips, result = Clips(args, located, target), Conversion()
     source_name = args.source_dataset or Path(args.dataset.rstrip("/")).stem
     seen: set[str] = set()
 
     def rows() -> Iterator[Row]:
-        for place, base, raw in tqdm(raw_rows(located), desc="converting", unit="row", dynamic_ncols=True):
+        for place, base, raw in tqdm(iterate_raw_rows(located), desc="converting", unit="row", dynamic_ncols=True):
             result.rows += 1
             try:
                 row = convert_row(raw, columns, args.question_type, source_name, first_index, answers.count_options)
-                row |= clips.cell(row.pop("audio"), base)
+                row |= clips.make_cell(row.pop("audio"), base)
                 if not (row["id"] or "").strip():
                     clip = row.get("audio_path") or row["audio"]["path"]
-                    row["id"] = made_id(clip, row["question"], row["choices"], row["answer"])
+                    row["id"] = make_id(clip, row["question"], row["choices"], row["answer"])
                 if row_key(row) in seen:
                     raise Unreadable(f"a second row with the key {row_key(row)}")
             except (Unreadable, ClipPathError) as error:
@@ -137,13 +139,15 @@ def convert(args: ConvertArguments) -> Conversion:
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, str]:
-    """Names of columns that are given as "ours=theirs", several in one text with commas.
+    """Parse column names given as "ours=theirs", several in one text separated by commas.
 
     Raises:
-        ValueError: a text says something else, or ours is no column of ours.
+        ValueError: a text has another form, or ours is no column of the schema.
     """
     given: dict[str, str] = {}
-    for text in (part for whole in texts for part in whole.split(",") if part.strip()):
+    for text in ",".join(texts).split(","):
+        if not text.strip():
+            continue
         ours, equals, theirs = (part.strip() for part in text.partition("="))
         ours = {"audio_path": "audio"}.get(ours, ours)
         if not equals or not theirs or ours not in ALIASES:
@@ -160,14 +164,14 @@ def convert_row(
     first_index: int | None = None,
     counts: bool = False,
 ) -> Row:
-    """One row in the project's schema, its clip in `audio` still as the row has it.
+    """Convert one row to the project's schema; `audio` keeps its original value.
 
     Args:
         columns: see `layouts.read_layout`.
         first_index, counts: see `layouts.read_answer`.
 
     Raises:
-        Unreadable: it cannot be read, or what was read is no sound row.
+        Unreadable: it cannot be read, or the result is not a valid row.
     """
     found = read_layout(raw, columns)
     row: Row = {
@@ -177,19 +181,19 @@ def convert_row(
     row["answer"] = read_answer(found["answer"], found["choices"], first_index, counts)
     row["question_type"] = row["question_type"] or question_type
     row["source_dataset"] = row["source_dataset"] or source_dataset
-    row["unstructured_cot"] = row["unstructured_cot"] or thought_before(found["answer"])
+    row["unstructured_cot"] = row["unstructured_cot"] or read_thought(found["answer"])
     try:
         row[SCORE] = as_score(found[SCORE])
     except ValueError as error:
         raise Unreadable(f"{SCORE} {error}") from None
-    row |= {name: _as_text(name, found[name]) for name in TERMS if found[name] is not None}
-    if reason := defect(row):
+    row |= {name: _as_text(name, found[name]) for name in LICENSE_COLUMNS if found[name] is not None}
+    if reason := find_defect(row):
         raise Unreadable(reason)
     return {**row, "audio": found["audio"]}
 
 
-def raw_rows(located: Located) -> Iterator[tuple[str, Path | None, dict[str, Any]]]:
-    """Yield where a row stands, the folder that its relative paths start from, and the row as it is there."""
+def iterate_raw_rows(located: Located) -> Iterator[tuple[str, Path | None, dict[str, Any]]]:
+    """Yield the place of a row, the folder of its relative paths, and the row as it was found."""
     for path in located.paths:
         for line, raw in read_raw(path):
             yield f"{path}:{line}", path.parent if "file_name" in raw else located.folder, raw
@@ -202,10 +206,10 @@ def raw_rows(located: Located) -> Iterator[tuple[str, Path | None, dict[str, Any
 
 
 class Clips:
-    """Writes the clip of a row as the new file names it.
+    """Writes a row's clip in the form that the new file needs.
 
     Attributes:
-        root_to_name: folder that the new rows must be loaded with; None where that of the new file is enough.
+        root_to_name: folder with which the new rows have to be loaded; None where that of the new file is enough.
     """
 
     def __init__(self, args: ConvertArguments, located: Located, target: Path) -> None:
@@ -215,15 +219,15 @@ class Clips:
         self.given = args.audio_root is not None
         self.root_to_name: str | None = None
 
-    def cell(self, audio: Any, base: Path | None) -> Row:
-        """The columns that name or hold a clip.
+    def make_cell(self, audio: Any, base: Path | None) -> Row:
+        """Return the columns that name or contain a clip.
 
         Args:
-            audio: the value as the row has it.
-            base: folder that its relative path starts from, unless one was given.
+            audio: the original value.
+            base: folder of its relative path, unless `audio_root` was given.
 
         Raises:
-            Unreadable, ClipPathError: there is no clip, or none that can be named.
+            Unreadable, ClipPathError: there is no clip, or its path cannot be used.
         """
         if isinstance(audio, list) and len(audio) == 1:
             audio = audio[0]
@@ -246,11 +250,11 @@ class Clips:
             file = Path(
                 self.folder.resolve(path if self.given or base is None or path.startswith("/") else f"{base}/{path}")
             )
-        named = self._named(file)
+        named = self._name_file(file)
         return {"audio": {"bytes": None, "path": str(file)}} if self.inside else {"audio_path": named}
 
-    def _named(self, file: Path) -> str:
-        """The file as seen from the folder of the new rows, or else from the root, which is then to be named."""
+    def _name_file(self, file: Path) -> str:
+        """Return the path relative to the folder of the new rows, or else to the root, which then has to be given."""
         if file.is_relative_to(self.target):
             return str(file.relative_to(self.target))
         self.root_to_name = str(self.root)
@@ -259,20 +263,20 @@ class Clips:
 
 @dataclass(frozen=True)
 class _Numbers:
-    """What the answers of a data set say together, where they are numbers.
+    """What can be inferred from all numeric answers of a data set.
 
     Attributes:
-        first_index: number of the first option; None where it cannot be told.
-        count_options: whether they are numbers of options, and not options that are numbers.
+        first_index: number of the first option; None where it is ambiguous.
+        count_options: whether answers are numbers of options, rather than options that are numbers.
     """
 
     first_index: int | None
     count_options: bool
 
 
-def _numbers_of_answers(located: Located, columns: Mapping[str, str]) -> _Numbers:
+def _infer_numbering(located: Located, columns: Mapping[str, str]) -> _Numbers:
     lowest, past_end, counts = 2, False, False
-    for _, _, raw in raw_rows(located):
+    for _, _, raw in iterate_raw_rows(located):
         try:
             found = read_layout(raw, columns)
         except Unreadable:

@@ -1,6 +1,6 @@
-"""Which training rows a benchmark's clips or questions are among: by clip name, clip content, source and near-identical question.
+"""Find overlaps of training rows and benchmarks: by clip name, clip content, source and near-identical question.
 
-What is found is a lead and not a verdict; every pair is kept, so that it can be looked at.
+A match is a hint and no proof; every pair is kept, so that it can be inspected.
 """
 
 import json
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 WORDS = 3
 """Length of the n-grams of a question, in words."""
 SIMILAR = 0.7
-"""Jaccard similarity from which two questions count as near-identical."""
+"""Least Jaccard similarity of near-identical questions."""
 PARENTS = {
     "audiocaps": "audioset",
     "clotho": "freesound",
@@ -40,7 +40,7 @@ PARENTS = {
     "musiccaps": "audioset",
     "tacos": "freesound",
 }
-"""Where the clips of a data set come from, by their authors' account. Names are lower-case letters and digits alone."""
+"""Sources of the clips of a data set, as its authors state them. Names in lower-case letters and digits only."""
 
 _COMPARED = ("id", "source_dataset", "question_type", "question", "choices", "groups")
 _ROWS_AT_ONCE = 10_000
@@ -56,14 +56,14 @@ class AuditArguments(RowArguments):
     benchmarks: list[str] = field(
         default_factory=list, metadata={"help": "Benchmarks by name, or name=question file, folder or Hub id."}
     )
-    similar: float = field(default=SIMILAR, metadata={"help": "Jaccard similarity of near-identical questions."})
-    content: bool = field(default=True, metadata={"help": "Compare the bytes of clips too."})
-    output_dir: str = field(default="outputs/overlap", metadata={"help": "Where overlap.json and pairs.jsonl go."})
+    similar: float = field(default=SIMILAR, metadata={"help": "Least Jaccard similarity of near-identical questions."})
+    content: bool = field(default=True, metadata={"help": "Also compare the bytes of clips."})
+    output_dir: str = field(default="outputs/overlap", metadata={"help": "Folder for overlap.json and pairs.jsonl."})
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """A training row that has something in common with a benchmark item.
+    """A training row that shares something with a benchmark item.
 
     Attributes:
         kind: clip_name, clip_content or question.
@@ -79,13 +79,13 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Audit:
-    """What training rows and benchmarks have in common.
+    """The overlap of training rows and benchmarks.
 
     Attributes:
         items: number of items by benchmark.
-        sources: by benchmark, how many items come from a source that training rows come from too.
-        rows_not_compared: training rows whose clips were not compared by content: their bytes, or all of the benchmarks', were not at hand.
-        items_not_compared: by benchmark, how many items were not compared by content, for the same reasons.
+        sources: by benchmark, the number of items from each source that training rows come from as well.
+        rows_not_compared: training rows whose clips were not compared by content: their bytes, or all of the benchmarks', are missing.
+        items_not_compared: by benchmark, the number of items not compared by content, for the same reasons.
     """
 
     rows: int
@@ -95,27 +95,23 @@ class Audit:
     rows_not_compared: int
     items_not_compared: dict[str, int]
 
-    def counts(self) -> dict[str, dict[str, dict[str, int]]]:
-        """By benchmark and kind: how many training rows and how many items are concerned."""
+    def count(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Count the training rows and the items concerned, by benchmark and kind."""
         found: dict[tuple[str, str], tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
         for overlap in self.overlaps:
             rows, items = found[overlap.benchmark, overlap.kind]
             rows.add(overlap.row_key)
             items.add(overlap.item)
-        return {
-            name: {
-                kind: {"rows": len(rows), "items": len(items)}
-                for (benchmark, kind), (rows, items) in sorted(found.items())
-                if benchmark == name
-            }
-            for name in self.items
-        }
+        counts: dict[str, dict[str, dict[str, int]]] = {name: {} for name in self.items}
+        for (benchmark, kind), (rows, items) in sorted(found.items()):
+            counts[benchmark][kind] = {"rows": len(rows), "items": len(items)}
+        return counts
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures without the pairs."""
+        """Return the figures without the pairs."""
         figures = {"rows": self.rows, "rows_without_audio": self.rows_not_compared, "benchmarks": self.items}
         figures["items_without_audio"] = self.items_not_compared
-        return {**figures, "overlaps": self.counts(), "same_source": self.sources}
+        return {**figures, "overlaps": self.count(), "same_source": self.sources}
 
     def save(self, folder: Path) -> None:
         """Write overlap.json (the figures) and pairs.jsonl (every pair)."""
@@ -124,9 +120,9 @@ class Audit:
         pairs = "".join(json.dumps(asdict(overlap), ensure_ascii=False) + "\n" for overlap in self.overlaps)
         (folder / "pairs.jsonl").write_text(pairs, encoding="utf-8")
 
-    def lines(self) -> Iterator[str]:
-        """A sentence per benchmark, for the log."""
-        for name, kinds in self.counts().items():
+    def summarize(self) -> Iterator[str]:
+        """Yield a sentence per benchmark, for the log."""
+        for name, kinds in self.count().items():
             shared = [
                 f"same {kind.replace('_', ' ')}: {both['rows']} rows, {both['items']} items"
                 for kind, both in kinds.items()
@@ -135,10 +131,10 @@ class Audit:
             yield (
                 f"{self.rows} training rows against {self.items[name]} items of {name}: "
                 f"{'; '.join(shared) or 'no clip and no question in common'}; sources in common: {sources or 'none'}"
-                f"{self._not_compared(name)}"
+                f"{self._describe_not_compared(name)}"
             )
 
-    def _not_compared(self, name: str) -> str:
+    def _describe_not_compared(self, name: str) -> str:
         if not self.items_not_compared[name] and not self.rows_not_compared:
             return ""
         items, rows = self.items[name] - self.items_not_compared[name], self.rows - self.rows_not_compared
@@ -159,30 +155,34 @@ def audit(
     Args:
         rows: `question`, `choices`, and, as far as known, `audio` and `source_dataset`.
         benchmarks: items with the same columns (and `groups`, which may name a `source` or `dataset`) by benchmark.
-        content: compare the bytes of clips too; only those of equal length are read.
-        similar: Jaccard similarity, in 0..1, from which two questions with their options count as near-identical.
+        content: also compare the bytes of clips; only files of equal size are read.
+        similar: least Jaccard similarity, in 0..1, of two near-identical questions with their options.
         audio_root: folder that relative clip paths of `rows` start from.
     """
     items = [(name, item) for name, each in benchmarks.items() for item in each]
     keys = [(name, row_key(item)) for name, item in items]
-    questions = QuestionIndex([shingles(item) for _, item in items], similar)
+    questions = QuestionIndex([make_shingles(item) for _, item in items], similar)
     by_name: dict[str, set[int]] = defaultdict(set)
     by_size: dict[int, list[int]] = defaultdict(list)
-    for index, (_, item) in enumerate(items):
+    with_clip: Counter[str] = Counter()
+    for index, (benchmark, item) in enumerate(items):
         for name in clip_names(item):
             by_name[name].add(index)
         if content and (size := stored_size(item.get("audio") or "")):
             by_size[size].append(index)
-    with_clip = Counter(items[index][0] for same_size in by_size.values() for index in same_size)
+            with_clip[benchmark] += 1
     digests: dict[int, str] = {}
     sources: set[str] = set()
     overlaps: list[Overlap] = []
     n_rows = rows_not_compared = 0
-    for row, size in tqdm(_compared(rows, audio_root, bool(by_size)), "overlap audit", unit="row", dynamic_ncols=True):
+    for row, size in tqdm(
+        _iterate_compared(rows, audio_root, bool(by_size)), "overlap audit", unit="row", dynamic_ncols=True
+    ):
         n_rows += 1
-        sources |= origins(row)
-        found = [("question", f"{value:.2f}", index) for index, value in questions.near(shingles(row))]
-        found += [("clip_name", name, index) for name in clip_names(row) for index in by_name.get(name, ())]
+        sources |= find_origins(row)
+        found = [("question", f"{value:.2f}", index) for index, value in questions.find_similar(make_shingles(row))]
+        for name in clip_names(row):
+            found += [("clip_name", name, index) for index in by_name.get(name, ())]
         rows_not_compared += size is None
         if size is not None and (same_size := by_size.get(size)):
             for index in same_size:
@@ -192,19 +192,26 @@ def audit(
             found += [("clip_content", own, index) for index in same_size if digests[index] == own]
         if found:
             overlaps += [Overlap(row_key(row), *keys[index], kind, shared) for kind, shared, index in found]
-    shared_sources = {
-        name: dict(sorted(Counter(source for item in each for source in origins(item) & sources).items()))
-        for name, each in benchmarks.items()
-    }
+    shared_sources = {name: _count_sources(each, sources) for name, each in benchmarks.items()}
     sizes = {name: len(each) for name, each in benchmarks.items()}
     items_not_compared = {name: size - with_clip[name] for name, size in sizes.items()}
     return Audit(n_rows, sizes, overlaps, shared_sources, rows_not_compared, items_not_compared)
 
 
-def _compared(
+def _count_sources(items: Iterable[Row], sources: set[str]) -> dict[str, int]:
+    """Count the items that come from each of these sources; an item may come from several."""
+    counts: Counter[str] = Counter()
+    for item in items:
+        counts.update(find_origins(item) & sources)
+    return dict(sorted(counts.items()))
+
+
+def _iterate_compared(
     rows: Iterable[Row], audio_root: str | Path | None, with_sizes: bool
 ) -> Iterator[tuple[Row, int | None]]:
-    """Rows with what is compared, and the size of their clips in bytes; of a data set by column, without the bytes themselves."""
+    """Yield the columns that are compared, and the size of each clip in bytes; read a data set by column, without the
+    clips' bytes.
+    """
     if not isinstance(rows, Dataset):
         for row in rows:
             yield row, stored_size(row.get("audio") or "", audio_root) if with_sizes else None
@@ -224,18 +231,18 @@ def _compared(
 def audit_training(
     rows: Iterable[Row], benchmarks: Sequence[str], audio_root: str | Path | None = None
 ) -> dict[str, Any]:
-    """Audit the rows of a training run, say in the log what was found, and give the figures for its record."""
-    found = audit(rows, named_benchmarks(benchmarks), audio_root=audio_root)
-    for line in found.lines():
+    """Audit the rows of a training run, log what was found, and return the figures for its record."""
+    found = audit(rows, load_benchmarks(benchmarks), audio_root=audio_root)
+    for line in found.summarize():
         logger.info("%s", line)
     return found.to_dict()
 
 
-def named_benchmarks(texts: Iterable[str]) -> dict[str, list[Row]]:
-    """The items of benchmarks that are given as "name" or "name=source", without clip or gold answer too.
+def load_benchmarks(texts: Iterable[str]) -> dict[str, list[Row]]:
+    """Load the items of benchmarks given as "name" or "name=source", including those without clip or gold answer.
 
     Raises:
-        ValueError: there are none, or one is unknown or not found.
+        ValueError: none are given, or one is unknown or not found.
     """
     found = {}
     for text in texts:
@@ -247,8 +254,8 @@ def named_benchmarks(texts: Iterable[str]) -> dict[str, list[Row]]:
     return found
 
 
-def shingles(row: Row) -> frozenset[str]:
-    """What two near-identical questions share: the word n-grams of the question, and the options.
+def make_shingles(row: Row) -> frozenset[str]:
+    """Return the shingles of a question: its word n-grams and its options.
 
     Without options, "What is the main sound?" would be thousands of test questions.
     """
@@ -258,7 +265,7 @@ def shingles(row: Row) -> frozenset[str]:
 
 
 class QuestionIndex:
-    """Finds the sets among a fixed number of them that are at least `similar` to another one, by Jaccard similarity.
+    """Finds those of a fixed list of sets whose Jaccard similarity to another set is at least `similar`.
 
     Exact, by prefix filtering (Chaudhuri et al., ICDE 2006): with shingles ordered from rare to frequent, two sets that are similar
     enough share one among the first few, so that frequent shingles are never looked up.
@@ -274,8 +281,8 @@ class QuestionIndex:
             for shingle in self._prefix(each):
                 self._holding[shingle].append(index)
 
-    def near(self, other: frozenset[str]) -> list[tuple[int, float]]:
-        """Indices of the sets that are similar enough, and how similar they are."""
+    def find_similar(self, other: frozenset[str]) -> list[tuple[int, float]]:
+        """Return the indices of similar sets, with their similarities."""
         candidates = {index for shingle in self._prefix(other) for index in self._holding.get(shingle, ())}
         found = []
         for index in sorted(candidates):
@@ -292,9 +299,9 @@ class QuestionIndex:
 
 
 def clip_names(row: Row) -> set[str]:
-    """Names that tell a row's clip from others: its file's, its id, and the video that they name ("Y<id>_<start>").
+    """Return the names that identify a row's clip: its file name, its id, and the video id in them ("Y<id>_<start>").
 
-    Names that only count ("sample_12") tell nothing and are left out.
+    Names that only count ("sample_12") identify nothing and are left out.
     """
     path = (row.get("audio") or {}).get("path") or ""
     stems = {PurePosixPath(path).stem, PurePosixPath(str(row["id"])).stem}
@@ -302,8 +309,10 @@ def clip_names(row: Row) -> set[str]:
     return {name for name in stems | videos if not _NOTHING_OF_ITS_OWN.fullmatch(name)}
 
 
-def origins(row: Row) -> set[str]:
-    """Data sets that a row's clip comes from: the named one and, where known, the one behind it. "AudioCaps" is AudioSet too."""
+def find_origins(row: Row) -> set[str]:
+    """Return the data sets that a row's clip comes from: the named one and, where known, its own source. "AudioCaps"
+    is also AudioSet.
+    """
     groups = row.get("groups") or {}
     named = (row.get("source_dataset"), groups.get("source"), groups.get("dataset"))
     plain = {re.sub(r"[^a-z0-9]", "", str(name).casefold()) for name in named if name}

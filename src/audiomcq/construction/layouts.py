@@ -1,6 +1,6 @@
-"""How rows of other layouts read: names of columns, options, answers, and questions that are chat messages.
+"""Read rows of other layouts: column names, options, answers, and questions in chat messages.
 
-Nothing is guessed. What can be read in two ways is not read, and says so.
+Nothing is guessed: a value that can be read in two ways is refused with the reason.
 """
 
 import json
@@ -10,9 +10,9 @@ from string import ascii_uppercase
 from typing import Any
 
 from audiomcq.answers import normalize, parse_answer
-from audiomcq.examples import CONTRIBUTION, SCORE, TERMS
+from audiomcq.examples import CONTRIBUTION, LICENSE_COLUMNS, SCORE
 from audiomcq.prompts import ANSWER_OPEN, QUESTION_TEMPLATE, TURN_TOKENS
-from audiomcq.raw_rows import kind_of, list_in_text
+from audiomcq.raw_rows import describe_type, parse_list
 from audiomcq.row_files import as_text
 
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -28,9 +28,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
     SCORE: (SCORE,),
     "structured_cot": ("structured_cot",),
     "unstructured_cot": ("unstructured_cot",),
-    **{name: (name,) for name in TERMS},
+    **{name: (name,) for name in LICENSE_COLUMNS},
 }  # fmt: skip
-"""Names that the columns of a row go by, the likelier first."""
+"""Known names of each column, the likelier first."""
 _CHATS = ("messages", "conversations", "prompt")
 _SPREAD = re.compile(r"(?:choice|option|opt|candidate)[ _-]?([a-z]|\d)", flags=re.IGNORECASE)
 _LINE_MARK = re.compile(r"^[ \t]*\(?([A-Z])[.):][ \t]*(?=\S)", flags=re.MULTILINE)
@@ -39,7 +39,7 @@ _PRINTED = re.compile(r"\s*\(?([A-Za-z])[.):]\s+(\S.*)", flags=re.DOTALL)
 _HEADING = re.compile(r"\s*(?:the )?(?:answer )?(?:options|choices)(?: are)?\s*[:.]?\s*$", flags=re.IGNORECASE)
 _MEDIA = re.compile(rf"(?:\s|Audio \d+:|<speech>|{TURN_TOKENS.pattern})+")
 _LISTED = QUESTION_TEMPLATE.partition("{choices!r}")[0].removeprefix("{question}").strip()
-"""What stands between question and options in the prompt that AudioMCQ and R1-AQA publish."""
+"""The text between question and options in the prompt that AudioMCQ and R1-AQA publish."""
 
 
 class Unreadable(ValueError):
@@ -47,39 +47,38 @@ class Unreadable(ValueError):
 
 
 def read_layout(raw: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """Find the values of a row by the names that its columns go by; those of chat messages in the messages.
+    """Find the values of a row by the known names of its columns, or in its chat messages.
 
     Args:
-        columns: names of columns that were given: ours -> that of the row.
+        columns: given column names: ours -> the row's.
 
     Returns:
-        values by our names, as the row has them; `question` is free of its options and of placeholders, `choices` are texts
-        without their letters.
+        original values by our names; `question` without options and placeholders, `choices` without letters.
 
     Raises:
         Unreadable: a value is missing, or can be read in two ways.
     """
-    fields = _unpacked(raw)
-    values = {name: _found(fields, names, columns.get(name)) for name, names in ALIASES.items()}
+    fields = _unpack(raw)
+    values = {name: _find_value(fields, names, columns.get(name)) for name, names in ALIASES.items()}
     turns = next((fields[name] for name in _CHATS if isinstance(fields.get(name), list)), None)
     if turns is not None:
         _add_turns(values, turns, columns)
-    question, listed = split_question(_text_of(values["question"], "question"))
-    choices = values["choices"] if values["choices"] is not None else _spread(fields)
+    question, listed = split_question(_read_text(values["question"], "question"))
+    choices = values["choices"] if values["choices"] is not None else _collect_options(fields)
     if choices is None and listed is None:
         raise Unreadable("there are no options, neither in a column nor in the question")
     return {
         **values,
         "question": question,
-        "choices": without_letters(read_options(listed if choices is None else choices)),
+        "choices": strip_letters(read_options(listed if choices is None else choices)),
     }
 
 
 def split_question(text: str) -> tuple[str, list[str] | None]:
-    """A question without placeholders of media, and the options that stand in its text, None where there are none.
+    """Split a question into its text without media placeholders and the options in it, None without options.
 
     Raises:
-        Unreadable: letters stand there twice, so that it is not clear where the options begin.
+        Unreadable: letters occur twice, so that it is unclear where the options begin.
     """
     start = _MEDIA.match(text)
     text = text[start.end() if start else 0 :]
@@ -87,7 +86,7 @@ def split_question(text: str) -> tuple[str, list[str] | None]:
         text = text[: end.start()]
     if _LISTED in text:
         question, _, rest = text.rpartition(_LISTED)
-        options = list_in_text(rest[: rest.rfind("]") + 1].strip())
+        options = parse_list(rest[: rest.rfind("]") + 1].strip())
         if not isinstance(options, list):
             raise Unreadable("the options in the question are no list")
         return question.strip(), options
@@ -106,27 +105,27 @@ def split_question(text: str) -> tuple[str, list[str] | None]:
 
 
 def read_options(value: Any) -> list[str]:
-    """Options out of a list, a mapping by letter or number, or a text that lists them.
+    """Read options from a list, a mapping by letter or number, or a text that lists them.
 
     Raises:
         Unreadable: none of these.
     """
     if isinstance(value, str):
-        found = list_in_text(value)
+        found = parse_list(value)
         if isinstance(found, str):
-            found = _mapping_in(value) or split_question(value)[1] or _lines_of(value)
+            found = _parse_mapping(value) or split_question(value)[1] or _split_lines(value)
         if not isinstance(found, list | dict):
             raise Unreadable(f"where one option ends is not clear in {value[:80]!r}")
         value = found
     if isinstance(value, Mapping):
-        value = _options_by_key(value)
+        value = _sort_options(value)
     if not isinstance(value, Iterable):
-        raise Unreadable(f"choices is {kind_of(value)}, no list of options")
-    return [_option(item) for item in value]
+        raise Unreadable(f"choices is {describe_type(value)}, no list of options")
+    return [_read_option(item) for item in value]
 
 
-def without_letters(options: Sequence[str]) -> list[str]:
-    """The options without the letters A, B, C, ... that all of them print before their texts, if they do."""
+def strip_letters(options: Sequence[str]) -> list[str]:
+    """Strip the letters A, B, C, ... if all options print them before their texts."""
     printed = [_PRINTED.fullmatch(option) for option in options]
     letters = "".join(match[1].upper() if match else " " for match in printed)
     if len(options) > 1 and letters == ascii_uppercase[: len(letters)]:
@@ -135,14 +134,14 @@ def without_letters(options: Sequence[str]) -> list[str]:
 
 
 def as_number(answer: Any) -> int | None:
-    """The number that an answer is, None where it is none."""
+    """Return an answer as a number, None if it is none."""
     if isinstance(answer, bool) or answer is None:
         return None
     return int(answer) if isinstance(answer, int | str) and re.fullmatch(r"\d{1,2}", str(answer).strip()) else None
 
 
 def read_answer(answer: Any, choices: Sequence[str], first_index: int | None, counts: bool) -> str:
-    """The option that an answer names: by its text, its letter, both, or its number.
+    """Find the option that an answer names: by text, letter, both, or number.
 
     Args:
         first_index: number of the first option, None where it is not known.
@@ -153,7 +152,7 @@ def read_answer(answer: Any, choices: Sequence[str], first_index: int | None, co
     """
     if isinstance(answer, list | tuple) and len(answer) == 1:
         answer = answer[0]
-    text, number = _text_of(answer, "answer"), as_number(answer)
+    text, number = _read_text(answer, "answer"), as_number(answer)
     by_text = [choice for choice in choices if normalize(choice) == normalize(text)]
     if number is not None and (counts or not by_text):
         if first_index is None:
@@ -172,20 +171,20 @@ def read_answer(answer: Any, choices: Sequence[str], first_index: int | None, co
     return choices[chosen]
 
 
-def thought_before(answer: Any) -> str | None:
-    """What a written answer says before its tag: its chain of thought, None where there is none."""
+def read_thought(answer: Any) -> str | None:
+    """Return the chain of thought before the answer tag, None where there is none."""
     text, tag, _ = str(answer or "").partition(ANSWER_OPEN)
     return text.strip() or None if tag else None
 
 
-def _unpacked(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a row, with those that lmms-eval packs into one of them."""
+def _unpack(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a row, including those that lmms-eval packs into one of them."""
     packed = raw.get("other_attributes")
-    found = _mapping_in(packed) if isinstance(packed, str) else packed
+    found = _parse_mapping(packed) if isinstance(packed, str) else packed
     return {**(found if isinstance(found, Mapping) else {}), **raw}
 
 
-def _found(fields: Mapping[str, Any], names: Sequence[str], given: str | None) -> Any:
+def _find_value(fields: Mapping[str, Any], names: Sequence[str], given: str | None) -> Any:
     for name in (given,) if given else names:
         value = fields.get(name)
         # lmms-eval keeps the clip there; others keep texts there, and chats in "prompt"
@@ -200,7 +199,7 @@ def _found(fields: Mapping[str, Any], names: Sequence[str], given: str | None) -
 
 
 def _add_turns(values: dict[str, Any], turns: Any, columns: Mapping[str, str]) -> None:
-    """Put the question, the answer and the clip of a chat (ms-swift, ShareGPT, OpenAI) where no column has them."""
+    """Fill in question, answer and clip from a chat (ms-swift, ShareGPT, OpenAI) where no column has them."""
     said: dict[str, list[str]] = {"user": [], "assistant": [], "system": []}
     clips: list[Any] = []
     for turn in turns:
@@ -227,16 +226,16 @@ def _add_turns(values: dict[str, Any], turns: Any, columns: Mapping[str, str]) -
         values["audio"] = clips
 
 
-def _spread(fields: Mapping[str, Any]) -> list[Any] | None:
-    """Options that stand in a column each: choice_a, option1, A, ..."""
+def _collect_options(fields: Mapping[str, Any]) -> list[Any] | None:
+    """Read options that have a column each: choice_a, option1, A, ..."""
     found = {match[1].upper(): value for name, value in fields.items() if (match := _SPREAD.fullmatch(name))}
     found = found or {name: value for name, value in fields.items() if len(name) == 1 and name in ascii_uppercase}
     filled = {key: value for key, value in found.items() if value not in (None, "")}
-    return _options_by_key(filled) if filled else None
+    return _sort_options(filled) if filled else None
 
 
-def _options_by_key(options: Mapping[str, Any]) -> list[Any]:
-    """Options in the order of their letters or numbers, or of the lists label and text."""
+def _sort_options(options: Mapping[str, Any]) -> list[Any]:
+    """Sort options by their letters or numbers, or read the lists label and text."""
     if isinstance(texts := options.get("text"), list):
         return texts
     keys = sorted(options, key=lambda key: (len(str(key)), str(key).upper()))
@@ -247,15 +246,15 @@ def _options_by_key(options: Mapping[str, Any]) -> list[Any]:
     return [options[key] for key in keys]
 
 
-def _option(item: Any) -> str:
+def _read_option(item: Any) -> str:
     if isinstance(item, Mapping):
         item = next(
             (item[name] for name in ("text", "content", "value", "option") if item.get(name) is not None), None
         )
-    return _text_of(item, "an option")
+    return _read_text(item, "an option")
 
 
-def _text_of(value: Any, what: str) -> str:
+def _read_text(value: Any, what: str) -> str:
     try:
         text = as_text(value)
     except ValueError as error:
@@ -265,7 +264,7 @@ def _text_of(value: Any, what: str) -> str:
     return text
 
 
-def _mapping_in(text: str) -> dict[str, Any] | None:
+def _parse_mapping(text: str) -> dict[str, Any] | None:
     if not text.strip().startswith("{"):
         return None
     try:
@@ -275,6 +274,6 @@ def _mapping_in(text: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _lines_of(text: str) -> list[str] | None:
+def _split_lines(text: str) -> list[str] | None:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines if len(lines) > 1 else None

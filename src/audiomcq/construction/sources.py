@@ -1,7 +1,7 @@
-"""Questions from a folder of labelled recordings: `manifest.csv` (`COLUMNS`, one line per clip) beside the audio files.
+"""Generate questions from a folder of labelled recordings with a `manifest.csv` (`COLUMNS`, one line per clip).
 
-About half of the questions on labels that `clues.py` knows can be answered from the text alone; no column says which. In all
-others ("plain") the text says nothing: given wording and options, each option is the gold one equally often.
+About half of the questions on labels that `clues.py` knows can be answered from the text alone; no column tells which. In all
+others ("plain") the text gives nothing away: for any wording and options, each option is the gold answer equally often.
 """
 
 import csv
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("file", "question_type", "label", "source")
-"""The manifest's columns that are read; others (licence, attribution, ...) are left to people."""
+"""The manifest's columns that are read; others (licence, attribution, ...) are ignored."""
 OPTIONS = 4
 QUESTIONS_PER_CLIP = 2
 SPLITS = {"pretrain": 0.45, "train": 0.3, "validation": 0.05, "test": 0.2}
@@ -59,7 +59,7 @@ class Question:
 def rows_from_manifest(
     folder: str | Path, seed: int = 0, questions_per_clip: int = QUESTIONS_PER_CLIP, max_bad_fraction: float = 0.01
 ) -> list[Row]:
-    """Rows of the project's schema, `audio_path` relative to `folder`. The same for the same manifest and seed.
+    """Generate rows of the project's schema, `audio_path` relative to `folder`; deterministic by manifest and seed.
 
     Wrong options are drawn from labels of the same source and kind; gold positions are balanced within 1 per number of options.
     A label that is more frequent than the others of its class may get fewer questions: else it would be the safer guess.
@@ -67,8 +67,8 @@ def rows_from_manifest(
     Raises:
         ValueError: no manifest, a missing column, no usable clip, or more than `max_bad_fraction` of the clips are not usable.
     """
-    clips = usable_clips(folder, 1, max_bad_fraction)
-    return [row for row, _ in ask(clips, random.Random(seed), questions_per_clip)]
+    clips = find_usable_clips(folder, 1, max_bad_fraction)
+    return [row for row, _ in write_questions(clips, random.Random(seed), questions_per_clip)]
 
 
 def build(
@@ -76,9 +76,9 @@ def build(
 ) -> dict[str, int]:
     """Write `out_folder`/{pretrain,train,validation,test}.jsonl and return the number of rows of each.
 
-    `audio_path` is relative to `manifest_folder`: the rows are loaded with that as `audio_root`. No clip is in two splits and each
-    label is in all of them. A speaker, a musical piece or a long recording cut into clips may be in several: the test split says nothing about
-    unheard voices, and nothing but `file` is looked at.
+    `audio_path` is relative to `manifest_folder`: load the rows with that as `audio_root`. No clip is in two splits,
+    and each label is in all of them. A speaker, a piece of music or a long recording cut into clips may be in several
+    splits: the test split does not measure generalisation to new voices, and only `file` is looked at.
 
     Raises:
         ValueError: as `rows_from_manifest`; a label with fewer clips than there are splits counts as not usable.
@@ -96,16 +96,21 @@ def build(
 def split_questions(
     folder: str | Path, seed: int = 0, max_bad_fraction: float = 0.01
 ) -> dict[str, list[tuple[Row, str | None]]]:
-    """What `build` writes, with the clue of each row (None: plain). The clues are for checks and are written nowhere."""
-    parts = split_clips(usable_clips(folder, len(SPLITS), max_bad_fraction), seed)
-    return {name: ask(clips, random.Random(f"{seed}/{name}"), QUESTIONS_PER_CLIP) for name, clips in parts.items()}
+    """Return what `build` writes, with the clue of each row (None: plain). The clues are for checks and are not
+    written.
+    """
+    parts = split_clips(find_usable_clips(folder, len(SPLITS), max_bad_fraction), seed)
+    return {
+        name: write_questions(clips, random.Random(f"{seed}/{name}"), QUESTIONS_PER_CLIP)
+        for name, clips in parts.items()
+    }
 
 
-def usable_clips(folder: str | Path, clips_per_label: int, max_bad_fraction: float) -> list[Clip]:
-    """The manifest's clips that can be asked about, sorted by file. The others are logged, as broken rows are.
+def find_usable_clips(folder: str | Path, clips_per_label: int, max_bad_fraction: float) -> list[Clip]:
+    """Return the manifest's usable clips, sorted by file; log the others as broken rows.
 
-    Left out are lines that are wrong in themselves (see `_defect`), labels with fewer than `clips_per_label` clips, and labels
-    that are alone in their class.
+    Not usable are lines with an error (see `_defect`), labels with fewer than `clips_per_label` clips, and labels that
+    are alone in their class.
 
     Raises:
         ValueError: see `rows_from_manifest`.
@@ -141,7 +146,7 @@ def _read_manifest(folder: Path) -> tuple[list[Clip], list[BrokenRow]]:
             raise ValueError(
                 f"{path}: no column {', '.join(missing)}; the columns are {', '.join(reader.fieldnames or ())}"
             )
-        lines = [Clip(**{name: (line[name] or "").strip() for name in COLUMNS}) for line in reader]
+        lines = [_read_line(line) for line in reader]
     clips: dict[str, Clip] = {}
     broken: list[BrokenRow] = []
     spellings: dict[tuple[AnswerClass, str], str] = {}
@@ -154,8 +159,12 @@ def _read_manifest(folder: Path) -> tuple[list[Clip], list[BrokenRow]]:
     return list(clips.values()), broken
 
 
+def _read_line(line: dict[str, str | None]) -> Clip:
+    return Clip(**{name: (line[name] or "").strip() for name in COLUMNS})
+
+
 def _defect(clip: Clip, folder: Path, known: dict[str, Clip], spelling: str) -> str | None:
-    """What is wrong with one line of the manifest, in words, or None."""
+    """Say what is wrong with one line of the manifest; return None if nothing is."""
     for name in COLUMNS:
         if not getattr(clip, name):
             return f"the column {name} is empty"
@@ -171,7 +180,7 @@ def _defect(clip: Clip, folder: Path, known: dict[str, Clip], spelling: str) -> 
 
 
 def split_clips(clips: Iterable[Clip], seed: int) -> dict[str, list[Clip]]:
-    """Clips of each label in the proportions of `SPLITS`, at least one in each split where there are enough."""
+    """Split the clips of each label in the proportions of `SPLITS`, at least one per split where there are enough."""
     by_label: dict[tuple[AnswerClass, str], list[Clip]] = defaultdict(list)
     for clip in clips:
         by_label[clip.answer_class, clip.label].append(clip)
@@ -186,8 +195,10 @@ def split_clips(clips: Iterable[Clip], seed: int) -> dict[str, list[Clip]]:
     return parts
 
 
-def ask(clips: Iterable[Clip], rng: random.Random, questions_per_clip: int) -> list[tuple[Row, str | None]]:
-    """Rows on the clips in random order, each with the clue that gives it away (None: plain).
+def write_questions(
+    clips: Iterable[Clip], rng: random.Random, questions_per_clip: int
+) -> list[tuple[Row, str | None]]:
+    """Generate rows on the clips in random order, each with the clue that gives its answer away (None: plain).
 
     Raises:
         ValueError: `questions_per_clip` is below 1.
@@ -197,24 +208,25 @@ def ask(clips: Iterable[Clip], rng: random.Random, questions_per_clip: int) -> l
     classes: dict[AnswerClass, list[Clip]] = defaultdict(list)
     for clip in clips:
         classes[clip.answer_class].append(clip)
-    questions = [
-        question for _, members in sorted(classes.items()) for question in _ask_class(members, rng, questions_per_clip)
-    ]
+    questions: list[Question] = []
+    for _, members in sorted(classes.items()):
+        questions += _write_class_questions(members, rng, questions_per_clip)
     possible = questions_per_clip * sum(map(len, classes.values()))
     logger.info(
         "%d questions; %d more would make frequent labels safer guesses", len(questions), possible - len(questions)
     )
-    return _place(questions, rng)
+    return _place_answers(questions, rng)
 
 
-def _ask_class(clips: Sequence[Clip], rng: random.Random, questions_per_clip: int) -> list[Question]:
-    """Questions on the clips of one class, in layers: in a layer all labels that have clips left are asked for equally often.
+def _write_class_questions(clips: Sequence[Clip], rng: random.Random, questions_per_clip: int) -> list[Question]:
+    """Generate questions on the clips of one class in layers; within a layer, all labels with clips left are asked
+    equally often.
 
-    So gold is uniform over the options of a plain question, whatever the counts of the labels. The last layers, which would be
-    down to fewer labels than a question has options, are left out.
+    The gold answer is therefore uniform over the options of a plain question, whatever the counts of the labels.
+    Layers with fewer labels than a question has options are left out.
     """
     wordings = WORDINGS[clips[0].answer_class[2]]
-    queues = _queues(clips, wordings.plain, rng, questions_per_clip)
+    queues = _queue_clips(clips, wordings.plain, rng, questions_per_clip)
     clues = {label: cycle(rng.sample(CLUES[label], len(CLUES[label]))) for label in queues if label in CLUES}
     options = min(OPTIONS, len(queues))
     questions: list[Question] = []
@@ -234,24 +246,23 @@ def _ask_class(clips: Sequence[Clip], rng: random.Random, questions_per_clip: in
     return questions
 
 
-def _queues(
+def _queue_clips(
     clips: Sequence[Clip], wordings: Sequence[str], rng: random.Random, questions_per_clip: int
 ) -> dict[str, list[tuple[Clip, str]]]:
-    """Per label its clips to be asked about, each with a plain wording: every clip once, then every clip again."""
+    """Queue the clips of each label with a plain wording: every clip once, then every clip again."""
     queues: dict[str, list[tuple[Clip, str]]] = {}
     for label in sorted({clip.label for clip in clips}):
         mine = [clip for clip in clips if clip.label == label]
         start = {clip: rng.randrange(len(wordings)) for clip in mine}
-        queues[label] = [
-            (clip, wordings[(start[clip] + turn) % len(wordings)])
-            for turn in range(questions_per_clip)
-            for clip in rng.sample(mine, len(mine))
-        ]
+        queues[label] = []
+        for turn in range(questions_per_clip):
+            for clip in rng.sample(mine, len(mine)):
+                queues[label].append((clip, wordings[(start[clip] + turn) % len(wordings)]))
     return queues
 
 
-def _place(questions: list[Question], rng: random.Random) -> list[tuple[Row, str | None]]:
-    """Deal out the gold positions in turn, with and without a clue separately, then shuffle and number the rows."""
+def _place_answers(questions: list[Question], rng: random.Random) -> list[tuple[Row, str | None]]:
+    """Assign gold positions in turn, with and without a clue separately, then shuffle and number the rows."""
     questions = rng.sample(questions, len(questions))
     questions.sort(key=lambda question: question.clue is None)
     turns: Counter[int] = Counter()

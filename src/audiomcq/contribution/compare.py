@@ -1,4 +1,4 @@
-"""One question about one clip, heard three ways: what audio contribution feels like."""
+"""Ask one question with its clip, with silence and with another clip, and compare the answers."""
 
 import math
 import textwrap
@@ -11,7 +11,7 @@ import numpy as np
 from audiomcq.answers import How
 from audiomcq.audio import AudioSource, load_audio, wav_bytes
 from audiomcq.collation import PromptEncoder
-from audiomcq.examples import Row, defect
+from audiomcq.examples import Row, find_defect
 from audiomcq.inference.controls import PUBLISHED_SILENCE_SECONDS, control_named
 from audiomcq.inference.local import Control, answer_questions
 from audiomcq.models import LALM
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONTROL_LABELS = {"audio": "the clip", "silence": "silence", "mismatched_audio": "another clip"}
-"""The controls that a question is asked under, and what they are called for people."""
+"""The controls under which a question is asked, with their names for people."""
 
 _COLOURS = {"audio": "tab:blue", "silence": "tab:orange", "mismatched_audio": "tab:grey"}
 _SINGLE_CONTRIBUTION = {
@@ -36,12 +36,12 @@ _SINGLE_CONTRIBUTION = {
 
 @dataclass(frozen=True)
 class ControlResult:
-    """What a model makes of a question under one control.
+    """A model's answer to a question under one control.
 
     Attributes:
         control: a key of `CONTROL_LABELS`.
-        completion: what the model writes, raw.
-        choice: index of the option that the completion chooses, or None where it chooses none.
+        completion: the raw completion.
+        choice: index of the option that the completion chooses, or None.
         probabilities: of each option: softmax over the log-probabilities per token, as in `VoteArrays.p_gold`.
         how: how the completion was read (`audiomcq.answers.HOW`).
     """
@@ -54,7 +54,7 @@ class ControlResult:
 
     @property
     def no_choice(self) -> str:
-        """What it says where it chooses no option."""
+        """The name of an answer that chooses no option."""
         return "an abstention" if self.how == "abstained" else "no readable answer"
 
 
@@ -68,18 +68,18 @@ def compare_controls(
     silence_seconds: float | None = PUBLISHED_SILENCE_SECONDS,
     max_new_tokens: int = 64,
 ) -> list[ControlResult]:
-    """Ask one question with its clip, with silence and with another clip in its place, in the order of `CONTROL_LABELS`.
+    """Ask one question with its clip, with silence and with another clip instead, in the order of `CONTROL_LABELS`.
 
     Args:
-        clip, other_clip: whatever `load_audio` takes; longer than `encoder.max_audio_seconds` they are cut.
-        silence_seconds: length of the silence; None: as long as the clip.
-        max_new_tokens: tokens of a completion at most.
+        clip, other_clip: audio as `load_audio` takes it; cut to `encoder.max_audio_seconds`.
+        silence_seconds: length of the silence; None: that of the clip.
+        max_new_tokens: maximum length of a completion, tokens.
 
     Raises:
-        ValueError: a clip cannot be used, the question or the options are unfit, or both clips sound the same.
+        ValueError: a clip, the question or the options are not valid, or both clips hold the same samples.
     """
     row = _row("asked", clip, question, choices, encoder.max_audio_seconds)
-    if reason := defect(row):
+    if reason := find_defect(row):
         raise ValueError(reason)
     rows = [row, _row("other", other_clip, question, choices, encoder.max_audio_seconds)]
     controls = [control_named(name, rows, silence_seconds) for name in CONTROL_LABELS]
@@ -87,10 +87,11 @@ def compare_controls(
 
 
 def summarize(results: Sequence[ControlResult], choices: Sequence[str], answer: str | None = None) -> str:
-    """One sentence (Markdown) on what the clip did to the answer; with the right one given, its audio contribution.
+    """Summarize in one sentence (Markdown) what the clip changed; with the gold answer given, state the audio
+    contribution.
 
     Raises:
-        ValueError: the right answer is not among the options.
+        ValueError: the gold answer is not among the options.
     """
     if answer is not None and answer not in choices:
         raise ValueError(f"the right answer {answer!r} is not among the options {', '.join(choices)}")
@@ -112,8 +113,9 @@ def summarize(results: Sequence[ControlResult], choices: Sequence[str], answer: 
 
 
 def _without_choice(results: Mapping[str, ControlResult], gold: int) -> str:
-    """The sentence where an answer chose no option: as published that counts as not right. An abstention says so itself; what cannot be
-    read does not say what the model knows."""
+    """Write the sentence for an answer that chooses no option: not right, as published; an unreadable one says nothing
+    about the model.
+    """
     said = {
         name: each.no_choice if each.choice is None else "right" if each.choice == gold else "wrong"
         for name, each in results.items()
@@ -131,7 +133,9 @@ def _without_choice(results: Mapping[str, ControlResult], gold: int) -> str:
 
 
 def plot(results: Sequence[ControlResult], choices: Sequence[str]) -> "Figure":
-    """A bar for every option and control, on options from top to bottom as they were given; guessing as a line."""
+    """Plot a bar for every option and control, with the options from top to bottom as given, and guessing as a
+    line.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 1.2 + 0.7 * len(choices)), layout="constrained")
@@ -158,7 +162,7 @@ def plot(results: Sequence[ControlResult], choices: Sequence[str]) -> "Figure":
 
 
 def _row(source: str, clip: AudioSource, question: str, choices: Sequence[str], max_seconds: float) -> Row:
-    """A row on a clip whose right answer nobody knows: the first option stands in for it."""
+    """Build a row for a clip whose gold answer is unknown: the first option takes its place."""
     audio = {"bytes": wav_bytes(load_audio(clip, max_seconds=max_seconds)), "path": None}
     answer = choices[0] if choices else None
     row = {"id": "0", "source_dataset": source, "question_type": "sound", "audio": audio}

@@ -45,19 +45,20 @@ class ProbeArguments(RowArguments, AskArguments):
 
     voters: list[str] = field(
         default_factory=list,
-        metadata={"help": "Paths or Hub ids of the voters (NAME@REVISION pins one), or endpoints."},
+        metadata={"help": "Voters: paths, Hub ids (NAME@REVISION pins one) or endpoints."},
     )
     controls: list[str] = field(
-        default_factory=lambda: ["silence"], metadata={"help": f"What is played: any of {', '.join(CONTROLS)}."}
+        default_factory=lambda: ["silence"], metadata={"help": f"Controls to ask under: any of {', '.join(CONTROLS)}."}
     )
     silence_seconds: float | None = field(
-        default=PUBLISHED_SILENCE_SECONDS, metadata={"help": "Length of the silence; null: as long as the clip."}
+        default=PUBLISHED_SILENCE_SECONDS,
+        metadata={"help": "Length of the silence in seconds; null: that of the clip."},
     )
-    output_dir: str = field(default="outputs/votes", metadata={"help": "Folder of the votes; more are added to it."})
+    output_dir: str = field(default="outputs/votes", metadata={"help": "Folder to which votes are added."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # Votes stand under their voter's name: one model that is spelled in two ways would vote twice
+        # Votes are stored by voter name: a model whose name is spelled in two ways would vote twice
         self.voters = [voter_name(name) for name in self.voters]
 
 
@@ -68,16 +69,15 @@ def probe(
     device: str | torch.device | None = None,
     **options: Any,
 ) -> Dataset:
-    """Ask voters every row of a data set in memory; returns the vote table (`audiomcq.inference.store.VOTE_FEATURES`).
+    """Ask voters every row of a data set in memory; return the vote table (`audiomcq.inference.store.VOTE_FEATURES`).
 
-    Rows that are broken, or whose clips are broken or silent, are named and counted. Broken rows are left out; rows whose clips are
-    broken or silent are asked under those controls alone that play none of them. Clips that will be heard are checked before the first
-    voter is loaded.
+    Broken rows are logged, counted and dropped. Rows with broken or silent clips are asked only under controls that do
+    not play the clip. Clips that will be played are checked before the first voter is loaded.
 
     Args:
         rows: columns of the project's schema (`audiomcq.examples.FEATURES`); optional ones may be absent.
-        voters: paths or Hub ids of LALMs that `audiomcq.models` knows, or endpoints; a single one may stand alone.
-        folder: where votes are kept, so that a stopped probe goes on; by default nowhere.
+        voters: paths or Hub ids of LALMs that `audiomcq.models` knows, or endpoints; one or several.
+        folder: folder for the votes, so that an interrupted probe can resume; by default a temporary one.
         options: of `ProbeArguments`, e.g. `controls=["silence", "no_audio"]`.
 
     Raises:
@@ -92,15 +92,15 @@ def probe(
     rows, absent = every.select(good), list[str]()
     if clips_needed(args.controls, args.silence_seconds):
         clips = check_clips(every, args.audio_root, args.max_audio_seconds, args.audio_root)
-        heard, _ = valid_row_indices(every, args.max_bad_fraction, {**clips.left_out(), **faults})
-        absent = without_clips(rows, every.select(heard))
+        playable, _ = valid_row_indices(every, args.max_bad_fraction, {**clips.left_out(), **faults})
+        absent = list_unplayable(rows, every.select(playable))
     run_probe(args, rows, Path(folder), absent, Process(device=device))
     return read_votes(folder)
 
 
-def without_clips(rows: Dataset, heard: Dataset) -> list[str]:
-    """Keys of the rows that are not among those whose clips can be heard."""
-    keys = set(row_keys(heard))
+def list_unplayable(rows: Dataset, playable: Dataset) -> list[str]:
+    """List the keys of the rows whose clips cannot be played."""
+    keys = set(row_keys(playable))
     return [key for key in row_keys(rows) if key not in keys]
 
 
@@ -111,14 +111,14 @@ def run_probe(
     unplayable: Collection[str] = (),
     process: Process = ALONE,
 ) -> None:
-    """Add to the folder what is missing of voters x controls x orders x rows, one voter in memory at a time.
+    """Add the missing votes of voters x controls x orders x rows to the folder, with one voter in memory at a time.
 
     Args:
         rows: of the project's schema, keys distinct.
-        unplayable: keys of the rows whose clips are not there or broken; under controls that play the clips they are not asked.
+        unplayable: keys of the rows whose clips are missing or broken; they are not asked under controls that play the clip.
 
     Raises:
-        ValueError: an option is wrong, the folder holds votes of another run or cannot be written to, or a voter does not load.
+        ValueError: an option is wrong, the folder holds votes of another run or is not writable, or a voter does not load.
     """
     if not len(rows):
         raise ValueError("there are no rows to probe")
@@ -132,7 +132,11 @@ def run_probe(
 
 
 def check_options(args: ProbeArguments, rows: Dataset) -> None:
-    """Raises: ValueError naming the option that is wrong and what it may be."""
+    """Check the options against the rows and each other.
+
+    Raises:
+        ValueError: an option is wrong; it is named with its allowed values.
+    """
     same = {str(Path(name).resolve()) if Path(name).exists() else name for name in args.voters}
     if not args.voters or len(same) < len(args.voters):
         raise ValueError(
@@ -148,7 +152,7 @@ def check_options(args: ProbeArguments, rows: Dataset) -> None:
 
 
 def run_settings(args: ProbeArguments, rows: Dataset) -> dict[str, Any]:
-    """All that votes of one run have in common: the questions, and what voters are shown and played."""
+    """Collect all that the votes of one run have in common: the questions, the prompt and the controls' settings."""
     return {
         "rows": len(rows),
         "fingerprint": fingerprint(rows),
@@ -162,7 +166,7 @@ def run_settings(args: ProbeArguments, rows: Dataset) -> dict[str, Any]:
 
 
 def _report(folder: Path, args: ProbeArguments, asked: Mapping[str, Collection[Asked]]) -> None:
-    """Log how far each voter is, and list the rows that most could not answer."""
+    """Log the progress of each voter, and list the rows that most voters did not answer readably."""
     votes, unread = write_unreadable(folder)
     for count in count_by_voter(votes):
         if count["voter"] in args.voters and count["control"] in args.controls and count["mode"] == args.mode:

@@ -1,6 +1,6 @@
-"""What the contribution filter found, as numbers: shares, voters, agreement, and how much hangs on each choice that was made.
+"""The figures of the contribution filter: label shares, voters, agreement, and how sensitive the labels are to each choice.
 
-Every number is counted by column: 571,118 rows and three voters take seconds. `page.py` shows them.
+All are counted by column: 571,118 rows and three voters take seconds. `page.py` renders them.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from audiomcq.contribution.split import (
     RULES,
     LabelingRule,
     RowLabels,
+    classify_trainability,
     label_from_votes,
-    trainability,
-    votes_of_rule,
+    select_votes,
 )
 from audiomcq.datasets import RowArguments
 from audiomcq.examples import CONTRIBUTION
@@ -42,32 +42,30 @@ Numbers = dict[str, Any]
 
 @dataclass
 class ReportArguments(RowArguments):
-    """Options of recipes/contribution_filter/report.py, beside those of the rule."""
+    """Options of recipes/contribution_filter/report.py, apart from those of the rule."""
 
-    dataset: str = field(
-        default="outputs/labelled", metadata={"help": "Labelled rows: of split.py, or from elsewhere."}
-    )
+    dataset: str = field(default="outputs/labelled", metadata={"help": "Labelled rows, from split.py or elsewhere."})
     votes: str | None = field(
         default=None,
         metadata={
-            "help": "Votes, as split.py takes them; null: those beside the rows, if any, else a report without."
+            "help": "Votes, as for split.py; null: those that split.py wrote with the rows, or a report without votes."
         },
     )
     max_unreadable: float | None = field(default=None, metadata={"help": MAX_UNREADABLE_HELP})
-    examples: int = field(default=2, metadata={"help": "Rows of each kind shown with their audio."})
-    output_dir: str = field(default="outputs/contribution_report", metadata={"help": "Where the report is written."})
+    examples: int = field(default=2, metadata={"help": "Rows of each kind to show with their audio."})
+    output_dir: str = field(default="outputs/contribution_report", metadata={"help": "Folder for the report."})
 
 
 def contribution_report(
     rows: Dataset, votes: Dataset | None = None, rule: LabelingRule | None = None, left_out: int = 0
 ) -> Numbers:
-    """All numbers of the report, ready for JSON. Without votes: the shares of the labels as they stand, and the baselines.
+    """Compute all figures of the report, ready for JSON. Without votes: label shares and baselines only.
 
     Args:
         rows: labelled rows. Their audio is not read.
-        votes: the vote table they were labelled by, or another.
-        rule: the rule whose sensitivity is measured.
-        left_out: rows that are not among `rows` because their labels hang on unreadable votes (`split.saved_unreadable`).
+        votes: the vote table that labelled them, or another one.
+        rule: the rule whose sensitivity is computed.
+        left_out: number of rows that were dropped because their labels depend on unreadable votes (`split.count_saved_unreadable`).
 
     Raises:
         ValueError: there are no rows, or as `label_rows`.
@@ -82,13 +80,13 @@ def contribution_report(
         orders = np.ones(len(questions), dtype=int)
         return report | {"shares": _shares(labels, questions, rule, PUBLISHED_VOTERS, orders)}
     arrays = to_vote_arrays(read_again(votes, rows), questions)
-    counted = votes_of_rule(arrays, questions, rule)
+    counted = select_votes(arrays, questions, rule)
     counts = tally(counted, len(questions))
-    verdict = label_from_votes(counted, questions, rule)
+    row_labels = label_from_votes(counted, questions, rule)
     return report | {
         "shares": _shares(labels, questions, rule, len(counts.voters), counts.asked.max(axis=1)),
-        "measured": int(verdict.measured.sum()),
-        "unreadable": _unreadable(counted, verdict, left_out),
+        "measured": int(row_labels.measured.sum()),
+        "unreadable": _unreadable(counted, row_labels, left_out),
         "voters": list(_voters(arrays, questions)),
         "kappa": _kappa(arrays, questions, rule.mode),
         "sensitivity": list(_sensitivity(arrays, questions, rule, labels)),
@@ -99,7 +97,9 @@ def contribution_report(
 
 
 def chance_share(num_choices: int, rule: LabelingRule, voters: int, orders: int) -> float | None:
-    """Share of rows that voters who guess anew in every order would make weak; None for rule score, which is corrected itself."""
+    """Compute the share of rows that voters who guess in every order would make weak; None for rule score, which
+    corrects for guessing.
+    """
     if rule.rule == "score":
         return None
     knows = binomial_at_least(orders // 2 + 1, orders, 1 / num_choices)
@@ -107,10 +107,10 @@ def chance_share(num_choices: int, rule: LabelingRule, voters: int, orders: int)
 
 
 def _shares(labels: np.ndarray, questions: Questions, rule: LabelingRule, voters: int, orders: np.ndarray) -> Numbers:
-    """Weak and strong over all rows and by source, type and number of choices.
+    """Count weak and strong rows, in total and by source, type and number of choices.
 
-    `corrected` is the share t of rows that are known without audio if all others are guessed: weak = t + (1 - t) chance. It is a share
-    and so not below 0, where fewer rows are weak than guessing makes.
+    `corrected` is the share t of rows known without audio if all others are guessed: weak = t + (1 - t) chance. It is
+    at least 0, even where fewer rows are weak than guessing would make.
     """
     kinds, kind_of = np.unique(np.stack([questions.num_choices, orders]), axis=1, return_inverse=True)
     by_kind = [chance_share(int(n), rule, voters, int(k)) if k else None for n, k in kinds.T]
@@ -142,15 +142,19 @@ def _shares(labels: np.ndarray, questions: Questions, rule: LabelingRule, voters
     return result
 
 
-def _unreadable(counted: VoteArrays, verdict: RowLabels, left_out: int) -> Numbers:
-    """How many of the votes that the rule counts nobody can read, and how many labels hang on them, those left out among them."""
-    rows, of = int(verdict.unknown.sum()) + left_out, int(verdict.measured.sum()) + left_out
+def _unreadable(counted: VoteArrays, row_labels: RowLabels, left_out: int) -> Numbers:
+    """Count the unreadable votes among those that the rule counts, and the labels that depend on them, dropped rows
+    included.
+    """
+    rows, of = int(row_labels.unknown.sum()) + left_out, int(row_labels.measured.sum()) + left_out
     votes = {"votes": int(counted.unreadable.sum()), "of_votes": len(counted)}
     return {"rows": rows, "of": of, "left_out": left_out, "share": rows / of if of else 0.0, **votes}
 
 
 def _voters(arrays: VoteArrays, questions: Questions) -> Iterator[Numbers]:
-    """Accuracy over all votes, however they were read, by voter, mode and control, and by where the answer was shown."""
+    """Yield the accuracy over all votes, readable or not, by voter, mode and control, and by the position of the gold
+    answer.
+    """
     for voter in arrays.present("voter"):
         for mode in arrays.present("mode"):
             for control in arrays.present("control"):
@@ -179,7 +183,7 @@ def _voters(arrays: VoteArrays, questions: Questions) -> Iterator[Numbers]:
 
 
 def _kappa(arrays: VoteArrays, questions: Questions, mode: str) -> dict[str, float | None]:
-    """Fleiss' kappa of the voters by control, over rows that all of them voted on."""
+    """Compute Fleiss' kappa of the voters by control, over rows that all of them voted on."""
     asked = arrays.only(mode=mode)
     result = {}
     for control in asked.present("control"):
@@ -191,11 +195,11 @@ def _kappa(arrays: VoteArrays, questions: Questions, mode: str) -> dict[str, flo
 def _sensitivity(
     arrays: VoteArrays, questions: Questions, rule: LabelingRule, labels: np.ndarray
 ) -> Iterator[Numbers]:
-    """How many rows change side when one choice is made otherwise; `rows` are those that can be compared."""
-    counted = votes_of_rule(arrays, questions, rule)
+    """Yield how many labels flip when one choice is changed; `rows` are those that both choices label."""
+    counted = select_votes(arrays, questions, rule)
     base = label_from_votes(counted, questions, rule)
-    for what, name, other, judged_by in _changes(arrays, counted, rule):
-        yield {"what": what, "to": name, **_moved(base, label_from_votes(other, questions, judged_by))}
+    for what, name, other, with_rule in _changes(arrays, counted, rule):
+        yield {"what": what, "to": name, **_moved(base, label_from_votes(other, questions, with_rule))}
     own = RowLabels(labels == "weak", base.score, np.isin(labels, ["weak", "strong"]), base.known)
     if own.measured.any():
         yield {"what": "labels", "to": "as they stand in the rows", **_moved(base, own)}
@@ -233,15 +237,16 @@ def _moved(base: RowLabels, other: RowLabels) -> Numbers:
 
 
 def _harmed(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -> Numbers | None:
-    """AC(row) = right with audio - right without, counted by voter; `rows` are those where it is -1 for most voters."""
+    """Count AC(row) = right with audio - right without, by voter; `rows` are those where it is -1 for most voters."""
     asked = arrays.only(mode=rule.mode)
-    heard, unheard = asked.only(control="audio"), asked.only(control=rule.control)
-    if not len(heard) or rule.control == "audio":
+    audio_votes, control_votes = asked.only(control="audio"), asked.only(control=rule.control)
+    if not len(audio_votes) or rule.control == "audio":
         return None
     minus, both = np.zeros(len(questions), dtype=int), np.zeros(len(questions), dtype=int)
     by_voter = {}
-    for voter in heard.present("voter"):
-        with_audio, without = (tally(part.only(voter=voter), len(questions)) for part in (heard, unheard))
+    for voter in audio_votes.present("voter"):
+        with_audio = tally(audio_votes.only(voter=voter), len(questions))
+        without = tally(control_votes.only(voter=voter), len(questions))
         if not with_audio.voters or not without.voters:
             continue
         compared = with_audio.measured & without.measured
@@ -253,7 +258,8 @@ def _harmed(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -> Num
 
 
 def _s_audio(arrays: VoteArrays, questions: Questions, mode: str) -> Numbers:
-    """S_audio = accuracy with audio - (on silence + on mismatched audio) / 2, by voter, over rows asked under all three.
+    """Compute S_audio = accuracy with audio - (on silence + on mismatched audio) / 2, by voter, over rows asked under
+    all three.
 
     Source: arXiv 2609.04637. The interval is a paired bootstrap over rows.
     """
@@ -277,19 +283,19 @@ def _s_audio(arrays: VoteArrays, questions: Questions, mode: str) -> Numbers:
 
 
 def _trainability(arrays: VoteArrays, questions: Questions, mode: str) -> dict[str, dict[str, int]]:
-    """By voter that was asked with audio in several orders: rows solved, learnable and unsolved."""
-    heard = arrays.only(control="audio", mode=mode)
+    """Count solved, learnable and unsolved rows by voter, for voters asked with audio in several orders."""
+    audio_votes = arrays.only(control="audio", mode=mode)
     result = {}
-    for voter in heard.present("voter"):
-        own = heard.only(voter=voter)
+    for voter in audio_votes.present("voter"):
+        own = audio_votes.only(voter=voter)
         if len(own.present("order")) > 1:
-            kinds = trainability(own, len(questions))
+            kinds = classify_trainability(own, len(questions))
             result[voter] = {kind: int((kinds == kind).sum()) for kind in ("solved", "learnable", "unsolved")}
     return result
 
 
 def _baselines(rows: Dataset) -> dict[str, float]:
-    """`trivial_baselines` in bounded memory."""
+    """Compute `trivial_baselines` in bounded memory."""
     totals: dict[str, float] = {}
     columns = rows.select_columns(["choices", "answer"])
     for batch in columns.iter(_CHUNK):

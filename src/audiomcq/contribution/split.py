@@ -1,6 +1,6 @@
 """Votes -> weak / strong. A row is weak when voters get it right without its audio (published: 2 of 3 on silence).
 
-Source: arXiv 2509.21060, section 3. What is beside it: several option orders, a guess-corrected score, and what a row is worth to RL.
+Source: arXiv 2509.21060, section 3. Additions: several option orders, a guess-corrected score, and the trainability of rows.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import pyarrow as pa
 import yaml
 from datasets import Dataset, concatenate_datasets
 
-from audiomcq.datasets import RowArguments, clip_folder
+from audiomcq.datasets import RowArguments, find_clip_folder
 from audiomcq.errors import LimitPassed
 from audiomcq.examples import CONTRIBUTION, FEATURES, BrokenRow, report_broken
 from audiomcq.inference.load import load_votes, read_again
@@ -32,41 +32,43 @@ RULES = ("majority", "all", "any", "score")
 SCORE = "audio_contribution_score"
 SCORE_THRESHOLD = 0.5
 MAX_UNREADABLE_HELP = (
-    "End with exit code 3 where the labels of more than this share of the rows hang on unreadable votes; null: never."
+    "Exit with code 3 if the labels of more than this share of the rows depend on unreadable votes; null: never."
 )
 _TIED_SHARE = 0.01
-"""By how much of the rows a quantile may be exceeded, without a line in the log, because scores are equal."""
+"""Share of rows by which equal scores may exceed a quantile without a warning."""
 _ROWS_AT_ONCE = 500
-"""Rows of a Parquet row group. Where clips are inline, so many are in memory at once."""
+"""Rows of a Parquet row group, all in memory at once: where clips are embedded, a larger group would not fit."""
 
 
 @dataclass
 class SplitArguments(RowArguments):
-    """Options of recipes/contribution_filter/split.py, beside those of the rule."""
+    """Options of recipes/contribution_filter/split.py, apart from those of the rule."""
 
     votes: str = field(
         default="outputs/votes",
-        metadata={"help": "Folder of votes or of prediction files (each a voter), or one file of either."},
+        metadata={"help": "Folder of votes or of prediction files (one voter each), or a single file of either."},
     )
-    max_bad_fraction: float = field(default=0.01, metadata={"help": "Share of rows that may lack votes."})
+    max_bad_fraction: float = field(
+        default=0.01, metadata={"help": "Stop when more than this share of the rows lack votes."}
+    )
     unreadable: str = field(
         default="leave_out",
         metadata={
-            "help": "Rows whose label hangs on votes that cannot be read: leave_out, or not_right (as published: such a vote counts "
-            "as not right)."
+            "help": "How to treat rows whose label depends on unreadable votes: leave_out drops them; not_right counts such votes "
+            "as not right, as published."
         },
     )
     max_unreadable: float | None = field(default=None, metadata={"help": MAX_UNREADABLE_HELP})
     policy: str | None = field(
         default=None,
-        metadata={"help": "Leave out strong rows that this voter's answers with audio get all right or all wrong."},
+        metadata={"help": "Drop strong rows that this voter, asked with audio, always or never gets right."},
     )
-    output_dir: str = field(default="outputs/labelled", metadata={"help": "Where the labelled rows are written."})
+    output_dir: str = field(default="outputs/labelled", metadata={"help": "Folder for the labelled rows."})
 
 
 @dataclass
 class LabelingRule:
-    """When a row is weak, and which votes say so.
+    """When a row is weak, and which votes are counted.
 
     A voter is right on a row when it is right in more than half of the option orders it was asked in. `majority`, `all` and `any`
     count such voters; `score` compares the row's `contribution_score` with a threshold, or takes the lowest quantile.
@@ -74,14 +76,19 @@ class LabelingRule:
 
     rule: str = field(default="majority", metadata={"help": "majority, all, any or score."})
     min_correct: int | None = field(
-        default=None, metadata={"help": "Voters right that make a row weak; null: more than half (published: 2 of 3)."}
+        default=None,
+        metadata={
+            "help": "Voters that have to be right for a row to be weak; null: more than half (published: 2 of 3)."
+        },
     )
     threshold: float | None = field(
-        default=None, metadata={"help": f"Highest score of a weak row; null: {SCORE_THRESHOLD}, or by quantile."}
+        default=None, metadata={"help": f"Highest score of a weak row; null: {SCORE_THRESHOLD}, or set by quantile."}
     )
-    quantile: float | None = field(default=None, metadata={"help": "Share of rows, lowest scores first, made weak."})
-    control: str = field(default="silence", metadata={"help": "What the voters heard in place of the clip."})
-    mode: str = field(default="generate", metadata={"help": "How the voters were asked: generate or likelihood."})
+    quantile: float | None = field(
+        default=None, metadata={"help": "Share of rows to label weak, lowest scores first."}
+    )
+    control: str = field(default="silence", metadata={"help": "Control whose votes are counted."})
+    mode: str = field(default="generate", metadata={"help": "Mode whose votes are counted: generate or likelihood."})
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -98,19 +105,19 @@ class LabelingRule:
             raise ValueError(f"quantile {self.quantile:g} is no share of the rows: give one between 0 and 1")
 
     def needed(self, voters: int) -> int:
-        """How many of so many voters have to be right, for the rules that count voters."""
+        """Return how many of these voters have to be right, for rules that count voters."""
         return {"all": voters, "any": 1}.get(self.rule, self.min_correct or voters // 2 + 1)
 
 
 @dataclass(frozen=True)
 class RowLabels:
-    """What the votes say about each row. All arrays have shape (rows,).
+    """The labels of rows by their votes. All arrays have shape (rows,).
 
     Attributes:
         weak: the label.
-        score: see `contribution_score`; NaN where nobody voted.
-        measured: whether anyone voted on the row.
-        known: whether the label is the same whatever its unreadable votes chose.
+        score: see `contribution_score`; NaN without votes.
+        measured: whether the row has votes.
+        known: whether the label is the same whatever the unreadable votes chose.
     """
 
     weak: np.ndarray
@@ -120,16 +127,17 @@ class RowLabels:
 
     @property
     def unknown(self) -> np.ndarray:
-        """Rows that were voted on and whose label hangs on votes that nobody can read."""
+        """Rows with votes whose label depends on unreadable ones."""
         return self.measured & ~self.known
 
 
 def contribution_score(counts: Tally, num_choices: np.ndarray) -> np.ndarray:
-    """How far voters are from knowing the answer without the audio, as the share of a guesser's distance; shape (rows,).
+    """Compute how far voters are from knowing the answer without the audio, as a share of a guesser's distance; shape
+    (rows,).
 
-    (1 - p) / (1 - 1/n), where p is the mean over voters and orders of p(gold | control) and n the number of choices: 0 where
-    they know, 1 where they guess, above 1 where they do worse than guessing. Higher: the audio contributes more. 1 - score is p
-    corrected for guessing. NaN where nobody voted.
+    (1 - p) / (1 - 1/n), where p is the mean over voters and orders of p(gold | control) and n the number of choices: 0
+    where voters know the answer, 1 where they guess, above 1 where they do worse. A higher score means that the audio
+    contributes more. 1 - score is p corrected for guessing. NaN without votes.
     """
     asked = counts.asked.sum(axis=1)
     p = np.divide(counts.p_gold.sum(axis=1), asked, out=np.full(len(asked), np.nan), where=asked > 0)
@@ -137,36 +145,45 @@ def contribution_score(counts: Tally, num_choices: np.ndarray) -> np.ndarray:
 
 
 def label_from_votes(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -> RowLabels:
-    """Labels and scores from all arrays given, whatever control, mode and orders these are of. Unreadable votes are not right."""
+    """Label and score rows by all given votes, whatever their control, mode and order. Unreadable votes count as not
+    right.
+    """
     counts = tally(arrays, len(questions))
     score = contribution_score(counts, questions.num_choices)
     threshold = SCORE_THRESHOLD if rule.threshold is None else rule.threshold
     if rule.quantile is not None:
+        # inverted_cdf: one of the scores, not a value between two of them
         threshold = np.nanquantile(score, rule.quantile, method="inverted_cdf")
 
     def is_weak(counted: Tally) -> np.ndarray:
         if rule.rule == "score":
+            # The same mean summed in another order may differ in its last bit
             return contribution_score(counted, questions.num_choices) <= threshold + 1e-9
         return counted.knows.sum(axis=1) >= rule.needed(len(counted.voters))
 
     weak = is_weak(counts)
+    # More right votes make a row weaker under every rule: a label that is the same with none and with all of the unreadable votes
+    # right is certain
     return RowLabels(weak & counts.measured, score, counts.measured, weak == is_weak(counts.at_best()))
 
 
-def votes_of_rule(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -> VoteArrays:
-    """The arrays a rule counts.
+def select_votes(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -> VoteArrays:
+    """Select the votes that a rule counts.
 
     Raises:
-        ValueError: there are none, voters were not all asked the same, or there are fewer than the rule needs.
+        ValueError: there are none, voters were asked different questions, or there are fewer voters than the rule needs.
     """
     counted = arrays.only(control=rule.control, mode=rule.mode)
     if not len(counted):
-        there = sorted({f"{c} ({m})" for m in arrays.present("mode") for c in arrays.only(mode=m).present("control")})
+        there = []
+        for mode in arrays.present("mode"):
+            there += [f"{control} ({mode})" for control in arrays.only(mode=mode).present("control")]
         raise ValueError(
             f"no votes with control {rule.control} in mode {rule.mode} on these rows; there are "
-            f"{', '.join(there) or 'none'}: finish the probe, or set control and mode"
+            f"{', '.join(sorted(there)) or 'none'}: finish the probe, or set control and mode"
         )
     counts = tally(counted, len(questions))
+    # Per number of choices: asked in all cyclic orders, a row with more options has more votes
     for n in np.unique(questions.num_choices):
         asked = counts.asked[counts.measured & (questions.num_choices == n)]
         if len(asked) and asked.min() < asked.max():
@@ -183,9 +200,9 @@ def votes_of_rule(arrays: VoteArrays, questions: Questions, rule: LabelingRule) 
     return counted
 
 
-def trainability(arrays: VoteArrays, rows: int) -> np.ndarray:
-    """What rows are worth to group-relative RL, from one policy's answers with audio: solved (all right), learnable (some),
-    unsolved (none), or "" where it was not asked; shape (rows,).
+def classify_trainability(arrays: VoteArrays, rows: int) -> np.ndarray:
+    """Classify rows by one policy's answers with audio: solved (all right), learnable (some), unsolved (none), "" (not
+    asked); shape (rows,).
 
     A group of rollouts that are all right or all wrong has no reward variance and so no gradient.
     """
@@ -202,81 +219,83 @@ def label_rows(
     policy: str | None = None,
     max_bad_fraction: float = 0.01,
 ) -> Dataset:
-    """Rows with their `audio-contribution` label and `audio_contribution_score`.
+    """Label rows: add `audio-contribution` and `audio_contribution_score`.
 
-    Rows without votes are named, counted and left out.
+    Rows without votes are logged, counted and dropped.
 
     Args:
-        votes: a vote table, read again; votes on other rows, and those the rule does not name, are passed over.
-        unreadable: what becomes of rows whose label hangs on votes that nobody can read: "leave_out", or "not_right" (as published:
-            such a vote counts as not right, which makes most of these rows strong). A vote that abstains is read, and not right.
-        policy: a voter that was asked with audio, several times a row: strong rows on which it is always right or always wrong
-            are left out, since rollouts on them would have no reward variance.
+        votes: a vote table, read again; votes on other rows, and those that the rule does not count, are ignored.
+        unreadable: what to do with rows whose label depends on unreadable votes: "leave_out", or "not_right" (as published:
+            such a vote counts as not right, which makes most of these rows strong). An abstention is readable, and not right.
+        policy: a voter that was asked with audio, several times a row: strong rows that it always or never gets right are
+            dropped, since rollouts on them would have no reward variance.
 
     Raises:
-        ValueError: more than `max_bad_fraction` of the rows have no votes, voters were not all asked the same, there are fewer
-            than the rule needs, or a voter voted twice.
+        ValueError: more than `max_bad_fraction` of the rows have no votes, voters were asked different questions, there are
+            fewer voters than the rule needs, or a voter voted twice.
     """
     questions = read_questions(rows)
     arrays = to_vote_arrays(read_again(votes, rows), questions)
-    verdict, keep = _decide(questions, arrays, rule or LabelingRule(), unreadable, policy, max_bad_fraction)
-    return _labelled(rows, verdict.weak, verdict.score, keep)
+    labels, keep = _decide(questions, arrays, rule or LabelingRule(), unreadable, policy, max_bad_fraction)
+    return _labelled(rows, labels.weak, labels.score, keep)
 
 
 def save_split(
     splits: Mapping[str, Dataset], votes: Dataset, rule: LabelingRule, args: SplitArguments
 ) -> dict[str, Any]:
-    """Label the rows of all splits together and write them to `args.output_dir`, each once, with the votes beside them.
+    """Label the rows of all splits together and write them to `args.output_dir`, each once, along with the votes.
 
-    `load_dataset(folder, "weak")` and `load_rows(folder, config="weak")` read them (configs all, weak, strong, and for
-    load_dataset votes). Weak and strong are filters over one file per split. Clips are not copied: a path stays a path.
+    `load_dataset(folder, "weak")` and `load_rows(folder, config="weak")` read them (configs all, weak, strong; for
+    load_dataset also votes). Weak and strong are filters over one file per split. Clips are not copied: paths stay
+    paths.
 
     Returns:
-        What stands in split.json: the options, the counts, and the keys of rows whose label hangs on unreadable votes.
+        the content of split.json: the options, the counts, and the keys of rows whose label depends on unreadable votes.
 
     Raises:
-        ValueError: the folder exists or cannot be written to (nothing of it is left then), no row is left, or as `label_rows`.
+        ValueError: the folder exists or is not writable (nothing of it is left then), no row is left, or as `label_rows`.
         LimitPassed: no row is left, and `args.max_unreadable` is given.
     """
     folder = Path(args.output_dir)
     if folder.exists():
         raise ValueError(f"{folder} already exists; choose another --output_dir")
+    # All splits together: a quantile, and the limit on bad rows, are shares of the whole data set
     together = concatenate_datasets(list(splits.values()))
     questions = read_questions(together)
     with naming(args.votes):
         votes = read_again(votes, together)
         arrays = to_vote_arrays(votes, questions)
-        verdict, keep = _decide(questions, arrays, rule, args.unreadable, args.policy, args.max_bad_fraction)
-    share = float(verdict.unknown.sum() / verdict.measured.sum())
+        labels, keep = _decide(questions, arrays, rule, args.unreadable, args.policy, args.max_bad_fraction)
+    share = float(labels.unknown.sum() / labels.measured.sum())
     if not keep.any():
         check_unreadable(share, args.max_unreadable)
-        if not verdict.unknown.any():
+        if not labels.unknown.any():
             raise ValueError(
                 f"no row is left: policy {args.policy} can learn none of the strong rows, and none is weak"
             )
         raise ValueError(
-            f"no row is left: the labels of {100 * share:.1f} % of the rows (first {questions.key[int(verdict.unknown.argmax())]}) hang on "
-            f"votes that cannot be read as an answer; look at the completions in {args.votes}, or give --unreadable not_right to count "
+            f"no row is left: the labels of {100 * share:.1f} % of the rows (first {questions.key[int(labels.unknown.argmax())]}) depend "
+            f"on votes that cannot be read as an answer; look at the completions in {args.votes}, or give --unreadable not_right to count "
             "such votes as not right"
         )
     record = {
         **asdict(rule),
         **asdict(args),
         "rows": int(keep.sum()),
-        "weak": int((keep & verdict.weak).sum()),
-        "strong": int((keep & ~verdict.weak).sum()),
+        "weak": int((keep & labels.weak).sum()),
+        "strong": int((keep & ~labels.weak).sum()),
         "left_out": int((~keep).sum()),
-        "votes_read": votes_of_rule(arrays, questions, rule).count_how(),
+        "votes_read": select_votes(arrays, questions, rule).count_how(),
         "unreadable_share": share,
-        "unreadable_rows": questions.key.filter(pa.array(verdict.unknown)).to_pylist(),
-        CLIPS: clip_folder(splits.values()),
+        "unreadable_rows": questions.key.filter(pa.array(labels.unknown)).to_pylist(),
+        CLIPS: find_clip_folder(splits.values()),
     }
     (folder / "data").mkdir(parents=True)
     try:
         files, start = {}, 0
         for name, rows in splits.items():
             part = slice(start, start := start + len(rows))
-            rows = _labelled(rows, verdict.weak[part], verdict.score[part], keep[part])
+            rows = _labelled(rows, labels.weak[part], labels.score[part], keep[part])
             files[name] = _write(rows, folder / "data", name)
         (folder / SPLIT_FILE).write_text(json.dumps(record, indent=2))
         (folder / "README.md").write_text(_card(files, _write(votes, folder, "votes")))
@@ -296,62 +315,62 @@ def _decide(
     policy: str | None,
     max_bad_fraction: float,
 ) -> tuple[RowLabels, np.ndarray]:
-    """The verdict, and which rows stay, shape (rows,)."""
+    """Label the rows, and decide which of them are kept, shape (rows,)."""
     if unreadable not in ("leave_out", "not_right"):
         raise ValueError(f"unreadable {unreadable!r}: give leave_out or not_right")
-    counted = votes_of_rule(arrays, questions, rule)
-    verdict = label_from_votes(counted, questions, rule)
+    counted = select_votes(arrays, questions, rule)
+    labels = label_from_votes(counted, questions, rule)
     missing = [
         BrokenRow(str(questions.source[i]), str(questions.key[i]), "no votes; finish the probe")
-        for i in np.flatnonzero(~verdict.measured).tolist()
+        for i in np.flatnonzero(~labels.measured).tolist()
     ]
     report_broken(missing, len(questions), "rows", max_bad_fraction)
-    keep = verdict.measured.copy()
-    if verdict.unknown.any():
+    keep = labels.measured.copy()
+    if labels.unknown.any():
         logger.warning(
-            "the labels of %d of %d rows (%.1f %%) hang on votes that cannot be read (unreadable: %s); %d of %d votes are such",
-            *(verdict.unknown.sum(), verdict.measured.sum(), 100 * verdict.unknown.sum() / verdict.measured.sum()),
+            "the labels of %d of %d rows (%.1f %%) depend on votes that cannot be read (unreadable: %s); %d of %d votes are such",
+            *(labels.unknown.sum(), labels.measured.sum(), 100 * labels.unknown.sum() / labels.measured.sum()),
             *(unreadable, counted.unreadable.sum(), len(counted)),
         )
     if unreadable == "leave_out":
-        keep &= verdict.known
+        keep &= labels.known
     if policy is not None:
-        keep &= verdict.weak | _learnable(arrays, policy, rule.mode, questions, keep & ~verdict.weak)
-    logger.info("%d weak and %d strong rows", (keep & verdict.weak).sum(), (keep & ~verdict.weak).sum())
-    share = verdict.weak[verdict.measured].mean()
+        keep &= labels.weak | _learnable(arrays, policy, rule.mode, questions, keep & ~labels.weak)
+    logger.info("%d weak and %d strong rows", (keep & labels.weak).sum(), (keep & ~labels.weak).sum())
+    share = labels.weak[labels.measured].mean()
     if rule.quantile is not None and share > rule.quantile + _TIED_SHARE:
         logger.warning(
             "quantile %g made %.1f %% of the rows weak: as many have equally low scores; more option orders or mode likelihood tell "
             "them apart",
             *(rule.quantile, 100 * share),
         )
-    return verdict, keep
+    return labels, keep
 
 
 def check_unreadable(share: float, most: float | None) -> None:
-    """Say so when too many labels hang on unreadable votes.
+    """Enforce the limit on labels that depend on unreadable votes.
 
     Raises:
         LimitPassed: more than `most` of the rows are such.
     """
     if most is not None and share > most:
         raise LimitPassed(
-            f"the labels of {100 * share:.1f} % of the rows hang on votes that cannot be read, more than max_unreadable {most:g}; look at "
+            f"the labels of {100 * share:.1f} % of the rows depend on votes that cannot be read, more than max_unreadable {most:g}; look at "
             "what the voters wrote"
         )
 
 
 def _learnable(arrays: VoteArrays, policy: str, mode: str, questions: Questions, strong: np.ndarray) -> np.ndarray:
-    heard = arrays.only(control="audio", voter=policy, mode=mode)
-    if not len(heard):
+    with_audio = arrays.only(control="audio", voter=policy, mode=mode)
+    if not len(with_audio):
         raise ValueError(f"policy {policy} has no votes with control audio; probe it with audio, in several orders")
-    asked = tally(heard, len(questions)).asked.sum(axis=1)
+    asked = tally(with_audio, len(questions)).asked.sum(axis=1)
     if (seldom := strong & (asked < 2)).any():
         raise ValueError(
             f"policy {policy} was asked {int(seldom.sum())} of {int(strong.sum())} strong rows less than twice with audio, first "
             f"{questions.key[int(seldom.argmax())]}: whether it can learn them is seen over several orders; probe it in more"
         )
-    kinds = trainability(heard, len(questions))
+    kinds = classify_trainability(with_audio, len(questions))
     logger.info("with audio, %s finds: %s", policy, dict(Counter(kinds[kinds != ""].tolist())))
     return kinds == "learnable"
 
@@ -364,14 +383,14 @@ def _labelled(rows: Dataset, weak: np.ndarray, score: np.ndarray, keep: np.ndarr
     return rows if keep.all() else rows.select(np.flatnonzero(keep))
 
 
-def saved_votes(folder: str | Path) -> Dataset | None:
-    """The votes that `save_split` left in a folder, or None where there are none."""
+def load_saved_votes(folder: str | Path) -> Dataset | None:
+    """Load the votes that `save_split` wrote to a folder; return None where there are none."""
     files = sorted(Path(folder).glob("votes-*.parquet"))
     return load_votes(files[0]) if files else None
 
 
-def saved_unreadable(folder: str | Path) -> int:
-    """How many rows `save_split` left out of a folder because their labels hang on unreadable votes."""
+def count_saved_unreadable(folder: str | Path) -> int:
+    """Count the rows that `save_split` dropped because their labels depend on unreadable votes."""
     path = Path(folder) / SPLIT_FILE
     if not path.is_file():
         return 0
@@ -379,8 +398,8 @@ def saved_unreadable(folder: str | Path) -> int:
     return len(said.get("unreadable_rows", ())) if said.get("unreadable") == "leave_out" else 0
 
 
-def saved_rule(folder: str | Path) -> LabelingRule | None:
-    """The rule that `save_split` labelled the rows of a folder by, or None where it did not."""
+def load_saved_rule(folder: str | Path) -> LabelingRule | None:
+    """Load the rule by which `save_split` labelled the rows of a folder; return None for other folders."""
     path = Path(folder) / SPLIT_FILE
     if not path.is_file():
         return None
@@ -399,7 +418,7 @@ def _write(rows: Dataset, folder: Path, name: str) -> str:
     alone: under the same names, other rows written later would not be read.
     """
     partial = folder / f"{name}.partial"
-    # Told a size, it does not look for clips to guess one: of public rows without audio there are none.
+    # With a batch size given, `to_parquet` does not read clips to estimate one; the public rows have none.
     rows.to_parquet(partial, batch_size=_ROWS_AT_ONCE)
     with partial.open("rb") as stream:
         digest = hashlib.file_digest(stream, "blake2b").hexdigest()[:16]
@@ -407,7 +426,7 @@ def _write(rows: Dataset, folder: Path, name: str) -> str:
 
 
 def _card(data: Mapping[str, str], votes: str) -> str:
-    """README.md with the configs that `load_dataset` reads."""
+    """Write the README.md with the configs that `load_dataset` reads."""
     files = [{"split": split, "path": f"data/{name}"} for split, name in data.items()]
     sides = [
         {"config_name": side, "data_files": files, "filters": [[CONTRIBUTION, "==", side]]}

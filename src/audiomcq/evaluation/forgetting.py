@@ -15,7 +15,7 @@ from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.collation import PromptEncoder
 from audiomcq.evaluation.report import Estimate, estimate_accuracy, estimate_gain, percent
-from audiomcq.examples import BrokenRow, Row, defect, report_broken
+from audiomcq.examples import BrokenRow, Row, find_defect, report_broken
 from audiomcq.inference.controls import no_audio_control
 from audiomcq.inference.local import Answer, answer_questions
 from audiomcq.models import load_lalm
@@ -145,7 +145,7 @@ def text_rows(file: Path) -> list[Row]:
     rows, broken = [], []
     for index, line in enumerate(_lines(file, ("question", "choices", "answer"))):
         row = {**line, "id": str(index), "source_dataset": file.stem, "question_type": "speech", "audio": None}
-        reason = defect(row)
+        reason = find_defect(row)
         if reason:
             broken.append(BrokenRow(file.name, f"line {index + 1}", reason))
         else:

@@ -8,7 +8,7 @@ from typing import Any
 from transformers.utils import cached_file, extract_commit_hash
 
 from audiomcq.inference.server import parse_voter
-from audiomcq.models import weights_digest
+from audiomcq.models import hash_weights
 from audiomcq.records import MAPPING, TEXT, or_null, read_json
 from audiomcq.run_record import RUN_FILE
 
@@ -16,7 +16,7 @@ _ADAPTER_FILE = "adapter_config.json"
 _STAGES = 16
 """Stages of training that are followed back at most: folders may name each other in a circle."""
 _DIGEST_LETTERS = 32
-"""Length of `weights_digest`; commits have 40. A vote table keeps either as the voter's revision."""
+"""Length of `hash_weights`; commits have 40. A vote table keeps either as the voter's revision."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Identity:
     Attributes:
         name: path, Hub id or endpoint; of predictions without a record the name of their file.
         revision: its commit on the Hub.
-        weights: `weights_digest` of its folder.
+        weights: `hash_weights` of its folder.
         run: output folder of the training run that wrote it. Its checkpoints, and what was merged or exported from them, share it.
     """
 
@@ -79,7 +79,7 @@ def identify(name: str, revision: str | None = None) -> Identity:
         except OSError:  # no such model, or an adapter; loading it says so
             commit = None
         return Identity(name, commit or revision)
-    return Identity(name, revision, weights_digest(name), _run_of(Path(name)))
+    return Identity(name, revision, hash_weights(name), _run_of(Path(name)))
 
 
 def lineage(name: str, revision: str | None = None) -> list[Identity]:
@@ -105,7 +105,7 @@ def model_of_voter(name: str, revision: str | None) -> Model:
     """A voter of a vote table, with what its folder tells where that is still there with the same weights."""
     if revision is None or len(revision) != _DIGEST_LETTERS:
         return Model(Identity(name, revision))
-    if not Path(name).is_dir() or weights_digest(name) != revision:
+    if not Path(name).is_dir() or hash_weights(name) != revision:
         return Model(Identity(name, None, revision))
     itself, *ancestors = lineage(name)
     return Model(itself, tuple(ancestors))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from audiomcq.answers import HOW
-from audiomcq.baselines import chance
+from audiomcq.baselines import chance_accuracy
 from audiomcq.datasets import option_order, row_orders
 from audiomcq.evaluation.orders import by_gold_position, measure_robustness, order_place
 from audiomcq.evaluation.report import (
@@ -178,7 +178,9 @@ def score_run(
     scores = score(audio.values(), silence.values() if silence else None, strong, neither)
     scores = replace(scores, n_missing=len(run.missing))
     if scores.n_parsed:
-        scores = replace(scores, chance_corrected=corrected_for_chance(scores.accuracy, chance(rows.values())))
+        scores = replace(
+            scores, chance_corrected=corrected_for_chance(scores.accuracy, chance_accuracy(rows.values()))
+        )
     if official:
         estimate, counted = official(rows.values(), audio.values(), False)
         scores = replace(scores, official=estimate, n_official=counted)
@@ -286,7 +288,7 @@ def _groups(
                 "n": len(keys),
                 "n_parsed": sum(audio[key]["choice"] is not None for key in keys),
                 "accuracy": asdict(estimate_accuracy([audio[key]["correct"] for key in keys])),
-                "chance": chance([rows[key] for key in keys]),
+                "chance": chance_accuracy([rows[key] for key in keys]),
                 "silent": asdict(estimate_accuracy([silence[key]["correct"] for key in keys])) if silence else None,
                 "official": asdict(official([rows[key] for key in keys], [audio[key] for key in keys], False)[0])
                 if official

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.compute as pc
 from datasets import Dataset, Features
 
-from audiomcq.contribution.split import LabelingRule, label_rows, saved_rule, saved_votes
+from audiomcq.contribution.split import LabelingRule, label_rows, load_saved_rule, load_saved_votes
 from audiomcq.evaluation.identity import Identity, Model, model_of_run, model_of_voter
 from audiomcq.evaluation.report import named
 from audiomcq.evaluation.scoring import Rows, Run, questions_by_key
@@ -165,11 +165,13 @@ def strong_split(
     labelled = strong_by_label(list(rows.values()))
     if labelled is None:
         return None
-    beside = saved_votes(dataset) if Path(dataset).is_dir() else None
+    beside = load_saved_votes(dataset) if Path(dataset).is_dir() else None
     if beside is None:
         return StrongSplit("rows", rows, labelled, voters=published)
     voters = {name: model_of_voter(name, revision) for name, revision in voters_of(beside).items()}
-    return StrongSplit("rows", rows, labelled, voters=voters, votes=beside, rule=saved_rule(dataset) or LabelingRule())
+    return StrongSplit(
+        "rows", rows, labelled, voters=voters, votes=beside, rule=load_saved_rule(dataset) or LabelingRule()
+    )
 
 
 def strong_by_label(rows: Sequence[Row]) -> frozenset[str] | None:

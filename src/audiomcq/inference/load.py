@@ -22,7 +22,7 @@ from audiomcq.inference.predictions import prediction_files, prediction_lines, r
 from audiomcq.inference.store import UNREADABLE_FILE, list_shards, read_votes
 from audiomcq.inference.vote_files import VOTE_FEATURES, read_vote_table
 from audiomcq.prompts import AskedFor, find_asked_for
-from audiomcq.records import encodable
+from audiomcq.records import make_encodable
 from audiomcq.schema import question_columns
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def votes_of_predictions(files: Sequence[Path]) -> Dataset:
         }
         for line in (line for lines in read_predictions(file).values() for line in lines):
             told: dict[str, Any] = {
-                name: encodable(line[name]) for name in ("row_key", "control", "order", "completion")
+                name: make_encodable(line[name]) for name in ("row_key", "control", "order", "completion")
             }
             told["option_logps"] = line.get("option_logps")
             mode = "generate" if told["option_logps"] is None else "likelihood"

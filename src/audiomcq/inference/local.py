@@ -17,7 +17,7 @@ from audiomcq.audio import audio_seconds, load_audio
 from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, prompt_batch, to_model
 from audiomcq.datasets import asked_orders, option_order, row_orders
 from audiomcq.examples import Row, row_key, samples_key
-from audiomcq.generation_options import generating, greedy_options
+from audiomcq.generation_options import as_generative, greedy_options
 from audiomcq.inference.likelihood import likeliest, option_logps
 from audiomcq.models import LALM
 from audiomcq.prompts import AskedFor, answer_target
@@ -327,5 +327,5 @@ def _complete(
         tokens = continued_generation(lalm.model, continuation, **options)
     else:
         inputs = to_model(prompt_batch(prompts, lalm.tokenizer.pad_token_id), lalm.model)
-        tokens = generating(lalm.model).generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
+        tokens = as_generative(lalm.model).generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
     return lalm.tokenizer.batch_decode(tokens, skip_special_tokens=True)

@@ -25,7 +25,7 @@ from audiomcq.inference.store import (
     list_shards,
     open_run,
 )
-from audiomcq.models import weights_digest
+from audiomcq.models import hash_weights
 from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def ask_missing(
         for name in voters:
             if bar.finished(name):
                 if Path(name).is_dir():
-                    check_weights(folder, name, weights_digest(name), args.dtype)
+                    check_weights(folder, name, hash_weights(name), args.dtype)
                 continue
             voter, ask = _load_voter(name, args, audio_root, style, process)
             with as_voter(folder, voter, process.rank):
@@ -112,7 +112,7 @@ def _load_voter(
     )
     if parse_voter(name):
         return Voter(name, generation=generation), ask
-    return Voter(name, weights_digest(name) if Path(name).is_dir() else commit, args.dtype, generation), ask
+    return Voter(name, hash_weights(name) if Path(name).is_dir() else commit, args.dtype, generation), ask
 
 
 def _write(batches: Iterator[list[Answer]], control: str, writer: VoteWriter, bar: "_Progress") -> None:

@@ -27,7 +27,7 @@ from audiomcq import __version__
 from audiomcq.inference.local import Answer, Asked
 from audiomcq.inference.vote_files import FOOTER, VOTE_FEATURES, read_columns, read_footer
 from audiomcq.prompts import find_asked_for
-from audiomcq.records import MAPPING, advise, check_fields, encodable, read_json
+from audiomcq.records import MAPPING, advise, check_fields, make_encodable, read_json
 from audiomcq.storage import check_same, hold, write_json, write_whole, writing
 
 VOTE_KEY = ("voter", "control", "mode", "row_key", "order")
@@ -50,7 +50,7 @@ class Voter:
 
     Attributes:
         name: path, Hub id or endpoint, as the user wrote it.
-        revision: commit on the Hub, `weights_digest` of a folder, or None where neither is known (endpoints).
+        revision: commit on the Hub, `hash_weights` of a folder, or None where neither is known (endpoints).
         dtype: precision of the weights, or None where it is not known.
         generation: all that its answers are generated with (`audiomcq.generation_options`).
     """
@@ -145,7 +145,7 @@ class VoteWriter:
             "mode": self.mode,
             "asked_for": self._asked_for,
         }
-        votes = [{**answer.to_dict(), **who, "completion": encodable(answer.completion)} for answer in waiting]
+        votes = [{**answer.to_dict(), **who, "completion": make_encodable(answer.completion)} for answer in waiting]
         table = pa.Table.from_pylist(votes, self._schema)
         content = pa.BufferOutputStream()
         pq.write_table(table, content, write_page_checksum=True)

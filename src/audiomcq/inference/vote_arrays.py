@@ -1,4 +1,4 @@
-"""Rows and votes as columns: all that the filter and the scores count over several option orders, without a Python object per row."""
+"""Rows and votes as NumPy and Arrow columns, on which the filter and the scores count without a Python object per row."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
@@ -20,7 +20,7 @@ _NAMED = ("voter", "control", "order", "mode")
 
 @dataclass(frozen=True)
 class Questions:
-    """The rows without their clips and questions. All arrays have shape (rows,).
+    """What is counted of rows: no clips, no question texts. All arrays have shape (rows,).
 
     Attributes:
         key, id, source, kind: row key, id, source data set and question type.
@@ -49,9 +49,9 @@ class VoteArrays:
         voter, control, order, mode: index into `names` of that column.
         how: index into `audiomcq.answers.HOW`.
         choice: index of the chosen option among those given, -1 where none was chosen.
-        correct: whether it chose the right one.
-        p_gold: probability that the vote gives to the answer: the softmax of `option_logps` where there are any, else 0 or 1.
-        names: the values that a column takes, sorted.
+        correct: whether the vote chose the gold answer.
+        p_gold: probability that the vote gives the gold answer: the softmax of `option_logps` where there are any, else 0 or 1.
+        names: the sorted values of a column.
     """
 
     row: np.ndarray
@@ -75,35 +75,35 @@ class VoteArrays:
 
     @property
     def unreadable(self) -> np.ndarray:
-        """Whether nobody can say what the vote chose. One that abstains chooses nothing, and says so."""
+        """Whether the vote's choice cannot be read. An abstention can: it chooses nothing."""
         return self.how == _UNREADABLE
 
     def count_how(self) -> dict[str, int]:
-        """How many votes were read in each of the ways that `HOW` lists."""
+        """Count the votes by the way in which they were read (`HOW`)."""
         return dict(zip(HOW, np.bincount(self.how, minlength=len(HOW)).tolist(), strict=True))
 
     def where(self, mask: np.ndarray) -> "VoteArrays":
-        """The votes that a mask of shape (votes,) picks."""
+        """Select votes by a mask of shape (votes,)."""
         picked = {field.name: getattr(self, field.name)[mask] for field in fields(self) if field.name != "names"}
         return replace(self, **picked)
 
     def only(self, **values: str) -> "VoteArrays":
-        """The votes with these values, e.g. `only(control="silence", mode="generate")`."""
+        """Select the votes with these values, e.g. `only(control="silence", mode="generate")`."""
         mask = np.ones(len(self), dtype=bool)
         for column, value in values.items():
             mask &= self.having(column, value)
         return self.where(mask)
 
     def without(self, column: str, value: str) -> "VoteArrays":
-        """The votes with another value in a column."""
+        """Select the votes with any other value in a column."""
         return self.where(~self.having(column, value))
 
     def present(self, column: str) -> list[str]:
-        """The values that a column takes among these votes, sorted."""
+        """List the values of a column among these votes, sorted."""
         return [self.names[column][code] for code in np.unique(getattr(self, column))]
 
     def having(self, column: str, value: str) -> np.ndarray:
-        """Which votes have this value, a mask of shape (votes,)."""
+        """Return a mask of the votes with this value, shape (votes,)."""
         names = self.names[column]
         return getattr(self, column) == (names.index(value) if value in names else -1)
 
@@ -113,8 +113,8 @@ class Tally:
     """Votes counted per row and voter. All arrays have shape (rows, voters).
 
     Attributes:
-        asked, unreadable, right: number of votes, of those that nobody can read, and of those that chose the right option.
-        p_gold: sum of the probabilities given to the answer.
+        asked, unreadable, right: numbers of all votes, of unreadable ones, and of those that chose the gold answer.
+        p_gold: sum of the probabilities of the gold answer.
     """
 
     voters: list[str]
@@ -124,25 +124,25 @@ class Tally:
     p_gold: np.ndarray
 
     def at_best(self) -> "Tally":
-        """Every unreadable vote counted as right."""
+        """Count every unreadable vote as right."""
         return replace(self, right=self.right + self.unreadable, p_gold=self.p_gold + self.unreadable)
 
     @property
     def knows(self) -> np.ndarray:
-        """Whether a voter is right on a row: in more than half of the option orders that it was asked in.
+        """Whether a voter is right on a row: in more than half of the option orders.
 
-        A voter that answers by position is right in one of the n turns of n options, and so on no row.
+        A voter that always answers the same position is right in one of the n cyclic orders of n options, and so on no row.
         """
         return 2 * self.right > self.asked
 
     @property
     def measured(self) -> np.ndarray:
-        """Whether anyone voted on the row, shape (rows,)."""
+        """Whether the row has votes, shape (rows,)."""
         return self.asked.sum(axis=1) > 0
 
 
 def read_questions(rows: Dataset) -> Questions:
-    """The columns of rows that are counted by, as `to_schema` reads them. The audio column is not read."""
+    """Read the columns that are counted, in the types of `to_schema`. The audio column is not read."""
     table = question_columns(rows)
     values = {name: table[name].combine_chunks() for name in table.column_names}
     choices, parent = values["choices"], pc.list_parent_indices(values["choices"])
@@ -175,10 +175,11 @@ def question_arrays(rows: Iterable[Row]) -> Questions:
 
 
 def to_vote_arrays(votes: Dataset, questions: Questions) -> VoteArrays:
-    """The votes on these questions as `read_again` gives them; votes on other rows are left out, and so are repeats of one and the same prompt.
+    """Convert votes on these questions, as `read_again` returns them; drop votes on other rows and repeats of the same
+    prompt.
 
     Raises:
-        ValueError: a voter voted twice on a row, control, order and mode; or its options are not those of the row.
+        ValueError: a voter voted twice on a row, control, order and mode; or its options differ from the row's.
     """
     table = votes.select_columns(list(_COLUMNS)).with_format("arrow")[:]
     row = pc.index_in(table["row_key"], value_set=questions.key)
@@ -203,7 +204,7 @@ def to_vote_arrays(votes: Dataset, questions: Questions) -> VoteArrays:
 
 
 def tally(arrays: VoteArrays, rows: int) -> Tally:
-    """Count votes per row and voter, over all orders (and whatever else the arrays hold)."""
+    """Count votes per row and voter, over all orders and all other columns."""
     present, voter = np.unique(arrays.voter, return_inverse=True)
     shape = (rows, len(present))
     cell = arrays.row.astype(np.int64) * len(present) + voter
@@ -216,9 +217,9 @@ def tally(arrays: VoteArrays, rows: int) -> Tally:
 
 
 def find_answer_positions(arrays: VoteArrays, questions: Questions) -> np.ndarray:
-    """Find where the answer stood among the options as each vote's order showed them, from 0; shape (votes,).
+    """Find the position of the gold answer among the options as each vote's order showed them, from 0; shape (votes,).
 
-    Of an answer that is printed twice the first that was shown counts.
+    If an option is printed twice, the first shown copy of the gold answer counts.
     """
     shown = questions.gold[arrays.row]
     for order in arrays.present("order"):
@@ -256,8 +257,11 @@ def _shown_order(questions: Questions, index: int, order: str) -> list[int]:
 
 
 def _p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions: Questions) -> np.ndarray:
-    """Softmax over a vote's options at the answer; 0 or 1 for votes without log-probs, 0 where these are no numbers: such a vote has
-    chosen nothing (`audiomcq.inference.likelihood.likeliest`)."""
+    """Compute the softmax over a vote's options at the gold answer.
+
+    0 or 1 for votes without log-probs; 0 where these are NaN: such a vote has chosen nothing
+    (`audiomcq.inference.likelihood.likeliest`).
+    """
     p = correct.astype(np.float64)
     scored = logps.is_valid().to_numpy(zero_copy_only=False)
     if not scored.any():
@@ -278,10 +282,10 @@ def _p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions
 
 
 def without_repeats(arrays: VoteArrays, questions: Questions) -> VoteArrays:
-    """Keep of a voter's votes on the same prompt under several names the first: given is cyclic-0, and n options turn n times.
+    """Keep the first of a voter's votes on the same prompt: given is cyclic-0, and n options have n cyclic orders.
 
-    Counted twice, the place of the answer in the given order would weigh double, and a voter that answers by position would be right
-    in most orders of two options.
+    Counted twice, the answer's position in the given order would weigh double, and a voter that answers by position
+    would be right in most orders of two options.
     """
     turn = np.full(len(arrays), -1)
     for code, order in enumerate(arrays.names["order"]):

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from audiomcq.audio import AudioError, audio_bytes, audio_seconds
 from audiomcq.contribution.split import SPLIT_FILE, LabelingRule
 from audiomcq.datasets import RowArguments, check_clips_inside, clip_home, clip_sizes, refuse_outside, split_by_clip
-from audiomcq.examples import CONTRIBUTION, FEATURES, TERMS, arrow_column, row_keys
+from audiomcq.examples import CONTRIBUTION, FEATURES, LICENSE_COLUMNS, arrow_column, row_keys
 from audiomcq.inference.vote_files import VOTE_FEATURES
 from audiomcq.publishing import licences
 from audiomcq.publishing.dataset_card import CardText, render_card
@@ -30,7 +30,7 @@ from audiomcq.storage import replaced_folder
 
 logger = logging.getLogger(__name__)
 
-PUBLISHED = Features({**FEATURES, "audio": Audio(), **TERMS})
+PUBLISHED = Features({**FEATURES, "audio": Audio(), **LICENSE_COLUMNS})
 """What published rows hold. Here `audio` decodes by itself where torchcodec is installed, as everywhere on the Hub."""
 
 FOLDERS = ("weak", "strong", "unlabelled")

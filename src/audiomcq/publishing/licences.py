@@ -11,8 +11,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from audiomcq.examples import TERMS, Row, arrow_column, clip_fields, row_keys
-from audiomcq.schema import with_columns
+from audiomcq.examples import LICENSE_COLUMNS, Row, arrow_column, clip_fields, row_keys
+from audiomcq.schema import add_columns
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def add_license_columns(
     for split, rows in splits.items():
         own = {
             name: arrow_column(rows, name).to_pylist() if name in rows.column_names else [None] * len(rows)
-            for name in TERMS
+            for name in LICENSE_COLUMNS
         }
         paths, names, keys = (
             clip_fields(rows)[1].to_pylist(),
@@ -154,7 +154,7 @@ def add_license_columns(
             for path, name in set(zip(paths, names, strict=True))
         }
         good: list[int] = []
-        columns: dict[str, list[str | None]] = {name: [None] * len(rows) for name in TERMS}
+        columns: dict[str, list[str | None]] = {name: [None] * len(rows) for name in LICENSE_COLUMNS}
         for index, named in enumerate(zip(paths, names, strict=True)):
             terms = known[named]
             licence = own["license"][index] or terms.license
@@ -164,7 +164,7 @@ def add_license_columns(
                 columns["attribution"][index] = own["attribution"][index] or terms.attribution
             else:
                 refused.setdefault(refusal(licence), []).append(keys[index])
-        result[split] = with_columns(rows, columns).select(good)
+        result[split] = add_columns(rows, columns).select(good)
     for reason, keys in refused.items():
         logger.warning("%d rows may not be published, %s: %s", len(keys), reason, ", ".join(keys[:10]))
     if refused and not leave_out:
