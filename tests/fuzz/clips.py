@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from audiomcq import clip_workers
 from audiomcq.audio import CUT_MARGIN_SECONDS, MIN_SAMPLES, SAMPLE_RATE, DecodedClip
-from audiomcq.clip_workers import Found
+from audiomcq.clip_workers import ClipResult
 from odd_clips import MAKERS, SAYS_NO_LENGTH, SECONDS, clip
 
 TIMEOUT_SECONDS = 20.0
@@ -108,12 +108,12 @@ class Examiner:
     def __init__(self, folder: Path) -> None:
         self.path, self.worker = folder / "clip", None
 
-    def by_path_and_by_bytes(self, content: bytes) -> tuple[Found, Found]:
+    def by_path_and_by_bytes(self, content: bytes) -> tuple[ClipResult, ClipResult]:
         self.path.write_bytes(content)
         cells = ({"bytes": None, "path": str(self.path)}, {"bytes": content, "path": "clip"})
         return tuple(self._examine(cell) for cell in cells)
 
-    def _examine(self, cell: dict[str, Any]) -> Found:
+    def _examine(self, cell: dict[str, Any]) -> ClipResult:
         if self.worker is None or not self.worker.process.is_alive():
             clip_workers.decode_clip = _decoded_by_the_contract
             self.worker = clip_workers._Worker()  # forked, so it decodes like this
