@@ -119,7 +119,7 @@ class Examiner:
             self.worker = clip_workers._Worker()  # forked, so it decodes like this
             clip_workers.decode_clip = _decode_clip
         self.worker.give(None, (cell, None, MAX_SECONDS), TIMEOUT_SECONDS)
-        while (found := self.worker.found()) is None:
+        while (found := self.worker.poll()) is None:
             wait([self.worker.pipe], 1)
         return found
 
