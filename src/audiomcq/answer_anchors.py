@@ -155,7 +155,7 @@ def find_fields(text: str, options: Options) -> list[Declaration]:
         if torn and named and _may_go_on(value, named, options):
             named = None
         if named or (field["key"] or field["argument"] or "").lower() not in _BESIDE:
-            # What stands in other fields denies nothing
+            # Text in other fields denies nothing
             outside = max(0, text.rfind("{", 0, field.start()))
             denied = _is_denied(text, outside, field.end(), options)
             found.append(Declaration(field.start(), field.end(), FIELD, value, named, denied))

@@ -337,7 +337,7 @@ def _open_path(source: AudioSource, root: str | Path | None, name: str) -> Binar
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise AudioError(f"{name}: a folder, not an audio file; check the path and the audio root")
-        if not stat.S_ISREG(mode):  # a pipe would be waited for
+        if not stat.S_ISREG(mode):  # opening a pipe would block
             raise AudioError(f"{name}: a pipe or device, not an audio file; check the path and the audio root")
         return path.open("rb")
     except PermissionError as error:

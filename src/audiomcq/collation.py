@@ -321,6 +321,7 @@ class PromptCollator:
     def __call__(self, rows: Sequence[Row]) -> list[Row]:
         """Add the encoded prompt to every row. Rows that are rollouts of one prompt share it."""
         rows = [as_conversation(row) for row in rows]
+        # By content: the sampler repeats a row for each rollout, and the data set returns a new copy each time
         keys = [_prompt_key(row["prompt"]) for row in rows]
         distinct = dict(zip(keys, (row["prompt"] for row in rows), strict=True))
         encoded = dict(zip(distinct, self.encoder.encode(list(distinct.values())), strict=True))

@@ -126,7 +126,7 @@ def _chunks(
     """Yield identifier, first byte and length of each chunk.
 
     Args:
-        header: how identifier and length stand in the file, as for `struct`.
+        header: layout of identifier and length, as for `struct`.
         inclusive: whether the length counts the header.
     """
     length = struct.calcsize(header)

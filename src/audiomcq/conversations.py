@@ -153,7 +153,7 @@ def measure_audio(rows: Dataset) -> list[float]:
     known: dict[str, float] = {}
     lengths = []
     hidden = not PartialState().is_local_main_process
-    # A transform takes rows whole
+    # A custom transform needs all columns of a row
     messages = rows if rows.format["type"] == "custom" else rows.select_columns(names)
     for row in tqdm(messages, desc="reading clip lengths", unit="row", dynamic_ncols=True, disable=hidden):
         total = 0.0

@@ -172,7 +172,7 @@ def clip_home(args: RowArguments) -> Path:
 
 
 def check_clips_inside(splits: Mapping[str, Dataset], folder: Path) -> None:
-    """Check that all clips that are files lie inside a folder, before any of them is read.
+    """Check that all clips that are files are inside a folder, before any of them is read.
 
     Raises:
         ValueError: some do not.
@@ -236,7 +236,7 @@ def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[fl
     has_bytes, paths = clip_fields(rows)
     named, seconds = paths.to_pylist(), np.zeros(len(rows))
     known: dict[str, float] = {}
-    # With bytes a path is but a name, which may be that of other clips as well
+    # Next to bytes a path is only a name, which other clips may have as well
     inside = np.flatnonzero(has_bytes).tolist()
     outside = dict.fromkeys(named[index] for index in np.flatnonzero(~has_bytes).tolist())
     hidden = not PartialState().is_local_main_process
@@ -278,6 +278,7 @@ def split_by_clip(rows: Dataset, fractions: Mapping[str, float], seed: int) -> D
     keys = clip_fields(rows)[1].to_pylist()
     if not all(keys):
         clip_key(rows[next(index for index, key in enumerate(keys) if not key)])
+    # Sorted before they are shuffled: the split depends on the clips and the seed, not on the order of the rows
     clips = sorted(set(keys))
     random.Random(seed).shuffle(clips)
     split_of_clip: dict[str, str] = {}

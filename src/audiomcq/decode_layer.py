@@ -67,9 +67,8 @@ def decode_token(
     hidden: Tensor = language_model.embed_tokens(tokens[:, None])
     position_ids = positions[:, None]
     rope = getattr(language_model.config, "rope_parameters", None) or {}
-    if (
-        "mrope_section" in rope
-    ):  # multimodal RoPE has three axes, and audio and text have the same position on all of them
+    # Multimodal RoPE has three axes; audio and text have the same position on all of them
+    if "mrope_section" in rope:
         position_ids = position_ids.expand(3, *position_ids.shape)
     turn = tuple(part[:, 0] for part in language_model.rotary_emb(hidden, position_ids))
     added: Tensor | None = None

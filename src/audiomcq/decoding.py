@@ -116,9 +116,9 @@ def _trusted_handle(stream: BinaryIO, container: Container) -> soundfile.SoundFi
 def _opened_by_soundfile(handle: soundfile.SoundFile, container: Container) -> OpenClip:
     rate, count = handle.samplerate, max(1, _BLOCK_SAMPLES // handle.channels)
     held = promised = handle.frames / rate
-    if container.kind == "mp3":  # soundfile takes the header's word
+    if container.kind == "mp3":  # soundfile reports the length that the header states
         held *= container.share
-    else:  # it counts the frames of the bytes that are there
+    else:  # soundfile counts the frames that the file has
         promised /= container.share
     _compare(held, promised)
 
@@ -130,7 +130,7 @@ def _opened_by_soundfile(handle: soundfile.SoundFile, container: Container) -> O
         _compare(read / rate, promised)
 
     def check_end() -> None:
-        # The headers of the other kinds have told already
+        # For the other formats the headers were compared when the clip was opened
         if container.kind == "flac":
             start, left = max(0, handle.frames - rate), min(rate, handle.frames)
             try:

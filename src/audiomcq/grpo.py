@@ -130,7 +130,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         others: dict[str, Any],
     ) -> None:
         rows, shuffle = take_rows(data[0]), ShuffleByEpoch(args.seed)
-        template: Any = args.chat_template_kwargs or {}  # a text is read by TrainingArguments
+        template: Any = args.chat_template_kwargs or {}  # TrainingArguments parses it if it is a text
         self.encoder = ConversationEncoder(
             lalm.processor, lalm.family, args.max_audio_seconds, template_options=template
         )
@@ -165,7 +165,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         # the kwargs over the model's configuration for each generation: both have to say it.
         self.generation_kwargs["suppress_tokens"] = lalm.placeholder_ids
         self.generation_config.suppress_tokens = lalm.placeholder_ids
-        # A diverged model is then stopped by its loss, in words, and not by a crash of the sampler.
+        # A diverged model is then stopped by the check of its loss, with a message, and not by a crash of the sampler
         self.generation_config.remove_invalid_values = True
 
     def _share_prefix(self, lalm: LALM, args: AudioGRPOConfig) -> None:

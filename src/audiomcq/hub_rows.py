@@ -37,7 +37,7 @@ class HubRepo:
                 str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()
             )
         info = _named(self.name, lambda: HfApi().dataset_info(self.name, revision=self.revision))
-        # Both are always there where a repository is asked for by its name
+        # Both are always set for a repository that is requested by name
         return info.sha or "", frozenset(file.rfilename for file in info.siblings or ())
 
     @property

@@ -206,7 +206,8 @@ def load_lalm(
             adapted["base_model_name_or_path"], adapted.get("revision"), dtype, attn_implementation, device, **options
         )
         return _merge_adapter(base, source, revision, _find_commit(source, adapter))
-    assert config is not None  # told apart by `adapter`
+    assert config is not None  # without an adapter there is one
+    # By the config alone: weights of an unknown family are not downloaded
     if config.model_type not in FAMILIES:
         raise ValueError(f"{source}: model type {config.model_type!r} is unknown; known: {', '.join(FAMILIES)}")
     family = FAMILIES[config.model_type]

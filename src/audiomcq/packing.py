@@ -66,6 +66,7 @@ def pack(prompts: list[list[int]], completions: list[list[list[int]]], width: in
         positions.append(list(range(start)))
         segments.append([PROMPT] * start)
         for segment, answer in enumerate(answers, 1):
+            # The prompt's last token predicts the answer's first, and the answer's last predicts nothing
             columns.append(torch.arange(len(ids[row]), len(ids[row]) + len(answer)))
             labels.append(torch.tensor(answer, dtype=torch.long))
             ids[row] = ids[row] + [prompt[-1], *answer][: len(answer)]
@@ -82,7 +83,7 @@ def pack(prompts: list[list[int]], completions: list[list[list[int]]], width: in
     source = pad_sequence(columns, batch_first=True)
     of_prompt = torch.repeat_interleave(torch.tensor([len(answers) for answers in completions]))
     source = (source + of_prompt[:, None] * input_ids.size(1)).masked_fill(padded_labels == IGNORED, 0)
-    if width is not None:
+    if width is not None:  # TRL's tensors are as wide as the longest completion of all its groups
         missing = (0, width - padded_labels.size(1))
         padded_labels = nn.functional.pad(padded_labels, missing, value=IGNORED)
         source = nn.functional.pad(source, missing)

@@ -42,7 +42,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{max(names, key=names.count)!r} stands there twice")
+        raise ValueError(f"{max(names, key=names.count)!r} occurs twice")
     return fields
 
 
@@ -111,7 +111,7 @@ def _json_list(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]
         reader.take(",")
     reader.take("]")
     if reader.mark():
-        raise ValueError(f"{path}:{reader.line}: something stands after the end of the list of rows")
+        raise ValueError(f"{path}:{reader.line}: something follows the end of the list of rows")
 
 
 class _ListReader:
@@ -143,7 +143,7 @@ class _ListReader:
         """Skip one expected character.
 
         Raises:
-            ValueError: another stands there, or the file ends.
+            ValueError: another one is found, or the file ends.
         """
         if (found := self.mark()) != mark:
             what = repr(found) if found else "the end of the file: is it a part of a file?"
@@ -202,7 +202,7 @@ def _csv_rows(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]
         if not header:
             header = cells
             if len(set(header)) < len(header):
-                raise ValueError(f"{path}:{line}: the column {max(header, key=header.count)!r} stands there twice")
+                raise ValueError(f"{path}:{line}: the column {max(header, key=header.count)!r} occurs twice")
         elif len(cells) != len(header):
             raise ValueError(f"{path}:{line}: {len(cells)} cells, where the header has {len(header)} columns")
         else:
@@ -227,7 +227,7 @@ def parse_list(text: str | None) -> Any:
 
 def _mapping(row: Any, path: Path, line: int) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise ValueError(f"{path}:{line}: {describe_type(row)} stands there, not a row of names and values")
+        raise ValueError(f"{path}:{line}: {describe_type(row)} found, not a row of names and values")
     return row
 
 

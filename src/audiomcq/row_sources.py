@@ -242,11 +242,13 @@ def _on_hub(source: str, split: str, config: str | None, revision: str | None) -
         with _in_one_line(source):
             return Located(source, rows=load_dataset(source, config, split=split, revision=revision), repo=repo)
     else:
-        # Clips are more than rows in number, so that it is taken for a folder of clips
-        beside = {Path(name).stem: [name] for name in sorted(repo.files) if re.fullmatch(r"[^/]+\.(jsonl?|csv)", name)}
-        if not beside:
+        # With more clips than files of rows, `datasets` takes the repository for a folder of clips
+        in_root = {
+            Path(name).stem: [name] for name in sorted(repo.files) if re.fullmatch(r"[^/]+\.(jsonl?|csv)", name)
+        }
+        if not in_root:
             _check_kind(source, builder)
-        files = _as_splits(beside, split)
+        files = _as_splits(in_root, split)
     wanted = {name: list(map(repo.fetch, files[name])) for name in _known_names(source, split, files)}
     kept_as = f"{source.replace('/', '___')}/{config or 'default'}/0.0.0/{repo.commit}"
     return Located(source, split, wanted, repo=repo, kept_as=kept_as)

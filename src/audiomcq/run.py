@@ -84,6 +84,7 @@ def _train(
     start: Start,
 ) -> None:
     output = Path(args.output_dir or "")
+    # What can refuse a run comes before the model is loaded, which may take minutes
     check_push(args, model)
     load = partial(
         data.load,
@@ -124,7 +125,7 @@ def _train(
         else:
             start_record(output, stage, settings, {**seen, **digests}, begun)
     groups = count_trainable(trainer.model, lalm.family)
-    # From headers: what is cut while training is cut in data-loader workers and in other processes
+    # From headers: clips are cut in data-loader workers and in other processes, whose counts do not come back
     cut_clips = sum(seconds > args.max_audio_seconds for seconds in trainer.clip_seconds)
     if cut_clips:
         logger.warning(
@@ -183,7 +184,7 @@ def check_login(repo_id: str) -> None:
     """
     try:
         user = HfApi().whoami()
-    except Exception as error:  # what the Hub, its client or the network have against it
+    except Exception as error:  # of the Hub, its client or the network
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"{repo_id}: the Hub does not say who you are ({reason}); log in with `hf auth login`, or set HF_TOKEN to a token that "
@@ -230,7 +231,7 @@ def hub_commit(rows: Dataset) -> str | None:
 def set_up_logging(level: int = logging.INFO) -> None:
     """Log the package and transformers to stderr; on other ranks warnings only."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Unless told, PartialState takes every process on a machine without accelerators for the only one
+    # By default PartialState treats each process on a machine without accelerators as the only one
     state = PartialState(cpu=not torch.accelerator.is_available())
     logging.getLogger("audiomcq").setLevel(level if state.is_main_process else logging.WARNING)
     transformers.utils.logging.set_verbosity_warning()

@@ -95,7 +95,7 @@ def check_output(output: Path, settings: dict[str, Any], resume: str | bool | No
         raise ValueError(
             f"checkpoint {checkpoint} cannot be resumed: {defect}; name another, or give true for the newest"
         )
-    _say("going on from %s", checkpoint)
+    _say("resuming from %s", checkpoint)
     return Start(str(checkpoint), record)
 
 
@@ -173,7 +173,7 @@ def _newest_whole(output: Path) -> Path:
         if path not in whole
     ]
     if others:
-        _say("not whole, and not gone on from: %s", "; ".join(others))
+        _say("not complete, and not resumed from: %s", "; ".join(others))
     if not whole:
         lacking = f"no whole checkpoint: {'; '.join(others)}" if others else "saved no checkpoint yet"
         raise ValueError(f"the run in {output} has {lacking}; delete that folder and start again")
@@ -295,7 +295,7 @@ def check_rows(output: Path, record: Mapping[str, Any], digests: Mapping[str, st
         if keys
     )
     counts = f"{len(digests)} rows instead of {record.get('rows')}" if len(digests) != record.get("rows") else ""
-    told = "; ".join(filter(None, (counts, what))) or "they stand in another order"
+    told = "; ".join(filter(None, (counts, what))) or "they are in another order"
     raise ValueError(
         f"output folder {output} holds a run on other rows ({told}); resume it with the rows that it was started with, or choose "
         "another --output_dir"
@@ -325,7 +325,7 @@ def check_unseen(digests: Mapping[str, str], checkpoint: Path) -> dict[str, str 
     Raises:
         ValueError: stages overlap (arXiv 2509.21060, section 4: SFT and GRPO rows are disjoint).
     """
-    # A checkpoint-N folder lies inside its run's.
+    # A checkpoint-N folder is inside that of its run.
     files = [folder / ROWS_FILE for folder in (checkpoint, checkpoint.parent) if (folder / ROWS_FILE).is_file()]
     if not files:
         return {}

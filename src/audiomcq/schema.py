@@ -79,7 +79,7 @@ def fit_to_schema(
     """
     check_columns(rows.column_names, cot_column, source)
     order = rows._indices
-    # Without the selection that it may be: values are then replaced where they stand, and clips stay where they are
+    # Without a selection of rows: values are replaced in the order of storage, and the bytes of clips are not copied
     base = Dataset(rows.data, info=rows.info.copy())
     faults = _known_faults(base)
     terms = [
@@ -151,7 +151,7 @@ def add_columns(rows: Dataset, values: Mapping[str, Sequence[str | None]]) -> Da
     kinds = Features({**{name: base.features[name] for name in names}, **dict.fromkeys(values, _TEXT)})
     columns = {name: pa.array(column, pa.string()) for name, column in values.items()}
     if order is not None:
-        # Where the rows stand below their selection
+        # Values come in the order of the selection, columns are in that of storage
         places = np.full(len(base), -1)
         places[order.column(0).to_numpy()] = np.arange(len(rows))
         taken = pa.array(places, mask=places < 0)
@@ -360,7 +360,7 @@ def _with_made_ids(
 
 def _replaced(rows: Dataset, values: dict[str, pa.ChunkedArray | None], kinds: Features) -> Dataset:
     """Select the columns of `kinds`, with some of them replaced; the others stay on disk if they are there."""
-    if not len(rows):  # what datasets puts side by side must have rows
+    if not len(rows):  # `concatenate_datasets` fails without rows
         return Dataset(InMemoryTable(kinds.arrow_schema.empty_table()), info=DatasetInfo(features=kinds))
     changed = {name: array for name, array in values.items() if array is not None}
     kept = [name for name in kinds if name not in changed]
@@ -371,7 +371,7 @@ def _replaced(rows: Dataset, values: dict[str, pa.ChunkedArray | None], kinds: F
             parts[0] = parts[0].cast_column("audio", FEATURES["audio"])
     if changed:
         info = DatasetInfo(features=Features({name: kinds[name] for name in changed}))
-        # Hashing the bytes of clips, to name what they are, would take longer than all the rest
+        # `datasets` would hash the bytes of clips for a fingerprint, which takes longer than everything else
         name = generate_random_fingerprint() if "audio" in changed and "audio" in rows.column_names else None
         parts.append(Dataset(InMemoryTable(pa.table(changed)), info=info, fingerprint=name))
     whole = concatenate_datasets(parts, axis=1) if len(parts) > 1 else parts[0]

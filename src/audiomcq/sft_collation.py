@@ -42,6 +42,7 @@ class SFTCollator:
         examples = self.encode([as_conversation(row, self.cot) for row in rows])
         keys = [self._sharing_key(example, index) for index, example in enumerate(examples)]
         groups = list(dict.fromkeys(keys))
+        # Stable: rows with the same clip become adjacent, and the order of the batch stays otherwise
         order = sorted(range(len(rows)), key=lambda index: groups.index(keys[index]))
         starts = [keys.index(group) for group in groups]
         tokenizer = self.encoder.processor.tokenizer

@@ -22,11 +22,11 @@ SHARED_ATTENTION = "sdpa_shared_prefix"
 
 @dataclass
 class PackedLayout:
-    """Where prompts and completions stand in packed rows.
+    """The positions of prompts and completions in packed rows.
 
     prompt: P, tokens of the longest prompt. of_prompt: (N,) row of each completion. source: (N, C) index into the B x S packed
     positions of each token of a completion, 0 where there is none. visible: (N, 1, C, P + C) which keys a token sees, first
-    those of the prompt. inverse: (B x S,) where each packed position stands among the B x P prompt positions followed by
+    those of the prompt. inverse: (B x S,) index of each packed position among the B x P prompt positions followed by
     the N x C completion positions.
     """
 

@@ -103,6 +103,7 @@ def generate(
     """
     _check_clips(audio, input_ids, model)
     causal_lm = _sharing_lm(model)
+    # Positions count from the first token after the left padding
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     prompt = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
     # All but the last token: each completion forwards that one itself, as its first step, and gets the logits of its first token
@@ -129,10 +130,10 @@ def _generate_stock(causal_lm: PreTrainedModel, **options: Any) -> Tensor:
     """Generate with the model's own `generate`: its class's method, because `shared_generation` replaces the
     instance's.
     """
-    own = cast(type[GenerationMixin], type(causal_lm))  # every LALM is one, which the type of all models does not say
-    return cast(
-        Tensor, own.generate(as_generative(causal_lm), **options)
-    )  # tokens, unless a configuration asks for more
+    # Every LALM is a GenerationMixin, which the common type of models does not say; without `return_dict_in_generate` it returns
+    # tokens
+    own = cast(type[GenerationMixin], type(causal_lm))
+    return cast(Tensor, own.generate(as_generative(causal_lm), **options))
 
 
 def _must_use_stock(causal_lm: PreTrainedModel, config: GenerationConfig) -> bool:

@@ -33,7 +33,7 @@ def wilson_interval(k: int, n: int, confidence: float = 0.95) -> Interval:
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     centre = (k + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
-    # At k = 0 and k = n the bound is 0 and 1 exactly; rounding would leave it 1e-17 beside.
+    # At k = 0 and k = n the bound is 0 and 1 exactly; rounding would miss it by 1e-17.
     return Interval(0.0 if k == 0 else centre - half, 1.0 if k == n else centre + half)
 
 

@@ -220,6 +220,7 @@ def publish_checkpoint(staged: Path, target: Path, run: str) -> None:
             aside = target.with_name(f"set-aside-{uuid4().hex[:6]}.{target.name}")
             target.rename(aside)
             logger.warning("%s was not written by this run, or is not whole; it is kept as %s", target, aside.name)
+        # The old one of this name is renamed away, the new one takes its name, and only then is the old one deleted
         with _removing([target] if target.exists() else [], staged.parent):
             staged.rename(target)
             sync(target.parent)
@@ -270,6 +271,7 @@ def rotate_checkpoints(output: Path, run: str, limit: int | None, protected: str
     """
     if not limit or limit < 1:
         return
+    # The last one is always kept, and so is the best: a limit of 1 may leave two, as in transformers
     own = [path for path in list_whole_checkpoints(output) if _belongs(path, run)]
     kept = (
         {own[-1], *(path for path in own if protected and path.resolve() == Path(protected).resolve())}

@@ -293,6 +293,7 @@ class QuestionIndex:
         return found
 
     def _prefix(self, each: frozenset[str]) -> list[str]:
+        # 0.7 x 10 is a little more than 7 in floats, and must not become 8
         needed = math.ceil(self.similar * len(each) - 1e-9)
         by_rarity = sorted(each, key=lambda shingle: (self._frequency.get(shingle, 0), shingle))
         return by_rarity[: len(each) - needed + 1]

@@ -232,6 +232,7 @@ def _write_class_questions(clips: Sequence[Clip], rng: random.Random, questions_
     questions: list[Question] = []
     while len(left := [label for label, queue in queues.items() if queue]) >= options:
         count = min(len(queues[label]) for label in left)
+        # Half of the questions; of an odd number, half rounded up or down at random
         given_away = (count + rng.randrange(2)) // 2 if any(label in clues for label in left) else 0
         for label in left:
             size = count if label in clues else count - given_away

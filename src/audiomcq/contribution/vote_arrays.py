@@ -164,6 +164,7 @@ def to_vote_arrays(votes: Dataset, questions: Questions) -> VoteArrays:
         name: pc.index_in(table[name], value_set=pa.array(names[name], pa.string())).to_numpy() for name in _NAMED
     }
     correct = pc.fill_null(table["correct"], False).to_numpy()
+    # Small integers: there are millions of votes, but few voters, orders and ways of reading
     arrays = VoteArrays(
         row=row,
         **{name: code.astype(np.int16) for name, code in codes.items()},
@@ -235,6 +236,7 @@ def _p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions
             f"{lengths[wrong.argmax()]}: the votes are of other rows; probe again"
         )
     starts = np.cumsum(lengths) - lengths
+    # Minus the largest log-prob, so that exp cannot underflow for all options
     with np.errstate(invalid="ignore"):
         weights = np.exp(values - np.repeat(np.maximum.reduceat(values, starts), lengths))
         p[scored] = np.nan_to_num(weights[starts + questions.gold[on]] / np.add.reduceat(weights, starts))
@@ -266,6 +268,7 @@ def _without_repeats(arrays: VoteArrays, questions: Questions) -> VoteArrays:
 
 
 def _check_once(arrays: VoteArrays, questions: Questions) -> None:
+    # One number per row, voter, control, order and mode: sorted, duplicates are neighbours
     code = arrays.row.astype(np.int64)
     for name in _NAMED:
         code = code * len(arrays.names[name]) + getattr(arrays, name)
@@ -276,5 +279,5 @@ def _check_once(arrays: VoteArrays, questions: Questions) -> None:
         voter, control, shown, mode = (arrays.names[name][getattr(arrays, name)[first]] for name in _NAMED)
         raise ValueError(
             f"voter {voter} voted twice on row {questions.key[arrays.row[first]]} (control {control}, order {shown}, mode "
-            f"{mode}), and so on {len(twice)} votes: votes of two runs lie in one folder"
+            f"{mode}), and so on {len(twice)} votes: votes of two runs are in one folder"
         )
