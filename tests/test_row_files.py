@@ -84,7 +84,7 @@ def test_large_files_are_read_once_and_again_when_they_change(
     path = write([row(), row(id="2")])
     first = load_rows(path)
     with monkeypatch.context() as inside:
-        inside.setattr("audiomcq.row_files._batches", lambda *_: pytest.fail("it was read again"))
+        inside.setattr("audiomcq.row_files._read_batches", lambda *_: pytest.fail("it was read again"))
         assert load_rows(path).to_list() == first.to_list()
     write([row(), row(id="3")])
     assert load_rows(path)["id"] == ["1", "3"]

@@ -145,11 +145,11 @@ def decode_clip(
         )
     read = mono.frames / clip.rate
     seconds = clip.seconds if mono.was_cut and clip.seconds is not None else read
-    notes = _notes(clip, mono, waveform, name)
+    notes = _collect_notes(clip, mono, waveform, name)
     return DecodedClip(np.clip(waveform, -1, 1, out=waveform), seconds, notes)
 
 
-def _notes(clip: OpenClip, mono: "_Mono", waveform: np.ndarray, name: str) -> list[Note]:
+def _collect_notes(clip: OpenClip, mono: "_Mono", waveform: np.ndarray, name: str) -> list[Note]:
     notes = []
     if mono.channels > 1:
         notes.append(Note("downmixed", f"{name}: {mono.channels} channels averaged to mono"))

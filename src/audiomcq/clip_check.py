@@ -93,7 +93,7 @@ def _check(
 
     def unknown() -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the distinct clips that have to be checked."""
-        for cell in tqdm(_cells(rows), "checking clips", len(rows), unit="row", dynamic_ncols=True, delay=1):
+        for cell in tqdm(_read_cells(rows), "checking clips", len(rows), unit="row", dynamic_ncols=True, delay=1):
             if cell["bytes"] is None and cell["path"] in files:
                 keys.append(files[cell["path"]])
                 continue
@@ -123,10 +123,10 @@ def _check(
                 saved = time.monotonic()
     finally:
         memory.save()
-    return _by_row(rows, root, [found[key] for key in keys])
+    return _sort_by_row(rows, root, [found[key] for key in keys])
 
 
-def _by_row(rows: Dataset, root: str | Path | None, found: list[ClipResult]) -> CheckedClips:
+def _sort_by_row(rows: Dataset, root: str | Path | None, found: list[ClipResult]) -> CheckedClips:
     cells = rows.select_columns(["audio"])
     named = {
         index: describe(cells[index]["audio"], root)
@@ -138,7 +138,7 @@ def _by_row(rows: Dataset, root: str | Path | None, found: list[ClipResult]) -> 
     return CheckedClips(np.array([clip.seconds for clip in found]), defects, silent)
 
 
-def _cells(rows: Dataset) -> Iterator[dict[str, Any]]:
+def _read_cells(rows: Dataset) -> Iterator[dict[str, Any]]:
     """Yield the audio cells, read by column."""
     for table in rows.select_columns(["audio"]).with_format("arrow").iter(_ROWS_AT_A_TIME):
         column = table.column("audio")

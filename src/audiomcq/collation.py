@@ -215,7 +215,7 @@ class ConversationEncoder:
             strict=True,
         ):
             tokens = [int(token) for token, there in zip(ids, kept, strict=True) if there]
-            clips.append(EncodedClip(*self._mel(features, mask), tokens[start : len(tokens) - end]))
+            clips.append(EncodedClip(*self._trim_mel(features, mask), tokens[start : len(tokens) - end]))
         return clips
 
     def _audio_kwargs(self, audios: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -226,7 +226,7 @@ class ConversationEncoder:
         length = padded_samples(longest, self.processor.feature_extractor)
         return {"max_length": length, "padding": "max_length", "truncation": True}
 
-    def _mel(self, features: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def _trim_mel(self, features: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         mel, valid = torch.as_tensor(np.asarray(features)).T, torch.as_tensor(np.asarray(mask))
         # An audio tower of fixed input length needs its padding; for the others it would be encoded for nothing
         frames = int(valid.sum()) if self.family.trims_mel else len(valid)

@@ -59,7 +59,7 @@ def read_raw(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from iterate_rows(file, path)
 
 
-def column_names(path: Path) -> list[str]:
+def read_column_names(path: Path) -> list[str]:
     """Return the column names of the first rows of a file, in order."""
     return list(dict.fromkeys(name for _, raw in islice(read_raw(path), _LOOKED_AT) for name in raw))
 
@@ -82,12 +82,12 @@ def iterate_rows(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, An
             f"{path}: this is {signature}, not text; rows are read from {', '.join(TEXT_FILES)} and .parquet"
         )
     if path.suffix == ".csv":
-        return _csv_rows(file, path)
+        return _read_csv(file, path)
     is_list = start.removeprefix(_UTF8_MARK).lstrip().startswith(b"[")
-    return _json_list(file, path) if is_list else _json_lines(file, path)
+    return _read_json_list(file, path) if is_list else _read_json_lines(file, path)
 
 
-def _json_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_json_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(file, start=1):
         content = line.removeprefix(_UTF8_MARK) if number == 1 else line
         if not content.strip():
@@ -96,16 +96,16 @@ def _json_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any
             row = _DECODER.decode(content.decode())
         except (ValueError, RecursionError) as error:
             cut = "" if line.endswith(b"\n") else ", and the file ends there: is it a part of a file?"
-            raise ValueError(f"{path}:{number}: this line is no row in JSON ({_in_words(error)}){cut}") from error
-        yield number, _mapping(row, path, number)
+            raise ValueError(f"{path}:{number}: this line is no row in JSON ({_explain(error)}){cut}") from error
+        yield number, _check_mapping(row, path, number)
 
 
-def _json_list(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_json_list(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = _ListReader(file, path)
     reader.take("[")
     while reader.mark() != "]" or reader.rows:
         line = reader.line
-        yield line, _mapping(reader.value(), path, line)
+        yield line, _check_mapping(reader.value(), path, line)
         if reader.mark() == "]":
             break
         reader.take(",")
@@ -165,7 +165,7 @@ class _ListReader:
                 more = self._read(size) if self._ends_in(error) else ""
                 if not more:
                     raise ValueError(
-                        f"{self.path}:{self.line}: no row in JSON starts here ({_in_words(error)})"
+                        f"{self.path}:{self.line}: no row in JSON starts here ({_explain(error)})"
                     ) from error
                 self.buffer, self.position, size = self.buffer[self.position :] + more, 0, 2 * size
         self.line += self.buffer.count("\n", self.position, end)
@@ -185,7 +185,7 @@ class _ListReader:
             raise ValueError(f"{self.path}: after line {self.line} the text is not UTF-8 ({error.reason})") from error
 
 
-def _csv_rows(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_csv(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(_LONGEST_CELL)
     reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
     header: list[str] = []
@@ -194,7 +194,7 @@ def _csv_rows(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]
         try:
             cells = next(reader, None)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}:{line}: this line is no row in CSV ({_in_words(error)})") from error
+            raise ValueError(f"{path}:{line}: this line is no row in CSV ({_explain(error)})") from error
         if cells is None:
             return
         if not cells:
@@ -225,13 +225,13 @@ def parse_list(text: str | None) -> Any:
     return found if isinstance(found, list) else text
 
 
-def _mapping(row: Any, path: Path, line: int) -> dict[str, Any]:
+def _check_mapping(row: Any, path: Path, line: int) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError(f"{path}:{line}: {describe_type(row)} found, not a row of names and values")
     return row
 
 
-def _in_words(error: Exception) -> str:
+def _explain(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at column {error.colno}"
     if isinstance(error, UnicodeDecodeError):

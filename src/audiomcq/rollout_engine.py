@@ -107,11 +107,11 @@ class RolloutEngine:
         """
         # Buffers outlive the call, and tensors made in inference mode could not be written to outside of it
         with torch.inference_mode(False), torch.no_grad(), evaluation_mode(model):
-            decoder = self._decoder(model, start, sampling)
+            decoder = self._get_decoder(model, start, sampling)
             decoder.begin(start)
             return decoder.run(model, start.logits)
 
-    def _decoder(self, model: PreTrainedModel, start: Continued, sampling: Sampling) -> "_Decoder":
+    def _get_decoder(self, model: PreTrainedModel, start: Continued, sampling: Sampling) -> "_Decoder":
         """Return the buffers for this many rows and this sampling, replaced by larger ones where they are too
         small.
         """
@@ -125,8 +125,8 @@ class RolloutEngine:
         key = (rows, prompts, sampling)  # all of these are constants of the captured graph
         known = self._decoders.get(key)
         if known is None or known.prompt < prompt or known.own < own or known.signature != signature(model):
-            prompt = max(_rounded(prompt, PROMPT_BUCKET), known.prompt if known else 0)
-            own = max(_rounded(own, OWN_BUCKET), known.own if known else 0)
+            prompt = max(_round_up(prompt, PROMPT_BUCKET), known.prompt if known else 0)
+            own = max(_round_up(own, OWN_BUCKET), known.own if known else 0)
             if known is None:
                 logger.info("decoding %d rows of %d prompts as CUDA graphs", rows, prompts)
             # Freed before the larger buffers are allocated: both at once may not fit
@@ -159,7 +159,7 @@ def signature(model: PreTrainedModel) -> tuple[Any, ...]:
     return (hash(weights), adapters, autocast)
 
 
-def _rounded(length: int, bucket: int) -> int:
+def _round_up(length: int, bucket: int) -> int:
     return -(-length // bucket) * bucket
 
 
@@ -187,7 +187,7 @@ class _Decoder:
         vocabulary = model.get_output_embeddings().weight.shape[0]
         draw = draw_with_multinomial if self.generator is None else self._draw_exponential
         self.sampler = Sampler(sampling, rows, vocabulary, device, draw)
-        self.states = [self._buffers(keys, values, rows) for keys, values in start.layers]
+        self.states = [self._allocate(keys, values, rows) for keys, values in start.layers]
         self.place = Place(
             at=torch.zeros(1, dtype=torch.long, device=device),
             prompt_start=torch.zeros(prompts, dtype=torch.long, device=device),
@@ -204,7 +204,7 @@ class _Decoder:
         self.ends = torch.tensor(sampling.ends, dtype=torch.long, device=device)
         self.graph: Any = None
 
-    def _buffers(self, keys: Tensor, values: Tensor, rows: int) -> LayerStates:
+    def _allocate(self, keys: Tensor, values: Tensor, rows: int) -> LayerStates:
         prompts, heads, _, width = keys.shape
         of_rows = (rows, heads, self.own, width)
         if not self.captured:
@@ -281,10 +281,10 @@ class _Decoder:
 
     def _capture(self, model: PreTrainedModel) -> None:
         """Capture a step as a CUDA graph, and restore the buffers that capturing changed."""
-        kept = [tensor.clone() for tensor in self._changing()]
+        kept = [tensor.clone() for tensor in self._list_changing()]
 
         def put_back() -> None:
-            for tensor, before in zip(self._changing(), kept, strict=True):
+            for tensor, before in zip(self._list_changing(), kept, strict=True):
                 tensor.copy_(before)
 
         # Run on a side stream first, as capturing requires: libraries allocate workspaces and Triton compiles on their first calls
@@ -302,7 +302,7 @@ class _Decoder:
             self._step(model, None)
         put_back()
 
-    def _changing(self) -> list[Tensor]:
+    def _list_changing(self) -> list[Tensor]:
         seen = [] if self.sampler.seen is None else [self.sampler.seen]
         return [
             self.place.at,

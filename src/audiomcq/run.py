@@ -31,8 +31,8 @@ from audiomcq.run_record import (
     check_rows,
     check_unseen,
     continue_record,
-    resolved_settings,
-    row_digests,
+    hash_rows,
+    resolve_settings,
     rows_fingerprint,
     start_record,
     update_record,
@@ -66,7 +66,7 @@ def train_stage(
         main = PartialState().is_main_process
         busy = f"output folder {output}: another run is at work there"
         with hold(output / LOCK_FILE, busy) if main else nullcontext():
-            settings = resolved_settings(stage, data, args, model)
+            settings = resolve_settings(stage, data, args, model)
             start = check_output(output, settings, args.resume_from_checkpoint, PartialState().num_processes)
             PartialState().wait_for_everyone()
             if not start.finished:
@@ -95,7 +95,7 @@ def _train(
     )
     rows = stage_rows(load(data.dataset_split), data.paradigm, stage, data.mixed_seed)
     thoughts = cot_name((args.cot_column or args.cot) if isinstance(args, AudioSFTConfig) else "none")
-    digests = row_digests(rows.remove_columns([name for name in COT_COLUMNS if name != thoughts]))
+    digests = hash_rows(rows.remove_columns([name for name in COT_COLUMNS if name != thoughts]))
     if start.record:
         check_rows(output, start.record, digests)
     overlap = audit(rows, data.benchmarks_to_avoid, data.audio_root) if data.benchmarks_to_avoid else None

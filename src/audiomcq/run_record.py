@@ -68,7 +68,7 @@ def check_output(output: Path, settings: dict[str, Any], resume: str | bool | No
     """Refuse an output folder that holds anything but the run to resume.
 
     Args:
-        settings: of the run that is about to start (`resolved_settings`).
+        settings: of the run that is about to start (`resolve_settings`).
         resume: `resume_from_checkpoint` as the user gave it.
         processes: number of training processes.
 
@@ -90,7 +90,7 @@ def check_output(output: Path, settings: dict[str, Any], resume: str | bool | No
             output,
         )
         return Start(record=record, finished=True)
-    checkpoint = _newest_whole(output) if resume is True else Path(str(resume))
+    checkpoint = _find_newest_whole(output) if resume is True else Path(str(resume))
     if defect := find_checkpoint_defect(checkpoint):
         raise ValueError(
             f"checkpoint {checkpoint} cannot be resumed: {defect}; name another, or give true for the newest"
@@ -163,7 +163,7 @@ def _is_intact(output: Path, record: Mapping[str, Any]) -> bool:
     )
 
 
-def _newest_whole(output: Path) -> Path:
+def _find_newest_whole(output: Path) -> Path:
     """Return the last complete checkpoint of a run, and log those that are not."""
     found = list_checkpoints(output)
     whole = [path for path, defect in found.items() if defect is None and path.parent == output]
@@ -197,7 +197,7 @@ def start_record(
     """Write the record of a run before it trains: versions, settings, and the rows that its weights will have seen.
 
     Args:
-        rows: key and hash of each row (`row_digests`), including those of earlier stages.
+        rows: key and hash of each row (`hash_rows`), including those of earlier stages.
         values: additional fields.
     """
     versions = {name: version(name) for name in ("torch", "transformers", "trl", "datasets", "accelerate")}
@@ -226,7 +226,7 @@ def update_record(output: Path, values: dict[str, Any]) -> None:
     write_json(output / RUN_FILE, {**read_record(output), **values})
 
 
-def resolved_settings(stage: str, *configs: Any) -> dict[str, Any]:
+def resolve_settings(stage: str, *configs: Any) -> dict[str, Any]:
     """Merge all options of a run, as plain values, without those that only concern resuming and identification."""
     merged = {"stage": stage}
     for config in configs:
@@ -236,10 +236,10 @@ def resolved_settings(stage: str, *configs: Any) -> dict[str, Any]:
     }
 
 
-def row_digests(rows: Dataset) -> dict[str, str]:
+def hash_rows(rows: Dataset) -> dict[str, str]:
     """Hash what training reads of each row, by row key; of a clip, its name and size."""
     names = [name for name in FEATURES if name != "audio" and name in rows.column_names]
-    keys, clips = row_keys(rows), iter(_clips(rows) if "audio" in rows.column_names else [None] * len(rows))
+    keys, clips = row_keys(rows), iter(_list_clips(rows) if "audio" in rows.column_names else [None] * len(rows))
     digests: list[str] = []
     for batch in rows.select_columns(names).with_format("arrow").iter(_AT_ONCE):
         columns = [_as_text(batch[name]) for name in names]
@@ -257,7 +257,7 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
 
 
-def _clips(rows: Dataset) -> list[tuple[str | None, int | None]]:
+def _list_clips(rows: Dataset) -> list[tuple[str | None, int | None]]:
     """Return the name and size of each row's clip, without reading it."""
     known: dict[str, int | None] = {}
     clips = []

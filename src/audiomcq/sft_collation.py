@@ -60,17 +60,17 @@ class SFTCollator:
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedPrompt]:
         """Encode conversations with their labels. The first token is never learnt: nothing predicts it."""
-        learnt = [self._learnt(row) for row in rows]
+        learnt = [self._label(row) for row in rows]
         clips = self.encoder.encode_conversation_clips([row_messages(row) for row in rows])
         labels = [[IGNORED, *each[1:]] for _, each in learnt]
         return self.encoder.insert([ids for ids, _ in learnt], clips, labels)
 
-    def _learnt(self, row: Row) -> tuple[list[int], list[int]]:
+    def _label(self, row: Row) -> tuple[list[int], list[int]]:
         """Return the token ids of a row, with one placeholder per clip, and their labels."""
         tokenizer = self.encoder.processor.tokenizer
         if (messages := row.get("messages")) is not None:
             (ids,) = self.encoder.tokenize([messages], answered=True)
-            return ids, self._assistant_labels(messages, ids) if self.assistant_only else ids
+            return ids, self._label_assistant(messages, ids) if self.assistant_only else ids
         if (text := row.get("text")) is not None:
             (ids,) = self.encoder.tokenize([text.removesuffix(tokenizer.eos_token) + tokenizer.eos_token])
             return ids, ids
@@ -82,11 +82,11 @@ class SFTCollator:
             text = completion.removesuffix(tokenizer.eos_token) + tokenizer.eos_token
             ids = [*start, *tokenizer(text, add_special_tokens=False)["input_ids"]]
         else:
-            ids = self._continued(start, [*prompt, *completion])
+            ids = self._continue(start, [*prompt, *completion])
         learnt = ids if self.learns_prompts else [IGNORED] * len(start) + ids[len(start) :]
         return ids, learnt
 
-    def _continued(self, start: list[int], messages: Conversation) -> list[int]:
+    def _continue(self, start: list[int], messages: Conversation) -> list[int]:
         """Return the token ids of a conversation after checking that they begin with those of its first messages."""
         (ids,) = self.encoder.tokenize([messages], answered=True)
         if ids[: len(start)] != start:
@@ -96,13 +96,13 @@ class SFTCollator:
             )
         return ids
 
-    def _assistant_labels(self, messages: Sequence[Message], ids: list[int]) -> list[int]:
+    def _label_assistant(self, messages: Sequence[Message], ids: list[int]) -> list[int]:
         labels = [IGNORED] * len(ids)
         for turn, message in enumerate(messages):
             if message["role"] == "assistant":
                 (start,) = self.encoder.tokenize([messages[:turn]])
-                until = self._continued(start, messages[: turn + 1])
-                self._continued(until, messages)
+                until = self._continue(start, messages[: turn + 1])
+                self._continue(until, messages)
                 labels[len(start) : len(until)] = ids[len(start) : len(until)]
         return labels
 

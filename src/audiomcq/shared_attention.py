@@ -70,7 +70,7 @@ class SharedStates:
     prompts: Tensor
     own: Tensor
 
-    def repeated(self) -> Tensor:
+    def repeat_prompts(self) -> Tensor:
         """Repeat each prompt before each of its continuations: (N, heads, P + T, width)."""
         prompts = self.prompts[:, :, None].expand(-1, -1, self.own.size(2), -1, -1)
         return torch.cat([prompts, self.own], dim=3).transpose(1, 2).flatten(0, 1)
@@ -134,8 +134,11 @@ def shared_prefix_attention(
     """
     if isinstance(key, SharedStates) and isinstance(value, SharedStates):
         if query.size(2) == 1:
-            return _of_next_tokens(query, key, value, attention_mask, kwargs["scaling"]), None
-        key, value = key.repeated(), value.repeated()  # many tokens at once: the kernel is worth a copy of the prompts
+            return _attend_next_tokens(query, key, value, attention_mask, kwargs["scaling"]), None
+        key, value = (
+            key.repeat_prompts(),
+            value.repeat_prompts(),
+        )  # many tokens at once: the kernel is worth a copy of the prompts
     assert isinstance(key, Tensor) and isinstance(value, Tensor)
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
@@ -143,7 +146,7 @@ def shared_prefix_attention(
     kwargs = kwargs | {"is_causal": True}
     prompt_query, *prompts = [states[:, :, : layout.prompt] for states in (query, key, value)]
     of_prompts, _ = sdpa_attention_forward(module, prompt_query, prompts[0], prompts[1], None, **kwargs)
-    own_query, own_key, own_value = (_of_completions(states, layout.source) for states in (query, key, value))
+    own_query, own_key, own_value = (_gather_completions(states, layout.source) for states in (query, key, value))
     keys, values = (
         torch.cat([prompt.index_select(0, layout.of_prompt), own], dim=2)
         for prompt, own in zip(prompts, (own_key, own_value), strict=True)
@@ -155,7 +158,7 @@ def shared_prefix_attention(
     return found.index_select(0, layout.inverse).unflatten(0, (len(query), -1)), None
 
 
-def _of_next_tokens(
+def _attend_next_tokens(
     query: Tensor, key: SharedStates, value: SharedStates, visible: Tensor | None, scaling: float
 ) -> Tensor:
     """Attend from one new token per row, in one softmax over the prompt and its continuation. query: (N, heads, 1,
@@ -175,7 +178,7 @@ def _of_next_tokens(
     return found.transpose(1, 2).reshape(len(query), 1, -1, width)
 
 
-def _of_completions(states: Tensor, source: Tensor) -> Tensor:
+def _gather_completions(states: Tensor, source: Tensor) -> Tensor:
     """Gather the completions' positions: (B, heads, S, width) to (N, heads, C, width)."""
     return (
         states.transpose(1, 2)

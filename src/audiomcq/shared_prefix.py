@@ -65,7 +65,7 @@ def build_packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, 
     Raises ValueError when the audio does not have one row per clip of the packed rows.
     """
     _check_clips(audio, packed.input_ids, model)
-    device = _sharing_lm(model).device
+    device = _enable_sharing(model).device
     layout = build_layout(packed.segment_ids, packed.source, packed.labels != IGNORED, packed.of_prompt)
     return {
         "input_ids": packed.input_ids.to(device, non_blocking=True),
@@ -102,7 +102,7 @@ def generate(
     Raises ValueError when the prefill cannot be kept (gradient checkpointing while training).
     """
     _check_clips(audio, input_ids, model)
-    causal_lm = _sharing_lm(model)
+    causal_lm = _enable_sharing(model)
     # Positions count from the first token after the left padding
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     prompt = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
@@ -196,7 +196,7 @@ def prefill(model: nn.Module, prefixes: Sequence[Sequence[int]], audio: dict[str
     """
     if not all(prefixes):
         raise ValueError("a prefix has no tokens: prompts that begin differently share nothing")
-    causal_lm = _causal_lm(model)
+    causal_lm = _unwrap(model)
     ids, mask = _pad_left(prefixes, causal_lm.device)
     _check_clips(audio, ids, model)
     prompt = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
@@ -216,7 +216,7 @@ def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: 
     """Generate from prefilled prefixes as the model's own `generate` would (with its `options`). Returns the new
     tokens, (N, T).
     """
-    causal_lm, prefixes = _sharing_lm(model), prompts.prefixes.spread(prompts.rows)
+    causal_lm, prefixes = _enable_sharing(model), prompts.prefixes.spread(prompts.rows)
     each = len(prompts.rows) // len(prefixes.input_ids)
     suffix_ids, suffix_mask = _pad_left(prompts.suffixes, causal_lm.device)
     mask = torch.cat([prefixes.attention_mask.repeat_interleave(each, dim=0), suffix_mask], dim=1)
@@ -272,7 +272,7 @@ def continued_logps(
 
     A completion sees its prompt and itself, as in `shared_logps`. Returns one tensor of its length per completion.
     """
-    causal_lm, prefixes = _sharing_lm(model), prompts.prefixes.spread(prompts.rows)
+    causal_lm, prefixes = _enable_sharing(model), prompts.prefixes.spread(prompts.rows)
     completion_ids = [list(map(list, answers)) for answers in completions]
     packed = pack([list(suffix) for suffix in prompts.suffixes], completion_ids).to(causal_lm.device)
     each = len(prompts.rows) // len(prefixes.input_ids)
@@ -316,7 +316,7 @@ def shared_generation(model: nn.Module, num_generations: int) -> Iterator[None]:
 
 def sharing_obstacle(model: nn.Module) -> str | None:
     """Say why this model cannot share its prompts, in words for a log line; return None when it can."""
-    config = _causal_lm(model).config
+    config = _unwrap(model).config
     text_config = config.get_text_config()
     if config.model_type not in SHARING_FAMILIES:
         return f"{config.model_type} is not among the families known to share prompts ({', '.join(SHARING_FAMILIES)})"
@@ -327,14 +327,14 @@ def sharing_obstacle(model: nn.Module) -> str | None:
     return None
 
 
-def _causal_lm(model: nn.Module) -> PreTrainedModel:
+def _unwrap(model: nn.Module) -> PreTrainedModel:
     inner: Any = extract_model_from_parallel(model)
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner  # PEFT
 
 
-def _sharing_lm(model: nn.Module) -> PreTrainedModel:
+def _enable_sharing(model: nn.Module) -> PreTrainedModel:
     """Return the wrapped causal LM, switched to the attention that packed rows and shared prompts need."""
-    causal_lm = _causal_lm(model)
+    causal_lm = _unwrap(model)
     # The language model's alone: the audio tower keeps its own. For ordinary inputs it computes what `sdpa` does.
     causal_lm.config.get_text_config()._attn_implementation = SHARED_ATTENTION
     return causal_lm
@@ -348,7 +348,7 @@ def selected_hidden_states(model: nn.Module, select: Callable[[Tensor], Tensor])
         output.last_hidden_state = select(output.last_hidden_state)
         return output
 
-    handle = _causal_lm(model).base_model.register_forward_hook(keep)
+    handle = _unwrap(model).base_model.register_forward_hook(keep)
     try:
         yield
     finally:
@@ -357,7 +357,7 @@ def selected_hidden_states(model: nn.Module, select: Callable[[Tensor], Tensor])
 
 def _check_clips(audio: dict[str, Tensor], input_ids: Tensor, model: nn.Module) -> None:
     # The thinkers merge surplus features without an error, and so into the wrong prompt. A run of placeholders is one clip.
-    placeholder = input_ids == _causal_lm(model).config.audio_token_id
+    placeholder = input_ids == _unwrap(model).config.audio_token_id
     clips = int(placeholder[:, 0].sum() + (placeholder[:, 1:] & ~placeholder[:, :-1]).sum())
     given = {name: len(value) for name, value in audio.items()} or {"audio": 0}
     for name, rows in given.items():

@@ -109,7 +109,7 @@ def split_questions(
 def find_usable_clips(folder: str | Path, clips_per_label: int, max_bad_fraction: float) -> list[Clip]:
     """Return the manifest's usable clips, sorted by file; log the others as broken rows.
 
-    Not usable are lines with an error (see `_defect`), labels with fewer than `clips_per_label` clips, and labels that
+    Not usable are lines with an error (see `_find_defect`), labels with fewer than `clips_per_label` clips, and labels that
     are alone in their class.
 
     Raises:
@@ -152,7 +152,7 @@ def _read_manifest(folder: Path) -> tuple[list[Clip], list[BrokenRow]]:
     spellings: dict[tuple[AnswerClass, str], str] = {}
     for clip in sorted(lines, key=lambda line: (line.file, line.label)):
         spelling = spellings.setdefault((clip.answer_class, normalize(clip.label)), clip.label)
-        if reason := _defect(clip, folder, clips, spelling):
+        if reason := _find_defect(clip, folder, clips, spelling):
             broken.append(BrokenRow(clip.source, clip.file, reason))
         else:
             clips[clip.file] = clip
@@ -163,7 +163,7 @@ def _read_line(line: dict[str, str | None]) -> Clip:
     return Clip(**{name: (line[name] or "").strip() for name in COLUMNS})
 
 
-def _defect(clip: Clip, folder: Path, known: dict[str, Clip], spelling: str) -> str | None:
+def _find_defect(clip: Clip, folder: Path, known: dict[str, Clip], spelling: str) -> str | None:
     """Say what is wrong with one line of the manifest; return None if nothing is."""
     for name in COLUMNS:
         if not getattr(clip, name):

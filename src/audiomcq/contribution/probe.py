@@ -302,9 +302,9 @@ class _Progress:
         self.bar.update(count)
         if not self.bar.disable and time.monotonic() - self.counted >= _RECOUNT_SECONDS:
             self.counted = time.monotonic()
-            self.bar.update(self._written_by_others())
+            self.bar.update(self._count_written_by_others())
 
-    def _written_by_others(self) -> int:
+    def _count_written_by_others(self) -> int:
         try:
             new = list_shards(self.folder, self.known)
         except ValueError:

@@ -237,7 +237,7 @@ def label_rows(
     questions = read_questions(rows)
     arrays = to_vote_arrays(read_again(votes, rows), questions)
     labels, keep = _decide(questions, arrays, rule or LabelingRule(), unreadable, policy, max_bad_fraction)
-    return _labelled(rows, labels.weak, labels.score, keep)
+    return _add_labels(rows, labels.weak, labels.score, keep)
 
 
 def save_split(
@@ -295,10 +295,10 @@ def save_split(
         files, start = {}, 0
         for name, rows in splits.items():
             part = slice(start, start := start + len(rows))
-            rows = _labelled(rows, labels.weak[part], labels.score[part], keep[part])
+            rows = _add_labels(rows, labels.weak[part], labels.score[part], keep[part])
             files[name] = _write(rows, folder / "data", name)
         (folder / SPLIT_FILE).write_text(json.dumps(record, indent=2))
-        (folder / "README.md").write_text(_card(files, _write(votes, folder, "votes")))
+        (folder / "README.md").write_text(_write_card(files, _write(votes, folder, "votes")))
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise ValueError(
@@ -335,7 +335,7 @@ def _decide(
     if unreadable == "leave_out":
         keep &= labels.known
     if policy is not None:
-        keep &= labels.weak | _learnable(arrays, policy, rule.mode, questions, keep & ~labels.weak)
+        keep &= labels.weak | _find_learnable(arrays, policy, rule.mode, questions, keep & ~labels.weak)
     logger.info("%d weak and %d strong rows", (keep & labels.weak).sum(), (keep & ~labels.weak).sum())
     share = labels.weak[labels.measured].mean()
     if rule.quantile is not None and share > rule.quantile + _TIED_SHARE:
@@ -360,7 +360,9 @@ def check_unreadable(share: float, most: float | None) -> None:
         )
 
 
-def _learnable(arrays: VoteArrays, policy: str, mode: str, questions: Questions, strong: np.ndarray) -> np.ndarray:
+def _find_learnable(
+    arrays: VoteArrays, policy: str, mode: str, questions: Questions, strong: np.ndarray
+) -> np.ndarray:
     with_audio = arrays.only(control="audio", voter=policy, mode=mode)
     if not len(with_audio):
         raise ValueError(f"policy {policy} has no votes with control audio; probe it with audio, in several orders")
@@ -375,7 +377,7 @@ def _learnable(arrays: VoteArrays, policy: str, mode: str, questions: Questions,
     return kinds == "learnable"
 
 
-def _labelled(rows: Dataset, weak: np.ndarray, score: np.ndarray, keep: np.ndarray) -> Dataset:
+def _add_labels(rows: Dataset, weak: np.ndarray, score: np.ndarray, keep: np.ndarray) -> Dataset:
     names = rows.column_names
     for name, values in ((CONTRIBUTION, np.where(weak, "weak", "strong")), (SCORE, score)):
         rows = rows.remove_columns([name] if name in names else []).add_column(name, values, feature=FEATURES[name])
@@ -425,7 +427,7 @@ def _write(rows: Dataset, folder: Path, name: str) -> str:
     return partial.rename(folder / f"{name}-{digest}.parquet").name
 
 
-def _card(data: Mapping[str, str], votes: str) -> str:
+def _write_card(data: Mapping[str, str], votes: str) -> str:
     """Write the README.md with the configs that `load_dataset` reads."""
     files = [{"split": split, "path": f"data/{name}"} for split, name in data.items()]
     sides = [

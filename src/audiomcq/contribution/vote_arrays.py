@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from audiomcq.answers import HOW
 from audiomcq.datasets import option_order
-from audiomcq.schema import question_columns
+from audiomcq.schema import read_question_columns
 
 _COLUMNS = ("row_key", "voter", "control", "order", "mode", "how", "correct", "option_logps")
 _UNREADABLE = HOW.index("unreadable")
@@ -137,7 +137,7 @@ class Tally:
 
 def read_questions(rows: Dataset) -> Questions:
     """Read the columns that are counted, in the types of `to_schema`. The audio column is not read."""
-    table = question_columns(rows)
+    table = read_question_columns(rows)
     values = {name: table[name].combine_chunks() for name in table.column_names}
     choices, parent = values["choices"], pc.list_parent_indices(values["choices"])
     lengths = pc.list_value_length(choices).to_numpy()
@@ -170,11 +170,11 @@ def to_vote_arrays(votes: Dataset, questions: Questions) -> VoteArrays:
         **{name: code.astype(np.int16) for name, code in codes.items()},
         how=pc.index_in(table["how"], value_set=pa.array(HOW)).to_numpy().astype(np.int8),
         correct=correct,
-        p_gold=_p_gold(table["option_logps"].combine_chunks(), row, correct, questions),
+        p_gold=_compute_p_gold(table["option_logps"].combine_chunks(), row, correct, questions),
         names=names,
     )
     _check_once(arrays, questions)
-    return _without_repeats(arrays, questions)
+    return _drop_repeats(arrays, questions)
 
 
 def tally(arrays: VoteArrays, rows: int) -> Tally:
@@ -203,11 +203,11 @@ def find_answer_positions(arrays: VoteArrays, questions: Questions) -> np.ndarra
             shown[of_order] = (questions.gold[row] - int(number)) % questions.num_choices[row]
         elif kind == "shuffle":
             asked, back = np.unique(row, return_inverse=True)
-            shown[of_order] = np.array([_shuffled_position(questions, int(i), order) for i in asked])[back]
+            shown[of_order] = np.array([_find_shuffled_position(questions, int(i), order) for i in asked])[back]
     return shown
 
 
-def _shuffled_position(questions: Questions, index: int, order: str) -> int:
+def _find_shuffled_position(questions: Questions, index: int, order: str) -> int:
     row = {
         "question_type": questions.kind[index].as_py(),
         "source_dataset": questions.source[index].as_py(),
@@ -217,7 +217,7 @@ def _shuffled_position(questions: Questions, index: int, order: str) -> int:
     return option_order(row, order).index(questions.gold[index])
 
 
-def _p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions: Questions) -> np.ndarray:
+def _compute_p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions: Questions) -> np.ndarray:
     """Compute the softmax over a vote's options at the gold answer.
 
     0 or 1 for votes without log-probs; 0 where these are NaN: such a vote has chosen nothing
@@ -243,7 +243,7 @@ def _p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions
     return p
 
 
-def _without_repeats(arrays: VoteArrays, questions: Questions) -> VoteArrays:
+def _drop_repeats(arrays: VoteArrays, questions: Questions) -> VoteArrays:
     """Keep the first of a voter's votes on the same prompt: given is cyclic-0, and n options have n cyclic orders.
 
     Counted twice, the answer's position in the given order would weigh double, and a voter that answers by position
