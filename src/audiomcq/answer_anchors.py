@@ -119,8 +119,9 @@ def find_tags(text: str, options: Options) -> list[Declaration]:
 def _read_tag(
     text: str, floor: int, begun: re.Match[str] | None, stop: int, end: int, options: Options
 ) -> Declaration:
-    """Read one tag. `floor`: end of the previous tag. `begun`: its opening, None if missing. `stop`: end of its
-    content.
+    """Read one tag.
+
+    floor: end of the previous tag. begun: its opening, None if missing. stop: end of its content.
     """
     inside = text[begun.end() if begun else 0 : stop].strip()
     torn = stop == len(text)
@@ -294,7 +295,8 @@ def _unescape(value: str) -> str:
 
 
 def contradicts(found: Declaration, options: Options) -> bool:
-    """Tell whether an unreadable declaration contradicts an earlier readable one: it is as short as an answer, or
-    names an option.
+    """Tell whether an unreadable declaration contradicts an earlier readable one.
+
+    It does if it is as short as an answer, or names an option.
     """
     return (len(found.text.split()) <= _IDLE and bool(found.text)) or options.mentions_other(found.text, None)

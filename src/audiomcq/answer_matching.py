@@ -106,8 +106,9 @@ class Options:
         return [_loosen(text, keep_article=lettered and text.startswith(("a ", "a-"))) for text in self.texts]
 
     def name(self, text: str) -> Named | None:
-        """Find the option that equals the text; None for no option, several, or a text and a letter of different
-        ones.
+        """Find the option that equals the text.
+
+        None if it equals no option or several, or if its text and its letter are of different ones.
         """
         text = text.strip()
         if not text or len(text) > self.limit:
@@ -188,8 +189,9 @@ class Options:
         return self.loose.index(words if words in self.loose else words.replace("-", " "))
 
     def _list_letters_of_others(self, choice: int | None) -> str:
-        """Return the letters that name other options: their texts if these are letters, else their labels; none where
-        options are tones.
+        """Return the letters that name other options.
+
+        These are their texts if those are letters, else their labels; none where options are tones.
         """
         single = any(len(text) == 1 and text.isalpha() for text in self.texts)
         if self.tones and not single:
@@ -286,8 +288,9 @@ def as_shown(text: str) -> str:
 
 
 def strip_punctuation(text: str) -> str:
-    """Normalize a text and strip pairs of quotes around it and closing punctuation: full stop, comma, colon, `;` and
-    `!`.
+    """Normalize a text and strip pairs of quotes around it and closing punctuation.
+
+    Closing punctuation is a full stop, comma, colon, `;` or `!`.
     """
     text, before = normalize(simplify_quotes(fold(text))), None
     while text != before:

@@ -221,8 +221,9 @@ def _is_negated(clause: str) -> bool:
 
 
 def _is_whole(before: str, words: str, after: str) -> bool:
-    """Tell whether an option is mentioned on its own and not as part of another thing: no car in "car horn", "toy
-    car".
+    """Tell whether an option is mentioned on its own and not as part of another thing.
+
+    "car" is not mentioned on its own in "car horn" or "toy car".
     """
     if words[0].isdigit():
         opens = not _LABELLED.search(before)

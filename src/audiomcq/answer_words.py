@@ -11,8 +11,9 @@ _FLAGS = re.IGNORECASE
 
 
 def _whole(*words: str) -> str:
-    """Match any of these as whole words. Chinese, Japanese and Korean have no spaces: their words are matched without
-    this.
+    """Match any of these as whole words.
+
+    Chinese, Japanese and Korean have no spaces: their words are matched without this.
     """
     return rf"(?<!\w)(?:{'|'.join(words)})(?!\w)"
 

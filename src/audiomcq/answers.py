@@ -110,8 +110,9 @@ def is_correct(parsed: ParsedAnswer, choices: Sequence[str], answer: str) -> boo
 
 
 def _read_exact_tag(completion: str, choices: Sequence[str]) -> int | None:
-    """Read a completion that is nothing but a tag with an option as shown: most answers of trained models, without the
-    cost of the rest.
+    """Read a completion that is nothing but a tag with an option as shown.
+
+    These are most answers of trained models, and the full reading is much slower.
     """
     if not (completion.startswith(ANSWER_OPEN) and completion.endswith(ANSWER_CLOSE)):
         return None
@@ -255,8 +256,9 @@ def _how(named: Named) -> How:
 
 
 def _abstains(text: str, options: Options) -> bool:
-    """Tell whether the beginning or the end of a text says that it gives no answer. Where an option says so, that is
-    an answer.
+    """Tell whether the beginning or the end of a text says that it gives no answer.
+
+    Where an option says so, that is an answer.
     """
     if any(ABSTAINS.search(choice) or ABSTAINS_ALONE.fullmatch(choice) for choice in options.folded[1]):
         return False

@@ -179,8 +179,9 @@ def audio_seconds(source: AudioSource, root: str | Path | None = None) -> float:
 
 
 def is_silent(waveform: np.ndarray) -> bool:
-    """Tell whether a waveform is silent: a peak below -60 dBFS, or a constant. Channels that cancel are silent once
-    downmixed.
+    """Tell whether a waveform is silent: a peak below -60 dBFS, or a constant.
+
+    Channels that cancel are silent once downmixed.
     """
     if np.abs(waveform).max(initial=0) < SILENT_PEAK:
         return True
@@ -374,8 +375,9 @@ def _check_rate(rate: int, name: str) -> None:
 
 
 def _to_float(samples: np.ndarray, name: str) -> np.ndarray:
-    """Convert integers at full scale to floats in [-1, 1]: processors take int16 samples as they are, 32,768 times too
-    loud.
+    """Convert integers at full scale to floats in [-1, 1].
+
+    Processors take int16 samples as they are, 32,768 times too loud.
     """
     kind, bits = samples.dtype.kind, 8 * samples.dtype.itemsize
     if kind == "f":
@@ -388,8 +390,9 @@ def _to_float(samples: np.ndarray, name: str) -> np.ndarray:
 
 
 class _Mono:
-    """Iterates over the blocks of a clip, checked and downmixed, up to `max_seconds` and a margin; counts what was
-    read.
+    """Iterates over the blocks of a clip, checked and downmixed, up to `max_seconds` and a margin.
+
+    Afterwards it knows how much was read.
     """
 
     def __init__(self, clip: OpenClip, name: str, max_seconds: float | None) -> None:

@@ -49,8 +49,9 @@ class CheckedClips:
     silent: dict[int, str]
 
     def left_out(self, keep_silent: bool = False) -> dict[int, str]:
-        """Return the reasons for dropping rows because of their clips, by index. Log silent clips; `keep_silent` keeps
-        their rows.
+        """Return the reasons for dropping rows because of their clips, by index.
+
+        Silent clips are logged; `keep_silent` keeps their rows.
         """
         if self.silent:
             text = "%d of %d rows have silent clips; they are %s"

@@ -110,8 +110,9 @@ class ConversationEncoder:
         return len(self._cut)
 
     def load(self, source: AudioSource, name: Hashable) -> np.ndarray:
-        """Load a clip, at most `max_audio_seconds` of it; `name` identifies it in logs and in the count of cut
-        clips.
+        """Load a clip, at most `max_audio_seconds` of it.
+
+        `name` identifies it in logs and in the count of cut clips.
         """
         return self.cut(load_audio(source, self.audio_root, max_seconds=self.max_audio_seconds), name)
 
@@ -289,8 +290,9 @@ def audio_batch(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
 
 
 def to_model(batch: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Move model inputs to the model's device, mel in its dtype: not every audio tower casts its input (Audio
-    Flamingo).
+    """Move model inputs to the model's device, mel in its dtype.
+
+    Not every audio tower casts its input (Audio Flamingo).
     """
     return {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)

@@ -144,8 +144,9 @@ def _read_chunks(
 
 
 def _count_bytes(kind: str, promised: int | None, start: int, size: int) -> Container:
-    """Build the container of a format whose audio is the bytes from `start` on; `promised` is None if unknown at
-    writing time.
+    """Build the container of a format whose audio is the bytes from `start` on.
+
+    promised: stated number of bytes; None if it was unknown at writing time.
     """
     held = max(0, size - start)
     if promised and not held:
@@ -275,8 +276,9 @@ def _read_mov(stream: BinaryIO, start: int, size: int) -> Container:
 
 
 def _read_matroska(stream: BinaryIO, start: int, size: int) -> Container:
-    """Compare the length of the segment, where it is stated, with the file's: recorders that cannot seek leave it
-    out.
+    """Compare the length of the segment, where it is stated, with the file's.
+
+    Recorders that cannot seek leave the length out.
     """
     for name in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
         head = _read(stream, start, 12)

@@ -148,8 +148,9 @@ def _attend(
 
 
 def attend(query: Tensor, states: LayerStates, place: Place, scaling: float) -> Tensor:
-    """Attend to the prompt, shared by its rows, and to the row's own tokens, in one softmax. query: (N, H, D); returns
-    (N, H, D).
+    """Attend to the prompt, shared by its rows, and to the row's own tokens, in one softmax.
+
+    query: (N, H, D); returns (N, H, D).
     """
     rows, heads, width = query.shape
     prompts, key_heads, length, _ = states.prompt_keys.shape

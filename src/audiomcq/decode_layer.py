@@ -95,8 +95,9 @@ def attention(
     place: Place,
     operations: ModuleType,
 ) -> Tensor:
-    """Compute self-attention of one token as the model does. normed: (N, 1, hidden); turn: cosine and sine, (N, D)
-    each.
+    """Compute self-attention of one token as the model does.
+
+    normed: (N, 1, hidden); turn: cosine and sine, (N, D) each.
     """
     rows = len(normed)
     query, key, value = (

@@ -69,8 +69,9 @@ def rotate_and_store(
 
 
 def attend(query: Tensor, states: LayerStates, place: Place, scaling: float) -> Tensor:
-    """Attend to the prompt, shared by its rows, and to the row's own tokens, in one softmax. query: (N, H, D); returns
-    (N, H, D).
+    """Attend to the prompt, shared by its rows, and to the row's own tokens, in one softmax.
+
+    query: (N, H, D); returns (N, H, D).
     """
     (prompts, heads, length, width), rows = states.prompt_keys.shape, len(query)
     keys, values = states.keys[:, :, : place.length], states.values[:, :, : place.length]

@@ -180,8 +180,9 @@ def _open_with_av(stream: BinaryIO, container: Container) -> Iterator[OpenClip]:
 def _decode_frames(
     opened: av.container.InputContainer, track: av.AudioStream, container: Container
 ) -> Iterator[av.AudioFrame]:
-    """Yield the decoded frames of a track, with samples as floats; refuse a track that changes its rate or
-    channels.
+    """Yield the decoded frames of a track, with samples as floats.
+
+    A track that changes its rate or channels is refused.
     """
     # All channels in one plane: PyAV 18 crashes on the ninth
     floats, shape = av.AudioResampler(format="flt"), None

@@ -73,8 +73,9 @@ class BrokenRow:
 
 
 def row_key(row: Row) -> str:
-    """Return the identity of a row. In the public data `id` repeats across types and sources, so all three make the
-    key.
+    """Return the identity of a row.
+
+    In the public data `id` repeats across types and sources, so all three make the key.
     """
     return f"{row['question_type']}_{row['source_dataset']}_{row['id']}"
 
@@ -180,8 +181,9 @@ def valid_row_indices(
 
 
 def find_defects(rows: Dataset, known_defects: Mapping[int, str]) -> dict[int, str]:
-    """Find the defects of rows by index, including the known ones. Works by column; of clips only their presence is
-    checked.
+    """Find the defects of rows by index, including the known ones.
+
+    Works by column; of clips only their presence is checked.
     """
     reasons = dict(known_defects)
     suspects = [index for index in np.flatnonzero(_find_suspects(rows)).tolist() if index not in reasons]
@@ -202,8 +204,9 @@ def find_defects(rows: Dataset, known_defects: Mapping[int, str]) -> dict[int, s
 
 
 def clip_fields(rows: Dataset) -> tuple[np.ndarray, pa.ChunkedArray]:
-    """Return which rows contain the bytes of their clips, shape (rows,), and the clips' paths. The bytes are not
-    read.
+    """Return which rows contain the bytes of their clips, shape (rows,), and the clips' paths.
+
+    The bytes are not read.
     """
     chunks = rows.data.column("audio").chunks
     has_bytes = pa.chunked_array([struct_field(chunk, "bytes").is_valid() for chunk in chunks], pa.bool_())

@@ -46,8 +46,10 @@ class NeutralGeneration(GenerationConfig):
 
 
 def greedy_options(lalm: "LALM", max_new_tokens: int) -> dict[str, Any]:
-    """Return the options for answering questions: greedy, up to the end tokens of the tokenizer or the checkpoint
-    (Qwen2-Audio has two), without audio placeholders.
+    """Return the options for answering questions.
+
+    Generation is greedy, up to the end tokens of the tokenizer or the checkpoint (Qwen2-Audio has two), without audio
+    placeholders.
     """
     own = lalm.model.generation_config.eos_token_id
     own = own if isinstance(own, list) else [own]

@@ -51,8 +51,9 @@ logger = logging.getLogger(__name__)
 
 
 class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
-    """`GRPOTrainer` with audio: same signature, data sets and rewards. A model without audio input is handed to TRL
-    unchanged.
+    """`GRPOTrainer` with audio: same signature, data sets and rewards.
+
+    A model without audio input is handed to TRL unchanged.
 
     Args:
         model: name or folder of a LALM, or a loaded model (the model itself, not an `LALM`), bare or with an adapter.

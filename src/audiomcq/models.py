@@ -164,8 +164,10 @@ class LALM:
 
     @property
     def loadable_from_source(self) -> bool:
-        """Whether `family.architecture` loads these weights by the name in the model's config alone: not so from a full Omni
-        checkpoint, an adapter, a revision, or nowhere."""
+        """Whether `family.architecture` loads these weights by the name in the model's config alone.
+
+        It does not from a full Omni checkpoint, an adapter, a revision, or nowhere.
+        """
         name = self.model.config._name_or_path
         if not name or is_adapter(name):
             return False
@@ -263,8 +265,9 @@ def _naming_source(source: str) -> Iterator[None]:
 
 
 def is_adapter(source: str | Path, revision: str | None = None) -> bool:
-    """Tell whether a folder or Hub id holds a LoRA adapter without weights of its own; False where nothing is
-    found.
+    """Tell whether a folder or Hub id holds a LoRA adapter without weights of its own.
+
+    Returns False where nothing is found.
     """
     try:
         return find_adapter_config_file(str(source), revision=revision) is not None
@@ -273,8 +276,9 @@ def is_adapter(source: str | Path, revision: str | None = None) -> bool:
 
 
 def hash_weights(folder: str | Path) -> str:
-    """Hash a checkpoint's weight files by their sizes and both ends: enough to tell two apart, and instant for 15
-    GB.
+    """Hash a checkpoint's weight files by their sizes and both ends.
+
+    That is enough to tell two checkpoints apart, and instant for 15 GB.
     """
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(file for pattern in _WEIGHTS for file in Path(folder).glob(pattern)):
@@ -334,16 +338,18 @@ def load_processor(source: str | Path, revision: str | None = None) -> Processor
 
 
 def list_placeholder_ids(config: Any) -> list[int]:
-    """Return the ids of the audio, image and video placeholder tokens: sampled, they would break the merge of
-    features.
+    """Return the ids of the audio, image and video placeholder tokens.
+
+    Sampled, they would break the merge of features.
     """
     ids = (getattr(config, f"{kind}_token_id", None) for kind in ("audio", "image", "video"))
     return sorted({token for token in ids if token is not None})
 
 
 def parameter_group(name: str, family: Family) -> str:
-    """Return the group of a parameter: audio_tower, aligner, llm, or unused (vision, which audio and text never
-    reach).
+    """Return the group of a parameter.
+
+    It is audio_tower, aligner, llm, or unused (vision, which audio and text never reach).
     """
     # In this order: some names of the aligner and some unused ones lie within the tower (audio_tower.proj)
     if re.search(family.unused, name):

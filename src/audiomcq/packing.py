@@ -91,8 +91,9 @@ def pack(prompts: list[list[int]], completions: list[list[list[int]]], width: in
 
 
 def group_rows(completion_ids: Tensor, completion_mask: Tensor, group_size: int) -> list[list[list[int]]]:
-    """Read TRL's completions, (N, C) with 0/1 masks, as lists for `pack`: each `group_size` consecutive rows answer
-    one prompt.
+    """Read TRL's completions, (N, C) with 0/1 masks, as lists for `pack`.
+
+    Each `group_size` consecutive rows answer one prompt.
 
     Waits for the device once. Raises ValueError when the rows do not make whole groups.
     """

@@ -102,8 +102,9 @@ class RolloutEngine:
         self._decoders: dict[Any, _Decoder] = {}
 
     def generate(self, model: PreTrainedModel, start: Continued, sampling: Sampling) -> Tensor:
-        """Decode until every row has ended or has `sampling.max_new_tokens`. Returns the new tokens, (N, T), padded
-        after the end.
+        """Decode until every row has ended or has `sampling.max_new_tokens`.
+
+        Returns the new tokens, (N, T), padded after the end.
         """
         # Buffers outlive the call, and tensors made in inference mode could not be written to outside of it
         with torch.inference_mode(False), torch.no_grad(), evaluation_mode(model):
@@ -255,8 +256,9 @@ class _Decoder:
         self.sampler.start(start.ids, start.ids_mask)
 
     def run(self, model: PreTrainedModel, logits: Tensor | None) -> Tensor:
-        """Choose tokens until all rows have ended. logits: (N, vocabulary) for the first token, where they are known
-        already.
+        """Choose tokens until all rows have ended.
+
+        logits: (N, vocabulary) for the first token, where they are known already.
         """
         left = self.sampling.max_new_tokens
         if self.captured and self.graph is None and left > (logits is not None):
@@ -329,8 +331,9 @@ class _Decoder:
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
-        """Keep the caller's autocast, without its cache of cast weights: a graph would read them after they are
-        freed.
+        """Keep the caller's autocast, without its cache of cast weights.
+
+        A graph would read them after they are freed.
         """
         if self.captured and torch.is_autocast_enabled("cuda"):
             with torch.autocast("cuda", dtype=torch.get_autocast_dtype("cuda"), cache_enabled=False):

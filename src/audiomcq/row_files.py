@@ -109,8 +109,9 @@ def _read_batches(files: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Recor
 
 
 def _convert_batch(pairs: list[tuple[int, dict[str, Any]]], file: int, schema: pa.Schema) -> pa.RecordBatch:
-    """Convert rows to columns. The first value of a row that has the wrong type is recorded as its fault; such values
-    are null.
+    """Convert rows to columns.
+
+    Values of the wrong type are null; the first one of a row is recorded as its fault.
     """
     faults: dict[int, str] = {}
     columns: dict[str, pa.Array] = {}

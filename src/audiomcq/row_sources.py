@@ -172,8 +172,9 @@ def locate(
 
 
 def resolve_clips(found: FoundRows, audio_root: str | Path | None, allow_outside: bool, fetch: bool = True) -> Resolve:
-    """Return a function from clip paths to files: below `audio_root`, or else next to the rows; clips in a repository
-    are downloaded.
+    """Return a function from clip paths to files.
+
+    Clips are below `audio_root`, or else next to the rows; those in a repository are downloaded.
 
     Args:
         allow_outside: also accept paths that leave the folder.

@@ -152,8 +152,9 @@ class Sampler:
             self.seen[rows[kept], prompt_ids[kept]] = True
 
     def choose(self, logits: Tensor, count: int | Tensor) -> Tensor:
-        """Choose a token for every row. logits: (N, vocabulary); count: number of tokens chosen before. Returns
-        (N,).
+        """Choose a token for every row.
+
+        logits: (N, vocabulary); count: number of tokens chosen before. Returns (N,).
         """
         sampling, scores = self.sampling, logits.float()
         if self.seen is not None:

@@ -107,8 +107,9 @@ class SFTCollator:
         return labels
 
     def _sharing_key(self, example: EncodedPrompt, index: int) -> Hashable:
-        """Return a key that is equal for rows which can share their clips: the same clips after the same tokens, none
-        of them learnt.
+        """Return a key that is equal for rows which can share their clips.
+
+        These have the same clips after the same tokens, none of them learnt.
         """
         if not self.share_clips or not example.clips:
             return index

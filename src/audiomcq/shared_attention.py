@@ -43,8 +43,9 @@ class PackedLayout:
 
 
 def build_layout(segment_ids: Tensor, source: Tensor, present: Tensor, of_prompt: Tensor) -> PackedLayout:
-    """Build the layout of packed rows. segment_ids: (B, S), 0 in the prompt; source, present: (N, C); of_prompt:
-    (N,).
+    """Build the layout of packed rows.
+
+    segment_ids: (B, S), 0 in the prompt; source, present: (N, C); of_prompt: (N,).
     """
     (rows, width), (completions, length), device = segment_ids.shape, source.shape, source.device
     lengths = (segment_ids == 0).sum(-1)
@@ -112,8 +113,9 @@ def list_states(cache: Cache) -> list[tuple[Tensor, Tensor]]:
 
 
 def shared_prompt_cache(prompts: Cache) -> Cache:
-    """Return a cache in which every prompt of `prompts` can be continued by any number of rows, the same for all. Rows
-    of one prompt are adjacent.
+    """Return a cache in which every prompt of `prompts` can be continued by any number of rows, the same for all.
+
+    Rows of one prompt are adjacent.
     """
     return Cache([SharedPromptLayer(keys, values) for keys, values in list_states(prompts)])
 
@@ -161,8 +163,9 @@ def shared_prefix_attention(
 def _attend_next_tokens(
     query: Tensor, key: SharedStates, value: SharedStates, visible: Tensor | None, scaling: float
 ) -> Tensor:
-    """Attend from one new token per row, in one softmax over the prompt and its continuation. query: (N, heads, 1,
-    width). visible: (N, 1, 1, P + T).
+    """Attend from one new token per row, in one softmax over the prompt and its continuation.
+
+    query: (N, heads, 1, width). visible: (N, 1, 1, P + T).
     """
     (prompts, heads, length, width), size = key.prompts.shape, key.own.size(2)
     # Queries against the same keys are one matrix product: the heads that share a key head and, for the prompt, all its rows

@@ -127,8 +127,9 @@ def generate(
 
 
 def _generate_stock(causal_lm: PreTrainedModel, **options: Any) -> Tensor:
-    """Generate with the model's own `generate`: its class's method, because `shared_generation` replaces the
-    instance's.
+    """Generate with the model's own `generate`.
+
+    It is called on the class, because `shared_generation` replaces the instance's method.
     """
     # Every LALM is a GenerationMixin, which the common type of models does not say; without `return_dict_in_generate` it returns
     # tokens
@@ -175,8 +176,9 @@ class Prefixes:
     kept: DynamicCache
 
     def spread(self, rows: Sequence[int]) -> "Prefixes":
-        """Return prefixes with the same number of rows for each, side by side: these if `rows` is in that order, else
-        a copy per row.
+        """Return prefixes with the same number of rows for each, side by side.
+
+        Returns these prefixes if `rows` is in that order, else a copy per row.
         """
         each = max(1, len(rows) // len(self.input_ids))
         if list(rows) == torch.arange(len(self.input_ids)).repeat_interleave(each).tolist():
@@ -213,8 +215,9 @@ class Continuation:
 
 
 def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: int, **options: object) -> Tensor:
-    """Generate from prefilled prefixes as the model's own `generate` would (with its `options`). Returns the new
-    tokens, (N, T).
+    """Generate from prefilled prefixes as the model's own `generate` would (with its `options`).
+
+    Returns the new tokens, (N, T).
     """
     causal_lm, prefixes = _enable_sharing(model), prompts.prefixes.spread(prompts.rows)
     each = len(prompts.rows) // len(prefixes.input_ids)

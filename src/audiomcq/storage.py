@@ -99,8 +99,9 @@ def write_whole(path: str | Path, content: str | bytes | memoryview) -> None:
 
 @contextmanager
 def new_file(path: str | Path) -> Iterator[Path]:
-    """Write a file that is too large for `write_whole`: under another name inside the block, renamed when the block
-    succeeds.
+    """Write a file that is too large for `write_whole`.
+
+    Inside the block it has another name; it is renamed when the block succeeds.
 
     Raises:
         ValueError: it exists already, another process is writing it, or the disk is full or not writable.
@@ -143,8 +144,9 @@ def list_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 
 @contextmanager
 def hold(path: str | Path, busy: str, patience: float = _PATIENCE_SECONDS) -> Iterator[None]:
-    """Hold a lock while the block lasts. It is a lock of the kernel, released by any kill; its file is removed at the
-    end.
+    """Hold a lock while the block lasts.
+
+    It is a lock of the kernel, released by any kill; its file is removed at the end.
 
     A folder that was created for the lock is removed as well, if nothing else was written to it.
 

@@ -156,8 +156,9 @@ CLUES: dict[str, tuple[str, ...]] = {
 
 
 def label_kind(label: str, question_type: str) -> str:
-    """Return the key of `WORDINGS` for a label: "digit" and "speaker" have their own, other labels that of their
-    question type.
+    """Return the key of `WORDINGS` for a label.
+
+    "digit" and "speaker" have their own, other labels that of their question type.
     """
     if label.startswith("digit "):
         return "digit"

@@ -209,8 +209,9 @@ def _count_sources(items: Iterable[Row], sources: set[str]) -> dict[str, int]:
 def _iterate_compared(
     rows: Iterable[Row], audio_root: str | Path | None, with_sizes: bool
 ) -> Iterator[tuple[Row, int | None]]:
-    """Yield the columns that are compared, and the size of each clip in bytes; read a data set by column, without the
-    clips' bytes.
+    """Yield the columns that are compared, and the size of each clip in bytes.
+
+    A data set is read by column, without the clips' bytes.
     """
     if not isinstance(rows, Dataset):
         for row in rows:
@@ -311,8 +312,9 @@ def clip_names(row: Row) -> set[str]:
 
 
 def find_origins(row: Row) -> set[str]:
-    """Return the data sets that a row's clip comes from: the named one and, where known, its own source. "AudioCaps"
-    is also AudioSet.
+    """Return the data sets that a row's clip comes from: the named one and, where known, its own source.
+
+    "AudioCaps" is also AudioSet.
     """
     groups = row.get("groups") or {}
     named = (row.get("source_dataset"), groups.get("source"), groups.get("dataset"))

@@ -96,8 +96,9 @@ def build(
 def split_questions(
     folder: str | Path, seed: int = 0, max_bad_fraction: float = 0.01
 ) -> dict[str, list[tuple[Row, str | None]]]:
-    """Return what `build` writes, with the clue of each row (None: plain). The clues are for checks and are not
-    written.
+    """Return what `build` writes, with the clue of each row (None: plain).
+
+    The clues are for checks and are not written.
     """
     parts = split_clips(find_usable_clips(folder, len(SPLITS), max_bad_fraction), seed)
     return {
@@ -219,8 +220,9 @@ def write_questions(
 
 
 def _write_class_questions(clips: Sequence[Clip], rng: random.Random, questions_per_clip: int) -> list[Question]:
-    """Generate questions on the clips of one class in layers; within a layer, all labels with clips left are asked
-    equally often.
+    """Generate questions on the clips of one class in layers.
+
+    Within a layer, all labels with clips left are asked equally often.
 
     The gold answer is therefore uniform over the options of a plain question, whatever the counts of the labels.
     Layers with fewer labels than a question has options are left out.

@@ -87,8 +87,9 @@ def compare_controls(
 
 
 def summarize(results: Sequence[ControlResult], choices: Sequence[str], answer: str | None = None) -> str:
-    """Summarize in one sentence (Markdown) what the clip changed; with the gold answer given, state the audio
-    contribution.
+    """Summarize in one sentence (Markdown) what the clip changed.
+
+    With the gold answer given, state the audio contribution.
 
     Raises:
         ValueError: the gold answer is not among the options.
@@ -113,8 +114,9 @@ def summarize(results: Sequence[ControlResult], choices: Sequence[str], answer: 
 
 
 def _describe_no_choice(results: Mapping[str, ControlResult], gold: int) -> str:
-    """Write the sentence for an answer that chooses no option: not right, as published; an unreadable one says nothing
-    about the model.
+    """Write the sentence for an answer that chooses no option.
+
+    As published, it counts as not right. An unreadable answer says nothing about what the model knows.
     """
     said = {
         name: each.no_choice if each.choice is None else "right" if each.choice == gold else "wrong"

@@ -261,8 +261,9 @@ def _report(folder: Path, args: ProbeArguments, asked: Mapping[str, Collection[A
 
 
 class _Progress:
-    """The progress bar of the whole job: votes found in the folder, votes of this process and, from time to time,
-    those of others.
+    """The progress bar of the whole job.
+
+    It counts votes found in the folder, votes of this process and, from time to time, those of others.
     """
 
     def __init__(self, folder: Path, args: ProbeArguments, asked: Mapping[str, Set[Asked]], rank: int) -> None:

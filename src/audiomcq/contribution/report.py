@@ -97,8 +97,9 @@ def contribution_report(
 
 
 def chance_share(num_choices: int, rule: LabelingRule, voters: int, orders: int) -> float | None:
-    """Compute the share of rows that voters who guess in every order would make weak; None for rule score, which
-    corrects for guessing.
+    """Compute the share of rows that voters who guess in every order would make weak.
+
+    Returns None for rule score, which corrects for guessing.
     """
     if rule.rule == "score":
         return None

@@ -132,12 +132,11 @@ class RowLabels:
 
 
 def contribution_score(counts: Tally, num_choices: np.ndarray) -> np.ndarray:
-    """Compute how far voters are from knowing the answer without the audio, as a share of a guesser's distance; shape
-    (rows,).
+    """Compute how far voters are from knowing the answer without the audio, as a share of a guesser's distance.
 
-    (1 - p) / (1 - 1/n), where p is the mean over voters and orders of p(gold | control) and n the number of choices: 0
-    where voters know the answer, 1 where they guess, above 1 where they do worse. A higher score means that the audio
-    contributes more. 1 - score is p corrected for guessing. NaN without votes.
+    Returns shape (rows,): (1 - p) / (1 - 1/n), where p is the mean over voters and orders of p(gold | control) and n
+    the number of choices. It is 0 where voters know the answer, 1 where they guess, and above 1 where they do worse. A
+    higher score means that the audio contributes more. 1 - score is p corrected for guessing. NaN without votes.
     """
     asked = counts.asked.sum(axis=1)
     p = np.divide(counts.p_gold.sum(axis=1), asked, out=np.full(len(asked), np.nan), where=asked > 0)
@@ -145,8 +144,9 @@ def contribution_score(counts: Tally, num_choices: np.ndarray) -> np.ndarray:
 
 
 def label_from_votes(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -> RowLabels:
-    """Label and score rows by all given votes, whatever their control, mode and order. Unreadable votes count as not
-    right.
+    """Label and score rows by all given votes, whatever their control, mode and order.
+
+    Unreadable votes count as not right.
     """
     counts = tally(arrays, len(questions))
     score = contribution_score(counts, questions.num_choices)
@@ -201,8 +201,9 @@ def select_votes(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -
 
 
 def classify_trainability(arrays: VoteArrays, rows: int) -> np.ndarray:
-    """Classify rows by one policy's answers with audio: solved (all right), learnable (some), unsolved (none), "" (not
-    asked); shape (rows,).
+    """Classify rows by one policy's answers with audio.
+
+    Returns shape (rows,): solved (all right), learnable (some), unsolved (none), "" (not asked).
 
     A group of rollouts that are all right or all wrong has no reward variance and so no gradient.
     """

@@ -149,8 +149,9 @@ def read_questions(rows: Dataset) -> Questions:
 
 
 def to_vote_arrays(votes: Dataset, questions: Questions) -> VoteArrays:
-    """Convert votes on these questions, as `read_again` returns them; drop votes on other rows and repeats of the same
-    prompt.
+    """Convert votes on these questions, as `read_again` returns them.
+
+    Votes on other rows and repeats of the same prompt are dropped.
 
     Raises:
         ValueError: a voter voted twice on a row, control, order and mode; or its options differ from the row's.
@@ -191,8 +192,9 @@ def tally(arrays: VoteArrays, rows: int) -> Tally:
 
 
 def find_answer_positions(arrays: VoteArrays, questions: Questions) -> np.ndarray:
-    """Find the position of the gold answer among the options as each vote's order showed them, from 0; shape
-    (votes,).
+    """Find the position of the gold answer among the options as each vote's order showed them, from 0.
+
+    Returns shape (votes,).
     """
     shown = questions.gold[arrays.row]
     for order in arrays.present("order"):
