@@ -1,7 +1,9 @@
-"""Find where a completion declares its answer: tags, boxes, JSON fields, sentences such as "the answer is B" or "B is correct".
+"""Find where a completion declares its answer: tags, boxes, JSON fields, sentences such as "the answer is B" or "B is
+correct".
 
-The declared text is read by equality (`audiomcq.answer_matching`), whatever the anchor: the inside of a tag, or the text between the
-anchor and the end of its sentence. A declaration that is denied, asked, doubted or conditional does not count.
+The declared text is read by equality (`audiomcq.answer_matching`), whatever the anchor: the inside of a tag, or the
+text between the anchor and the end of its sentence. A declaration that is denied, asked, doubted or conditional does
+not count.
 """
 
 import json
@@ -74,7 +76,8 @@ class Declaration:
         text: the declared text.
         named: the option that it names, or None.
         denied: whether the text says that this is not the answer.
-        doubtful: whether more follows than an answer: it declares nothing by itself, but contradicts another declaration.
+        doubtful: whether more follows than an answer: it declares nothing by itself, but contradicts another
+            declaration.
         tagged: whether it is the whole content of a closed answer tag.
         torn: whether the text ends before its tag does.
     """

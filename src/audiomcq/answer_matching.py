@@ -1,6 +1,8 @@
-"""Compare a text with options for equality: by text, letter or both, ignoring case, quotes, articles and closing punctuation.
+"""Compare a text with options for equality: by text, letter or both, ignoring case, quotes, articles and closing
+punctuation.
 
-Nothing here searches inside a text: "a woman" is not "man", "C#" is not "C", "1.5 s" is not "15 s", two options are no answer.
+Nothing here searches inside a text: "a woman" is not "man", "C#" is not "C", "1.5 s" is not "15 s", two options are no
+answer.
 """
 
 import re

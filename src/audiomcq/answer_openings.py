@@ -1,4 +1,6 @@
-"""Read an option at the beginning of a text: where it ends, and whether the rest of the text confirms or contradicts it."""
+"""Read an option at the beginning of a text: where it ends, and whether the rest of the text confirms or contradicts
+it.
+"""
 
 import re
 from collections.abc import Iterator

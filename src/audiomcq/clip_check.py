@@ -1,8 +1,8 @@
 """Check clips once before a long run: which are broken, which are silent, how long each is.
 
-Every distinct clip is decoded once, up to the length that is used, in parallel worker processes (`clip_workers.py`). In a run with
-several processes the main one checks and the others wait for its result. Results are stored with the clips; a clip that has changed
-is checked again.
+Every distinct clip is decoded once, up to the length that is used, in parallel worker processes (`clip_workers.py`).
+In a run with several processes the main one checks and the others wait for its result. Results are stored with the
+clips; a clip that has changed is checked again.
 """
 
 import logging
@@ -76,8 +76,8 @@ def check_clips(
         rows: with a column `audio` of undecoded cells.
         root: folder of relative paths.
         max_seconds: length of a clip that is used, and so decoded; 0 reads headers only.
-        clips_folder: folder of the clips, in which the results are stored. If it holds no clip, is not writable or is no folder, they
-            are stored in the Hugging Face cache. None: not stored.
+        clips_folder: folder of the clips, in which the results are stored. If it holds no clip, is not writable or is
+            no folder, they are stored in the Hugging Face cache. None: not stored.
         workers: number of decoding processes; by default one per core.
     """
     return _on_main_process(lambda: _check(rows, root, max_seconds, clips_folder, workers))

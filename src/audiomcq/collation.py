@@ -1,7 +1,7 @@
 """Conversations -> tensors: the one place where messages and their clips become token ids and mel features.
 
-Audio is cut in seconds only, and cut clips are counted. Token ids are never truncated: a cut inside the audio placeholders
-misaligns features and tokens without an error.
+Audio is cut in seconds only, and cut clips are counted. Token ids are never truncated: a cut inside the audio
+placeholders misaligns features and tokens without an error.
 """
 
 import logging
@@ -42,7 +42,8 @@ class EncodedClip:
     Attributes:
         features: mel of shape (frames, mels).
         mask: which frames are audio, shape (frames,).
-        tokens: token ids of the clip in a prompt: one placeholder per audio token, inside the family's begin and end tokens.
+        tokens: token ids of the clip in a prompt: one placeholder per audio token, inside the family's begin and end
+            tokens.
     """
 
     features: torch.Tensor
@@ -82,8 +83,8 @@ class ConversationEncoder:
         template_options: of the chat template (TRL's `chat_template_kwargs`).
 
     Raises:
-        ValueError: `max_audio_seconds` is more than the feature extractor takes, which would cut the rest unseen, or too little
-            to give one audio token.
+        ValueError: `max_audio_seconds` is more than the feature extractor takes, which would cut the rest unseen, or
+            too little to give one audio token.
     """
 
     processor: Any
@@ -220,7 +221,9 @@ class ConversationEncoder:
         return clips
 
     def _audio_kwargs(self, audios: Sequence[np.ndarray]) -> dict[str, Any]:
-        """Pad to the longest clip of the batch instead of 300 s where the family allows it (upstream: 30,000 frames a clip)."""
+        """Pad to the longest clip of the batch instead of 300 s where the family allows it (upstream: 30,000 frames a
+        clip).
+        """
         if not self.family.trims_mel:
             return {}
         longest = max(len(audio) for audio in audios)

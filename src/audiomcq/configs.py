@@ -34,8 +34,8 @@ class DataArguments(RowArguments):
     )
 
 
-# A type checker sees the fields of the configurations that this is mixed into. At runtime it must not inherit them: its defaults
-# would override those of TRL.
+# A type checker sees the fields of the configurations that this is mixed into. At runtime it must not inherit them:
+# its defaults would override those of TRL.
 if TYPE_CHECKING:
     from transformers import TrainingArguments as _Trained
 else:

@@ -1,7 +1,8 @@
 """Read the headers of a sound file: its format, the length that it states, and whether the file is that long.
 
-Decoders do not check: libsndfile shortens a WAV header to the bytes that exist and takes the last page of an Ogg file for its end, so
-a truncated file looks like a complete, shorter one. Only headers are read here, and nothing is decoded.
+Decoders do not check: libsndfile shortens a WAV header to the bytes that exist and takes the last page of an Ogg file
+for its end, so a truncated file looks like a complete, shorter one. Only headers are read here, and nothing is
+decoded.
 """
 
 import os
@@ -15,7 +16,8 @@ ASK_FOR_FILE = "fetch the file again"
 _MAX_CHUNKS = 1_000
 """Chunks to read at most: a file of zeros has one empty chunk per eight bytes."""
 _PLACEHOLDERS = (range(0x7FFF_EF00, 0x8000_0001), range(0xFFFF_FF00, 0x1_0000_0000))
-"""Sizes that programs write into the header of a WAV written to a pipe (sox: just under 2 GiB; ffmpeg: all bits set)."""
+"""Sizes that programs write into the header of a WAV written to a pipe (sox: just under 2 GiB; ffmpeg: all bits set).
+"""
 _SKIPPED_ZEROS = 65_536
 """Bytes of padding after an ID3 tag in which the first frame is searched."""
 
@@ -28,8 +30,8 @@ class Container:
         kind: wav, rifx, w64, aiff, au, caf, nist, flac, ogg, mp3, mov, matroska or aac; empty if unknown.
         promised_bytes: bytes of audio that its header states, None for formats that do not count bytes.
         held_bytes: how many of these the file has.
-        says_length: whether it states the length of its audio; not if it was written to a pipe, nor in an mp3 without a frame
-            count.
+        says_length: whether it states the length of its audio; not if it was written to a pipe, nor in an mp3 without
+            a frame count.
         problem: why no decoder can use it, or None.
     """
 
@@ -222,7 +224,9 @@ def _read_nist(stream: BinaryIO, start: int, size: int) -> Container:
 
 
 def _read_ogg(stream: BinaryIO, start: int, size: int) -> Container:
-    """Walk the pages: each stream must end with a page that says so, and no page may be longer than the file (RFC 3533)."""
+    """Walk the pages: each stream must end with a page that says so, and no page may be longer than the file (RFC
+    3533).
+    """
     ended: dict[bytes, bool] = {}
     chained = in_data = False
     while start < size:

@@ -1,6 +1,8 @@
-"""The small operations of one decoded token, fused for CUDA (Triton). Without them decoding is bound by kernel launches.
+"""The small operations of one decoded token, fused for CUDA (Triton). Without them decoding is bound by kernel
+launches.
 
-The same four functions as in `audiomcq.decode_plain`, with which `tests/test_decode_kernels.py` compares them. Letters: N rows, U prompts, H heads, K key heads, D width of a head.
+The same four functions as in `audiomcq.decode_plain`, with which `tests/test_decode_kernels.py` compares them.
+Letters: N rows, U prompts, H heads, K key heads, D width of a head.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Forward one token through the decoder of a LALM, with the prompt's keys and values stored once for all its rollouts.
 
-The layers are the model's own: their projections (LoRA included), norms and experts are called unchanged. Only the operations between
-them are written here, so that the cache is read in place and a CUDA graph can hold the step.
+The layers are the model's own: their projections (LoRA included), norms and experts are called unchanged. Only the
+operations between them are written here, so that the cache is read in place and a CUDA graph can hold the step.
 Letters: N rows, U prompts, H heads, K key heads, D width of a head.
 """
 

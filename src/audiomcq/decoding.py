@@ -1,8 +1,9 @@
 """Decode sound files block by block, from a path or from bytes; `audio.py` turns the blocks into waveforms.
 
-soundfile (libsndfile) is the main decoder. PyAV, a wheel that includes ffmpeg, reads formats that soundfile does not know (m4a, mp4,
-webm, aac) and those that soundfile reads wrongly: files that do not state their length, GSM, Ogg files of several streams. PyAV gets
-the format from `containers.py` and never guesses it, so that playlists and scripts, which open other files, are not read.
+soundfile (libsndfile) is the main decoder. PyAV, a wheel that includes ffmpeg, reads formats that soundfile does not
+know (m4a, mp4, webm, aac) and those that soundfile reads wrongly: files that do not state their length, GSM, Ogg files
+of several streams. PyAV gets the format from `containers.py` and never guesses it, so that playlists and scripts,
+which open other files, are not read.
 """
 
 import os
@@ -66,8 +67,8 @@ class OpenClip:
     Attributes:
         rate: Hz.
         seconds: length that its container states, or None.
-        blocks: its samples, float32 of shape (frames, channels), full scale 1. Raises `DecodingError` at the end if they are
-            fewer than the container states.
+        blocks: its samples, float32 of shape (frames, channels), full scale 1. Raises `DecodingError` at the end if
+            they are fewer than the container states.
         check_end: raises `DecodingError` if the end of the file is missing, without decoding all that is before it.
     """
 
@@ -82,7 +83,8 @@ def open_clip(stream: BinaryIO) -> Iterator[OpenClip]:
     """Open a sound file with the decoder that it needs.
 
     Raises:
-        DecodingError: it is no sound file, or holds less audio than its header states. While decoding, decoders may raise anything.
+        DecodingError: it is no sound file, or holds less audio than its header states. While decoding, decoders may
+            raise anything.
     """
     container = read_container(stream)
     if container.problem:

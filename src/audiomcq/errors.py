@@ -148,7 +148,8 @@ def _find_original(message: str) -> str:
 def _say(line: str, code: int) -> None:
     """Print the line. Processes of one job exit at once, since the others may be waiting for them for ever."""
     if int(os.environ.get("RANK", 0)) > 0:
-        # An error of all processes ends the first as well, and the launcher then ends this one before it repeats the message
+        # An error of all processes ends the first as well, and the launcher then ends this one before it repeats the
+        # message
         time.sleep(_PATIENCE_SECONDS)
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

@@ -1,4 +1,6 @@
-"""Generation settings: our options and the checkpoint's end tokens. Nothing else of a checkpoint influences what is measured."""
+"""Generation settings: our options and the checkpoint's end tokens. Nothing else of a checkpoint influences what is
+measured.
+"""
 
 import os
 import shutil
@@ -70,7 +72,8 @@ def as_generative(model: PreTrainedModel) -> "GenerativePreTrainedModel":
 def resolve_config(
     model: PreTrainedModel, config: GenerationConfig | None, **options: Any
 ) -> tuple[GenerationConfig, dict[str, Any]]:
-    """Merge a call's configuration and options with the model's own, by the function that `generate` itself uses (transformers 5.23).
+    """Merge a call's configuration and options with the model's own, by the function that `generate` itself uses
+    (transformers 5.23).
 
     Returns the configuration and the options that are not about generation.
     """

@@ -108,7 +108,9 @@ class HubRepo:
 
 
 def repo_path(url: str) -> str:
-    """Return the path in its repository of a file that `datasets` names by a URL (hf://datasets/owner/name@commit/path)."""
+    """Return the path in its repository of a file that `datasets` names by a URL
+    (hf://datasets/owner/name@commit/path).
+    """
     return re.sub(r"^hf://datasets/[^@]+@[^/]+/", "", url)
 
 

@@ -1,7 +1,7 @@
 """Load a large audio language model (LALM). All differences between model families are in `FAMILIES`.
 
-The Omni families are trained as their thinkers, loaded from the official full checkpoint (talker and vocoder are skipped) or from a
-thinker-only folder, which is what training saves.
+The Omni families are trained as their thinkers, loaded from the official full checkpoint (talker and vocoder are
+skipped) or from a thinker-only folder, which is what training saves.
 """
 
 import hashlib
@@ -74,7 +74,9 @@ class AudioOnlyOmniProcessor(Qwen2_5OmniProcessor):
 
 
 class AudioOnlyOmni3Processor(AudioOnlyOmniProcessor):
-    """Qwen3-Omni's processor, likewise. The stock one (transformers 5.23) drops `audio_kwargs`, and with them the padding length."""
+    """Qwen3-Omni's processor, likewise. The stock one (transformers 5.23) drops `audio_kwargs`, and with them the
+    padding length.
+    """
 
     audio_kwargs = Qwen3OmniMoeProcessor.audio_kwargs
     n_window = Qwen3OmniMoeProcessor.n_window
@@ -91,8 +93,8 @@ class Family:
         trims_mel: whether the audio tower takes mel of any length (else it needs the extractor's fixed length).
         mask_name: the processor's and the model's name for the mask over mel frames.
         processor: class to load the processor with, where `AutoProcessor` would import torchvision.
-        lora_targets: modules that LoRA adapts by default: the projections of the LLM, as a pattern, since plain names would also
-            match those of the audio tower.
+        lora_targets: modules that LoRA adapts by default: the projections of the LLM, as a pattern, since plain names
+            would also match those of the audio tower.
     """
 
     architecture: str
@@ -314,8 +316,8 @@ def restore_weights(model: PreTrainedModel, checkpoint: str | Path) -> None:
     Raises:
         ValueError: a weight of the model is not in the checkpoint.
     """
-    # Through `from_pretrained`, which knows the names that weights have on disk. It is typed as the model alone, which it returns
-    # without `output_loading_info`
+    # Through `from_pretrained`, which knows the names that weights have on disk. It is typed as the model alone, which
+    # it returns without `output_loading_info`
     loaded: Any = type(model).from_pretrained(checkpoint, dtype=model.dtype, output_loading_info=True)
     saved, info = loaded
     if info["missing_keys"]:

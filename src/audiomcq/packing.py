@@ -54,8 +54,8 @@ def pack(prompts: list[list[int]], completions: list[list[list[int]]], width: in
 
     prompts: B lists of token ids, audio placeholders expanded, no padding. completions: for each prompt its lists of
     token ids; they may differ in length and be empty. width: C of the result (tokens), not below the longest
-    completion; by default the longest completion. The result is on the CPU, so that reading its sizes makes no device wait.
-    Raises ValueError when a prompt is empty.
+    completion; by default the longest completion. The result is on the CPU, so that reading its sizes makes no device
+    wait. Raises ValueError when a prompt is empty.
     """
     ids, positions, segments, labels, columns = [], [], [], [], []
     for row, (prompt, answers) in enumerate(zip(prompts, completions, strict=True)):
@@ -109,9 +109,9 @@ def pack_by_clip(
 ) -> tuple[PackedBatch, Tensor]:
     """Pack a supervised batch: rows that ask about one clip share the common prefix of their prompts.
 
-    input_ids, attention_mask, labels: (N, S) padded on the right, labels -100 where nothing is learnt. clip: (N,) in rising
-    order, equal for rows about one clip. Returns the packed rows, whose completions hold all that is not shared, and the labels
-    (N, C) of these.
+    input_ids, attention_mask, labels: (N, S) padded on the right, labels -100 where nothing is learnt. clip: (N,) in
+    rising order, equal for rows about one clip. Returns the packed rows, whose completions hold all that is not
+    shared, and the labels (N, C) of these.
     """
     input_ids, attention_mask, labels, clip = (given.cpu() for given in (input_ids, attention_mask, labels, clip))
     # argmax of 0/1 is the first 1: where the answer starts
@@ -156,8 +156,8 @@ def shared_attention_mask(segment_ids: Tensor) -> Tensor:
 def label_columns(targets: Tensor) -> tuple[Tensor, Tensor]:
     """Find the columns that have targets, so that the LM head need not score prompts (TRL's does, except with Triton).
 
-    targets: (N, S) the token that each position predicts, -100 for none. Returns the columns (N, C) with targets, and these
-    targets (N, C), padded on the right with column 0 and -100.
+    targets: (N, S) the token that each position predicts, -100 for none. Returns the columns (N, C) with targets, and
+    these targets (N, C), padded on the right with column 0 and -100.
     """
     rows = [torch.nonzero(row != IGNORED)[:, 0] for row in targets]
     columns = pad_sequence(rows, batch_first=True)

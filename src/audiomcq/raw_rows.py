@@ -1,6 +1,8 @@
-"""Read rows from text files, one by one with their line numbers: .jsonl, .json (a list of rows, or one per line) and .csv.
+"""Read rows from text files, one by one with their line numbers: .jsonl, .json (a list of rows, or one per line) and
+.csv.
 
-Anything that is no row raises an error with file and line: a truncated line or list, text that is not UTF-8, an archive.
+Anything that is no row raises an error with file and line: a truncated line or list, text that is not UTF-8, an
+archive.
 """
 
 import ast

@@ -1,9 +1,9 @@
 """Decode many continuations of few prompts: one CUDA graph replay per token, or one plain call on other devices.
 
-`generate` launches thousands of small operations per token, and on a GPU the launches take the time. Here prompts are prefilled once.
-Their keys and values, those of the rollouts, the positions, the counters and the sampler's state are fixed buffers on the device; a
-token is one call over all rows, which CUDA replays as one graph. The graph reads the weights in place, so an optimizer step needs no
-new capture.
+`generate` launches thousands of small operations per token, and on a GPU the launches take the time. Here prompts are
+prefilled once. Their keys and values, those of the rollouts, the positions, the counters and the sampler's state are
+fixed buffers on the device; a token is one call over all rows, which CUDA replays as one graph. The graph reads the
+weights in place, so an optimizer step needs no new capture.
 
 Letters: U prompts, R rows of each, N = U x R rows, P / S / T tokens of a prompt / of what follows it / that are new.
 """
@@ -30,16 +30,17 @@ LOOK_EVERY = 8
 _TRIED = ("cpu", "cuda")
 """Device types on which the engine is tested. On others, such as Apple's mps, the model's own `generate` decodes."""
 PROMPT_BUCKET, OWN_BUCKET = 64, 32
-"""Buffers are rounded up to a multiple of this many tokens, so that prompts of similar length share one captured graph."""
+"""Buffers are rounded up to a multiple of this many tokens, so that prompts of similar length share one captured
+graph."""
 
 
 @dataclass
 class Continued:
     """The state that generation continues from.
 
-    layers: keys and values (U, K, P, D) of every layer, padded on the left. prompt_mask: (U, P).
-    own: keys and values (N, K, S, D) of every layer after the prompt, padded on the left; None where nothing is read yet.
-    own_mask: (N, S). tokens: (N,) the last token of each row, still to be forwarded, or the first new one where `logits` is given.
+    layers: keys and values (U, K, P, D) of every layer, padded on the left. prompt_mask: (U, P). own: keys and values
+    (N, K, S, D) of every layer after the prompt, padded on the left; None where nothing is read yet. own_mask: (N, S).
+    tokens: (N,) the last token of each row, still to be forwarded, or the first new one where `logits` is given.
     positions: (N,) of `tokens`. ids, ids_mask: (N, P + S) whole prompts, for the repetition penalty.
     """
 
@@ -264,7 +265,8 @@ class _Decoder:
         if self.captured and self.graph is None and left > (logits is not None):
             self._capture(model)
         if self.generator is not None:
-            # Seeded from torch's own generator, whose state checkpoints keep: the same seed gives the same rollouts, also resumed
+            # Seeded from torch's own generator, whose state checkpoints keep: the same seed gives the same rollouts,
+            # also resumed
             self.generator.manual_seed(int(torch.randint(2**62, (1,))))
         if logits is not None:
             self._choose(logits)
@@ -289,7 +291,8 @@ class _Decoder:
             for tensor, before in zip(self._list_changing(), kept, strict=True):
                 tensor.copy_(before)
 
-        # Run on a side stream first, as capturing requires: libraries allocate workspaces and Triton compiles on their first calls
+        # Run on a side stream first, as capturing requires: libraries allocate workspaces and Triton compiles on their
+        # first calls
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

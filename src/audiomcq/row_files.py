@@ -1,7 +1,8 @@
 """Read text files of rows by the known schema: .jsonl, .json (a list of rows, or one per line) and .csv.
 
-Types are not inferred: texts stay as written, numbers become their digits, and a nullable column may be null for any number of rows.
-Anything that is no row raises an error with file and line; a value of the wrong type is recorded as the fault of its row.
+Types are not inferred: texts stay as written, numbers become their digits, and a nullable column may be null for any
+number of rows. Anything that is no row raises an error with file and line; a value of the wrong type is recorded as
+the fault of its row.
 """
 
 import hashlib
@@ -37,10 +38,12 @@ def read_row_files(files: Sequence[Path], cot_column: str | None = None, cached_
 
     Args:
         cot_column: an additional column of texts to keep.
-        cached_as: folder below the cache in which to store the rows, however few; by default only large files are stored.
+        cached_as: folder below the cache in which to store the rows, however few; by default only large files are
+            stored.
 
     Returns:
-        the text columns of the schema, `audio_path`, `license` and `attribution`, null where a row has none, and the columns
+        the text columns of the schema, `audio_path`, `license` and `attribution`, null where a row has none, and the
+        columns
         `LINE`, `FILE` and `FAULT`. Of `audio` only the path: a text file holds no bytes.
 
     Raises:

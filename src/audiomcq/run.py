@@ -54,8 +54,8 @@ def train_stage(
     """Train one stage of a paradigm and save the result to `args.output_dir`, which is locked meanwhile.
 
     Args:
-        audit: compares the rows with `data.benchmarks_to_avoid` (`audiomcq.construction.decontamination`, which this module
-            may not import).
+        audit: compares the rows with `data.benchmarks_to_avoid` (`audiomcq.construction.decontamination`, which this
+            module may not import).
 
     Raises:
         SystemExit: with one line, on an error that the user can fix (`audiomcq.errors`).
@@ -168,8 +168,8 @@ def _generation(trainer: Trainer, lalm: LALM) -> dict[str, Any] | None:
 
 def shut_down_distributed(trainer: SafeTrainer) -> None:
     """Shut down the process group of a run, after the first process has written everything, without hanging."""
-    # The wrapper's reducer must not be the last to hold the process group. Its destructor keeps the interpreter's lock while gloo
-    # (torch 2.13) joins its threads, one of which may be waiting for that lock.
+    # The wrapper's reducer must not be the last to hold the process group. Its destructor keeps the interpreter's lock
+    # while gloo (torch 2.13) joins its threads, one of which may be waiting for that lock.
     trainer.model_wrapped = trainer.model
     trainer.accelerator.free_memory()
     trainer.accelerator.wait_for_everyone()  # else the first is left alone, and the others are reported as crashed
@@ -201,8 +201,8 @@ def check_push(args: AudioSFTConfig | AudioGRPOConfig, model: ModelConfig) -> No
     """Refuse before training to push what cannot be pushed.
 
     Raises:
-        ValueError: nobody is logged in to the Hub, or a LoRA run with `push_to_hub` starts from a local folder, such as that of an
-            earlier stage, or from an adapter: nobody else could load its base.
+        ValueError: nobody is logged in to the Hub, or a LoRA run with `push_to_hub` starts from a local folder, such
+            as that of an earlier stage, or from an adapter: nobody else could load its base.
     """
     if not args.push_to_hub:
         return

@@ -1,4 +1,6 @@
-"""The record of a training run in its output folder: its settings, the rows it was trained on, and whether it can be resumed."""
+"""The record of a training run in its output folder: its settings, the rows it was trained on, and whether it can be
+resumed.
+"""
 
 import hashlib
 import json
@@ -41,7 +43,8 @@ _HARMLESS = {
     "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory",
     "save_steps", "save_strategy", "save_total_limit", "push_to_hub",
 }  # fmt: skip
-"""Options that may differ when a run is resumed: no weight depends on them. Paths of rows may, since rows are compared themselves."""
+"""Options that may differ when a run is resumed: no weight depends on them. Paths of rows may, since rows are compared
+themselves."""
 _HARMLESS_PREFIXES = ("logging_", "hub_", "project", "trackio_")
 _LENGTH = {"max_steps", "num_train_epochs"}
 _BATCH = {"per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"}
@@ -73,7 +76,8 @@ def check_output(output: Path, settings: dict[str, Any], resume: str | bool | No
         processes: number of training processes.
 
     Raises:
-        ValueError: the folder is not empty and the run does not continue the one in it, or it holds no complete checkpoint.
+        ValueError: the folder is not empty and the run does not continue the one in it, or it holds no complete
+            checkpoint.
     """
     resume = {"true": True, "false": False}.get(str(resume).lower(), resume)
     file = output / RUN_FILE

@@ -1,7 +1,8 @@
-"""What both trainers correct in transformers' `Trainer` (5.23): checkpoints are whole and finite, and resuming restores them exactly.
+"""What both trainers correct in transformers' `Trainer` (5.23): checkpoints are whole and finite, and resuming
+restores them exactly.
 
-Private methods of `Trainer` are overridden here and nowhere else but in `sft.py` and `grpo.py`; tests/test_safe_trainer.py pins their
-signatures.
+Private methods of `Trainer` are overridden here and nowhere else but in `sft.py` and `grpo.py`;
+tests/test_safe_trainer.py pins their signatures.
 """
 
 import logging
@@ -94,7 +95,8 @@ class SafeTrainer(Trainer):
             FloatingPointError: one is NaN or infinite; it is named.
         """
         bad = next((name for name, tensor in self._iterate_tensors() if not torch.isfinite(tensor).all()), None)
-        # All processes raise together: one that raised alone would leave the others waiting in the next collective call
+        # All processes raise together: one that raised alone would leave the others waiting in the next collective
+        # call
         found = torch.tensor([bad is not None], device=self.args.device, dtype=torch.float32)
         if self.accelerator.gather(found).any():
             raise FloatingPointError(

@@ -1,7 +1,7 @@
 """Choose the next token from logits as `generate` does, on the device and without synchronising with the host.
 
-Options have the same meaning and order as in transformers' `generate`. With an option that is not in `KNOWN` the engine does not
-decode (`unknown_options`), so that no option is ever ignored.
+Options have the same meaning and order as in transformers' `generate`. With an option that is not in `KNOWN` the
+engine does not decode (`unknown_options`), so that no option is ever ignored.
 """
 
 from collections.abc import Callable

@@ -41,8 +41,8 @@ def to_schema(rows: Dataset, audio_root: str | Path | None = None) -> Dataset:
     become null, numbers their digits and class labels their names. License columns are kept, other columns dropped.
 
     Args:
-        audio_root: folder of relative clip paths, which no path may leave; by default they are relative to the current folder
-            and may lead anywhere.
+        audio_root: folder of relative clip paths, which no path may leave; by default they are relative to the current
+            folder and may lead anywhere.
 
     Raises:
         ValueError: a required column is missing or has another type, or a value does not fit.

@@ -18,14 +18,14 @@ from audiomcq.examples import CONTRIBUTION, Row
 class SFTCollator:
     """Collates rows: right-padded ids, labels, mel, and a weight per row.
 
-    As in TRL, the loss is on the completion of `prompt` and `completion`, and on all of `messages` or `text`; never on tokens of a
-    clip.
+    As in TRL, the loss is on the completion of `prompt` and `completion`, and on all of `messages` or `text`; never on
+    tokens of a clip.
 
     Attributes:
         cot: chain of thought before the answer to an AudioMCQ question, see `prompts.completion_target`.
         strong_weight: loss weight of rows with strong audio contribution; other rows weigh 1.
-        share_clips: return the mel of a clip once for all rows with the same clip after the same tokens. These rows become adjacent,
-            and `clip` (rows,) numbers the groups.
+        share_clips: return the mel of a clip once for all rows with the same clip after the same tokens. These rows
+            become adjacent, and `clip` (rows,) numbers the groups.
         learns_prompts: put the loss on prompts as well (TRL's `completion_only_loss: false`).
         assistant_only: put the loss on the assistant's turns of `messages` alone (TRL's `assistant_only_loss`).
     """

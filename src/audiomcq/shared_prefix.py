@@ -1,7 +1,7 @@
 """One prompt, many continuations: encode, prefill and score an audio prompt once for all its completions.
 
-Letters in shapes as in `audiomcq.packing`: B prompts, G completions of each, N = B x G completions, P / C / S the longest
-prompt / completion / packed row.
+Letters in shapes as in `audiomcq.packing`: B prompts, G completions of each, N = B x G completions, P / C / S the
+longest prompt / completion / packed row.
 """
 
 import logging
@@ -44,10 +44,11 @@ def shared_logps(
     """Compute log-probs of every completion token, and the entropies (nats) of their distributions, in one packed
     forward.
 
-    model: what the trainer calls (DDP, DeepSpeed, PEFT or bare). audio: the model's audio inputs, one row per clip, prompt by
-    prompt: input_features (clips, mel, frames), feature_attention_mask (clips, frames); empty for text. temperature: None scores with
-    TRL's fused LM head, which was given its own; a number goes through logits (N x C x vocabulary in memory).
-    Returns log-probs (N, C) and entropies (N, C) or None, zero where there is no token, like GRPOTrainer's own.
+    model: what the trainer calls (DDP, DeepSpeed, PEFT or bare). audio: the model's audio inputs, one row per clip,
+    prompt by prompt: input_features (clips, mel, frames), feature_attention_mask (clips, frames); empty for text.
+    temperature: None scores with TRL's fused LM head, which was given its own; a number goes through logits (N x C x
+    vocabulary in memory). Returns log-probs (N, C) and entropies (N, C) or None, zero where there is no token, like
+    GRPOTrainer's own.
     """
     inputs = build_packed_inputs(model, packed, audio)
     packed = packed.to(inputs["input_ids"].device)
@@ -96,17 +97,18 @@ def generate(
 ) -> Tensor:
     """Sample `num_generations` completions of every prompt from one audio encoding and one prefill.
 
-    input_ids, attention_mask: (B, P) padded on the left. audio: as in `shared_logps`. Tokens are drawn from the distribution that the
-    model's own `generate` draws from on prompts repeated G times; on a CPU with the same random numbers.
-    Returns (N, P + new tokens), the completions of one prompt side by side.
-    Raises ValueError when the prefill cannot be kept (gradient checkpointing while training).
+    input_ids, attention_mask: (B, P) padded on the left. audio: as in `shared_logps`. Tokens are drawn from the
+    distribution that the model's own `generate` draws from on prompts repeated G times; on a CPU with the same random
+    numbers. Returns (N, P + new tokens), the completions of one prompt side by side. Raises ValueError when the
+    prefill cannot be kept (gradient checkpointing while training).
     """
     _check_clips(audio, input_ids, model)
     causal_lm = _enable_sharing(model)
     # Positions count from the first token after the left padding
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     prompt = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
-    # All but the last token: each completion forwards that one itself, as its first step, and gets the logits of its first token
+    # All but the last token: each completion forwards that one itself, as its first step, and gets the logits of its
+    # first token
     kept = _prefill(causal_lm, {name: value[:, :-1] for name, value in prompt.items()}, audio)
     prompt = {name: value.repeat_interleave(num_generations, dim=0) for name, value in prompt.items()}
     config, _ = resolve_config(causal_lm, generation_config)
@@ -131,8 +133,8 @@ def _generate_stock(causal_lm: PreTrainedModel, **options: Any) -> Tensor:
 
     It is called on the class, because `shared_generation` replaces the instance's method.
     """
-    # Every LALM is a GenerationMixin, which the common type of models does not say; without `return_dict_in_generate` it returns
-    # tokens
+    # Every LALM is a GenerationMixin, which the common type of models does not say; without `return_dict_in_generate`
+    # it returns tokens
     own = cast(type[GenerationMixin], type(causal_lm))
     return cast(Tensor, own.generate(as_generative(causal_lm), **options))
 
@@ -168,7 +170,8 @@ def _prefill(causal_lm: PreTrainedModel, prompt: dict[str, Tensor], audio: dict[
 class Prefixes:
     """Prefixes of prompts, encoded and prefilled once, to be continued any number of times.
 
-    input_ids, attention_mask: (U, P), padded on the left. kept: their cache, U rows of P tokens; never written to again.
+    input_ids, attention_mask: (U, P), padded on the left. kept: their cache, U rows of P tokens; never written to
+    again.
     """
 
     input_ids: Tensor
@@ -359,7 +362,8 @@ def selected_hidden_states(model: nn.Module, select: Callable[[Tensor], Tensor])
 
 
 def _check_clips(audio: dict[str, Tensor], input_ids: Tensor, model: nn.Module) -> None:
-    # The thinkers merge surplus features without an error, and so into the wrong prompt. A run of placeholders is one clip.
+    # The thinkers merge surplus features without an error, and so into the wrong prompt. A run of placeholders is one
+    # clip.
     placeholder = input_ids == _unwrap(model).config.audio_token_id
     clips = int(placeholder[:, 0].sum() + (placeholder[:, 1:] & ~placeholder[:, :-1]).sum())
     given = {name: len(value) for name, value in audio.items()} or {"audio": 0}

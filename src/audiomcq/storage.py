@@ -58,7 +58,8 @@ def writing(place: str | Path) -> Iterator[None]:
             raise
         raise ValueError(f"cannot write to {explain_os_error(error, place)}") from error
     except Exception as error:
-        # safetensors (0.8) and torch (2.13) raise errors of their own: SafetensorError, and a RuntimeError of their zip writer
+        # safetensors (0.8) and torch (2.13) raise errors of their own: SafetensorError, and a RuntimeError of their
+        # zip writer
         if type(error).__name__ != "SafetensorError" and "inline_container" not in str(error):
             raise
         raise ValueError(
@@ -339,7 +340,8 @@ def replaced_folder(folder: str | Path) -> Iterator[Path]:
     since.
 
     Raises:
-        ValueError: it holds anything else (which is named; nothing is touched), another process is writing to it, or the disk is full.
+        ValueError: it holds anything else (which is named; nothing is touched), another process is writing to it, or
+            the disk is full.
     """
     folder = Path(folder)
     with _staged(folder) as staged:

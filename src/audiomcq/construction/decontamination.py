@@ -84,7 +84,8 @@ class Audit:
     Attributes:
         items: number of items by benchmark.
         sources: by benchmark, the number of items from each source that training rows come from as well.
-        rows_not_compared: training rows whose clips were not compared by content: their bytes, or all of the benchmarks', are missing.
+        rows_not_compared: training rows whose clips were not compared by content: their bytes, or all of the
+            benchmarks', are missing.
         items_not_compared: by benchmark, the number of items not compared by content, for the same reasons.
     """
 
@@ -268,8 +269,8 @@ def make_shingles(row: Row) -> frozenset[str]:
 class QuestionIndex:
     """Finds those of a fixed list of sets whose Jaccard similarity to another set is at least `similar`.
 
-    Exact, by prefix filtering (Chaudhuri et al., ICDE 2006): with shingles ordered from rare to frequent, two sets that are similar
-    enough share one among the first few, so that frequent shingles are never looked up.
+    Exact, by prefix filtering (Chaudhuri et al., ICDE 2006): with shingles ordered from rare to frequent, two sets
+    that are similar enough share one among the first few, so that frequent shingles are never looked up.
     """
 
     def __init__(self, sets: Sequence[frozenset[str]], similar: float = SIMILAR) -> None:

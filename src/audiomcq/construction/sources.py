@@ -1,7 +1,8 @@
 """Generate questions from a folder of labelled recordings with a `manifest.csv` (`COLUMNS`, one line per clip).
 
-About half of the questions on labels that `clues.py` knows can be answered from the text alone; no column tells which. In all
-others ("plain") the text gives nothing away: for any wording and options, each option is the gold answer equally often.
+About half of the questions on labels that `clues.py` knows can be answered from the text alone; no column tells which.
+In all others ("plain") the text gives nothing away: for any wording and options, each option is the gold answer
+equally often.
 """
 
 import csv
@@ -61,11 +62,13 @@ def rows_from_manifest(
 ) -> list[Row]:
     """Generate rows of the project's schema, `audio_path` relative to `folder`; deterministic by manifest and seed.
 
-    Wrong options are drawn from labels of the same source and kind; gold positions are balanced within 1 per number of options.
-    A label that is more frequent than the others of its class may get fewer questions: else it would be the safer guess.
+    Wrong options are drawn from labels of the same source and kind; gold positions are balanced within 1 per number of
+    options. A label that is more frequent than the others of its class may get fewer questions: else it would be the
+    safer guess.
 
     Raises:
-        ValueError: no manifest, a missing column, no usable clip, or more than `max_bad_fraction` of the clips are not usable.
+        ValueError: no manifest, a missing column, no usable clip, or more than `max_bad_fraction` of the clips are not
+            usable.
     """
     clips = find_usable_clips(folder, 1, max_bad_fraction)
     return [row for row, _ in write_questions(clips, random.Random(seed), questions_per_clip)]
@@ -110,8 +113,8 @@ def split_questions(
 def find_usable_clips(folder: str | Path, clips_per_label: int, max_bad_fraction: float) -> list[Clip]:
     """Return the manifest's usable clips, sorted by file; log the others as broken rows.
 
-    Not usable are lines with an error (see `_find_defect`), labels with fewer than `clips_per_label` clips, and labels that
-    are alone in their class.
+    Not usable are lines with an error (see `_find_defect`), labels with fewer than `clips_per_label` clips, and labels
+    that are alone in their class.
 
     Raises:
         ValueError: see `rows_from_manifest`.

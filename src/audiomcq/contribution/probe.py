@@ -1,4 +1,6 @@
-"""Ask voters every question under controls: the measurement behind the audio-contribution filter (arXiv 2509.21060, section 3)."""
+"""Ask voters every question under controls: the measurement behind the audio-contribution filter (arXiv 2509.21060,
+section 3).
+"""
 
 import logging
 import tempfile
@@ -140,10 +142,12 @@ def run_probe(
     Args:
         rows: of the project's schema, keys distinct.
         rank, world_size: this process asks every `world_size`-th batch, starting with `rank`.
-        unplayable: keys of the rows whose clips are missing or broken; they are not asked under controls that play the clip.
+        unplayable: keys of the rows whose clips are missing or broken; they are not asked under controls that play the
+            clip.
 
     Raises:
-        ValueError: an option is wrong, the folder holds votes of another run or is not writable, or a voter does not load.
+        ValueError: an option is wrong, the folder holds votes of another run or is not writable, or a voter does not
+            load.
     """
     if not len(rows):
         raise ValueError("there are no rows to probe")
@@ -164,7 +168,8 @@ def run_probe(
             voter, ask = _load_voter(name, args, device, rank, world_size)
             with as_voter(folder, voter, rank):
                 for control in controls:
-                    # Read again under the voter's lock: a writer left over from a killed run may have written until now
+                    # Read again under the voter's lock: a writer left over from a killed run may have written until
+                    # now
                     done = answered(list_shards(folder), name, control.name, args.mode)
                     writer = VoteWriter(folder, settings, voter, control.name, args.mode, rank, args.flush_seconds)
                     to_ask = playable if args.needs_clips(control.name) else rows

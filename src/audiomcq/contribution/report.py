@@ -1,4 +1,5 @@
-"""The figures of the contribution filter: label shares, voters, agreement, and how sensitive the labels are to each choice.
+"""The figures of the contribution filter: label shares, voters, agreement, and how sensitive the labels are to each
+choice.
 
 All are counted by column: 571,118 rows and three voters take seconds. `page.py` renders them.
 """
@@ -65,7 +66,8 @@ def contribution_report(
         rows: labelled rows. Their audio is not read.
         votes: the vote table that labelled them, or another one.
         rule: the rule whose sensitivity is computed.
-        left_out: number of rows that were dropped because their labels depend on unreadable votes (`split.count_saved_unreadable`).
+        left_out: number of rows that were dropped because their labels depend on unreadable votes
+            (`split.count_saved_unreadable`).
 
     Raises:
         ValueError: there are no rows, or as `label_rows`.

@@ -1,6 +1,7 @@
 """Votes -> weak / strong. A row is weak when voters get it right without its audio (published: 2 of 3 on silence).
 
-Source: arXiv 2509.21060, section 3. Additions: several option orders, a guess-corrected score, and the trainability of rows.
+Source: arXiv 2509.21060, section 3. Additions: several option orders, a guess-corrected score, and the trainability of
+rows.
 """
 
 import hashlib
@@ -70,8 +71,9 @@ class SplitArguments(RowArguments):
 class LabelingRule:
     """When a row is weak, and which votes are counted.
 
-    A voter is right on a row when it is right in more than half of the option orders it was asked in. `majority`, `all` and `any`
-    count such voters; `score` compares the row's `contribution_score` with a threshold, or takes the lowest quantile.
+    A voter is right on a row when it is right in more than half of the option orders it was asked in. `majority`,
+    `all` and `any` count such voters; `score` compares the row's `contribution_score` with a threshold, or takes the
+    lowest quantile.
     """
 
     rule: str = field(default="majority", metadata={"help": "majority, all, any or score."})
@@ -162,8 +164,8 @@ def label_from_votes(arrays: VoteArrays, questions: Questions, rule: LabelingRul
         return counted.knows.sum(axis=1) >= rule.needed(len(counted.voters))
 
     weak = is_weak(counts)
-    # More right votes make a row weaker under every rule: a label that is the same with none and with all of the unreadable votes
-    # right is certain
+    # More right votes make a row weaker under every rule: a label that is the same with none and with all of the
+    # unreadable votes right is certain
     return RowLabels(weak & counts.measured, score, counts.measured, weak == is_weak(counts.at_best()))
 
 
@@ -171,7 +173,8 @@ def select_votes(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -
     """Select the votes that a rule counts.
 
     Raises:
-        ValueError: there are none, voters were asked different questions, or there are fewer voters than the rule needs.
+        ValueError: there are none, voters were asked different questions, or there are fewer voters than the rule
+            needs.
     """
     counted = arrays.only(control=rule.control, mode=rule.mode)
     if not len(counted):
@@ -226,14 +229,15 @@ def label_rows(
 
     Args:
         votes: a vote table, read again; votes on other rows, and those that the rule does not count, are ignored.
-        unreadable: what to do with rows whose label depends on unreadable votes: "leave_out", or "not_right" (as published:
-            such a vote counts as not right, which makes most of these rows strong). An abstention is readable, and not right.
-        policy: a voter that was asked with audio, several times a row: strong rows that it always or never gets right are
-            dropped, since rollouts on them would have no reward variance.
+        unreadable: what to do with rows whose label depends on unreadable votes: "leave_out", or "not_right" (as
+            published: such a vote counts as not right, which makes most of these rows strong). An abstention is
+            readable, and not right.
+        policy: a voter that was asked with audio, several times a row: strong rows that it always or never gets right
+            are dropped, since rollouts on them would have no reward variance.
 
     Raises:
-        ValueError: more than `max_bad_fraction` of the rows have no votes, voters were asked different questions, there are
-            fewer voters than the rule needs, or a voter voted twice.
+        ValueError: more than `max_bad_fraction` of the rows have no votes, voters were asked different questions,
+            there are fewer voters than the rule needs, or a voter voted twice.
     """
     questions = read_questions(rows)
     arrays = to_vote_arrays(read_again(votes, rows), questions)
@@ -251,10 +255,12 @@ def save_split(
     paths.
 
     Returns:
-        the content of split.json: the options, the counts, and the keys of rows whose label depends on unreadable votes.
+        the content of split.json: the options, the counts, and the keys of rows whose label depends on unreadable
+            votes.
 
     Raises:
-        ValueError: the folder exists or is not writable (nothing of it is left then), no row is left, or as `label_rows`.
+        ValueError: the folder exists or is not writable (nothing of it is left then), no row is left, or as
+            `label_rows`.
         LimitPassed: no row is left, and `args.max_unreadable` is given.
     """
     folder = Path(args.output_dir)
@@ -417,8 +423,8 @@ def load_saved_rule(folder: str | Path) -> LabelingRule | None:
 def _write(rows: Dataset, folder: Path, name: str) -> str:
     """Write a Parquet file and name it after its content.
 
-    The cache of `load_dataset` (datasets 5.2) tells local folders apart by their base name and the file names in their README
-    alone: under the same names, other rows written later would not be read.
+    The cache of `load_dataset` (datasets 5.2) tells local folders apart by their base name and the file names in their
+    README alone: under the same names, other rows written later would not be read.
     """
     partial = folder / f"{name}.partial"
     # With a batch size given, `to_parquet` does not read clips to estimate one; the public rows have none.

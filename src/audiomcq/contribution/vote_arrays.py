@@ -45,7 +45,8 @@ class VoteArrays:
         voter, control, order, mode: index into `names` of that column.
         how: index into `audiomcq.answers.HOW`.
         correct: whether the vote chose the gold answer.
-        p_gold: probability that the vote gives the gold answer: the softmax of `option_logps` where there are any, else 0 or 1.
+        p_gold: probability that the vote gives the gold answer: the softmax of `option_logps` where there are any,
+            else 0 or 1.
         names: the sorted values of a column.
     """
 
@@ -125,7 +126,8 @@ class Tally:
     def knows(self) -> np.ndarray:
         """Whether a voter is right on a row: in more than half of the option orders.
 
-        A voter that always answers the same position is right in one of the n cyclic orders of n options, and so on no row.
+        A voter that always answers the same position is right in one of the n cyclic orders of n options, and so on no
+        row.
         """
         return 2 * self.right > self.asked
 
