@@ -22,14 +22,15 @@ SERVER.set_forkserver_preload(
 )
 
 
-def run(rows: Dataset, folder: Path, options: Mapping[str, Any], part: int, parts: int) -> None:
+def run(rows: Dataset, folder: Path, options: Mapping[str, Any], rank: int, world_size: int) -> None:
     """What recipes/contribution_filter/probe.py does once it has its rows."""
     import torch
 
     from audiomcq.contribution.probe import ProbeArguments, run_probe
+    from audiomcq.inference.run import Process
 
     torch.set_num_threads(1)
-    run_probe(ProbeArguments(**options), rows, folder, part, parts)
+    run_probe(ProbeArguments(**options), rows, folder, process=Process(rank, world_size))
 
 
 def start(rows: Dataset, folder: Path, options: Mapping[str, Any], parts: int = 2) -> list[BaseProcess]:
@@ -75,6 +76,6 @@ def write_until_killed(folder: Path, settings: Mapping[str, Any], voter: Voter, 
 
 def hold_locks(folder: Path, voter: Voter, holding: Event) -> None:
     """Take the locks of a folder and of a voter, say so, and do nothing any more."""
-    with as_voter(folder, voter), FileLock(folder / ".probe.lock"):
+    with as_voter(folder, voter), FileLock(folder / ".asked.lock"):
         holding.set()
         time.sleep(600)

@@ -13,7 +13,7 @@ from audiomcq.examples import row_key
 from audiomcq.inference.vote_files import FOOTER, VOTE_FEATURES
 
 VOTER = {"name": "org/voter", "revision": None, "dtype": "float32"}
-SETTINGS = {"rows": 4, "rows_digest": "0f", "silence_seconds": 30.0}
+SETTINGS = {"rows": 4, "fingerprint": "0f", "silence_seconds": 30.0}
 RECORD = {
     "settings": {"model": "org/m", "orders": ["given"], "rows": 4, "prompt_version": "audiomcq-1", "revision": None, "weights": None},
     "controls": ["audio", "silence"],

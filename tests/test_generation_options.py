@@ -154,7 +154,7 @@ def test_every_record_of_a_run_says_what_was_generated_with(
     expected = {"do_sample": False, "max_new_tokens": 3, "num_beams": 1, "repetition_penalty": 1.0}
     few = rows.select(range(2))
     probe(few, [str(model_folder)], tmp_path / "votes", dtype="float32", max_new_tokens=3)
-    voted = json.loads((tmp_path / "votes" / "probe.json").read_text())["generation"][str(model_folder)]
+    voted = json.loads((tmp_path / "votes" / "asked.json").read_text())["generation"][str(model_folder)]
     args = AnswerArguments(
         model=str(model_folder),
         dataset="x",

@@ -27,7 +27,7 @@ from audiomcq.evaluation.identity import model_of_run
 from audiomcq.evaluation.results import ScoreArguments, score_folder
 from audiomcq.evaluation.scoring import questions_by_key, rescore_predictions, score_run
 from audiomcq.inference.load import load_votes
-from audiomcq.inference.predictions import prediction_files, read_done, read_predictions, read_run, start_run
+from audiomcq.inference.predictions import prediction_files, read_predictions, read_run, start_run
 from audiomcq.inference.store import RUN_FILE, answered, list_shards, open_run, write_unreadable
 from audiomcq.publishing.model_card import read_evaluation
 from processes import run as run_process
@@ -105,7 +105,7 @@ def test_predictions_are_read_or_named(lines: bytes, record: bytes | None) -> No
                 except ValueError as error:
                     raise ValueError(f"{file}: {error}") from error
 
-        read_or_named(folder, score_all, lambda: read_done(folder / "m.jsonl"), lambda: load_votes(folder))
+        read_or_named(folder, score_all, lambda: load_votes(folder))
 
 
 @given(record=made.json_files(made.RECORD))

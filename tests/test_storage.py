@@ -328,10 +328,10 @@ def test_a_damaged_list_of_files_protects_them(tmp_path: Path, content: bytes) -
 
 def test_a_folder_that_nobody_listed_is_left_alone_even_with_the_names_that_are_written(tmp_path: Path) -> None:
     (tmp_path / "votes").mkdir()
-    (tmp_path / "votes" / "probe.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"holds other things \(votes/probe.json\)"):
+    (tmp_path / "votes" / "asked.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds other things \(votes/asked.json\)"):
         write(tmp_path, card="new", votes__train="1")
-    assert set(files_of(tmp_path)) == {"votes/probe.json"}
+    assert set(files_of(tmp_path)) == {"votes/asked.json"}
 
 
 def test_a_folder_whose_writing_fails_is_as_it_was(tmp_path: Path) -> None:

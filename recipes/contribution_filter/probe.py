@@ -11,6 +11,7 @@ from accelerate import PartialState
 from audiomcq.contribution.probe import ProbeArguments, list_unplayable, run_probe
 from audiomcq.errors import exit_on_user_error
 from audiomcq.inference.controls import clips_needed
+from audiomcq.inference.run import Process
 from audiomcq.options import parse
 from audiomcq.run import set_up_logging
 
@@ -24,5 +25,5 @@ if __name__ == "__main__":
         rows, unplayable = load(check_audio=False), []
         if hearing:
             unplayable = list_unplayable(rows, load(check_audio=True))
-        process = (state.process_index, state.num_processes, state.device)
-        run_probe(args, rows, Path(args.output_dir), *process, unplayable)
+        process = Process(state.process_index, state.num_processes, state.device)
+        run_probe(args, rows, Path(args.output_dir), unplayable, process)

@@ -22,8 +22,9 @@ from safetensors.torch import load_file, save_file
 import probe_process
 import processes
 from audiomcq.contribution import label_rows, probe, read_votes, unreadable_rows
-from audiomcq.contribution.probe import ProbeArguments, _Progress, run_probe
+from audiomcq.contribution.probe import ProbeArguments, run_probe
 from audiomcq.examples import Row, row_key
+from audiomcq.inference import run
 from audiomcq.inference.local import Answer
 from audiomcq.inference.store import RUN_FILE, UNREADABLE_FILE, Voter, VoteWriter, as_voter, list_shards, open_run
 from audiomcq.models import LALM, hash_weights
@@ -227,7 +228,7 @@ def test_a_voter_is_the_same_with_a_slash_after_its_folder(model_folder: Path, r
 
 def test_other_rows_are_refused_in_the_same_folder(model_folder: Path, rows: Dataset, tmp_path: Path) -> None:
     probe(rows.select(range(3)), [str(model_folder)], tmp_path, **QUICK)
-    with pytest.raises(ValueError, match="votes of another run: rows_digest is"):
+    with pytest.raises(ValueError, match="votes of another run: fingerprint is"):
         probe(rows.select(range(1, 4)), [str(model_folder)], tmp_path, **QUICK)
 
 
@@ -349,24 +350,24 @@ def test_the_votes_of_an_endpoint_that_dies_half_way_are_kept(
 def test_the_bar_counts_what_was_there_and_what_others_write(
     rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(key: int, voter: str, part: int) -> None:
+    def write(key: int, voter: str, rank: int) -> None:
         with (
-            as_voter(tmp_path, Voter(voter), part),
-            VoteWriter(tmp_path, {}, Voter(voter), "silence", "generate", part) as writer,
+            as_voter(tmp_path, Voter(voter), rank),
+            VoteWriter(tmp_path, {}, Voter(voter), "silence", "generate", rank) as writer,
         ):
             writer.add([Answer(f"sound_tones_{key}", "silence", "given", "", None, False)])
 
-    monkeypatch.setattr(MODULE, "_RECOUNT_SECONDS", 0.0)
+    monkeypatch.setattr(run, "_RECOUNT_SECONDS", 0.0)
     args = ProbeArguments(voters=["a", "b"])
     open_run(tmp_path, {})
-    write(0, "a", part=1)
-    write(1, "not asked", part=0)
+    write(0, "a", rank=1)
+    write(1, "not asked", rank=0)
     asked = {"silence": {(row_key(row), "given") for row in rows}}
-    with _Progress(tmp_path, args, asked, rank=0) as progress:
+    with run._Progress(tmp_path, args, args.voters, asked, run.ALONE) as progress:
         assert (progress.bar.n, progress.bar.total) == (1, 32)
-        write(2, "b", part=1)
-        write(3, "b", part=0)
-        write(4, "not asked", part=1)
+        write(2, "b", rank=1)
+        write(3, "b", rank=0)
+        write(4, "not asked", rank=1)
         progress.update(1)
         assert progress.bar.n == 3
         progress.update(1)

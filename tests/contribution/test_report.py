@@ -19,8 +19,8 @@ from audiomcq.audio import SAMPLE_RATE
 from audiomcq.contribution.page import headline, pick_examples, write_report
 from audiomcq.contribution.report import chance_share, contribution_report
 from audiomcq.contribution.split import LabelingRule, label_rows
-from audiomcq.contribution.vote_arrays import find_answer_positions, read_questions, to_vote_arrays
 from audiomcq.datasets import load_rows, option_order
+from audiomcq.inference.vote_arrays import find_answer_positions, read_questions, to_vote_arrays
 from made_up_votes import table, vote, votes_for
 
 RIGHT = {0: 3, 1: 2, 2: 1, 3: 0}

@@ -24,12 +24,12 @@ from audiomcq.contribution.split import (
     load_votes,
     save_split,
 )
-from audiomcq.contribution.vote_arrays import read_questions, to_vote_arrays
 from audiomcq.datasets import load_rows, option_order
 from audiomcq.errors import LimitPassed
 from audiomcq.examples import CONTRIBUTION, Row, row_key
 from audiomcq.inference.controls import silence_control
 from audiomcq.inference.local import answer_questions, to_answer
+from audiomcq.inference.vote_arrays import read_questions, to_vote_arrays
 from audiomcq.models import LALM
 from audiomcq.prompts import answer_target
 from made_up_votes import table, vote, votes_for

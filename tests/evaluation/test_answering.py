@@ -16,8 +16,8 @@ from audiomcq.evaluation.questions import questions_to_ask
 from audiomcq.evaluation.results import ScoreArguments, score_folder
 from audiomcq.evaluation.scoring import questions_by_key, rescore_predictions
 from audiomcq.examples import row_key
-from audiomcq.inference import asking
-from audiomcq.inference.predictions import read_predictions, read_run
+from audiomcq.inference import asking, run
+from audiomcq.inference.predictions import answer_store, read_predictions, read_run
 from benchmark_files import write_benchmark
 
 
@@ -41,31 +41,32 @@ def test_every_row_is_answered_with_its_audio_and_on_silence(args: AnswerArgumen
 def test_a_run_that_is_stopped_goes_on_with_what_is_missing_and_ends_with_the_same_bytes(
     args: AnswerArguments, rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few, args.orders = rows.select(range(5)), ["given", "cyclic-1"]
+    few, args.orders, args.flush_seconds = rows.select(range(5)), ["given", "cyclic-1"], 0.0
     whole = answer_rows(args, few).read_bytes()
     args.output_dir = str(tmp_path / "stopped")
     run_batches, batches = asking.answer_batches, []
 
     def stop_after(limit: int):
-        def run(*options, **more):
+        def limited(*options, **more):
             for batch in run_batches(*options, **more):
                 if len(batches) == limit:
                     raise KeyboardInterrupt
                 batches.append(batch)
                 yield batch
 
-        return run
+        return limited
 
     monkeypatch.setattr(asking, "answer_batches", stop_after(3))
     with pytest.raises(KeyboardInterrupt):
         answer_rows(args, few)
     assert not args.path.exists()
-    part = tmp_path / "stopped" / "tiny.rank0.part"
-    part.write_bytes(part.read_bytes()[:-9])  # the last line is torn: it is asked again, its neighbours are not
+    shards = sorted(answer_store(args.path).glob("*.parquet"))
+    assert len(shards) == 3
+    shards[-1].unlink()  # its answers are asked again, those of others are not
     monkeypatch.setattr(asking, "answer_batches", stop_after(-1))
     assert answer_rows(args, few).read_bytes() == whole
-    assert sum(map(len, batches)) == 2 * 5 * 2 + 1
-    monkeypatch.setattr(answering, "load_answerer", lambda *_: pytest.fail("all is answered already"))
+    assert sum(map(len, batches)) == 2 * 5 * 2 + 2
+    monkeypatch.setattr(run, "load_answerer", lambda *_: pytest.fail("all is answered already"))
     assert answer_rows(args, few).read_bytes() == whole
 
 
@@ -95,7 +96,7 @@ def test_the_record_says_what_was_run(args: AnswerArguments, rows: Dataset) -> N
     record = json.loads(path.with_name("base.run.json").read_text())
     assert record["controls"] == ["audio"]
     assert {"model", "revision", "weights", "dataset", "prompt_version", "code_version", "dtype", "max_new_tokens",
-            "seed", "fingerprint"} <= record["settings"].keys()  # fmt: skip
+            "control_seed", "fingerprint"} <= record["settings"].keys()  # fmt: skip
 
 
 def test_an_unknown_control_is_named(args: AnswerArguments, rows: Dataset) -> None:
@@ -152,8 +153,8 @@ def test_answers_by_likelihood_are_scored_as_chosen(args: AnswerArguments, rows:
     few, args.mode, args.controls = rows.select(range(4)), "likelihood", ["audio"]
     lines = read_predictions(answer_rows(args, few))["audio"]
     assert all(len(line["option_logps"]) == 4 for line in lines)
-    run = rescore_predictions(questions_by_key(few.remove_columns(["audio"])), lines)
-    assert list(run.correct().values()) == [line["correct"] for line in lines]
+    scored = rescore_predictions(questions_by_key(few.remove_columns(["audio"])), lines)
+    assert list(scored.correct().values()) == [line["correct"] for line in lines]
 
 
 @pytest.mark.parametrize(

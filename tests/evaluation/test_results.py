@@ -16,6 +16,7 @@ from datasets import Dataset
 
 import processes
 from audiomcq.construction.sources import build
+from audiomcq.contribution import probe
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows
 from audiomcq.evaluation.benchmarks import MMSU
@@ -31,8 +32,11 @@ from audiomcq.evaluation.scoring import questions_by_key
 from audiomcq.evaluation.strong import split_by_votes, strong_by_label
 from audiomcq.evaluation.tables import caveats
 from audiomcq.examples import CONTRIBUTION, row_key
+from audiomcq.inference.load import load_votes
 from audiomcq.inference.local import Answer
-from audiomcq.inference.store import Voter, VoteWriter
+from audiomcq.inference.predictions import answer_store
+from audiomcq.inference.store import Voter, VoteWriter, read_votes
+from audiomcq.prompts import PROMPT_VERSION
 from audiomcq.stats import wilson_interval
 from audiomcq.tiny.model import make_tiny_lalm
 from benchmark_files import write_benchmark
@@ -69,6 +73,36 @@ def predictions(tmp_path_factory: pytest.TempPathFactory, models: list[Path], ro
         )
         answer_rows(args, rows)
     return folder
+
+
+def test_votes_are_scored_and_predictions_are_votes_since_both_are_one_record(
+    models: list[Path], rows: Dataset, rows_folder: Path, tmp_path: Path
+) -> None:
+    asked = {"controls": ["audio", "silence"], "dtype": "float32", "max_new_tokens": 3, "silence_seconds": 30.0}
+    voters = [str(model) for model in models[:2]]
+    probe(rows, voters, tmp_path / "votes", **asked)
+    for voter in voters:
+        answer_rows(AnswerArguments(model=voter, output_dir=str(tmp_path / "predictions"), **asked), rows)
+    by_votes, by_files = (
+        score_folder(ScoreArguments(dataset=str(rows_folder / "train.jsonl"), predictions=str(tmp_path / name)))
+        for name in ("votes", "predictions")
+    )
+    assert sorted(by_votes.scores) == sorted(voters) and sorted(by_files.scores) == ["base", "sft"]
+    for voter in voters:
+        assert by_votes.scores[voter] == by_files.scores[Path(voter).name]
+        store = answer_store(tmp_path / "predictions" / f"{Path(voter).name}.jsonl")
+        voted, predicted = load_votes(tmp_path / "votes"), load_votes(store)
+        same = [vote for vote in voted.to_list() if vote["voter"] == voter]
+        assert predicted.to_list() == same
+    assert by_votes.results["prompt_version"] == by_files.results["prompt_version"] == PROMPT_VERSION
+    (table := tmp_path / "votes.parquet").write_bytes(b"")
+    voted.to_parquet(table)
+    scored = score_folder(ScoreArguments(dataset=str(rows_folder / "train.jsonl"), predictions=str(table)))
+    assert scored.scores == by_votes.scores
+    with pytest.raises(ValueError, match="predictions are missing"):
+        fewer = voted.filter(lambda vote: vote["row_key"] != row_key(rows[0]))
+        fewer.to_parquet(table)
+        score_folder(ScoreArguments(dataset=str(rows_folder / "train.jsonl"), predictions=str(table)))
 
 
 def test_five_models_are_scored_with_silence_orders_and_splits_and_compared(
@@ -298,20 +332,21 @@ def test_a_run_that_is_killed_and_goes_on_in_two_processes_ends_with_the_same_re
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(whole)
-    part, deadline = killed / "tiny.rank0.part", time.monotonic() + 300
-    words = [sys.executable, *command, "--output_dir", killed]
+    store, deadline = killed / "tiny.answers", time.monotonic() + 300
+    words = [sys.executable, *command, "--output_dir", killed, "--flush_seconds", "0"]
     with processes.running(words, ask=False, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and time.monotonic() < deadline:
-            if part.is_file() and part.read_bytes().count(b"\n") >= 20:
+            if len(list(store.glob("*.parquet"))) >= 10:
                 break
             time.sleep(0.002)
-    kept = part.read_bytes()
+    kept = {path: path.read_bytes() for path in store.glob("*.parquet")}
     assert not (killed / "tiny.jsonl").exists()
-    assert 20 <= kept.count(b"\n") < 128
+    assert 20 <= len(read_votes(store)) < 128
     with pytest.raises(ValueError, match="tiny not finished"):
         scored(killed)
     run(killed, two)
-    assert not list(killed.glob("*.part"))
+    assert {path: path.read_bytes() for path in kept} == kept  # what was answered was not asked again
+    assert len(read_votes(store)) == 128
     assert (killed / "tiny.jsonl").read_bytes() == (whole / "tiny.jsonl").read_bytes()
     assert scored(killed) == scored(whole)
 

@@ -2,11 +2,13 @@
 
 import pytest
 
+from audiomcq.evaluation.orders import measure_robustness
 from audiomcq.evaluation.pairs import compare
 from audiomcq.evaluation.report import estimate_accuracy, estimate_gain
-from audiomcq.evaluation.scoring import Run, questions_by_key, rescore_predictions, robustness, score_run
+from audiomcq.evaluation.scoring import Run, questions_by_key, rescore_predictions, run_arrays, score_run
 from audiomcq.evaluation.tables import comparisons_table
 from audiomcq.examples import row_key
+from audiomcq.inference.vote_arrays import question_arrays
 from audiomcq.stats import holm, mcnemar, wilson_interval
 
 
@@ -179,7 +181,7 @@ def test_orders_are_averaged_by_row_voted_on_and_asked_to_agree() -> None:
             ["horn", "horn", "horn", "horn"],  # of two equal options, either is the answer
         ),
     )
-    robust = robustness(ROWS, run)
+    robust = measure_robustness(run_arrays(ROWS, run), question_arrays(ROWS.values()))
     assert {order: (cell["n"], cell["accuracy"]) for order, cell in robust.orders.items()} == {
         "cyclic-0": (3, 1.0),
         "cyclic-1": (3, 2 / 3),
@@ -196,8 +198,19 @@ def test_orders_are_averaged_by_row_voted_on_and_asked_to_agree() -> None:
     assert score_run(ROWS, run, None)[0].accuracy.value == 1.0
 
 
+def test_the_given_order_and_turned_by_none_are_one_prompt_and_count_once() -> None:
+    turned = said(["rain", "cat", "horn"], order="cyclic-0") + said(["wind", "cat", "horn"], order="cyclic-1")
+    once, twice = (
+        measure_robustness(run_arrays(ROWS, rescore_predictions(ROWS, lines)), question_arrays(ROWS.values()))
+        for lines in (turned, turned + said(["rain", "cat", "horn"]))
+    )
+    assert once.mean == twice.mean and once.by_gold_position == twice.by_gold_position
+    assert once.mean.value == pytest.approx((0.5 + 1 + 1) / 3)
+
+
 def test_no_answer_in_any_order_is_no_agreement_and_no_majority() -> None:
-    robust = robustness(ROWS, rescore_predictions(ROWS, cyclic(["?"] * 4, ["?"] * 2, ["?"] * 4)))
+    run = rescore_predictions(ROWS, cyclic(["?"] * 4, ["?"] * 2, ["?"] * 4))
+    robust = measure_robustness(run_arrays(ROWS, run), question_arrays(ROWS.values()))
     assert (robust.mean.value, robust.same_choice.value, robust.majority.value) == (0.0, 0.0, 0.0)
 
 

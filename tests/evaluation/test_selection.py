@@ -84,9 +84,7 @@ def test_every_checkpoint_answers_in_every_order_once_and_the_warning_is_written
     few = rows.select(range(3))
     ranked = select_checkpoint(args, few)
     assert (tmp_path / "out" / "checkpoint-2.jsonl").read_text().count("\n") == 12
-    monkeypatch.setattr(
-        "audiomcq.evaluation.answering.load_answerer", lambda *_: pytest.fail("all is answered already")
-    )
+    monkeypatch.setattr("audiomcq.inference.run.load_answerer", lambda *_: pytest.fail("all is answered already"))
     assert select_checkpoint(args, few) == ranked
     result = save_selection(ranked, 3, tmp_path / "out")
     assert "0.0 % of its answers choose an option" in caplog.text

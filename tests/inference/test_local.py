@@ -122,8 +122,8 @@ def test_what_is_done_is_not_asked_again_and_processes_share_the_questions(
     rest = [a for batch in answer_batches(lalm, encoder, few, control, done=done, **asked) for a in batch]
     assert rest == whole[4:]
     halves = [
-        [a for batch in answer_batches(lalm, encoder, few, control, part=part, parts=2, **asked) for a in batch]
-        for part in range(2)
+        [a for batch in answer_batches(lalm, encoder, few, control, rank=rank, world_size=2, **asked) for a in batch]
+        for rank in range(2)
     ]
     assert sorted(halves[0] + halves[1], key=repr) == sorted(whole, key=repr)
     assert all(halves)

@@ -163,7 +163,7 @@ def test_what_is_done_is_not_asked_again_and_processes_share_the_questions(rows:
         whole = ask(at(server), few(rows, 5), **asked)
         done = {(answer.row_key, answer.order) for answer in whole[:4]}
         rest = ask(at(server), few(rows, 5), done=done, **asked)
-        halves = [ask(at(server), few(rows, 5), part=part, parts=2, **asked) for part in range(2)]
+        halves = [ask(at(server), few(rows, 5), rank=rank, world_size=2, **asked) for rank in range(2)]
         everything = {(answer.row_key, answer.order) for answer in whole}
         before = len(server.asked)
         assert ask(at(server), few(rows, 5), done=everything, **asked) == []

@@ -32,7 +32,7 @@ from audiomcq.inference.store import (
 )
 from audiomcq.prompts import AUDIOMCQ_STYLE
 
-SETTINGS = {"rows": 4, "rows_digest": "0f", "silence_seconds": 30.0}
+SETTINGS = {"rows": 4, "fingerprint": "0f", "silence_seconds": 30.0}
 FIRST = Voter("org/first", "c0ffee", "float32")
 
 
@@ -212,24 +212,26 @@ def test_what_a_killed_writer_left_is_swept_by_the_next_and_only_its_own(tmp_pat
     left, other = (tmp_path / f".{FIRST.slug}-{part}-123.parquet.partial" for part in (0, 1))
     for path in (left, other):
         path.write_bytes(b"PAR1")
-    with as_voter(tmp_path, FIRST, part=0):
+    with as_voter(tmp_path, FIRST, rank=0):
         assert not left.exists()
         assert other.exists()
 
 
-def test_two_processes_cannot_write_the_same_part_of_a_voter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_cannot_write_as_the_same_rank_of_a_voter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What `kill -9` of a launcher leaves behind goes on writing: the next run must not ask the same again beside it."""
     monkeypatch.setattr("audiomcq.inference.store._PATIENCE_SECONDS", 0.1)
     open_run(tmp_path, SETTINGS)
-    with as_voter(tmp_path, FIRST, part=0):
+    with as_voter(tmp_path, FIRST, rank=0):
         with (
-            pytest.raises(ValueError, match=r"another process \(part 0\) is still writing votes of org/first"),
-            as_voter(tmp_path, FIRST, part=0),
+            pytest.raises(ValueError, match=r"another process \(rank 0\) is still writing votes of org/first"),
+            as_voter(tmp_path, FIRST, rank=0),
         ):
             pass
-        with as_voter(tmp_path, FIRST, part=1), as_voter(tmp_path, Voter("org/second"), part=0):
+        with as_voter(tmp_path, FIRST, rank=1), as_voter(tmp_path, Voter("org/second"), rank=0):
             pass
-    with as_voter(tmp_path, FIRST, part=0):
+    with as_voter(tmp_path, FIRST, rank=0):
         pass
 
 
@@ -337,7 +339,7 @@ def test_a_tally_counts_by_voter_control_and_mode(tmp_path: Path) -> None:
 def test_a_damaged_record_is_named_and_may_be_deleted(content: str, says: str, tmp_path: Path) -> None:
     write(tmp_path, [answer(1)])
     (tmp_path / RUN_FILE).write_text(content)
-    with pytest.raises(ValueError, match=rf"probe\.json: {says}.*; delete it, the shards hold the same"):
+    with pytest.raises(ValueError, match=rf"asked\.json: {says}.*; delete it, the shards hold the same"):
         open_run(tmp_path, SETTINGS)
     (tmp_path / RUN_FILE).unlink()
     write(tmp_path, [answer(2)])

@@ -579,7 +579,7 @@ def test_what_a_probe_or_anybody_wrote_under_a_name_that_is_published_is_not_del
         (outputs / name).write_text("mine")
     else:
         (outputs / name).mkdir(parents=True)
-        (outputs / name / "probe.json").write_text("{}")
+        (outputs / name / "asked.json").write_text("{}")
     before = {path: path.is_file() and path.read_bytes() for path in outputs.rglob("*")}
     args = arguments(labelled, outputs, dry_run=dry_run)
     with pytest.raises(ValueError, match=rf"output folder {outputs} holds other things \({name}"):

@@ -4,29 +4,20 @@ section 3).
 
 import logging
 import tempfile
-import time
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils.memory import clear_device_cache
 from datasets import Dataset
-from tqdm.auto import tqdm
 
-from audiomcq.answers import HOW
 from audiomcq.clip_check import check_clips
 from audiomcq.datasets import RowArguments, fingerprint
 from audiomcq.examples import row_keys, valid_row_indices
 from audiomcq.inference.asking import (
-    Ask,
     AskArguments,
     check_server,
-    load_answerer,
-    questions_by_control,
-    rows_with_clips,
 )
 from audiomcq.inference.controls import (
     CONTROLS,
@@ -35,29 +26,19 @@ from audiomcq.inference.controls import (
     check_asked,
     clips_needed,
 )
-from audiomcq.inference.local import Answer, Asked
-from audiomcq.inference.server import parse_voter, voter_name
+from audiomcq.inference.local import Asked
+from audiomcq.inference.run import ALONE, Process, ask_missing
+from audiomcq.inference.server import voter_name
 from audiomcq.inference.store import (
     UNREADABLE_FILE,
-    Voter,
-    VoteWriter,
-    answered,
-    as_voter,
-    check_weights,
     count_by_voter,
-    list_shards,
-    open_run,
     read_votes,
     write_unreadable,
 )
-from audiomcq.models import hash_weights
 from audiomcq.prompts import PROMPT_VERSION
 from audiomcq.schema import clip_resolver, fit_to_schema
 
 logger = logging.getLogger(__name__)
-
-_RECOUNT_SECONDS = 10.0
-"""Seconds between two looks at what other processes have written."""
 
 
 @dataclass
@@ -74,9 +55,6 @@ class ProbeArguments(RowArguments, AskArguments):
     silence_seconds: float | None = field(
         default=PUBLISHED_SILENCE_SECONDS,
         metadata={"help": "Length of the silence in seconds; null: that of the clip."},
-    )
-    flush_seconds: float = field(
-        default=30.0, metadata={"help": "Seconds between two writes: the work that a kill may lose."}
     )
     output_dir: str = field(default="outputs/votes", metadata={"help": "Folder to which votes are added."})
 
@@ -118,7 +96,7 @@ def probe(
         clips = check_clips(every, args.audio_root, args.max_audio_seconds, args.audio_root)
         playable, _ = valid_row_indices(every, args.max_bad_fraction, {**clips.left_out(), **faults})
         absent = list_unplayable(rows, every.select(playable))
-    run_probe(args, rows, Path(folder), device=device, unplayable=absent)
+    run_probe(args, rows, Path(folder), absent, Process(device=device))
     return read_votes(folder)
 
 
@@ -132,16 +110,13 @@ def run_probe(
     args: ProbeArguments,
     rows: Dataset,
     folder: Path,
-    rank: int = 0,
-    world_size: int = 1,
-    device: str | torch.device | None = None,
     unplayable: Collection[str] = (),
+    process: Process = ALONE,
 ) -> None:
     """Add the missing votes of voters x controls x orders x rows to the folder, with one voter in memory at a time.
 
     Args:
         rows: of the project's schema, keys distinct.
-        rank, world_size: this process asks every `world_size`-th batch, starting with `rank`.
         unplayable: keys of the rows whose clips are missing or broken; they are not asked under controls that play the
             clip.
 
@@ -154,29 +129,9 @@ def run_probe(
     check_options(args, rows)
     if not clips_needed(args.controls, args.silence_seconds) and "audio" in rows.column_names:
         rows = rows.remove_columns(["audio"])
-    settings = run_settings(args, rows)
-    open_run(folder, settings)
-    playable = rows_with_clips(rows, unplayable)
-    controls = [args.control(name, playable, args.audio_root) for name in args.controls]
-    asked = {name: set(questions) for name, questions in questions_by_control(args, rows, unplayable).items()}
-    with _Progress(folder, args, asked, rank) as progress:
-        for name in args.voters:
-            if progress.finished(name):
-                if Path(name).is_dir():
-                    check_weights(folder, name, hash_weights(name), args.dtype)
-                continue
-            voter, ask = _load_voter(name, args, device, rank, world_size)
-            with as_voter(folder, voter, rank):
-                for control in controls:
-                    # Read again under the voter's lock: a writer left over from a killed run may have written until
-                    # now
-                    done = answered(list_shards(folder), name, control.name, args.mode)
-                    writer = VoteWriter(folder, settings, voter, control.name, args.mode, rank, args.flush_seconds)
-                    to_ask = playable if args.needs_clips(control.name) else rows
-                    _ask(ask(to_ask, control, done), control.name, writer, progress)
-            # Freed before the next voter is loaded: two of them may not fit
-            del ask
-            clear_device_cache(garbage_collection=True)
+    asked = ask_missing(
+        args, args.voters, rows, folder, run_settings(args, rows), unplayable, args.audio_root, process=process
+    )
     _report(folder, args, asked)
 
 
@@ -204,7 +159,7 @@ def run_settings(args: ProbeArguments, rows: Dataset) -> dict[str, Any]:
     """Collect all that the votes of one run have in common: the questions, the prompt and the controls' settings."""
     return {
         "rows": len(rows),
-        "rows_digest": fingerprint(rows),
+        "fingerprint": fingerprint(rows),
         "prompt_version": PROMPT_VERSION,
         "silence_seconds": args.silence_seconds,
         "control_seed": args.control_seed,
@@ -212,33 +167,6 @@ def run_settings(args: ProbeArguments, rows: Dataset) -> dict[str, Any]:
         "max_audio_seconds": args.max_audio_seconds,
         "max_new_tokens": args.max_new_tokens,
     }
-
-
-def _load_voter(
-    name: str, args: ProbeArguments, device: str | torch.device | None, rank: int, world_size: int
-) -> tuple[Voter, Ask]:
-    """Load a voter, or connect to its endpoint."""
-    source, _, revision = (name, "", "") if parse_voter(name) or Path(name).exists() else name.partition("@")
-    ask, commit, generation = load_answerer(
-        args, source, revision or None, args.audio_root, device=device, rank=rank, world_size=world_size
-    )
-    if parse_voter(name):
-        return Voter(name, generation=generation), ask
-    return Voter(name, hash_weights(name) if Path(name).is_dir() else commit, args.dtype, generation), ask
-
-
-def _ask(batches: Iterator[list[Answer]], control: str, writer: VoteWriter, progress: "_Progress") -> None:
-    """Write one voter's votes under one control as they arrive."""
-    count, read = 0, Counter[str]()
-    progress.describe(writer.voter.name, control)
-    with writer:
-        for answers in batches:
-            writer.add(answers)
-            progress.update(len(answers))
-            count += len(answers)
-            read.update(answer.how for answer in answers)
-    said = ", ".join(f"{read[how]} {how}" for how in HOW if read[how]) or "none"
-    logger.info("%s, %s: %d answered by this process (%s)", writer.voter.name, control, count, said)
 
 
 def _report(folder: Path, args: ProbeArguments, asked: Mapping[str, Collection[Asked]]) -> None:
@@ -263,58 +191,3 @@ def _report(folder: Path, args: ProbeArguments, asked: Mapping[str, Collection[A
                 UNREADABLE_FILE,
             ),
         )
-
-
-class _Progress:
-    """The progress bar of the whole job.
-
-    It counts votes found in the folder, votes of this process and, from time to time, those of others.
-    """
-
-    def __init__(self, folder: Path, args: ProbeArguments, asked: Mapping[str, Set[Asked]], rank: int) -> None:
-        shards = list_shards(folder)
-        self.folder, self.voters, self.rank = folder, args.voters, rank
-        self.known = frozenset(shard.path for shard in shards)
-        self.left = dict.fromkeys(args.voters, 0)
-        for voter in args.voters:
-            for control in args.controls:
-                self.left[voter] += len(asked[control] - answered(shards, voter, control, args.mode))
-        total = sum(map(len, asked.values())) * len(args.voters)
-        # Votes of other processes arrive in jumps: only the rate since the start is steady
-        self.bar = tqdm(
-            total=total,
-            initial=total - sum(self.left.values()),
-            unit="row",
-            smoothing=0,
-            dynamic_ncols=True,
-            disable=rank > 0,
-        )
-        self.counted = time.monotonic()
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def finished(self, voter: str) -> bool:
-        """Tell whether this voter had answered everything when the process started."""
-        return not self.left[voter]
-
-    def describe(self, voter: str, control: str) -> None:
-        self.bar.set_description(f"{Path(voter).name}, {control}")
-
-    def update(self, count: int) -> None:
-        self.bar.update(count)
-        if not self.bar.disable and time.monotonic() - self.counted >= _RECOUNT_SECONDS:
-            self.counted = time.monotonic()
-            self.bar.update(self._count_written_by_others())
-
-    def _count_written_by_others(self) -> int:
-        try:
-            new = list_shards(self.folder, self.known)
-        except ValueError:
-            # A shard that is still being copied; whoever needs it next reports it
-            return 0
-        self.known |= {shard.path for shard in new}
-        return sum(shard.count for shard in new if shard.voter.name in self.voters and not shard.is_by(self.rank))

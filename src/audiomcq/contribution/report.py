@@ -22,17 +22,17 @@ from audiomcq.contribution.split import (
     label_from_votes,
     select_votes,
 )
-from audiomcq.contribution.vote_arrays import (
+from audiomcq.datasets import RowArguments
+from audiomcq.examples import CONTRIBUTION
+from audiomcq.inference.load import read_again
+from audiomcq.inference.vote_arrays import (
     Questions,
     VoteArrays,
-    find_answer_positions,
+    count_by_position,
     read_questions,
     tally,
     to_vote_arrays,
 )
-from audiomcq.datasets import RowArguments
-from audiomcq.examples import CONTRIBUTION
-from audiomcq.inference.load import read_again
 from audiomcq.stats import binomial_at_least, fleiss_kappa, paired_bootstrap, wilson_interval
 
 PUBLISHED_VOTERS = 3
@@ -160,7 +160,6 @@ def _rate_voters(arrays: VoteArrays, questions: Questions) -> Iterator[Numbers]:
     """Yield the accuracy over all votes, readable or not, by voter, mode and control, and by the position of the gold
     answer.
     """
-    shown = find_answer_positions(arrays, questions)
     for voter in arrays.present("voter"):
         for mode in arrays.present("mode"):
             for control in arrays.present("control"):
@@ -168,23 +167,22 @@ def _rate_voters(arrays: VoteArrays, questions: Questions) -> Iterator[Numbers]:
                 mask &= arrays.having("control", control)
                 if not mask.any():
                     continue
-                right, place = arrays.correct[mask], shown[mask]
-                asked, hits = np.bincount(place), np.bincount(place, right)
+                own = arrays.where(mask)
+                right, places = own.correct, count_by_position(own, questions)
                 interval = wilson_interval(int(right.sum()), len(right))
                 yield {
                     "voter": voter,
                     "mode": mode,
                     "control": control,
                     "votes": len(right),
-                    "parsed": int(arrays.parsed[mask].sum()),
-                    "read": arrays.where(mask).count_how(),
+                    "parsed": int(own.parsed.sum()),
+                    "read": own.count_how(),
                     "right": int(right.sum()),
                     "accuracy": float(right.mean()),
                     "interval": [interval.low, interval.high],
                     "by_position": [
-                        {"position": i + 1, "votes": int(n), "accuracy": float(hits[i] / n)}
-                        for i, n in enumerate(asked)
-                        if n
+                        {"position": place + 1, "votes": votes, "accuracy": hits / votes}
+                        for place, (votes, hits) in places.items()
                     ],
                 }
 

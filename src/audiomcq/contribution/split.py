@@ -19,11 +19,11 @@ import pyarrow as pa
 import yaml
 from datasets import Dataset, concatenate_datasets
 
-from audiomcq.contribution.vote_arrays import Questions, Tally, VoteArrays, read_questions, tally, to_vote_arrays
 from audiomcq.datasets import RowArguments, find_clip_folder
 from audiomcq.errors import LimitPassed
 from audiomcq.examples import CONTRIBUTION, FEATURES, BrokenRow, report_broken
 from audiomcq.inference.load import load_votes, read_again
+from audiomcq.inference.vote_arrays import Questions, Tally, VoteArrays, read_questions, tally, to_vote_arrays
 from audiomcq.records import COUNT, NUMBER, TEXT, TEXTS, naming, or_null, read_json
 from audiomcq.row_sources import CLIPS, SPLIT_FILE
 

@@ -1,35 +1,24 @@
 """Answer the questions of a data set under several controls and option orders, and go on where a killed run stopped."""
 
-import logging
-import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from tqdm.auto import tqdm
 
 from audiomcq import __version__
 from audiomcq.datasets import fingerprint
 from audiomcq.evaluation.identity import Identity, identify, lineage
 from audiomcq.evaluation.questions import QuestionArguments, prompt_style
 from audiomcq.examples import Row
-from audiomcq.inference.asking import AskArguments, load_answerer, load_encoder, questions_by_control, rows_with_clips
+from audiomcq.inference.asking import AskArguments, check_server, load_encoder
 from audiomcq.inference.controls import CONTROLS, check_asked, clips_needed
-from audiomcq.inference.local import Answer, answer_questions
-from audiomcq.inference.predictions import (
-    PartWriter,
-    finish_run,
-    hold_run,
-    read_done,
-    record_generation,
-    start_run,
-)
+from audiomcq.inference.local import answer_questions
+from audiomcq.inference.predictions import answer_store, export_run, hold_run, start_run
+from audiomcq.inference.run import Process, ask_missing
 from audiomcq.inference.server import parse_voter, voter_name
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -101,65 +90,21 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[s
         raise ValueError("there are no rows to answer")
     check_asked(args.controls, args.orders, rows[0])
     state, path = PartialState(), args.path
-    line = lineage(args.model, args.model_revision)
-    heard_of = left_out if clips_needed(args.controls, args.silence_seconds) else None
+    style, line = prompt_style(args.benchmark, args.official_prompt), lineage(args.model, args.model_revision)
+    settings = run_settings(args, rows, line[0])
+    check_server(args.model, args.mode, style)
+    without_clips = left_out if clips_needed(args.controls, args.silence_seconds) else None
+    voter = args.model if args.model_revision is None else f"{args.model}@{args.model_revision}"
+    process = Process(state.process_index, state.num_processes, state.device)
     with hold_run(path) if state.is_main_process else nullcontext():
-        start_run(
-            path,
-            run_settings(args, rows, line[0]),
-            args.controls,
-            heard_of,
-            state.is_main_process,
-            [asdict(each) for each in line],
-        )
+        start_run(path, settings, args.controls, without_clips, state.is_main_process, [asdict(each) for each in line])
         state.wait_for_everyone()
-        _answer_missing(args, rows, left_out)
+        ask_missing(args, [voter], rows, answer_store(path), settings, left_out, args.audio_root, style, process)
         state.wait_for_everyone()
         if state.is_main_process:
-            finish_run(path, rows, args.orders, args.needs_clips)
+            export_run(path, rows, args.orders, args.needs_clips)
     state.wait_for_everyone()
     return path
-
-
-def _answer_missing(args: AnswerArguments, rows: Sequence[Row], left_out: Collection[str]) -> None:
-    """Ask what is not answered yet, and append the answers to this process's part of the run."""
-    state, path = PartialState(), args.path
-    done = read_done(path)
-    asked = questions_by_control(args, rows, left_out)
-    if not any(asked.values()):
-        raise ValueError(f"orders {args.orders}: no row has that many options; ask given too")
-    missing = {
-        name: sum((key, name, order) not in done for key, order in questions) for name, questions in asked.items()
-    }
-    # No process may look for what is done while another one already adds to it
-    state.wait_for_everyone()
-    if not any(missing.values()):
-        logger.info("%s: all %d questions are answered already", path, sum(map(len, asked.values())))
-        return
-    style = prompt_style(args.benchmark, args.official_prompt)
-    ask, _, generation = load_answerer(
-        args,
-        args.model,
-        args.model_revision,
-        args.audio_root,
-        style,
-        state.device,
-        state.process_index,
-        state.num_processes,
-    )
-    if state.is_main_process:
-        record_generation(path, generation if args.mode == "generate" else None)
-    heard = rows_with_clips(rows, left_out)
-    started = time.monotonic()
-    with PartWriter(path, state.process_index) as writer:
-        for name in missing:
-            answered = {(key, order) for key, control, order in done if control == name}
-            played = heard if args.needs_clips(name) else rows
-            batches = ask(played, args.control(name, heard, args.audio_root), answered)
-            _answer(batches, writer, name, len(asked[name]), missing[name])
-    seconds = time.monotonic() - started
-    asked_now = sum(missing.values())
-    logger.info("%d questions in %.1f s, %.2f questions/s", asked_now, seconds, asked_now / seconds)
 
 
 def check_parity(args: AnswerArguments, rows: Sequence[Row]) -> Parity:
@@ -194,7 +139,7 @@ def run_settings(args: AnswerArguments, rows: Sequence[Row], itself: Identity | 
               "batch_size", "max_new_tokens", "mode", "silence_seconds")  # fmt: skip
     return {
         **{name: getattr(args, name) for name in copied},
-        "seed": args.control_seed,
+        "control_seed": args.control_seed,
         "revision": itself.revision,
         "weights": itself.weights,
         "rows": len(rows),
@@ -202,13 +147,3 @@ def run_settings(args: AnswerArguments, rows: Sequence[Row], itself: Identity | 
         "prompt_version": prompt_style(args.benchmark, args.official_prompt).version,
         "code_version": __version__,
     }
-
-
-def _answer(batches: Iterator[list[Answer]], writer: PartWriter, name: str, total: int, missing: int) -> None:
-    """Write batches as they come. The bar counts this process's questions, from where the run stands."""
-    main = PartialState().is_main_process
-    with tqdm(total=total, initial=total - missing, desc=f"answering ({name})", unit="question",
-              dynamic_ncols=True, disable=not main) as progress:  # fmt: skip
-        for answers in batches:
-            writer.append(answers)
-            progress.update(len(answers))

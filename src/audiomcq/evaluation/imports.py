@@ -20,8 +20,9 @@ from audiomcq.evaluation.identity import Identity
 from audiomcq.evaluation.questions import QuestionArguments, load_questions
 from audiomcq.examples import BrokenRow, Row, report_broken, row_key
 from audiomcq.inference.controls import CONTROLS
-from audiomcq.inference.local import to_answer
-from audiomcq.inference.predictions import add_predictions, hold_run, start_run
+from audiomcq.inference.local import Answer, to_answer
+from audiomcq.inference.predictions import answer_store, export_run, hold_run, start_run
+from audiomcq.inference.store import Voter, VoteWriter, answered, as_voter, list_shards, open_run
 from audiomcq.prompts import find_asked_for
 from audiomcq.raw_rows import read_raw
 from audiomcq.row_files import as_text
@@ -101,22 +102,37 @@ def import_answers(args: ImportArguments) -> Path:
         "prompt_version": args.prompt_version,
     }
     asked_for = find_asked_for(args.prompt_version)
-    lines = [
-        to_answer(rows[index], args.control, args.order, text, asked_for).to_dict() for index, text in found.items()
-    ]
+    answers = [to_answer(rows[index], args.control, args.order, text, asked_for) for index, text in found.items()]
     lineage = [asdict(Identity(args.model))] if args.model else []
     with hold_run(args.path):
         start_run(args.path, settings, [args.control], lineage=lineage)
-        add_predictions(args.path, lines)
+        _store(args, answers, settings)
+        export_run(args.path, rows)
     logger.info(
         "%s: %d answers under %s; %d of %d rows have none",
-        args.path,
-        len(lines),
-        args.control,
-        len(rows) - len(lines),
-        len(rows),
+        *(args.path, len(answers), args.control, len(rows) - len(answers), len(rows)),
     )
     return args.path
+
+
+def _store(args: ImportArguments, answers: Sequence[Answer], settings: Mapping[str, Any]) -> None:
+    """Add answers to the store of the prediction file; those of an import that was killed are there already.
+
+    Raises:
+        ValueError: it has answers to some of these questions from another import.
+    """
+    voter, folder = Voter(args.model or args.path.stem), answer_store(args.path)
+    open_run(folder, settings)
+    with as_voter(folder, voter):
+        done = answered(list_shards(folder), voter.name, args.control, "generate")
+        twice = [answer.row_key for answer in answers if (answer.row_key, answer.order) in done]
+        if twice and args.path.is_file():
+            raise ValueError(
+                f"{args.path} has {len(twice)} of these {len(answers)} predictions already, first {twice[0]} / {args.control} / "
+                f"{args.order}; choose another --name"
+            )
+        with VoteWriter(folder, settings, voter, args.control, "generate") as writer:
+            writer.add([answer for answer in answers if (answer.row_key, answer.order) not in done])
 
 
 def _match(args: ImportArguments, rows: Sequence[Row]) -> dict[int, str]:

@@ -143,8 +143,12 @@ def count_how(predictions: Iterable[Prediction]) -> dict[str, int]:
 
 def estimate_accuracy(correct: Sequence[bool] | np.ndarray) -> Estimate:
     """Share of correct answers and its Wilson interval."""
-    right = int(np.sum(correct))
-    return Estimate(right / len(correct), wilson_interval(right, len(correct)))
+    return estimate_count(int(np.sum(correct)), len(correct))
+
+
+def estimate_count(right: int, total: int) -> Estimate:
+    """The same, of counts."""
+    return Estimate(right / total, wilson_interval(right, total))
 
 
 def corrected_for_chance(accuracy: Estimate, chance: float) -> Estimate | None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
@@ -12,7 +13,7 @@ from audiomcq.baselines import trivial_baselines
 from audiomcq.datasets import drop_audio, fingerprint
 from audiomcq.evaluation.benchmarks import Benchmark, find_benchmark
 from audiomcq.evaluation.exports import FORMATS, write_samples, write_submission
-from audiomcq.evaluation.identity import model_of_run
+from audiomcq.evaluation.identity import Model, model_of_run, model_of_voter
 from audiomcq.evaluation.items import BenchmarkRows
 from audiomcq.evaluation.official import (
     ambiguous_items,
@@ -27,7 +28,8 @@ from audiomcq.evaluation.scoring import Official, Rows, Run, questions_by_key, r
 from audiomcq.evaluation.strong import PUBLISHED_VOTERS, SplitByModel, strong_split
 from audiomcq.evaluation.tables import TABLE_MEASURES, benchmarks_table, is_estimate, results_page
 from audiomcq.examples import Row, row_key
-from audiomcq.inference.predictions import prediction_files, read_predictions, read_run, unfinished_runs
+from audiomcq.inference.load import AnsweredRun, load_runs
+from audiomcq.inference.predictions import unfinished_runs
 from audiomcq.prompts import AskedFor, PromptStyle, find_asked_for
 from audiomcq.records import MAPPING, check_fields, naming, or_null, read_json
 from audiomcq.stats import Interval, wilson_interval
@@ -42,7 +44,10 @@ UNKNOWN_PROMPT = "unknown"
 class ScoreArguments(QuestionArguments):
     """Options of recipes/evaluate/score.py."""
 
-    predictions: str = field(default="outputs/predictions", metadata={"help": "Folder of prediction files."})
+    predictions: str = field(
+        default="outputs/predictions",
+        metadata={"help": "Folder of prediction files, or of votes, which every voter is scored by."},
+    )
     votes: str | None = field(
         default=None,
         metadata={
@@ -102,21 +107,20 @@ def score_folder(args: ScoreArguments) -> Scored:
     Raises:
         ValueError: predictions and rows do not belong together; what does not is counted and named.
     """
-    files = prediction_files(Path(args.predictions))
-    records = {file: read_run(file) or {} for file in files}
-    left_out = [frozenset(record.get("left_out", ())) for record in records.values()]
+    answered = load_runs(args.predictions)
+    left_out = [frozenset(each.record.get("left_out", ())) for each in answered]
     questions = _questions(args, left_out)
     rows, benchmark = questions_by_key(questions.rows), questions.benchmark
     split = strong_split(rows, args.votes, args.strong_list, args.label_voters, args.dataset, questions.set_aside)
-    runs = {file.stem: _run(file, records[file], rows, questions, args.missing_as_wrong) for file in files}
-    models = {file.stem: model_of_run(records[file], file) for file in files}
+    runs = {each.name: _run(each, rows, questions, args.missing_as_wrong) for each in answered}
+    models = {each.name: _model(each) for each in answered}
     parts = SplitByModel(split, models, runs)
     official = official_accuracy_of(benchmark.benchmark) if benchmark else None
-    scored = {file.stem: _score(file, rows, runs[file.stem], parts, official) for file in files}
+    scored = {each.name: _score(each, rows, runs[each.name], parts, official) for each in answered}
     scores = {name: value for name, (value, _) in scored.items()}
     baselines = trivial_baselines(questions.rows)
     comparisons = compare(runs, parts.for_both)
-    settings = {file.stem: records[file].get("settings") for file in files}
+    settings = {each.name: each.record.get("settings") for each in answered}
     results = {
         "prompt_version": _prompt_version(settings.values()),
         "baselines": baselines,
@@ -155,21 +159,20 @@ def export_folder(args: ScoreArguments) -> list[Path]:
     if args.benchmark is None:
         raise ValueError("export: name the benchmark whose format is to be written")
     written = []
-    for file in prediction_files(Path(args.predictions)):
-        record = read_run(file) or {}
+    for each in load_runs(args.predictions):
         _, benchmark = load_questions(args, check_audio=False)
         assert benchmark is not None  # since it is named
-        loaded = without(benchmark, record.get("left_out", ()))
+        loaded = without(benchmark, each.record.get("left_out", ()))
         rows = {row_key(row): row for row in drop_audio(loaded.rows)}
-        with naming(file):
-            run = rescore_predictions(rows, _lines_on_rows(file, record), asked_for=_asked_for(record))
+        with naming(each.source):
+            run = rescore_predictions(rows, _lines_on_rows(each), asked_for=_asked_for(each.record))
             answers = list(run.answers["audio", run.order].values())
         folder = Path(args.output_dir)
         if args.benchmark in FORMATS:
-            written.append(write_submission(folder / f"{file.stem}.{args.benchmark}", loaded, answers))
+            written.append(write_submission(folder / f"{_file_name(each.name)}.{args.benchmark}", loaded, answers))
         if loaded.benchmark.has_gold:
-            written.append(folder / f"{file.stem}.samples.jsonl")
-            write_samples(written[-1], loaded, answers, _style(args.benchmark, record))
+            written.append(folder / f"{_file_name(each.name)}.samples.jsonl")
+            write_samples(written[-1], loaded, answers, _style(args.benchmark, each.record))
     return written
 
 
@@ -203,22 +206,36 @@ def official_accuracy_of(benchmark: Benchmark) -> Official:
 
 
 def _score(
-    file: Path, rows: Rows, run: Run, parts: SplitByModel, official: Official | None
+    answered: AnsweredRun, rows: Rows, run: Run, parts: SplitByModel, official: Official | None
 ) -> tuple[Scores, dict[str, Any]]:
-    with naming(file):
-        return score_run(rows, run, parts.strong(file.stem), official, parts.neither(file.stem))
+    with naming(answered.source):
+        return score_run(rows, run, parts.strong(answered.name), official, parts.neither(answered.name))
 
 
-def _run(file: Path, record: dict[str, Any], rows: Rows, questions: "_Questions", missing_as_wrong: bool) -> Run:
-    """One file, judged; errors name it."""
-    settings = record.get("settings", {})
+def _file_name(name: str) -> str:
+    """A voter's name, which may be a path or a URL, in the name of a file."""
+    return re.sub(r"[/:#]+", "_", name)
+
+
+def _model(answered: AnsweredRun) -> Model:
+    """Who answered: the model of a record, or the voter of a vote table."""
+    if answered.source.suffix == ".jsonl":
+        return model_of_run(answered.record, answered.source)
+    return model_of_voter(answered.name, answered.revision)
+
+
+def _run(answered: AnsweredRun, rows: Rows, questions: "_Questions", missing_as_wrong: bool) -> Run:
+    """Rescore one model's answers; errors name where they are from."""
+    record, settings = answered.record, answered.record.get("settings", {})
     orders = settings.get("orders")
     asked = {control: orders for control in record.get("controls", ())} if orders else {}
-    with naming(file):
-        run = rescore_predictions(rows, _lines_on_rows(file, record), asked, missing_as_wrong, _asked_for(record))
+    with naming(answered.source):
+        run = rescore_predictions(rows, _lines_on_rows(answered), asked, missing_as_wrong, _asked_for(record))
     now = questions.fingerprints.get(settings.get("rows"))
     if now is not None and settings.get("fingerprint", now) != now:
-        raise ValueError(f"{file}: the rows have other questions, choices or answers now than when they were answered")
+        raise ValueError(
+            f"{answered.source}: the rows have other questions, choices or answers now than when they were answered"
+        )
     return run
 
 
@@ -227,11 +244,10 @@ def _asked_for(record: dict[str, Any]) -> AskedFor:
     return find_asked_for(record.get("settings", {}).get("prompt_version"))
 
 
-def _lines_on_rows(file: Path, record: dict[str, Any]) -> list[Prediction]:
-    """The predictions on rows that could be heard: only those are scored, also under a control that needs no clip."""
-    left_out = set(record.get("left_out", ()))
-    lines = (line for of_control in read_predictions(file).values() for line in of_control)
-    return [line for line in lines if line["row_key"] not in left_out]
+def _lines_on_rows(answered: AnsweredRun) -> list[Prediction]:
+    """The predictions on rows whose clips were there: only those are scored, also under a control that needs no clip."""
+    left_out = set(answered.record.get("left_out", ()))
+    return [line for line in answered.lines if line["row_key"] not in left_out]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from audiomcq.answers import HOW
 from audiomcq.baselines import chance_accuracy
 from audiomcq.datasets import option_order, row_orders
+from audiomcq.evaluation.orders import by_gold_position, measure_robustness, order_place
 from audiomcq.evaluation.report import (
     Estimate,
     Prediction,
@@ -21,6 +25,7 @@ from audiomcq.evaluation.report import (
 )
 from audiomcq.examples import Row, row_key
 from audiomcq.inference.local import judge_answer, to_answer
+from audiomcq.inference.vote_arrays import VoteArrays, drop_repeats, question_arrays
 from audiomcq.prompts import AskedFor
 
 logger = logging.getLogger(__name__)
@@ -66,7 +71,7 @@ class Run:
 
     def orders(self, control: str) -> list[str]:
         """The option orders under a control, the given one first."""
-        return sorted((order for name, order in self.answers if name == control), key=_place)
+        return sorted((order for name, order in self.answers if name == control), key=order_place)
 
     def answer(self, control: str, order: str, key: str) -> Prediction | None:
         """The answer to a row under a control, None where it was not asked. As given, and turned by none, is the same prompt."""
@@ -77,27 +82,6 @@ class Run:
     def correct(self, control: str = "audio") -> dict[str, bool]:
         """Whether each row is answered right under a control that it was asked with."""
         return {key: answer["correct"] for key, answer in self.answers[control, self.order].items()}
-
-
-@dataclass(frozen=True)
-class Robustness:
-    """What becomes of the answers when the options are shown in other orders.
-
-    Attributes:
-        orders: per order, how many rows were asked in it and the accuracy. Rows with fewer options have fewer turns.
-        mean: accuracy over orders: mean over rows of the share of a row's orders that are answered right.
-        all_right: share of rows right in every order.
-        same_choice: share of rows whose answer is one and the same option in every order, right or wrong.
-        majority: accuracy of the option chosen most often; of equally frequent ones, that of the earliest order.
-        by_gold_position: accuracy by the place at which the gold answer was shown, over all orders.
-    """
-
-    orders: dict[str, dict[str, Any]]
-    mean: Estimate
-    all_right: Estimate
-    same_choice: Estimate
-    majority: Estimate
-    by_gold_position: dict[str, dict[str, Any]]
 
 
 def questions_by_key(rows: Iterable[Row]) -> Rows:
@@ -203,47 +187,56 @@ def score_run(
     if official and all(answer.get("option_logps") is None for answer in audio.values()):
         estimate, counted = official(rows.values(), audio.values(), True)
         scores = replace(scores, official_raw=estimate, n_official_raw=counted)
+    questions = question_arrays(rows.values())
+    arrays = run_arrays(rows, run)
     several = [control for control in _controls(run) if len(run.orders(control)) > 1]
     return scores, {
         "order": run.order,
         "groups": _groups(rows, audio, silence, official),
-        "gold_position": _by_gold_position(rows, {run.order: audio}),
+        "gold_position": by_gold_position(arrays.only(control="audio", order=run.order), questions),
         "chosen_position": _chosen_positions(rows, run.order, audio),
         "controls": {
             control: _control(run, control)
             for control in _controls(run)
             if control not in ("audio", "silence") and (control, run.order) in run.answers
         },
-        "orders": {control: asdict(robustness(rows, run, control)) for control in several},
+        "orders": {
+            control: asdict(measure_robustness(arrays.only(control=control), questions)) for control in several
+        },
     }
 
 
-def robustness(rows: Rows, run: Run, control: str = "audio") -> Robustness:
-    """Accuracy over all option orders that the rows were asked in under a control."""
-    by_order = {order: run.answers[control, order] for order in run.orders(control)}
-    by_row = {key: [answers[key] for answers in by_order.values() if key in answers] for key in rows}
-    right = {key: [answer["correct"] for answer in answers] for key, answers in by_row.items()}
-    same = [
-        len({_text(rows[key], answer["choice"]) for answer in answers}) == 1 and answers[0]["choice"] is not None
-        for key, answers in by_row.items()
-    ]
-    return Robustness(
-        orders={
-            order: {"n": len(answers), "accuracy": _share(answers.values())} for order, answers in by_order.items()
-        },
-        mean=estimate_gain([sum(row) / len(row) for row in right.values()]),
-        all_right=estimate_accuracy([all(row) for row in right.values()]),
-        same_choice=estimate_accuracy(same),
-        majority=estimate_accuracy(
-            [_majority(rows[key], answers) == rows[key]["answer"] for key, answers in by_row.items()]
-        ),
-        by_gold_position=_by_gold_position(rows, by_order),
+def run_arrays(rows: Rows, run: Run) -> VoteArrays:
+    """Bring one model's answers to the columns that votes are counted by, in the order of `rows` as `question_arrays` numbers them."""
+    index = {key: place for place, key in enumerate(rows)}
+    asked = {name: sorted({each[place] for each in run.answers}) for place, name in enumerate(("control", "order"))}
+    answers = []
+    # The given order first: of a prompt that was asked under two names the first counts
+    for control, order in sorted(run.answers, key=lambda names: order_place(names[1])):
+        numbers = asked["control"].index(control), asked["order"].index(order)
+        answers += [(index[key], *numbers, answer) for key, answer in run.answers[control, order].items()]
+    choices = [_first_copy(rows[answer["row_key"]], answer["choice"]) for *_, answer in answers]
+    correct = np.array([answer["correct"] for *_, answer in answers], dtype=bool)
+    none = np.zeros(len(answers), dtype=np.int16)
+    row, control, order = np.array([numbers[:3] for numbers in answers]).T
+    arrays = VoteArrays(
+        row=row,
+        voter=none,
+        control=control,
+        order=order,
+        mode=none,
+        how=np.array([HOW.index(answer["how"]) for *_, answer in answers], dtype=np.int8),
+        choice=np.array(choices, dtype=np.int16),
+        correct=correct,
+        p_gold=correct.astype(np.float64),
+        names={**asked, "voter": [""], "mode": [""]},
     )
+    return drop_repeats(arrays, question_arrays(rows.values()))
 
 
-def _place(order: str) -> tuple[bool, str, int]:
-    kind, _, number = order.partition("-")
-    return order != "given", kind, int(number or 0)
+def _first_copy(row: Row, choice: int | None) -> int:
+    """Of options that are printed twice, either is the same answer. Nothing chosen is -1."""
+    return -1 if choice is None else row["choices"].index(row["choices"][choice])
 
 
 def _has_order(row: Row, order: str) -> bool:
@@ -313,19 +306,6 @@ def _groups_of(row: Row) -> Mapping[str, Any]:
     return {name: value for name, value in groups.items() if name != "audio_contribution"}
 
 
-def _by_gold_position(rows: Rows, by_order: Mapping[str, Mapping[str, Prediction]]) -> dict[str, dict[str, Any]]:
-    """Accuracy by the place, from 0, at which the gold answer was shown."""
-    right: dict[int, list[bool]] = {}
-    for order, answers in by_order.items():
-        for key, answer in answers.items():
-            gold = _shown(rows[key], order).index(rows[key]["answer"])
-            right.setdefault(gold, []).append(answer["correct"])
-    return {
-        str(place): {"n": len(each), "accuracy": asdict(estimate_accuracy(each))}
-        for place, each in sorted(right.items())
-    }
-
-
 def _chosen_positions(rows: Rows, order: str, answers: Mapping[str, Prediction]) -> dict[str, int]:
     """How often each place was chosen, and how often none: what a model prefers shows here."""
     chosen = Counter(
@@ -351,23 +331,3 @@ def _control(run: Run, control: str) -> dict[str, Any]:
         "accuracy": asdict(estimate_accuracy([other[key] for key in keys])),
         "gain": asdict(gain) if parsed and heard else None,
     }
-
-
-def _majority(row: Row, answers: Sequence[Prediction]) -> str | None:
-    """The option chosen most often; a Counter keeps the first of equally frequent ones in front."""
-    votes = Counter(_text(row, answer["choice"]) for answer in answers if answer["choice"] is not None)
-    return votes.most_common(1)[0][0] if votes else None
-
-
-def _shown(row: Row, order: str) -> list[str]:
-    return [row["choices"][index] for index in option_order(row, order)]
-
-
-def _text(row: Row, choice: int | None) -> str | None:
-    """Of options that are printed twice, either is the same answer."""
-    return None if choice is None else row["choices"][choice]
-
-
-def _share(answers: Iterable[Prediction]) -> float:
-    right = [answer["correct"] for answer in answers]
-    return sum(right) / len(right)

@@ -9,11 +9,13 @@ from typing import Any
 
 from audiomcq.datasets import drop_audio
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows
+from audiomcq.evaluation.orders import measure_robustness, right_shares
 from audiomcq.evaluation.report import Estimate, estimate_gain, markdown, percent
-from audiomcq.evaluation.scoring import Rows, Run, questions_by_key, rescore_predictions, robustness
+from audiomcq.evaluation.scoring import Rows, Run, questions_by_key, rescore_predictions, run_arrays
 from audiomcq.evaluation.tables import PARSED
 from audiomcq.examples import Row
 from audiomcq.inference.predictions import read_predictions
+from audiomcq.inference.vote_arrays import Questions, VoteArrays, question_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +92,12 @@ def select_checkpoint(args: SelectArguments, rows: Sequence[Row]) -> list[Candid
 
 def rank(questions: Rows, answered: dict[str, Run]) -> list[Candidate]:
     """Candidates, best first, each with its distance from the best."""
-    shares = {name: _shares(questions, run) for name, run in answered.items()}
-    candidates = [_candidate(name, questions, run) for name, run in answered.items()]
+    columns = question_arrays(questions.values())
+    arrays = {name: run_arrays(questions, run) for name, run in answered.items()}
+    shares = {name: right_shares(each, columns) for name, each in arrays.items()}
+    candidates = [_candidate(name, each, columns) for name, each in arrays.items()]
     best, *others = sorted(candidates, key=lambda each: (-each.accuracy.value, each.step))
-    behind = [[a - b for a, b in zip(shares[each.name], shares[best.name], strict=True)] for each in others]
+    behind = [shares[each.name] - shares[best.name] for each in others]
     return [best, *(replace(each, behind_best=estimate_gain(gaps)) for each, gaps in zip(others, behind, strict=True))]
 
 
@@ -126,14 +130,7 @@ def save_selection(candidates: Sequence[Candidate], rows: int, folder: Path) -> 
     return result
 
 
-def _candidate(name: str, questions: Rows, run: Run) -> Candidate:
-    robust = robustness(questions, run)
-    answers = [answer for of_order in run.answers.values() for answer in of_order.values()]
-    parsed = sum(answer["choice"] is not None for answer in answers) / len(answers)
+def _candidate(name: str, arrays: VoteArrays, questions: Questions) -> Candidate:
+    robust = measure_robustness(arrays, questions)
+    parsed = float((arrays.choice >= 0).mean())
     return Candidate(name, int(name.split("-")[-1]), robust.mean, robust.all_right, parsed)
-
-
-def _shares(questions: Rows, run: Run) -> list[float]:
-    """Per question, the share of its orders that are answered right."""
-    right = [[each[key]["correct"] for each in run.answers.values() if key in each] for key in questions]
-    return [sum(each) / len(each) for each in right]

@@ -50,6 +50,7 @@ class AskArguments:
     max_new_tokens: int = field(default=64, metadata={"help": "Tokens of a completion at most."})
     endpoint_concurrency: int = field(default=16, metadata={"help": "Questions under way at a server at once."})
     endpoint_timeout: float = field(default=120.0, metadata={"help": "Seconds to wait for one answer of a server."})
+    flush_seconds: float = field(default=30.0, metadata={"help": "Seconds of work that a kill may cost."})
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):

@@ -3,6 +3,8 @@ completions by the one matcher, here and now; no column that says what is right 
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from tqdm.auto import tqdm
 from audiomcq.answers import How
 from audiomcq.examples import Row
 from audiomcq.inference.local import judge_answer
-from audiomcq.inference.predictions import prediction_files, read_predictions, read_run
-from audiomcq.inference.store import UNREADABLE_FILE, read_votes
+from audiomcq.inference.predictions import prediction_files, prediction_lines, read_predictions, read_run
+from audiomcq.inference.store import UNREADABLE_FILE, list_shards, read_votes
 from audiomcq.inference.vote_files import VOTE_FEATURES, read_vote_table
 from audiomcq.prompts import AskedFor, find_asked_for
 from audiomcq.records import make_encodable
@@ -69,6 +71,50 @@ def votes_of_predictions(files: Sequence[Path]) -> Dataset:
             mode = "generate" if told["option_logps"] is None else "likelihood"
             votes.append({**told, **who, "mode": mode, "choice": None, "correct": None, "how": None})
     return Dataset.from_list(votes, VOTE_FEATURES)
+
+
+@dataclass(frozen=True)
+class AnsweredRun:
+    """What one model answered, to be scored.
+
+    Attributes:
+        name: of the prediction file, or the voter.
+        source: the file, or the folder of votes.
+        record: of the run (`audiomcq.inference.predictions.read_run`), empty where nothing is known of it.
+        lines: the predictions.
+        revision: of a voter of a vote table, by which its weights are known.
+    """
+
+    name: str
+    source: Path
+    record: dict[str, Any]
+    lines: list[dict[str, Any]]
+    revision: str | None = None
+
+
+def load_runs(source: str | Path) -> list[AnsweredRun]:
+    """Load all that models answered: the prediction files of a folder, or votes, every voter of which is a model.
+
+    Raises:
+        ValueError: nothing is there, or a record in it is broken; file and row are named.
+    """
+    path = Path(source)
+    if path.suffix != ".parquet" and not next(path.glob("*.parquet"), None):
+        return [
+            AnsweredRun(file.stem, file, read_run(file) or {}, list(chain(*read_predictions(file).values())))
+            for file in prediction_files(path)
+        ]
+    votes, settings = load_votes(path), {}
+    if path.is_dir():
+        settings = list_shards(path)[0].settings
+    revisions, modes = voters_of(votes), pc.unique(votes.data["mode"]).to_pylist()
+    runs = []
+    for voter, mode in product(revisions, sorted(modes)):
+        mask = pc.and_(pc.equal(votes.data["voter"], voter), pc.equal(votes.data["mode"], mode))
+        if lines := prediction_lines(votes.data.table.filter(mask).to_pylist()):
+            name = voter if mode == "generate" else f"{voter} ({mode})"
+            runs.append(AnsweredRun(name, path, {"settings": settings}, lines, revisions[voter]))
+    return runs
 
 
 def voters_of(votes: Dataset) -> dict[str, str | None]:

@@ -97,8 +97,8 @@ def answer_batches(
     batch_size: int = 32,
     max_new_tokens: int = 64,
     done: Collection[Asked] = (),
-    part: int = 0,
-    parts: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
     mode: Mode = "generate",
 ) -> Iterator[list[Answer]]:
     """Answers batch by batch, longest first. Questions that hear the same are answered from one encoding and one prefill.
@@ -111,7 +111,7 @@ def answer_batches(
         batch_size: questions at a time at most.
         max_new_tokens: tokens of a completion at most.
         done: questions that are answered already; only batches that miss some are run, and only those are given.
-        part, parts: this process answers every `parts`-th batch from `part` on.
+        rank, world_size: this process answers every `world_size`-th batch from `rank` on.
         mode: "generate" for greedy completions, "likelihood" for the option with the highest log-probability per token.
 
     Raises:
@@ -123,7 +123,7 @@ def answer_batches(
     if obstacle := sharing_obstacle(lalm.model):
         logger.warning("every question is prefilled by itself: %s", obstacle)
     kept: dict[Hashable, Prefixes] = {}
-    for questions in _batches(rows, control, orders, batch_size)[part::parts]:
+    for questions in _batches(rows, control, orders, batch_size)[rank::world_size]:
         missing = [(question.row_key, question.order) not in done for question in questions]
         if any(missing):
             asked = [rows[question.place] for question in questions]

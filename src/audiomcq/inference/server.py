@@ -151,13 +151,13 @@ def endpoint_batches(
     batch_size: int = 32,
     max_new_tokens: int = 64,
     done: Collection[Asked] = (),
-    part: int = 0,
-    parts: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Iterator[list[Answer]]:
     """Greedy answers of a server, each as soon as it arrives, so that a kill costs none that was received.
 
     The counterpart of `audiomcq.inference.local.answer_batches`: same conversations, same answers, same meaning of `orders`,
-    `done`, `part` and `parts`. Questions about one clip follow each other, and the clip is decoded and encoded once.
+    `done`, `rank` and `world_size`. Questions about one clip follow each other, and the clip is decoded and encoded once.
 
     Args:
         batch_size: questions that one process takes at a time.
@@ -175,7 +175,7 @@ def endpoint_batches(
         heard += [control.heard(row)] * len(asked_in)
     first = {clip: index for index, clip in reversed(list(enumerate(heard)))}
     by_clip = sorted(range(len(questions)), key=lambda i: first[heard[i]])
-    starts = range(0, len(questions), batch_size)[part::parts]
+    starts = range(0, len(questions), batch_size)[rank::world_size]
     mine = [i for start in starts for i in by_clip[start : start + batch_size]]
     missing = [i for i in mine if questions[i][1:] not in done]
     if not missing:

@@ -1,7 +1,7 @@
-"""The vote store: a folder of Parquet shards that is only ever added to.
+"""The answer store: a folder of Parquet shards that is only ever added to, for votes and predictions alike.
 
-A shard is there whole or not at all, so a probe that is killed loses the answers in flight and nothing else. Every shard says which
-run it belongs to: shards of one run combine, wherever they were made, and shards of two runs are told apart. `probe.json` beside
+A shard is there whole or not at all, so a run that is killed loses the answers in flight and nothing else. Every shard says which
+run it belongs to: shards of one run combine, wherever they were made, and shards of two runs are told apart. `asked.json` beside
 them says the same to people.
 """
 
@@ -32,7 +32,9 @@ from audiomcq.storage import check_same, hold, write_json, write_whole, writing
 
 VOTE_KEY = ("voter", "control", "mode", "row_key", "order")
 """What there is one vote for. A vote table is sorted by it; the first three are the same within a shard."""
-RUN_FILE = "probe.json"
+RUN_FILE = "asked.json"
+_OLD_RUN_FILE = "probe.json"
+"""Of version 0.1, whose settings had other names."""
 UNREADABLE_FILE = "unreadable.jsonl"
 FLUSH_ANSWERS = 1024
 """Answers in a shard at most, but for the last batch."""
@@ -76,17 +78,17 @@ class Shard:
     control: str
     mode: str
 
-    def is_by(self, part: int) -> bool:
-        """Whether this part of a job wrote it."""
-        return self.path.name.startswith(f"{self.voter.slug}-{part}-")
+    def is_by(self, rank: int) -> bool:
+        """Whether this process of a job wrote it."""
+        return self.path.name.startswith(f"{self.voter.slug}-{rank}-")
 
 
 class VoteWriter:
     """Appends one voter's votes under one control to a folder. A context: what is left is written at its end, also on an error.
 
     Args:
-        settings: of the run (`audiomcq.contribution.probe.run_settings`).
-        part: which of the processes writes.
+        settings: of the run, as for `open_run`.
+        rank: which of the processes writes.
         flush_seconds: how much work may lie in memory, at most.
 
     Raises:
@@ -100,11 +102,11 @@ class VoteWriter:
         voter: Voter,
         control: str,
         mode: str,
-        part: int = 0,
+        rank: int = 0,
         flush_seconds: float = 30.0,
     ) -> None:
         self.folder, self.voter, self.control, self.mode = folder, voter, control, mode
-        self.part, self.flush_seconds = part, flush_seconds
+        self.rank, self.flush_seconds = rank, flush_seconds
         footer = {
             "settings": settings,
             "voter": vars(voter),
@@ -147,7 +149,7 @@ class VoteWriter:
         table = pa.Table.from_pylist(votes, self._schema)
         content = pa.BufferOutputStream()
         pq.write_table(table, content, write_page_checksum=True)
-        name = f"{self.voter.slug}-{self.part}-{uuid.uuid4().hex[:12]}.parquet"
+        name = f"{self.voter.slug}-{self.rank}-{uuid.uuid4().hex[:12]}.parquet"
         write_whole(self.folder / name, content.getvalue())
 
 
@@ -160,6 +162,10 @@ def open_run(folder: Path, settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the folder holds votes of another run, a shard in it is torn or foreign, or it cannot be written to.
     """
+    if (folder / _OLD_RUN_FILE).is_file():
+        raise ValueError(
+            f"{folder / _OLD_RUN_FILE}: votes of version 0.1; they can be split and reported on, to ask for more choose another --output_dir"
+        )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with _record_lock(folder):
@@ -172,17 +178,17 @@ def open_run(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def as_voter(folder: Path, voter: Voter, part: int = 0) -> Iterator[None]:
-    """Inside the block this process alone writes this part of the voter's votes, and the run's record names the voter.
+def as_voter(folder: Path, voter: Voter, rank: int = 0) -> Iterator[None]:
+    """Inside the block this process alone writes votes of this voter as `rank`, and the run's record names the voter.
 
     Raises:
         ValueError: another process is at it, or the folder has votes of this voter at another revision or precision.
     """
-    busy = f"{folder}: another process (part {part}) is still writing votes of {voter.name} there"
-    with hold(folder / f".{voter.slug}-{part}.lock", busy, _PATIENCE_SECONDS):
+    busy = f"{folder}: another process (rank {rank}) is still writing votes of {voter.name} there"
+    with hold(folder / f".{voter.slug}-{rank}.lock", busy, _PATIENCE_SECONDS):
         with writing(folder), _record_lock(folder):
             # Of a writer that was killed
-            for partial in folder.glob(f".{voter.slug}-{part}-*.partial"):
+            for partial in folder.glob(f".{voter.slug}-{rank}-*.partial"):
                 partial.unlink()
             record = _begun_record(folder)
             record["voters"][voter.name] = check_voter(folder, voter)
@@ -228,6 +234,12 @@ def check_weights(folder: Path, name: str, revision: str, dtype: str) -> None:
     before = [vars(shard.voter) for shard in list_shards(folder) if shard.voter.name == name][:1]
     for known in [_begun_record(folder)["voters"].get(name, made), *before]:
         check_same({key: known.get(key) for key in made}, made, f"{folder} has other votes of {name}", _REMEDY)
+
+
+def recorded_generation(folder: Path) -> dict[str, Any] | None:
+    """Read all that the answers of a store with one voter were generated with; None where nothing was generated."""
+    shards = list_shards(folder)
+    return shards[0].voter.generation if shards and shards[0].mode == "generate" else None
 
 
 def list_shards(folder: str | Path, known: frozenset[Path] = frozenset()) -> list[Shard]:
@@ -346,7 +358,7 @@ def _sorted_votes(shards: Sequence[Shard]) -> pa.Table:
 
 def _record_lock(folder: Path) -> AbstractContextManager[None]:
     """Held while the run's record is read and written: an instant."""
-    return hold(folder / ".probe.lock", f"{folder}: another process is writing {RUN_FILE}", patience=-1)
+    return hold(folder / ".asked.lock", f"{folder}: another process is writing {RUN_FILE}", patience=-1)
 
 
 def _votes_in(shard: Shard) -> pa.Table:
@@ -382,7 +394,7 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
 def _begun_record(folder: Path) -> dict[str, Any]:
     record = _read_record(folder)
     if record is None:
-        raise ValueError(f"{folder / RUN_FILE}: it was deleted while the probe was at work; start the probe again")
+        raise ValueError(f"{folder / RUN_FILE}: it was deleted while answers were being added; start again")
     return record
 
 

@@ -149,4 +149,4 @@ def _checked(path: Path, table: pa.Table, columns: Sequence[str]) -> pa.Table:
 
 def _torn(path: Path, error: BaseException) -> str:
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"{path}: a torn shard ({said}); copy it again, or delete it and probe again: its questions are asked anew"
+    return f"{path}: a torn shard ({said}); copy it again, or delete it and start again: its questions are asked anew"

@@ -1,6 +1,7 @@
-"""Rows and votes as NumPy and Arrow columns, on which the filter counts without a Python object per row."""
+"""Rows and votes as NumPy and Arrow columns, on which filter and scores count without a Python object per row."""
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,9 +10,10 @@ from datasets import Dataset
 
 from audiomcq.answers import HOW
 from audiomcq.datasets import option_order
+from audiomcq.examples import Row, row_key
 from audiomcq.schema import read_question_columns
 
-_COLUMNS = ("row_key", "voter", "control", "order", "mode", "how", "correct", "option_logps")
+_COLUMNS = ("row_key", "voter", "control", "order", "mode", "how", "choice", "correct", "option_logps")
 _UNREADABLE = HOW.index("unreadable")
 _NAMED = ("voter", "control", "order", "mode")
 
@@ -22,7 +24,8 @@ class Questions:
 
     Attributes:
         key, id, source, kind: row key, id, source data set and question type.
-        gold: index of the answer among the choices as given.
+        gold: index of the answer among the choices as given; of a text that is printed twice, the first.
+        copies: where the answer is printed twice (rows of benchmarks alone), all its indices, by the number of the row.
     """
 
     key: pa.Array
@@ -31,6 +34,7 @@ class Questions:
     kind: pa.Array
     num_choices: np.ndarray
     gold: np.ndarray
+    copies: dict[int, list[int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.key)
@@ -44,6 +48,7 @@ class VoteArrays:
         row: index into the questions.
         voter, control, order, mode: index into `names` of that column.
         how: index into `audiomcq.answers.HOW`.
+        choice: index of the chosen option among those given, -1 where none was chosen.
         correct: whether the vote chose the gold answer.
         p_gold: probability that the vote gives the gold answer: the softmax of `option_logps` where there are any,
             else 0 or 1.
@@ -56,6 +61,7 @@ class VoteArrays:
     order: np.ndarray
     mode: np.ndarray
     how: np.ndarray
+    choice: np.ndarray
     correct: np.ndarray
     p_gold: np.ndarray
     names: dict[str, list[str]]
@@ -150,6 +156,26 @@ def read_questions(rows: Dataset) -> Questions:
     return Questions(values["key"], values["id"], values["source_dataset"], values["question_type"], lengths, gold)
 
 
+def question_arrays(rows: Iterable[Row]) -> Questions:
+    """Read what `read_questions` reads of rows that are no data set: items of a benchmark, which may print an option twice."""
+    every = list(rows)
+    copies: dict[int, list[int]] = {}
+    for index, row in enumerate(every):
+        same = [place for place, choice in enumerate(row["choices"]) if choice == row["answer"]]
+        if len(same) > 1:
+            copies[index] = same
+    key, id_, source, kind = (
+        pa.array([str(value) for value in values], pa.string())
+        for values in (
+            map(row_key, every),
+            *([row[name] for row in every] for name in ("id", "source_dataset", "question_type")),
+        )
+    )
+    lengths = np.array([len(row["choices"]) for row in every])
+    gold = np.array([row["choices"].index(row["answer"]) for row in every])
+    return Questions(key, id_, source, kind, lengths, gold, copies)
+
+
 def to_vote_arrays(votes: Dataset, questions: Questions) -> VoteArrays:
     """Convert votes on these questions, as `read_again` returns them.
 
@@ -172,12 +198,13 @@ def to_vote_arrays(votes: Dataset, questions: Questions) -> VoteArrays:
         row=row,
         **{name: code.astype(np.int16) for name, code in codes.items()},
         how=pc.index_in(table["how"], value_set=pa.array(HOW)).to_numpy().astype(np.int8),
+        choice=pc.fill_null(table["choice"], -1).to_numpy().astype(np.int16),
         correct=correct,
         p_gold=_compute_p_gold(table["option_logps"].combine_chunks(), row, correct, questions),
         names=names,
     )
     _check_once(arrays, questions)
-    return _drop_repeats(arrays, questions)
+    return drop_repeats(arrays, questions)
 
 
 def tally(arrays: VoteArrays, rows: int) -> Tally:
@@ -196,29 +223,41 @@ def tally(arrays: VoteArrays, rows: int) -> Tally:
 def find_answer_positions(arrays: VoteArrays, questions: Questions) -> np.ndarray:
     """Find the position of the gold answer among the options as each vote's order showed them, from 0.
 
-    Returns shape (votes,).
+    Returns shape (votes,). Of an answer that is printed twice, the first shown counts.
     """
     shown = questions.gold[arrays.row]
     for order in arrays.present("order"):
-        of_order = arrays.order == arrays.names["order"].index(order)
+        of_order = arrays.having("order", order)
         row = arrays.row[of_order]
         kind, _, number = order.partition("-")
         if kind == "cyclic":
             shown[of_order] = (questions.gold[row] - int(number)) % questions.num_choices[row]
         elif kind == "shuffle":
             asked, back = np.unique(row, return_inverse=True)
-            shown[of_order] = np.array([_find_shuffled_position(questions, int(i), order) for i in asked])[back]
+            places = [_shown_order(questions, int(i), order).index(questions.gold[i]) for i in asked]
+            shown[of_order] = np.array(places)[back]
+    for index, copies in questions.copies.items():
+        for vote in np.flatnonzero(arrays.row == index):
+            places = _shown_order(questions, index, arrays.names["order"][arrays.order[vote]])
+            shown[vote] = min(places.index(copy) for copy in copies)
     return shown
 
 
-def _find_shuffled_position(questions: Questions, index: int, order: str) -> int:
+def count_by_position(arrays: VoteArrays, questions: Questions) -> dict[int, tuple[int, int]]:
+    """Count votes, and those that are right, by the place from 0 at which the answer was shown."""
+    place = find_answer_positions(arrays, questions)
+    asked, right = np.bincount(place), np.bincount(place, arrays.correct)
+    return {index: (int(asked[index]), int(right[index])) for index in np.flatnonzero(asked).tolist()}
+
+
+def _shown_order(questions: Questions, index: int, order: str) -> list[int]:
     row = {
         "question_type": questions.kind[index].as_py(),
         "source_dataset": questions.source[index].as_py(),
         "id": questions.id[index].as_py(),
         "choices": range(questions.num_choices[index]),
     }
-    return option_order(row, order).index(questions.gold[index])
+    return option_order(row, order)
 
 
 def _compute_p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions: Questions) -> np.ndarray:
@@ -247,7 +286,7 @@ def _compute_p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, q
     return p
 
 
-def _drop_repeats(arrays: VoteArrays, questions: Questions) -> VoteArrays:
+def drop_repeats(arrays: VoteArrays, questions: Questions) -> VoteArrays:
     """Keep the first of a voter's votes on the same prompt: given is cyclic-0, and n options have n cyclic orders.
 
     Counted twice, the answer's position in the given order would weigh double, and a voter that answers by position
