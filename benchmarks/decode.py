@@ -94,7 +94,7 @@ def measure(model: Any, prompts: int, tokens: int, device: str, kernels_apart: b
     took: dict[str, float] = {}
     found: dict[str, Any] = {"prompts": prompts, "rollouts": prompts * GROUP, "tokens": tokens}
     few = min(tokens, 32)  # the slow ways need no more to be timed
-    with patch.object(shared_prefix, "_steps_aside", return_value=True):
+    with patch.object(shared_prefix, "_must_use_stock", return_value=True):
         took["generate"] = timed(lambda: decode(count=few), device, repeats=1) / few
         by_generate = decode(False, few)
     with plain_steps():

@@ -12,7 +12,7 @@ import pytest
 
 import processes
 from audiomcq.audio import AudioError
-from audiomcq.errors import UserErrorExit, exit_on_user_error, explain, without_secrets
+from audiomcq.errors import UserErrorExit, exit_on_user_error, explain, remove_secrets
 from training_process import run_script
 
 ROOT = Path(__file__).parents[1]
@@ -209,6 +209,6 @@ def test_keys_and_passwords_are_blacked_out_of_every_message(monkeypatch: pytest
         "https://user:s3cret@host/v1 http://h/v1?api_key=s3cret&x=s3cret, hf_s3cret4567890123456 sk-s3cret4567890123456 "
         "Authorization: Bearer s3cret k3y-of-mine"
     )
-    told = without_secrets(text)
+    told = remove_secrets(text)
     assert "s3cret" not in told and "k3y-of-mine" not in told
     assert "host/v1" in told and "http://h/v1?api_key=***" in told

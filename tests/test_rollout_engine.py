@@ -53,7 +53,7 @@ def both_ways(model: PreTrainedModel, options: GenerationConfig, number: int = 3
     found = []
     for aside in (False, True):
         torch.manual_seed(3)
-        with patch.object(shared_prefix, "_steps_aside", return_value=aside):
+        with patch.object(shared_prefix, "_must_use_stock", return_value=aside):
             found.append(generate(model, number, **batch_of(model), **clips(bare(model)), generation_config=options))
     return found[0], found[1]
 

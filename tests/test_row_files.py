@@ -84,7 +84,7 @@ def test_large_files_are_read_once_and_again_when_they_change(
     path = write([row(), row(id="2")])
     first = load_rows(path)
     with monkeypatch.context() as inside:
-        inside.setattr("audiomcq.row_files._batches", lambda *_: pytest.fail("it was read again"))
+        inside.setattr("audiomcq.row_files._read_batches", lambda *_: pytest.fail("it was read again"))
         assert load_rows(path).to_list() == first.to_list()
     write([row(), row(id="3")])
     assert load_rows(path)["id"] == ["1", "3"]
@@ -99,26 +99,26 @@ def test_large_files_are_read_once_and_again_when_they_change(
             r":2: this line is no row .*the file ends there",
         ),
         (json.dumps(row()) + "\n\n{]\n" + json.dumps(row(id="2")), ".jsonl", r":3: this line is no row in JSON"),
-        (json.dumps(row()) + "\n[1]\n", ".jsonl", r":2: a list stands there, not a row"),
+        (json.dumps(row()) + "\n[1]\n", ".jsonl", r":2: a list found, not a row"),
         (json.dumps([row(), row(id="2")], indent=1)[:-40], ".json", r":\d+: "),
         (
             json.dumps([row(), row(id="2")])[:-1],
             ".json",
             r":1: ',' expected in the list of rows, not the end of the file",
         ),
-        (json.dumps([row(), 7]), ".json", r":1: 7 stands there, not a row"),
-        ("[{}] []", ".json", r":1: something stands after the end"),
+        (json.dumps([row(), 7]), ".json", r":1: 7 found, not a row"),
+        ("[{}] []", ".json", r":1: something follows the end"),
         ("", ".jsonl", "there is no row in it"),
         ("\n \n", ".jsonl", "there is no row in it"),
         ("[]", ".json", "there is no row in it"),
         ("id,question\n", ".csv", "there is no row in it"),
         ('id,question\n1,"x\n2,y\n', ".csv", r":2: this line is no row in CSV"),
         ("id,question\n1\n", ".csv", r":2: 1 cells, where the header has 2 columns"),
-        ("id,id\n1,2\n", ".csv", "the column 'id' stands there twice"),
+        ("id,id\n1,2\n", ".csv", "the column 'id' occurs twice"),
         (json.dumps(row()).encode("utf-16"), ".jsonl", r":1: .*not UTF-8 text"),
         (b'{"id": "\xff"}\n', ".jsonl", r":1: .*not UTF-8 text"),
         (b'[{"id": "\xff"}]', ".json", "the text is not UTF-8"),
-        ('{"id": "1", "id": "2"}', ".jsonl", r":1: .*'id' stands there twice"),
+        ('{"id": "1", "id": "2"}', ".jsonl", r":1: .*'id' occurs twice"),
         ("[" * 100_000, ".jsonl", "too deeply nested"),
         ('{"a":' * 100_000, ".jsonl", r":1: .*too deeply nested"),
         (b"PAR1" + bytes(100), ".jsonl", "this is a Parquet file"),

@@ -26,7 +26,7 @@ from audiomcq.audio import SAMPLE_RATE
 from audiomcq.examples import row_key
 from audiomcq.models import FAMILIES, LALM, load_lalm, parameter_group
 from audiomcq.run import device_name
-from audiomcq.run_record import RUN_FILE, check_output, check_unseen, row_digests
+from audiomcq.run_record import RUN_FILE, check_output, check_unseen, hash_rows
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
 from audiomcq.sft import AudioSFTTrainer
 from audiomcq.trainer_setup import fit_lora
@@ -273,10 +273,10 @@ def test_rows_of_earlier_stages_are_handed_on_and_overlap_is_refused(
     seen = json.loads((trained / "trained_rows.json").read_text())
     assert len(seen) == 8
     unseen = rows.filter(lambda row: row_key(row) not in seen)
-    assert check_unseen(row_digests(unseen), trained) == seen
-    assert check_unseen(row_digests(rows), tmp_path) == {}
+    assert check_unseen(hash_rows(unseen), trained) == seen
+    assert check_unseen(hash_rows(rows), tmp_path) == {}
     with pytest.raises(ValueError, match=f"8 of 16 rows were already trained on by .*, e.g. {min(seen)}"):
-        check_unseen(row_digests(rows), trained)
+        check_unseen(hash_rows(rows), trained)
 
 
 LOAD_ELSEWHERE = """

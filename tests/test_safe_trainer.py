@@ -82,7 +82,7 @@ def test_a_run_that_is_killed_while_it_saves_goes_on_with_the_documented_line(
         assert place.name in before, "a checkpoint that is not whole has a checkpoint's name"
     code, log = train("sft", tmp_path / "log", resume_from_checkpoint="true", **options)
     assert code == 0, log
-    assert f"going on from {tmp_path / 'run'}/{max(before)}" in log
+    assert f"resuming from {tmp_path / 'run'}/{max(before)}" in log
     assert sha256(tmp_path / "run") == sha256(uninterrupted)
     assert {path.name for path in list_whole_checkpoints(tmp_path / "run")} == {"checkpoint-2", "checkpoint-3"}
     assert not (tmp_path / "run" / STAGING).exists()
@@ -97,7 +97,7 @@ def test_grpo_that_is_killed_while_it_saves_goes_on_as_well(paths: dict[str, Pat
         "grpo", tmp_path / "c.log", output_dir=tmp_path / "run", resume_from_checkpoint="true", **options
     )
     assert code == 0, log
-    assert "not whole, and not gone on from: .saving/checkpoint-2" in log
+    assert "not complete, and not resumed from: .saving/checkpoint-2" in log
     assert sha256(tmp_path / "run") == sha256(tmp_path / "whole")
 
 
@@ -144,8 +144,8 @@ def test_the_newest_whole_checkpoint_is_gone_on_from_and_the_others_are_named(
     assert "checkpoint-3 cannot be resumed: " in errors(log)[0]
     code, log = train("sft", tmp_path / "log", resume_from_checkpoint="true", **options)
     assert code == 0, log
-    assert "not whole, and not gone on from: checkpoint-3 (" in log
-    assert f"going on from {finished}/checkpoint-2" in log
+    assert "not complete, and not resumed from: checkpoint-3 (" in log
+    assert f"resuming from {finished}/checkpoint-2" in log
     assert sha256(finished) == sha256(uninterrupted)
     assert [path.name for path in finished.glob("set-aside-*.checkpoint-3")]
 
@@ -230,7 +230,7 @@ CHANGES = {
         lambda lines: [*lines[:-1], lines[-1].replace('"id": "15"', '"id": "x"')],
         "1 are new, the first: sound_tones_x",
     ),
-    "order": (lambda lines: [*lines[1:], lines[0]], "they stand in another order"),
+    "order": (lambda lines: [*lines[1:], lines[0]], "they are in another order"),
 }
 
 

@@ -1,7 +1,9 @@
-"""Find where a completion declares its answer: tags, boxes, JSON fields, sentences such as "the answer is B" or "B is correct".
+"""Find where a completion declares its answer: tags, boxes, JSON fields, sentences such as "the answer is B" or "B is
+correct".
 
-The declared text is read by equality (`audiomcq.answer_matching`), whatever the anchor: the inside of a tag, or the text between the
-anchor and the end of its sentence. A declaration that is denied, asked, doubted or conditional does not count.
+The declared text is read by equality (`audiomcq.answer_matching`), whatever the anchor: the inside of a tag, or the
+text between the anchor and the end of its sentence. A declaration that is denied, asked, doubted or conditional does
+not count.
 """
 
 import json
@@ -74,7 +76,8 @@ class Declaration:
         text: the declared text.
         named: the option that it names, or None.
         denied: whether the text says that this is not the answer.
-        doubtful: whether more follows than an answer: it declares nothing by itself, but contradicts another declaration.
+        doubtful: whether more follows than an answer: it declares nothing by itself, but contradicts another
+            declaration.
         tagged: whether it is the whole content of a closed answer tag.
         torn: whether the text ends before its tag does.
     """
@@ -119,8 +122,9 @@ def find_tags(text: str, options: Options) -> list[Declaration]:
 def _read_tag(
     text: str, floor: int, begun: re.Match[str] | None, stop: int, end: int, options: Options
 ) -> Declaration:
-    """Read one tag. `floor`: end of the previous tag. `begun`: its opening, None if missing. `stop`: end of its
-    content.
+    """Read one tag.
+
+    floor: end of the previous tag. begun: its opening, None if missing. stop: end of its content.
     """
     inside = text[begun.end() if begun else 0 : stop].strip()
     torn = stop == len(text)
@@ -155,7 +159,7 @@ def find_fields(text: str, options: Options) -> list[Declaration]:
         if torn and named and _may_go_on(value, named, options):
             named = None
         if named or (field["key"] or field["argument"] or "").lower() not in _BESIDE:
-            # What stands in other fields denies nothing
+            # Text in other fields denies nothing
             outside = max(0, text.rfind("{", 0, field.start()))
             denied = _is_denied(text, outside, field.end(), options)
             found.append(Declaration(field.start(), field.end(), FIELD, value, named, denied))
@@ -294,7 +298,8 @@ def _unescape(value: str) -> str:
 
 
 def contradicts(found: Declaration, options: Options) -> bool:
-    """Tell whether an unreadable declaration contradicts an earlier readable one: it is as short as an answer, or
-    names an option.
+    """Tell whether an unreadable declaration contradicts an earlier readable one.
+
+    It does if it is as short as an answer, or names an option.
     """
     return (len(found.text.split()) <= _IDLE and bool(found.text)) or options.mentions_other(found.text, None)

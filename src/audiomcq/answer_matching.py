@@ -1,6 +1,8 @@
-"""Compare a text with options for equality: by text, letter or both, ignoring case, quotes, articles and closing punctuation.
+"""Compare a text with options for equality: by text, letter or both, ignoring case, quotes, articles and closing
+punctuation.
 
-Nothing here searches inside a text: "a woman" is not "man", "C#" is not "C", "1.5 s" is not "15 s", two options are no answer.
+Nothing here searches inside a text: "a woman" is not "man", "C#" is not "C", "1.5 s" is not "15 s", two options are no
+answer.
 """
 
 import re
@@ -103,11 +105,12 @@ class Options:
         """The options' texts as loosely as answers are compared with them, without the labels that they print."""
         # Of "a side" and "b side" the first is no side with an article
         lettered = self.tones or any(re.match(r"[b-z][\s-]", text) for text in self.texts)
-        return [_loose(text, keep_article=lettered and text.startswith(("a ", "a-"))) for text in self.texts]
+        return [_loosen(text, keep_article=lettered and text.startswith(("a ", "a-"))) for text in self.texts]
 
     def name(self, text: str) -> Named | None:
-        """Find the option that equals the text; None for no option, several, or a text and a letter of different
-        ones.
+        """Find the option that equals the text.
+
+        None if it equals no option or several, or if its text and its letter are of different ones.
         """
         text = text.strip()
         if not text or len(text) > self.limit:
@@ -144,7 +147,9 @@ class Options:
 
     def mentions_other(self, text: str, choice: int | None) -> bool:
         """Tell whether the text contains another option, by its words or as a capital letter."""
-        return bool(self._mention(choice).search(_prepare_text(text))) or self.mentions_other_letter(text, choice)
+        return bool(self._compile_mention(choice).search(_prepare_text(text))) or self.mentions_other_letter(
+            text, choice
+        )
 
     def mentions_other_letter(self, text: str, choice: int | None) -> bool:
         """Tell whether the text contains the letter of another option."""
@@ -161,13 +166,13 @@ class Options:
         letters = "".join(re.escape(label) for i, label in enumerate(self.labels) if i != choice and len(label) == 1)
         if letters and re.match(rf"(?:{LETTER_KEY})?[{letters}](?:[.):,;/]|\s*$)|{LETTER_KEY}[{letters}](?!\w)", text):
             return True
-        mention = self._mention(choice)
+        mention = self._compile_mention(choice)
         article = ARTICLE.match(text)
         return bool(mention.match(text) or (article and mention.match(text, article.end())))
 
     def drop_mentions(self, text: str, choice: int | None) -> str:
         """Remove the words of options other than `choice`."""
-        return self._mention(choice).sub(" ", _prepare_text(text))
+        return self._compile_mention(choice).sub(" ", _prepare_text(text))
 
     def is_other_letter(self, text: str, choice: int) -> bool:
         """Tell whether the text is a letter, even one that is also a tone, and not that of `choice`."""
@@ -186,8 +191,9 @@ class Options:
         return self.loose.index(words if words in self.loose else words.replace("-", " "))
 
     def _list_letters_of_others(self, choice: int | None) -> str:
-        """Return the letters that name other options: their texts if these are letters, else their labels; none where
-        options are tones.
+        """Return the letters that name other options.
+
+        These are their texts if those are letters, else their labels; none where options are tones.
         """
         single = any(len(text) == 1 and text.isalpha() for text in self.texts)
         if self.tones and not single:
@@ -210,7 +216,7 @@ class Options:
         theirs = (set(re.findall(r"\w+", self.texts[i])) for i in self.list_others(choice))
         return frozenset().union(*theirs) - own - _SMALL
 
-    def _mention(self, choice: int | None) -> re.Pattern[str]:
+    def _compile_mention(self, choice: int | None) -> re.Pattern[str]:
         cached = self.__dict__.setdefault("_mentions", {})
         if choice not in cached:
             others = range(len(self.choices)) if choice is None else self.list_others(choice)
@@ -232,7 +238,7 @@ class Options:
             return matches
         capital = text.lstrip("\"'([*").startswith("A ")
         for keep_article in (True, False):
-            loose = _loose(answer, keep_article)
+            loose = _loosen(answer, keep_article)
             if matches := [i for i, option in enumerate(self.loose) if loose and option == loose]:
                 # "A dog" may be a letter and a text, of one option or of two
                 return [] if capital and not keep_article else matches
@@ -284,8 +290,9 @@ def as_shown(text: str) -> str:
 
 
 def strip_punctuation(text: str) -> str:
-    """Normalize a text and strip pairs of quotes around it and closing punctuation: full stop, comma, colon, `;` and
-    `!`.
+    """Normalize a text and strip pairs of quotes around it and closing punctuation.
+
+    Closing punctuation is a full stop, comma, colon, `;` or `!`.
     """
     text, before = normalize(simplify_quotes(fold(text))), None
     while text != before:
@@ -333,7 +340,7 @@ def _strip_decoration(text: str) -> str:
     return text
 
 
-def _loose(text: str, keep_article: bool) -> str:
+def _loosen(text: str, keep_article: bool) -> str:
     text = _THEN.sub(", ", _unify_notation(_BETWEEN_LETTERS.sub(" ", _strip_decoration(text))))
     text = re.sub(r"[*`]|__", "", text)
     return text if keep_article or not ARTICLE.match(text) else strip_punctuation(ARTICLE.sub("", text, count=1))

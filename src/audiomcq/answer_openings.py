@@ -1,4 +1,6 @@
-"""Read an option at the beginning of a text: where it ends, and whether the rest of the text confirms or contradicts it."""
+"""Read an option at the beginning of a text: where it ends, and whether the rest of the text confirms or contradicts
+it.
+"""
 
 import re
 from collections.abc import Iterator
@@ -29,8 +31,9 @@ class Opening:
 
 
 def read_opening(text: str, start: int, options: Options) -> Opening | None:
-    """Read the option at a place in a text: the longest one up to a punctuation mark or a reason. None without an
-    option.
+    """Read the option at a place in a text: the longest one up to a punctuation mark or a reason.
+
+    Returns None without an option.
     """
     while start < len(text) and text[start].isspace():
         start += 1
@@ -86,8 +89,9 @@ def _names_other(words: str, named: Named, options: Options) -> bool:
 
 
 def _is_complete(after: str, named: Named, options: Options) -> bool:
-    """Tell whether an answer is complete where it ends: a reason, an explanation or nothing follows, and no second
-    answer.
+    """Tell whether an answer is complete where it ends.
+
+    It is if a reason, an explanation or nothing follows, and no second answer.
     """
     line = after.partition("\n")[0]
     mark, rest = after[:1], skip_marks(line)

@@ -1,7 +1,9 @@
-"""Read what a completion states without declaring it: "it is a siren", "... so three in all. B", "the clip has three knocks".
+"""Read what a completion states without declaring it: "it is a siren", "... so three in all. B", "the clip has three
+knocks".
 
-The last resort of `audiomcq.answers`. A sentence names an option when it states that and no other one, whole, affirmed and not as
-part of another thing: not "a woman" for "man", not "car horn" for "car", not "rain and thunder" for "rain", not "no rain".
+The last resort of `audiomcq.answers`. A sentence names an option when it states that and no other one, whole, affirmed
+and not as part of another thing: not "a woman" for "man", not "car horn" for "car", not "rain and thunder" for "rain",
+not "no rain".
 """
 
 import re
@@ -221,8 +223,9 @@ def _is_negated(clause: str) -> bool:
 
 
 def _is_whole(before: str, words: str, after: str) -> bool:
-    """Tell whether an option is mentioned on its own and not as part of another thing: no car in "car horn", "toy
-    car".
+    """Tell whether an option is mentioned on its own and not as part of another thing.
+
+    "car" is not mentioned on its own in "car horn" or "toy car".
     """
     if words[0].isdigit():
         opens = not _LABELLED.search(before)

@@ -75,8 +75,9 @@ def simplify_quotes(text: str) -> str:
 
 
 def extract_reply(completion: str) -> str | None:
-    """Return the reply that a reader sees: folded, without thinking and chat tokens. None when the thinking never
-    ends.
+    """Return the reply that a reader sees: folded, without thinking and chat tokens.
+
+    Returns None when the thinking never ends.
     """
     text = _read_final_channel(fold(completion))
     text = None if text is None else _drop_thinking(text)
@@ -102,8 +103,9 @@ def _read_final_channel(text: str) -> str | None:
 
 
 def _drop_thinking(text: str) -> str | None:
-    """Remove thinking blocks. Text before an end mark without a beginning is thinking too: the prompt may have begun
-    it.
+    """Remove thinking blocks.
+
+    Text before an end mark without a beginning is thinking too: the prompt may have begun it.
     """
     outside: list[str] = []
     open_blocks: list[str] = []

@@ -1,8 +1,9 @@
-"""The words by which an answer is declared, denied, doubted, taken back or withheld, in the languages that models answer in.
+"""The words by which an answer is declared, denied, doubted, taken back or withheld, in the languages that models
+answer in.
 
-English, Chinese, German, French, Spanish, Portuguese, Italian, Japanese, Korean, Russian and Dutch. All expressions are searched in
-text that is folded (`audiomcq.answer_matching.fold`), so quotes and dashes are plain and brackets narrow. None of them can
-backtrack over more than a few words, so each costs time that is linear in the text.
+English, Chinese, German, French, Spanish, Portuguese, Italian, Japanese, Korean, Russian and Dutch. All expressions
+are searched in text that is folded (`audiomcq.answer_matching.fold`), so quotes and dashes are plain and brackets
+narrow. None of them can backtrack over more than a few words, so each costs time that is linear in the text.
 """
 
 import re
@@ -11,8 +12,9 @@ _FLAGS = re.IGNORECASE
 
 
 def _whole(*words: str) -> str:
-    """Match any of these as whole words. Chinese, Japanese and Korean have no spaces: their words are matched without
-    this.
+    """Match any of these as whole words.
+
+    Chinese, Japanese and Korean have no spaces: their words are matched without this.
     """
     return rf"(?<!\w)(?:{'|'.join(words)})(?!\w)"
 
@@ -351,7 +353,8 @@ META = _any(
     ),
     r"问题|选项|选择|質問|選択肢|질문|선택지",
 )
-"""What makes a sentence one about the question or about what something is like, so that an option in it is no answer."""
+"""What makes a sentence one about the question or about what something is like, so that an option in it is no answer.
+"""
 SEQUENCE = _any(
     _whole(
         r"first|firstly|initially|begins?|starts?|then|next|another|also|zuerst|dann|d'abord|puis|ensuite|primero|luego|prima|poi",
@@ -376,7 +379,8 @@ BEFORE_OPTION = re.compile(
     r"|een|het|zijn|van|op|met|это|слышен|слышна|слышно|говорит|звук)|(?<!\w)[dl]'|[是为在有到听像了的共杯个只种位名条\"「、は,])\s*$",
     _FLAGS,
 )
-"""What may stand right before an option that a sentence names: with other words there it may be part of another thing."""
+"""What may stand right before an option that a sentence names: with other words there it may be part of another thing.
+"""
 AFTER_OPTION = re.compile(
     r"\s*(?:$|[.!,;:)\"'”(—–]|-\s|(?:in|on|at|about|after|before|into|of|from|to|with|for|by|as|is|are|was|were|has|have|had|that|which|who|when|while|where|because|since|can|over"
     r"|during|under|throughout|through|here|a|an|the|his|being|not|rather|instead|now|per|\w{2,}ing|(?!indeed)\w{2,}ed|sung|heard|made|sounds?|noises?|music|melody|tone|mood|emotion"

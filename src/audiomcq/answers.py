@@ -1,9 +1,10 @@
 """The one matcher: which option does a completion choose? Reward, filter and evaluation all call `parse_answer`.
 
-It reads what a careful person would call an answer at once, and nothing else. Thinking and chat tokens are not part of the reply
-(`answer_text`). A reply chooses an option when it *is* that option or its letter, or declares it (`answer_anchors`), by equality
-(`answer_matching`). Nothing is ever guessed, and containment never counts: "a woman" is not "man", "C#" is not "C", "1.5 s"
-is not "15 s", a list of options is not an answer, and of two different answers neither counts.
+It reads what a careful person would call an answer at once, and nothing else. Thinking and chat tokens are not part of
+the reply (`answer_text`). A reply chooses an option when it *is* that option or its letter, or declares it
+(`answer_anchors`), by equality (`answer_matching`). Nothing is ever guessed, and containment never counts: "a woman"
+is not "man", "C#" is not "C", "1.5 s" is not "15 s", a list of options is not an answer, and of two different answers
+neither counts.
 """
 
 import re
@@ -31,8 +32,8 @@ __all__ = ["HOW", "How", "ParsedAnswer", "has_answer_format", "is_correct", "nor
 
 How = Literal["tag", "declared", "letter", "bare", "abstained", "unreadable"]
 HOW: tuple[How, ...] = ("tag", "declared", "letter", "bare", "abstained", "unreadable")
-"""How a completion was read: from a closed answer tag, a declaration ("the answer is ..."), a letter alone, or the text of an option
-alone; abstained: it says that it gives no answer; unreadable: nothing in it can be read as one."""
+"""How a completion was read: from a closed answer tag, a declaration ("the answer is ..."), a letter alone, or the
+text of an option alone; abstained: it says that it gives no answer; unreadable: nothing in it can be read as one."""
 
 _LONE_LETTER = re.compile(r"[(\[]?[a-zA-Z][)\].:]?")
 _MOST_CHARACTERS = 100_000
@@ -74,16 +75,16 @@ def has_answer_format(completion: str) -> bool:
 def parse_answer(completion: str, choices: Sequence[str], asked_for: AskedFor = "either") -> ParsedAnswer:
     """Read the chosen option out of a completion.
 
-    In this order: the whole text as an option; answer tags, closed or cut off; boxes and JSON fields; the sentence that declares the
-    answer; an option that stands alone before or after an explanation; a last sentence that states one. Letters are those that the
-    options print themselves ("A. rain"), else places; a bare letter is not read where options are tones ("C#", "E minor"), nor where
-    another option spells it as a word ("Speaker B"), unless letters were asked for. Answers that are equally good, contradict each
-    other, are denied or taken back choose nothing.
+    In this order: the whole text as an option; answer tags, closed or cut off; boxes and JSON fields; the sentence
+    that declares the answer; an option that stands alone before or after an explanation; a last sentence that states
+    one. Letters are those that the options print themselves ("A. rain"), else places; a bare letter is not read where
+    options are tones ("C#", "E minor"), nor where another option spells it as a word ("Speaker B"), unless letters
+    were asked for. Answers that are equally good, contradict each other, are denied or taken back choose nothing.
 
     Args:
         choices: the options as they were shown.
-        asked_for: what the prompt asks for. It decides where a text is one option by its words and another by its letter; "either"
-            then reads none.
+        asked_for: what the prompt asks for. It decides where a text is one option by its words and another by its
+            letter; "either" then reads none.
     """
     if (exact := _read_exact_tag(completion, choices)) is not None and asked_for == "text":
         return ParsedAnswer(exact, choices[exact], "tag")
@@ -110,8 +111,9 @@ def is_correct(parsed: ParsedAnswer, choices: Sequence[str], answer: str) -> boo
 
 
 def _read_exact_tag(completion: str, choices: Sequence[str]) -> int | None:
-    """Read a completion that is nothing but a tag with an option as shown: most answers of trained models, without the
-    cost of the rest.
+    """Read a completion that is nothing but a tag with an option as shown.
+
+    These are most answers of trained models, and the full reading is much slower.
     """
     if not (completion.startswith(ANSWER_OPEN) and completion.endswith(ANSWER_CLOSE)):
         return None
@@ -255,8 +257,9 @@ def _how(named: Named) -> How:
 
 
 def _abstains(text: str, options: Options) -> bool:
-    """Tell whether the beginning or the end of a text says that it gives no answer. Where an option says so, that is
-    an answer.
+    """Tell whether the beginning or the end of a text says that it gives no answer.
+
+    Where an option says so, that is an answer.
     """
     if any(ABSTAINS.search(choice) or ABSTAINS_ALONE.fullmatch(choice) for choice in options.folded[1]):
         return False

@@ -1,8 +1,8 @@
 """The one place where clips become waveforms: float32, mono, 16 kHz, finite, in [-1, 1].
 
-The contract: a clip is decoded to the full length that its container states, with memory bounded by the part that is used, or raises
-an `AudioError` that names it, whatever is wrong with it; the same by path and by bytes. Files are opened by `decoding.py` and
-`containers.py`, which only this module calls.
+The contract: a clip is decoded to the full length that its container states, with memory bounded by the part that is
+used, or raises an `AudioError` that names it, whatever is wrong with it; the same by path and by bytes. Files are
+opened by `decoding.py` and `containers.py`, which only this module calls.
 """
 
 import hashlib
@@ -37,12 +37,15 @@ LONGEST_SECONDS = 300.0
 CUT_MARGIN_SECONDS = 0.5
 """Seconds decoded beyond a cut: the resampler needs samples after it, and `cut` has to see that the clip goes on."""
 SOURCE_RATES = (1_000, 768_000)
-"""Accepted sampling rates of a file, Hz. Another value means a broken header: 30 s of audio "at 1 Hz" would become five days."""
+"""Accepted sampling rates of a file, Hz. Another value means a broken header: 30 s of audio "at 1 Hz" would become
+five days."""
 MAX_PEAK = 4.0
-"""Largest accepted peak (full scale = 1). Lossy decoders overshoot (1.6 on recordings, 3.3 on full-scale noise) and float files are
-mixed too hot; louder samples were scaled wrongly. Between 1 and this, samples are clipped, as by a sound card."""
+"""Largest accepted peak (full scale = 1). Lossy decoders overshoot (1.6 on recordings, 3.3 on full-scale noise) and
+float files are mixed too hot; louder samples were scaled wrongly. Between 1 and this, samples are clipped, as by a
+sound card."""
 SILENT_PEAK = 1e-3
-"""-60 dBFS. A clip below this peak, or this close to a constant, is silent: it holds nothing that a model could use."""
+"""-60 dBFS. A clip below this peak, or this close to a constant, is silent: it holds nothing that a model could use.
+"""
 _EDGE_SAMPLES = 320
 """Samples ignored at both ends when looking for a constant: a resampling filter rings there."""
 
@@ -76,8 +79,8 @@ class DecodedClip:
 
     Attributes:
         waveform: float32 of shape (samples,), mono, 16 kHz.
-        seconds: length of the whole clip, even if only its beginning was decoded; the decoded length where the container does
-            not state one.
+        seconds: length of the whole clip, even if only its beginning was decoded; the decoded length where the
+            container does not state one.
         notes: remarks about it.
     """
 
@@ -95,19 +98,19 @@ def load_audio(
     """Decode, downmix and resample one clip, and log remarks about it.
 
     Args:
-        source: a path; a `datasets` audio cell (`{"bytes": ..., "path": ...}` or `{"array": ..., "sampling_rate": ...}`); or an
-            array of shape (samples,) or (samples, channels), float in [-1, 1] or integer at full scale.
+        source: a path; a `datasets` audio cell (`{"bytes": ..., "path": ...}` or `{"array": ..., "sampling_rate":
+            ...}`); or an array of shape (samples,) or (samples, channels), float in [-1, 1] or integer at full scale.
         root: folder that relative paths start from.
         sampling_rate: Hz of `source` when it is a bare array.
-        max_seconds: decode no more than this length needs. A longer clip is returned a little longer, so that `cut` still sees
-            that it was; what `cut` returns is bit-identical to decoding everything.
+        max_seconds: decode no more than this length needs. A longer clip is returned a little longer, so that `cut`
+            still sees that it was; what `cut` returns is bit-identical to decoding everything.
 
     Returns:
         float32 waveform of shape (samples,), mono, 16 kHz.
 
     Raises:
-        AudioError: missing, empty, undecodable, shorter than its container says, out of range, not finite, or shorter than 480
-            samples.
+        AudioError: missing, empty, undecodable, shorter than its container says, out of range, not finite, or shorter
+            than 480 samples.
     """
     clip = decode_clip(source, root, sampling_rate, max_seconds)
     for note in clip.notes:
@@ -135,7 +138,8 @@ def decode_clip(
         if resampler:
             parts.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
         if mono.was_cut:
-            # A truncated file is refused by its first seconds as well: which part is used must not decide whether a clip is broken
+            # A truncated file is refused by its first seconds as well: which part is used must not decide whether a
+            # clip is broken
             clip.check_end()
     waveform = np.concatenate(parts)
     if len(waveform) < MIN_SAMPLES:
@@ -145,11 +149,11 @@ def decode_clip(
         )
     read = mono.frames / clip.rate
     seconds = clip.seconds if mono.was_cut and clip.seconds is not None else read
-    notes = _notes(clip, mono, waveform, name)
+    notes = _collect_notes(clip, mono, waveform, name)
     return DecodedClip(np.clip(waveform, -1, 1, out=waveform), seconds, notes)
 
 
-def _notes(clip: OpenClip, mono: "_Mono", waveform: np.ndarray, name: str) -> list[Note]:
+def _collect_notes(clip: OpenClip, mono: "_Mono", waveform: np.ndarray, name: str) -> list[Note]:
     notes = []
     if mono.channels > 1:
         notes.append(Note("downmixed", f"{name}: {mono.channels} channels averaged to mono"))
@@ -179,8 +183,9 @@ def audio_seconds(source: AudioSource, root: str | Path | None = None) -> float:
 
 
 def is_silent(waveform: np.ndarray) -> bool:
-    """Tell whether a waveform is silent: a peak below -60 dBFS, or a constant. Channels that cancel are silent once
-    downmixed.
+    """Tell whether a waveform is silent: a peak below -60 dBFS, or a constant.
+
+    Channels that cancel are silent once downmixed.
     """
     if np.abs(waveform).max(initial=0) < SILENT_PEAK:
         return True
@@ -233,7 +238,8 @@ def silence(seconds: float) -> np.ndarray:
 def wav_bytes(waveform: np.ndarray) -> bytes:
     """Encode a waveform as a wav file that decodes to exactly the same samples (mono, 16 kHz).
 
-    16-bit where that holds them exactly, as it does for silence and for clips that were 16-bit at 16 kHz; else 32-bit float.
+    16-bit where that holds them exactly, as it does for silence and for clips that were 16-bit at 16 kHz; else 32-bit
+    float.
     """
     integers = np.clip(np.rint(waveform * 32_768), -32_768, 32_767).astype(np.int16)
     exact = np.array_equal(_to_float(integers, "integers"), waveform)
@@ -255,8 +261,8 @@ def padded_samples(longest: int, feature_extractor: Any) -> int:
     """Return the number of samples to pad a batch to, so that every valid mel frame equals the one under 300 s
     padding.
 
-    One FFT window beyond the longest clip, in whole hops: padding to the clip itself changes its last frame and can lose an
-    audio token.
+    One FFT window beyond the longest clip, in whole hops: padding to the clip itself changes its last frame and can
+    lose an audio token.
     """
     hop = feature_extractor.hop_length
     return math.ceil((longest + feature_extractor.n_fft) / hop) * hop
@@ -337,7 +343,7 @@ def _open_path(source: AudioSource, root: str | Path | None, name: str) -> Binar
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise AudioError(f"{name}: a folder, not an audio file; check the path and the audio root")
-        if not stat.S_ISREG(mode):  # a pipe would be waited for
+        if not stat.S_ISREG(mode):  # opening a pipe would block
             raise AudioError(f"{name}: a pipe or device, not an audio file; check the path and the audio root")
         return path.open("rb")
     except PermissionError as error:
@@ -374,8 +380,9 @@ def _check_rate(rate: int, name: str) -> None:
 
 
 def _to_float(samples: np.ndarray, name: str) -> np.ndarray:
-    """Convert integers at full scale to floats in [-1, 1]: processors take int16 samples as they are, 32,768 times too
-    loud.
+    """Convert integers at full scale to floats in [-1, 1].
+
+    Processors take int16 samples as they are, 32,768 times too loud.
     """
     kind, bits = samples.dtype.kind, 8 * samples.dtype.itemsize
     if kind == "f":
@@ -388,8 +395,9 @@ def _to_float(samples: np.ndarray, name: str) -> np.ndarray:
 
 
 class _Mono:
-    """Iterates over the blocks of a clip, checked and downmixed, up to `max_seconds` and a margin; counts what was
-    read.
+    """Iterates over the blocks of a clip, checked and downmixed, up to `max_seconds` and a margin.
+
+    Afterwards it knows how much was read.
     """
 
     def __init__(self, clip: OpenClip, name: str, max_seconds: float | None) -> None:

@@ -12,8 +12,9 @@ _PICKS: dict[str, Callable[[list[str]], str]] = {
 
 
 def chance_accuracy(rows: Collection[Mapping[str, Any]]) -> float:
-    """Compute the expected accuracy of uniform guessing. If the gold answer occurs twice among the choices, either is
-    right.
+    """Compute the expected accuracy of uniform guessing.
+
+    If the gold answer occurs twice among the choices, either is right.
     """
     return sum(row["choices"].count(row["answer"]) / len(row["choices"]) for row in rows) / len(rows)
 

@@ -1,8 +1,8 @@
 """Check clips once before a long run: which are broken, which are silent, how long each is.
 
-Every distinct clip is decoded once, up to the length that is used, in parallel worker processes (`clip_workers.py`). In a run with
-several processes the main one checks and the others wait for its result. Results are stored with the clips; a clip that has changed
-is checked again.
+Every distinct clip is decoded once, up to the length that is used, in parallel worker processes (`clip_workers.py`).
+In a run with several processes the main one checks and the others wait for its result. Results are stored with the
+clips; a clip that has changed is checked again.
 """
 
 import logging
@@ -49,8 +49,9 @@ class CheckedClips:
     silent: dict[int, str]
 
     def left_out(self, keep_silent: bool = False) -> dict[int, str]:
-        """Return the reasons for dropping rows because of their clips, by index. Log silent clips; `keep_silent` keeps
-        their rows.
+        """Return the reasons for dropping rows because of their clips, by index.
+
+        Silent clips are logged; `keep_silent` keeps their rows.
         """
         if self.silent:
             text = "%d of %d rows have silent clips; they are %s"
@@ -75,8 +76,8 @@ def check_clips(
         rows: with a column `audio` of undecoded cells.
         root: folder of relative paths.
         max_seconds: length of a clip that is used, and so decoded; 0 reads headers only.
-        clips_folder: folder of the clips, in which the results are stored. If it holds no clip, is not writable or is no folder, they
-            are stored in the Hugging Face cache. None: not stored.
+        clips_folder: folder of the clips, in which the results are stored. If it holds no clip, is not writable or is
+            no folder, they are stored in the Hugging Face cache. None: not stored.
         workers: number of decoding processes; by default one per core.
     """
     return _on_main_process(lambda: _check(rows, root, max_seconds, clips_folder, workers))
@@ -93,7 +94,7 @@ def _check(
 
     def unknown() -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the distinct clips that have to be checked."""
-        for cell in tqdm(_cells(rows), "checking clips", len(rows), unit="row", dynamic_ncols=True, delay=1):
+        for cell in tqdm(_read_cells(rows), "checking clips", len(rows), unit="row", dynamic_ncols=True, delay=1):
             if cell["bytes"] is None and cell["path"] in files:
                 keys.append(files[cell["path"]])
                 continue
@@ -123,10 +124,10 @@ def _check(
                 saved = time.monotonic()
     finally:
         memory.save()
-    return _by_row(rows, root, [found[key] for key in keys])
+    return _sort_by_row(rows, root, [found[key] for key in keys])
 
 
-def _by_row(rows: Dataset, root: str | Path | None, found: list[ClipResult]) -> CheckedClips:
+def _sort_by_row(rows: Dataset, root: str | Path | None, found: list[ClipResult]) -> CheckedClips:
     cells = rows.select_columns(["audio"])
     named = {
         index: describe(cells[index]["audio"], root)
@@ -138,7 +139,7 @@ def _by_row(rows: Dataset, root: str | Path | None, found: list[ClipResult]) -> 
     return CheckedClips(np.array([clip.seconds for clip in found]), defects, silent)
 
 
-def _cells(rows: Dataset) -> Iterator[dict[str, Any]]:
+def _read_cells(rows: Dataset) -> Iterator[dict[str, Any]]:
     """Yield the audio cells, read by column."""
     for table in rows.select_columns(["audio"]).with_format("arrow").iter(_ROWS_AT_A_TIME):
         column = table.column("audio")

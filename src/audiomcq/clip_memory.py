@@ -1,4 +1,6 @@
-"""Store the results of checking clips in their folder. They are valid until the clip, the contract or a decoder changes."""
+"""Store the results of checking clips in their folder. They are valid until the clip, the contract or a decoder
+changes.
+"""
 
 import hashlib
 import logging
@@ -51,8 +53,8 @@ class ClipMemory:
     """The stored results. Clips inside their folder are stored by relative path, so that the folder can be moved.
 
     Args:
-        clips_folder: folder of the clips. If it holds no clip, is not writable or is no folder, the results are stored in the Hugging
-            Face cache. None: nothing is read or written.
+        clips_folder: folder of the clips. If it holds no clip, is not writable or is no folder, the results are stored
+            in the Hugging Face cache. None: nothing is read or written.
         max_seconds: length of a clip that is checked; 0 for its header only.
     """
 

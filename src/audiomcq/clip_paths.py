@@ -1,7 +1,7 @@
 """Resolve the paths of clips inside their folder, and refuse all others.
 
-Rows come from strangers, and any file that a row names is decoded, sent to endpoints and published. A path that leaves the folder, by
-`..`, as an absolute path or through a symbolic link, is refused.
+Rows come from strangers, and any file that a row names is decoded, sent to endpoints and published. A path that leaves
+the folder, by `..`, as an absolute path or through a symbolic link, is refused.
 """
 
 import os

@@ -66,7 +66,7 @@ def examine_clips(
         workers: number of processes; by default one per core.
         timeout: seconds after which a clip counts as broken.
     """
-    workers = workers or min(MAX_WORKERS, _cores())
+    workers = workers or min(MAX_WORKERS, _count_cores())
     waiting = iter(clips)
     idle: list[_Worker] = []
     busy: list[_Worker] = []
@@ -91,7 +91,7 @@ def examine_clips(
             worker.process.join()
 
 
-def _cores() -> int:
+def _count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

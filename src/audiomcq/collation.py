@@ -1,7 +1,7 @@
 """Conversations -> tensors: the one place where messages and their clips become token ids and mel features.
 
-Audio is cut in seconds only, and cut clips are counted. Token ids are never truncated: a cut inside the audio placeholders
-misaligns features and tokens without an error.
+Audio is cut in seconds only, and cut clips are counted. Token ids are never truncated: a cut inside the audio
+placeholders misaligns features and tokens without an error.
 """
 
 import logging
@@ -42,7 +42,8 @@ class EncodedClip:
     Attributes:
         features: mel of shape (frames, mels).
         mask: which frames are audio, shape (frames,).
-        tokens: token ids of the clip in a prompt: one placeholder per audio token, inside the family's begin and end tokens.
+        tokens: token ids of the clip in a prompt: one placeholder per audio token, inside the family's begin and end
+            tokens.
     """
 
     features: torch.Tensor
@@ -82,8 +83,8 @@ class ConversationEncoder:
         template_options: of the chat template (TRL's `chat_template_kwargs`).
 
     Raises:
-        ValueError: `max_audio_seconds` is more than the feature extractor takes, which would cut the rest unseen, or too little
-            to give one audio token.
+        ValueError: `max_audio_seconds` is more than the feature extractor takes, which would cut the rest unseen, or
+            too little to give one audio token.
     """
 
     processor: Any
@@ -110,8 +111,9 @@ class ConversationEncoder:
         return len(self._cut)
 
     def load(self, source: AudioSource, name: Hashable) -> np.ndarray:
-        """Load a clip, at most `max_audio_seconds` of it; `name` identifies it in logs and in the count of cut
-        clips.
+        """Load a clip, at most `max_audio_seconds` of it.
+
+        `name` identifies it in logs and in the count of cut clips.
         """
         return self.cut(load_audio(source, self.audio_root, max_seconds=self.max_audio_seconds), name)
 
@@ -215,18 +217,20 @@ class ConversationEncoder:
             strict=True,
         ):
             tokens = [int(token) for token, there in zip(ids, kept, strict=True) if there]
-            clips.append(EncodedClip(*self._mel(features, mask), tokens[start : len(tokens) - end]))
+            clips.append(EncodedClip(*self._trim_mel(features, mask), tokens[start : len(tokens) - end]))
         return clips
 
     def _audio_kwargs(self, audios: Sequence[np.ndarray]) -> dict[str, Any]:
-        """Pad to the longest clip of the batch instead of 300 s where the family allows it (upstream: 30,000 frames a clip)."""
+        """Pad to the longest clip of the batch instead of 300 s where the family allows it (upstream: 30,000 frames a
+        clip).
+        """
         if not self.family.trims_mel:
             return {}
         longest = max(len(audio) for audio in audios)
         length = padded_samples(longest, self.processor.feature_extractor)
         return {"max_length": length, "padding": "max_length", "truncation": True}
 
-    def _mel(self, features: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def _trim_mel(self, features: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         mel, valid = torch.as_tensor(np.asarray(features)).T, torch.as_tensor(np.asarray(mask))
         # An audio tower of fixed input length needs its padding; for the others it would be encoded for nothing
         frames = int(valid.sum()) if self.family.trims_mel else len(valid)
@@ -289,8 +293,9 @@ def audio_batch(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
 
 
 def to_model(batch: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Move model inputs to the model's device, mel in its dtype: not every audio tower casts its input (Audio
-    Flamingo).
+    """Move model inputs to the model's device, mel in its dtype.
+
+    Not every audio tower casts its input (Audio Flamingo).
     """
     return {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
@@ -321,6 +326,7 @@ class PromptCollator:
     def __call__(self, rows: Sequence[Row]) -> list[Row]:
         """Add the encoded prompt to every row. Rows that are rollouts of one prompt share it."""
         rows = [as_conversation(row) for row in rows]
+        # By content: the sampler repeats a row for each rollout, and the data set returns a new copy each time
         keys = [_prompt_key(row["prompt"]) for row in rows]
         distinct = dict(zip(keys, (row["prompt"] for row in rows), strict=True))
         encoded = dict(zip(distinct, self.encoder.encode(list(distinct.values())), strict=True))

@@ -1,4 +1,4 @@
-"""Options of the training recipes, as they stand in YAML and on the command line."""
+"""Options of the training recipes, in YAML files and on the command line."""
 
 import logging
 from copy import copy
@@ -34,8 +34,8 @@ class DataArguments(RowArguments):
     )
 
 
-# A type checker sees the fields of the configurations that this is mixed into. At runtime it must not inherit them: its defaults
-# would override those of TRL.
+# A type checker sees the fields of the configurations that this is mixed into. At runtime it must not inherit them:
+# its defaults would override those of TRL.
 if TYPE_CHECKING:
     from transformers import TrainingArguments as _Trained
 else:
@@ -191,7 +191,7 @@ def with_audio_options(args: Any, kind: type[Config]) -> Config:
                 audio.max_length,
             )
         audio.max_length, audio.remove_unused_columns = None, False
-        given: Any = audio.dataset_kwargs or {}  # a text is read by TrainingArguments
+        given: Any = audio.dataset_kwargs or {}  # TrainingArguments parses it if it is a text
         audio.dataset_kwargs = {**given, "skip_prepare_dataset": True}
     audio.check_audio()
     return audio

@@ -1,7 +1,8 @@
 """Read the headers of a sound file: its format, the length that it states, and whether the file is that long.
 
-Decoders do not check: libsndfile shortens a WAV header to the bytes that exist and takes the last page of an Ogg file for its end, so
-a truncated file looks like a complete, shorter one. Only headers are read here, and nothing is decoded.
+Decoders do not check: libsndfile shortens a WAV header to the bytes that exist and takes the last page of an Ogg file
+for its end, so a truncated file looks like a complete, shorter one. Only headers are read here, and nothing is
+decoded.
 """
 
 import os
@@ -15,7 +16,8 @@ ASK_FOR_FILE = "fetch the file again"
 _MAX_CHUNKS = 1_000
 """Chunks to read at most: a file of zeros has one empty chunk per eight bytes."""
 _PLACEHOLDERS = (range(0x7FFF_EF00, 0x8000_0001), range(0xFFFF_FF00, 0x1_0000_0000))
-"""Sizes that programs write into the header of a WAV written to a pipe (sox: just under 2 GiB; ffmpeg: all bits set)."""
+"""Sizes that programs write into the header of a WAV written to a pipe (sox: just under 2 GiB; ffmpeg: all bits set).
+"""
 _SKIPPED_ZEROS = 65_536
 """Bytes of padding after an ID3 tag in which the first frame is searched."""
 
@@ -28,8 +30,8 @@ class Container:
         kind: wav, rifx, w64, aiff, au, caf, nist, flac, ogg, mp3, mov, matroska or aac; empty if unknown.
         promised_bytes: bytes of audio that its header states, None for formats that do not count bytes.
         held_bytes: how many of these the file has.
-        says_length: whether it states the length of its audio; not if it was written to a pipe, nor in an mp3 without a frame
-            count.
+        says_length: whether it states the length of its audio; not if it was written to a pipe, nor in an mp3 without
+            a frame count.
         problem: why no decoder can use it, or None.
     """
 
@@ -48,7 +50,7 @@ class Container:
 def read_container(stream: BinaryIO) -> Container:
     """Read the headers of a file of any size, and rewind the stream."""
     size = stream.seek(0, os.SEEK_END)
-    start = _after_tags(stream, size)
+    start = _skip_tags(stream, size)
     head = _read(stream, start, 64)
     container = _recognize(stream, head, start, size)
     stream.seek(0)
@@ -56,37 +58,37 @@ def read_container(stream: BinaryIO) -> Container:
 
 
 def _recognize(stream: BinaryIO, head: bytes, start: int, size: int) -> Container:
-    if problem := _no_audio(head):
+    if problem := _recognize_other(head):
         return Container(problem=problem)
     if head[:4] in (b"RIFF", b"RF64", b"BW64", b"RIFX") and head[8:12] == b"WAVE":
-        return _wav(stream, head, start, size)
+        return _read_wav(stream, head, start, size)
     if head[:4] == b"riff" and head[24:28] == b"wave":
-        return _w64(stream, start, size)
+        return _read_w64(stream, start, size)
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return _aiff(stream, start, size)
+        return _read_aiff(stream, start, size)
     if head[:4] in (b".snd", b"dns."):
-        return _au(head, size)
+        return _read_au(head, size)
     if head[:4] == b"caff":
-        return _caf(stream, start, size)
+        return _read_caf(stream, start, size)
     if head[:7] == b"NIST_1A":
-        return _nist(stream, start, size)
+        return _read_nist(stream, start, size)
     if head[:4] == b"fLaC":
         samples = int.from_bytes(head[21:26], "big") & 0xF_FFFF_FFFF
         return Container("flac", says_length=samples > 0)
     if head[:4] == b"OggS":
-        return _ogg(stream, start, size)
+        return _read_ogg(stream, start, size)
     if head[4:8] == b"ftyp":
-        return _mov(stream, start, size)
+        return _read_mov(stream, start, size)
     if head[:4] == b"\x1a\x45\xdf\xa3":
-        return _matroska(stream, start, size)
+        return _read_matroska(stream, start, size)
     if head[:2] in (b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9"):
         return Container("aac", says_length=False)
     if _is_frame(head):
-        return _mp3(stream, start, size)
+        return _read_mp3(stream, start, size)
     return Container()
 
 
-def _no_audio(head: bytes) -> str | None:
+def _recognize_other(head: bytes) -> str | None:
     """Recognize files that are often found in place of a clip."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(b"version https://git-lfs"):
@@ -98,7 +100,7 @@ def _no_audio(head: bytes) -> str | None:
     return None
 
 
-def _after_tags(stream: BinaryIO, size: int) -> int:
+def _skip_tags(stream: BinaryIO, size: int) -> int:
     """Find where the audio starts: after ID3v2 tags and the zeros that some taggers leave."""
     start = 0
     for _ in range(8):
@@ -120,13 +122,13 @@ def _read(stream: BinaryIO, position: int, count: int) -> bytes:
     return stream.read(count)
 
 
-def _chunks(
+def _read_chunks(
     stream: BinaryIO, start: int, size: int, header: str, align: int = 1, inclusive: bool = False
 ) -> Iterator[tuple[bytes, int, int]]:
     """Yield identifier, first byte and length of each chunk.
 
     Args:
-        header: how identifier and length stand in the file, as for `struct`.
+        header: layout of identifier and length, as for `struct`.
         inclusive: whether the length counts the header.
     """
     length = struct.calcsize(header)
@@ -143,9 +145,10 @@ def _chunks(
             return
 
 
-def _of_bytes(kind: str, promised: int | None, start: int, size: int) -> Container:
-    """Build the container of a format whose audio is the bytes from `start` on; `promised` is None if unknown at
-    writing time.
+def _count_bytes(kind: str, promised: int | None, start: int, size: int) -> Container:
+    """Build the container of a format whose audio is the bytes from `start` on.
+
+    promised: stated number of bytes; None if it was unknown at writing time.
     """
     held = max(0, size - start)
     if promised and not held:
@@ -153,60 +156,60 @@ def _of_bytes(kind: str, promised: int | None, start: int, size: int) -> Contain
     return Container(kind, promised, held if promised is None else min(promised, held), promised is not None)
 
 
-def _wav(stream: BinaryIO, head: bytes, start: int, size: int) -> Container:
+def _read_wav(stream: BinaryIO, head: bytes, start: int, size: int) -> Container:
     big = head[:4] == b"RIFX"
     kind, header = ("rifx", ">4sI") if big else ("wav", "<4sI")
     long_size = None
-    for name, first, count in _chunks(stream, start + 12, size, header, align=2):
+    for name, first, count in _read_chunks(stream, start + 12, size, header, align=2):
         if name == b"ds64":
             (long_size,) = struct.unpack("<8xQ", _read(stream, first, 16).ljust(16, b"\0"))
         if name == b"data":
             if count == 0xFFFF_FFFF and long_size:
-                return _of_bytes(kind, long_size, first, size)
+                return _count_bytes(kind, long_size, first, size)
             if not count and _is_followed_by_chunks(stream, first, size, header):
-                return _of_bytes(kind, 0, first, size)
+                return _count_bytes(kind, 0, first, size)
             unknown = not count or any(count in sizes for sizes in _PLACEHOLDERS)
-            return _of_bytes(kind, None if unknown else count, first, size)
+            return _count_bytes(kind, None if unknown else count, first, size)
     return Container(kind)
 
 
 def _is_followed_by_chunks(stream: BinaryIO, start: int, size: int, header: str) -> bool:
     """Tell whether the rest of the file is chunks, or empty: a data chunk of size 0 before them is really empty."""
     end = start
-    for name, first, count in _chunks(stream, start, size, header, align=2):
+    for name, first, count in _read_chunks(stream, start, size, header, align=2):
         if not re.fullmatch(rb"[\w ]{4}", name):
             return False
         end = first + count
     return size <= end <= size + 1 if end > start else size == start
 
 
-def _w64(stream: BinaryIO, start: int, size: int) -> Container:
-    for name, first, count in _chunks(stream, start + 40, size, "<16sq", align=8, inclusive=True):
+def _read_w64(stream: BinaryIO, start: int, size: int) -> Container:
+    for name, first, count in _read_chunks(stream, start + 40, size, "<16sq", align=8, inclusive=True):
         if name[:4] == b"data":
-            return _of_bytes("w64", count if count > 0 else None, first, size)
+            return _count_bytes("w64", count if count > 0 else None, first, size)
     return Container("w64")
 
 
-def _aiff(stream: BinaryIO, start: int, size: int) -> Container:
-    for name, first, count in _chunks(stream, start + 12, size, ">4sI", align=2):
+def _read_aiff(stream: BinaryIO, start: int, size: int) -> Container:
+    for name, first, count in _read_chunks(stream, start + 12, size, ">4sI", align=2):
         if name == b"SSND":
-            return _of_bytes("aiff", count - 8 if count > 8 else None, first + 8, size)
+            return _count_bytes("aiff", count - 8 if count > 8 else None, first + 8, size)
     return Container("aiff")
 
 
-def _au(head: bytes, size: int) -> Container:
+def _read_au(head: bytes, size: int) -> Container:
     first, count = struct.unpack(">II" if head[:4] == b".snd" else "<II", head[4:12].ljust(8, b"\0"))
-    return _of_bytes("au", None if count in (0, 0xFFFF_FFFF) else count, first, size)
+    return _count_bytes("au", None if count in (0, 0xFFFF_FFFF) else count, first, size)
 
 
-def _caf(stream: BinaryIO, start: int, size: int) -> Container:
-    for name, first, count in _chunks(stream, start + 8, size, ">4sq"):
+def _read_caf(stream: BinaryIO, start: int, size: int) -> Container:
+    for name, first, count in _read_chunks(stream, start + 8, size, ">4sq"):
         if name == b"data":  # four bytes of it count edits
-            return _of_bytes("caf", count - 4 if count >= 4 else None, first + 4, size)
+            return _count_bytes("caf", count - 4 if count >= 4 else None, first + 4, size)
     return Container("caf")
 
 
-def _nist(stream: BinaryIO, start: int, size: int) -> Container:
+def _read_nist(stream: BinaryIO, start: int, size: int) -> Container:
     header = _read(stream, start, 1024)
     counts = [
         re.search(rb"%s -i (\d{1,15})" % name, header)
@@ -217,11 +220,13 @@ def _nist(stream: BinaryIO, start: int, size: int) -> Container:
     if len(numbers) < len(counts) or not length:
         return Container("nist")
     samples, channels, width = numbers
-    return _of_bytes("nist", samples * channels * width, start + int(length[1]), size)
+    return _count_bytes("nist", samples * channels * width, start + int(length[1]), size)
 
 
-def _ogg(stream: BinaryIO, start: int, size: int) -> Container:
-    """Walk the pages: each stream must end with a page that says so, and no page may be longer than the file (RFC 3533)."""
+def _read_ogg(stream: BinaryIO, start: int, size: int) -> Container:
+    """Walk the pages: each stream must end with a page that says so, and no page may be longer than the file (RFC
+    3533).
+    """
     ended: dict[bytes, bool] = {}
     chained = in_data = False
     while start < size:
@@ -229,7 +234,7 @@ def _ogg(stream: BinaryIO, start: int, size: int) -> Container:
         if head[:4] != b"OggS"[: len(head)]:
             if ended and all(ended.values()):
                 break
-            start = _next_page(stream, start, size)
+            start = _find_page(stream, start, size)
             continue
         table = stream.read(head[26]) if len(head) == 27 else b""
         end = start + 27 + len(table) + sum(table)
@@ -248,7 +253,7 @@ def _ogg(stream: BinaryIO, start: int, size: int) -> Container:
     return Container("ogg", says_length=not chained)
 
 
-def _next_page(stream: BinaryIO, start: int, size: int) -> int:
+def _find_page(stream: BinaryIO, start: int, size: int) -> int:
     while start < size:
         block = _read(stream, start, 65_536)
         if (found := block.find(b"OggS", 1)) >= 0:
@@ -259,7 +264,7 @@ def _next_page(stream: BinaryIO, start: int, size: int) -> int:
     return size
 
 
-def _mov(stream: BinaryIO, start: int, size: int) -> Container:
+def _read_mov(stream: BinaryIO, start: int, size: int) -> Container:
     for _ in range(_MAX_CHUNKS):
         head = _read(stream, start, 16)
         if len(head) < 8:
@@ -274,9 +279,10 @@ def _mov(stream: BinaryIO, start: int, size: int) -> Container:
     return Container("mov")
 
 
-def _matroska(stream: BinaryIO, start: int, size: int) -> Container:
-    """Compare the length of the segment, where it is stated, with the file's: recorders that cannot seek leave it
-    out.
+def _read_matroska(stream: BinaryIO, start: int, size: int) -> Container:
+    """Compare the length of the segment, where it is stated, with the file's.
+
+    Recorders that cannot seek leave the length out.
     """
     for name in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
         head = _read(stream, start, 12)
@@ -305,7 +311,7 @@ def _is_frame(head: bytes) -> bool:
     )
 
 
-def _mp3(stream: BinaryIO, start: int, size: int) -> Container:
+def _read_mp3(stream: BinaryIO, start: int, size: int) -> Container:
     """Read the frame count in the first frame (Xing, LAME). It is not valid if more frames follow than it counts."""
     frame = _read(stream, start, 64)
     at = max(frame.find(b"Xing"), frame.find(b"Info"))

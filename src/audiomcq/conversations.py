@@ -64,10 +64,10 @@ def find_clips(messages: Conversation) -> list[AudioSource]:
     Raises:
         ValueError: an audio part has no audio.
     """
-    return [_source(part) for part in _parts(messages) if part.get("type") == "audio"]
+    return [_read_source(part) for part in _iterate_parts(messages) if part.get("type") == "audio"]
 
 
-def _parts(messages: Conversation) -> Iterator[dict[str, Any]]:
+def _iterate_parts(messages: Conversation) -> Iterator[dict[str, Any]]:
     if isinstance(messages, str):
         return
     for message in messages:
@@ -76,7 +76,7 @@ def _parts(messages: Conversation) -> Iterator[dict[str, Any]]:
             yield from content or ()
 
 
-def _source(part: dict[str, Any]) -> AudioSource:
+def _read_source(part: dict[str, Any]) -> AudioSource:
     audio = part.get("audio") if part.get("audio") is not None else part.get("path")
     if audio is None:
         raise ValueError(
@@ -126,7 +126,7 @@ def _drop_nulls(fields: dict[str, Any]) -> dict[str, Any]:
 
 def name_clips(messages: Conversation) -> Conversation:
     """Replace the clips of messages by their names, for logs and rewards."""
-    if not any(part.get("type") == "audio" for part in _parts(messages)):
+    if not any(part.get("type") == "audio" for part in _iterate_parts(messages)):
         return messages
     return replace_clips(messages, map(describe, find_clips(messages)))
 
@@ -153,7 +153,7 @@ def measure_audio(rows: Dataset) -> list[float]:
     known: dict[str, float] = {}
     lengths = []
     hidden = not PartialState().is_local_main_process
-    # A transform takes rows whole
+    # A custom transform needs all columns of a row
     messages = rows if rows.format["type"] == "custom" else rows.select_columns(names)
     for row in tqdm(messages, desc="reading clip lengths", unit="row", dynamic_ncols=True, disable=hidden):
         total = 0.0
@@ -171,7 +171,7 @@ def measure_audio(rows: Dataset) -> list[float]:
 def disable_decoding(rows: Dataset | IterableDataset) -> Dataset | IterableDataset:
     """Set `Audio` features to return clips as stored: only `audiomcq.audio` decodes."""
     features = rows.features
-    if features is None or (stored := _stored(features)) == features:
+    if features is None or (stored := _store_undecoded(features)) == features:
         return rows
     if isinstance(rows, IterableDataset):
         return rows.decode(False)
@@ -181,14 +181,14 @@ def disable_decoding(rows: Dataset | IterableDataset) -> Dataset | IterableDatas
     return rows if rows.features == stored else rows.cast(stored)
 
 
-def _stored(feature: Any) -> Any:
+def _store_undecoded(feature: Any) -> Any:
     if isinstance(feature, Audio):
         return Audio(sampling_rate=feature.sampling_rate, decode=False)
     if isinstance(feature, List):
-        return List(_stored(feature.feature), length=feature.length)
+        return List(_store_undecoded(feature.feature), length=feature.length)
     if isinstance(feature, LargeList):
-        return LargeList(_stored(feature.feature))
+        return LargeList(_store_undecoded(feature.feature))
     if isinstance(feature, dict):
-        fields = {name: _stored(value) for name, value in feature.items()}
+        fields = {name: _store_undecoded(value) for name, value in feature.items()}
         return Features(fields) if isinstance(feature, Features) else fields
     return feature

@@ -113,12 +113,13 @@ def load_rows(
 
     Args:
         split: name of a split, several joined with "+", or a part of one, as "train[:100]".
-        audio_root: folder of the clips, which no path may leave; by default that of the rows (for a data set labelled by the
-            contribution filter, the folder of its clips).
-        check_audio: decode every distinct clip now (`audiomcq.clip_check`), so that broken ones are dropped here and do not stop a
-            run later. "header": only open them. False: open none.
+        audio_root: folder of the clips, which no path may leave; by default that of the rows (for a data set labelled
+            by the contribution filter, the folder of its clips).
+        check_audio: decode every distinct clip now (`audiomcq.clip_check`), so that broken ones are dropped here and
+            do not stop a run later. "header": only open them. False: open none.
         max_audio_seconds: length of a clip that will be used; the rest is not decoded.
-        keep_silent: keep rows with silent clips. By default they count as broken: with and without audio would be the same.
+        keep_silent: keep rows with silent clips. By default they count as broken: with and without audio would be the
+            same.
         add_lengths: add the lengths that the check found as a column `CLIP_SECONDS`.
         revision: commit, tag or branch of a data set on the Hub.
         allow_outside_audio_root: also take clips outside of `audio_root`.
@@ -172,7 +173,7 @@ def clip_home(args: RowArguments) -> Path:
 
 
 def check_clips_inside(splits: Mapping[str, Dataset], folder: Path) -> None:
-    """Check that all clips that are files lie inside a folder, before any of them is read.
+    """Check that all clips that are files are inside a folder, before any of them is read.
 
     Raises:
         ValueError: some do not.
@@ -236,7 +237,7 @@ def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[fl
     has_bytes, paths = clip_fields(rows)
     named, seconds = paths.to_pylist(), np.zeros(len(rows))
     known: dict[str, float] = {}
-    # With bytes a path is but a name, which may be that of other clips as well
+    # Next to bytes a path is only a name, which other clips may have as well
     inside = np.flatnonzero(has_bytes).tolist()
     outside = dict.fromkeys(named[index] for index in np.flatnonzero(~has_bytes).tolist())
     hidden = not PartialState().is_local_main_process
@@ -278,6 +279,7 @@ def split_by_clip(rows: Dataset, fractions: Mapping[str, float], seed: int) -> D
     keys = clip_fields(rows)[1].to_pylist()
     if not all(keys):
         clip_key(rows[next(index for index, key in enumerate(keys) if not key)])
+    # Sorted before they are shuffled: the split depends on the clips and the seed, not on the order of the rows
     clips = sorted(set(keys))
     random.Random(seed).shuffle(clips)
     split_of_clip: dict[str, str] = {}
@@ -373,8 +375,8 @@ PARADIGMS: dict[str, tuple[str, str]] = {
 def stage_rows(rows: Dataset, paradigm: str, stage: str, seed: int) -> Dataset:
     """Select the rows on which one stage of a paradigm trains.
 
-    As in the paper, every paradigm's SFT stage has as many rows as there are weak ones ("mixed" is a random draw of that size),
-    and the GRPO stage never sees a row of the SFT stage. single_stage uses all rows in its one stage.
+    As in the paper, every paradigm's SFT stage has as many rows as there are weak ones ("mixed" is a random draw of
+    that size), and the GRPO stage never sees a row of the SFT stage. single_stage uses all rows in its one stage.
 
     Raises:
         ValueError: the paradigm or stage is unknown, rows lack their contribution label, or no row is left.

@@ -1,6 +1,8 @@
-"""The small operations of one decoded token, fused for CUDA (Triton). Without them decoding is bound by kernel launches.
+"""The small operations of one decoded token, fused for CUDA (Triton). Without them decoding is bound by kernel
+launches.
 
-The same four functions as in `audiomcq.decode_plain`, with which `tests/test_decode_kernels.py` compares them. Letters: N rows, U prompts, H heads, K key heads, D width of a head.
+The same four functions as in `audiomcq.decode_plain`, with which `tests/test_decode_kernels.py` compares them.
+Letters: N rows, U prompts, H heads, K key heads, D width of a head.
 """
 
 import torch
@@ -148,8 +150,9 @@ def _attend(
 
 
 def attend(query: Tensor, states: LayerStates, place: Place, scaling: float) -> Tensor:
-    """Attend to the prompt, shared by its rows, and to the row's own tokens, in one softmax. query: (N, H, D); returns
-    (N, H, D).
+    """Attend to the prompt, shared by its rows, and to the row's own tokens, in one softmax.
+
+    query: (N, H, D); returns (N, H, D).
     """
     rows, heads, width = query.shape
     prompts, key_heads, length, _ = states.prompt_keys.shape

@@ -1,7 +1,7 @@
 """Forward one token through the decoder of a LALM, with the prompt's keys and values stored once for all its rollouts.
 
-The layers are the model's own: their projections (LoRA included), norms and experts are called unchanged. Only the operations between
-them are written here, so that the cache is read in place and a CUDA graph can hold the step.
+The layers are the model's own: their projections (LoRA included), norms and experts are called unchanged. Only the
+operations between them are written here, so that the cache is read in place and a CUDA graph can hold the step.
 Letters: N rows, U prompts, H heads, K key heads, D width of a head.
 """
 
@@ -67,9 +67,8 @@ def decode_token(
     hidden: Tensor = language_model.embed_tokens(tokens[:, None])
     position_ids = positions[:, None]
     rope = getattr(language_model.config, "rope_parameters", None) or {}
-    if (
-        "mrope_section" in rope
-    ):  # multimodal RoPE has three axes, and audio and text have the same position on all of them
+    # Multimodal RoPE has three axes; audio and text have the same position on all of them
+    if "mrope_section" in rope:
         position_ids = position_ids.expand(3, *position_ids.shape)
     turn = tuple(part[:, 0] for part in language_model.rotary_emb(hidden, position_ids))
     added: Tensor | None = None
@@ -96,8 +95,9 @@ def attention(
     place: Place,
     operations: ModuleType,
 ) -> Tensor:
-    """Compute self-attention of one token as the model does. normed: (N, 1, hidden); turn: cosine and sine, (N, D)
-    each.
+    """Compute self-attention of one token as the model does.
+
+    normed: (N, 1, hidden); turn: cosine and sine, (N, D) each.
     """
     rows = len(normed)
     query, key, value = (

@@ -1,6 +1,7 @@
 """The small operations of one decoded token in plain PyTorch, for devices without fused kernels.
 
-`audiomcq.decode_kernels` has the same four functions for CUDA. Letters: N rows, U prompts, H heads, K key heads, D width of a head.
+`audiomcq.decode_kernels` has the same four functions for CUDA. Letters: N rows, U prompts, H heads, K key heads, D
+width of a head.
 """
 
 from dataclasses import dataclass
@@ -27,9 +28,9 @@ class LayerStates:
 class Place:
     """The position of each row in the buffers.
 
-    at: (1,) column of `LayerStates.keys` for the token. prompt_start: (U,) first column of each prompt, own_start: (N,) of each row's
-    own tokens. length: number of own columns written so far, where the host knows it; None: any number.
-    padded: whether some columns must be hidden from some rows.
+    at: (1,) column of `LayerStates.keys` for the token. prompt_start: (U,) first column of each prompt, own_start:
+    (N,) of each row's own tokens. length: number of own columns written so far, where the host knows it; None: any
+    number. padded: whether some columns must be hidden from some rows.
     """
 
     at: Tensor
@@ -69,14 +70,16 @@ def rotate_and_store(
 
 
 def attend(query: Tensor, states: LayerStates, place: Place, scaling: float) -> Tensor:
-    """Attend to the prompt, shared by its rows, and to the row's own tokens, in one softmax. query: (N, H, D); returns
-    (N, H, D).
+    """Attend to the prompt, shared by its rows, and to the row's own tokens, in one softmax.
+
+    query: (N, H, D); returns (N, H, D).
     """
     (prompts, heads, length, width), rows = states.prompt_keys.shape, len(query)
     keys, values = states.keys[:, :, : place.length], states.values[:, :, : place.length]
     asking = query.view(rows, heads, -1, width)
     shared = asking.shape[2]
-    # Queries against the same keys are one matrix product: the heads that share a key head and, for the prompt, all its rollouts
+    # Queries against the same keys are one matrix product: the heads that share a key head and, for the prompt, all
+    # its rollouts
     together = asking.view(prompts, -1, heads, shared, width).transpose(1, 2).flatten(2, 3)
     over_prompt = (together @ states.prompt_keys.transpose(2, 3)).view(prompts, heads, -1, shared, length)
     over_prompt = over_prompt.transpose(1, 2).reshape(rows, heads, shared, length)

@@ -1,8 +1,9 @@
 """Decode sound files block by block, from a path or from bytes; `audio.py` turns the blocks into waveforms.
 
-soundfile (libsndfile) is the main decoder. PyAV, a wheel that includes ffmpeg, reads formats that soundfile does not know (m4a, mp4,
-webm, aac) and those that soundfile reads wrongly: files that do not state their length, GSM, Ogg files of several streams. PyAV gets
-the format from `containers.py` and never guesses it, so that playlists and scripts, which open other files, are not read.
+soundfile (libsndfile) is the main decoder. PyAV, a wheel that includes ffmpeg, reads formats that soundfile does not
+know (m4a, mp4, webm, aac) and those that soundfile reads wrongly: files that do not state their length, GSM, Ogg files
+of several streams. PyAV gets the format from `containers.py` and never guesses it, so that playlists and scripts,
+which open other files, are not read.
 """
 
 import os
@@ -66,8 +67,8 @@ class OpenClip:
     Attributes:
         rate: Hz.
         seconds: length that its container states, or None.
-        blocks: its samples, float32 of shape (frames, channels), full scale 1. Raises `DecodingError` at the end if they are
-            fewer than the container states.
+        blocks: its samples, float32 of shape (frames, channels), full scale 1. Raises `DecodingError` at the end if
+            they are fewer than the container states.
         check_end: raises `DecodingError` if the end of the file is missing, without decoding all that is before it.
     """
 
@@ -82,21 +83,22 @@ def open_clip(stream: BinaryIO) -> Iterator[OpenClip]:
     """Open a sound file with the decoder that it needs.
 
     Raises:
-        DecodingError: it is no sound file, or holds less audio than its header states. While decoding, decoders may raise anything.
+        DecodingError: it is no sound file, or holds less audio than its header states. While decoding, decoders may
+            raise anything.
     """
     container = read_container(stream)
     if container.problem:
         raise DecodingError(container.problem)
-    handle = _trusted_handle(stream, container)
+    handle = _open_trusted(stream, container)
     if handle is None:
-        with _opened_by_av(stream, container) as clip:
+        with _open_with_av(stream, container) as clip:
             yield clip
     else:
         with handle:
-            yield _opened_by_soundfile(handle, container)
+            yield _read_with_soundfile(handle, container)
 
 
-def _trusted_handle(stream: BinaryIO, container: Container) -> soundfile.SoundFile | None:
+def _open_trusted(stream: BinaryIO, container: Container) -> soundfile.SoundFile | None:
     """Open a file with soundfile, or return None where PyAV is to read it."""
     av_reads = container.kind in _AV_KINDS
     if container.kind in _AV_ALONE or (av_reads and not container.says_length):
@@ -106,19 +108,19 @@ def _trusted_handle(stream: BinaryIO, container: Container) -> soundfile.SoundFi
     except Exception as error:
         if av_reads:
             return None
-        raise DecodingError(_not_decodable(error)) from error
+        raise DecodingError(_explain_undecodable(error)) from error
     if av_reads and (handle.subtype in _AV_CODECS or handle.frames > _UNKNOWN_FRAMES):
         handle.close()
         return None
     return handle
 
 
-def _opened_by_soundfile(handle: soundfile.SoundFile, container: Container) -> OpenClip:
+def _read_with_soundfile(handle: soundfile.SoundFile, container: Container) -> OpenClip:
     rate, count = handle.samplerate, max(1, _BLOCK_SAMPLES // handle.channels)
     held = promised = handle.frames / rate
-    if container.kind == "mp3":  # soundfile takes the header's word
+    if container.kind == "mp3":  # soundfile reports the length that the header states
         held *= container.share
-    else:  # it counts the frames of the bytes that are there
+    else:  # soundfile counts the frames that the file has
         promised /= container.share
     _compare(held, promised)
 
@@ -130,7 +132,7 @@ def _opened_by_soundfile(handle: soundfile.SoundFile, container: Container) -> O
         _compare(read / rate, promised)
 
     def check_end() -> None:
-        # The headers of the other kinds have told already
+        # For the other formats the headers were compared when the clip was opened
         if container.kind == "flac":
             start, left = max(0, handle.frames - rate), min(rate, handle.frames)
             try:
@@ -138,31 +140,31 @@ def _opened_by_soundfile(handle: soundfile.SoundFile, container: Container) -> O
                 while left > 0 and (read := len(handle.read(min(count, left)))):
                     left -= read
             except soundfile.LibsndfileError as error:
-                raise DecodingError(_breaks_off("somewhere", promised)) from error
+                raise DecodingError(_explain_break("somewhere", promised)) from error
             _compare(promised - left / rate, promised)
 
     return OpenClip(rate, promised if container.says_length else None, blocks(), check_end)
 
 
 @contextmanager
-def _opened_by_av(stream: BinaryIO, container: Container) -> Iterator[OpenClip]:
+def _open_with_av(stream: BinaryIO, container: Container) -> Iterator[OpenClip]:
     try:
         opened = av.open(_Stream(stream), format=container.kind, metadata_errors="replace")
     except Exception as error:
-        raise DecodingError(_not_decodable(error)) from error
+        raise DecodingError(_explain_undecodable(error)) from error
     with opened:
         assert isinstance(opened, av.container.InputContainer)
         if not opened.streams.audio:
             raise DecodingError("holds no audio; leave the row out")
         track = opened.streams.audio[0]
         track.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
-        frames = _frames(opened, track, container)
+        frames = _decode_frames(opened, track, container)
         first = list(islice(frames, 1))
         # The header of an AAC track may say half its rate
         rate = first[0].sample_rate if first else track.codec_context.sample_rate
         if not rate:
             raise DecodingError("says no sampling rate; re-export the clip")
-        promised = _promised_by_av(opened, track, container)
+        promised = _read_promised(opened, track, container)
         if container.share < 1 and track.duration is not None and track.time_base is not None:
             seconds = float(track.duration * track.time_base)
             _compare(seconds * container.share, seconds)
@@ -177,11 +179,12 @@ def _opened_by_av(stream: BinaryIO, container: Container) -> Iterator[OpenClip]:
         yield OpenClip(rate, promised, blocks(), lambda: None)
 
 
-def _frames(
+def _decode_frames(
     opened: av.container.InputContainer, track: av.AudioStream, container: Container
 ) -> Iterator[av.AudioFrame]:
-    """Yield the decoded frames of a track, with samples as floats; refuse a track that changes its rate or
-    channels.
+    """Yield the decoded frames of a track, with samples as floats.
+
+    A track that changes its rate or channels is refused.
     """
     # All channels in one plane: PyAV 18 crashes on the ninth
     floats, shape = av.AudioResampler(format="flt"), None
@@ -196,7 +199,7 @@ def _frames(
             yield from floats.resample(frame)
 
 
-def _promised_by_av(opened: av.container.InputContainer, track: av.AudioStream, container: Container) -> float | None:
+def _read_promised(opened: av.container.InputContainer, track: av.AudioStream, container: Container) -> float | None:
     """Return the length in seconds if the container states it, and not if ffmpeg would estimate it."""
     if not container.says_length or container.held_bytes is not None:
         return None
@@ -209,10 +212,10 @@ def _promised_by_av(opened: av.container.InputContainer, track: av.AudioStream, 
 
 def _compare(seconds: float, promised: float) -> None:
     if seconds < promised - MAX_LOST_SECONDS:
-        raise DecodingError(_breaks_off(f"after {seconds:.2f} s", promised))
+        raise DecodingError(_explain_break(f"after {seconds:.2f} s", promised))
 
 
-def _breaks_off(where: str, promised: float) -> str:
+def _explain_break(where: str, promised: float) -> str:
     return f"breaks off {where}, its header says {promised:.2f} s; {ASK_FOR_FILE}"
 
 
@@ -223,5 +226,5 @@ def explain(error: Exception) -> str:
     return re.sub(r"^Error opening .*?: (?=[A-Z])", "", str(error)).rstrip(".") or type(error).__name__
 
 
-def _not_decodable(error: Exception) -> str:
+def _explain_undecodable(error: Exception) -> str:
     return f"not decodable as wav, flac, ogg, mp3, m4a, mp4 or webm ({explain(error)}); convert it, e.g. ffmpeg -i IN OUT.flac"

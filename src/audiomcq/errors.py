@@ -84,7 +84,7 @@ def exit_on_user_error() -> Iterator[None]:
         if message is None:
             raise
         logger.debug("traceback", exc_info=True)
-        line = "error: " + re.sub(r"\s*\n\s*", " ", without_secrets(message)).strip()
+        line = "error: " + re.sub(r"\s*\n\s*", " ", remove_secrets(message)).strip()
         line = line.encode("utf-8", "backslashreplace").decode()  # what a file holds may have no UTF-8
         code = LIMIT_EXIT_CODE if isinstance(error, LimitPassed) else EXIT_CODE
         _say(line, code)
@@ -103,7 +103,7 @@ def explain(error: BaseException) -> str | None:
     if kinds & _FOREIGN:
         return f"{error}: {error.__cause__}" if error.__cause__ else str(error)
     if isinstance(error, ValueError | OSError | FloatingPointError):
-        return _original(str(error))
+        return _find_original(str(error))
     return None
 
 
@@ -127,7 +127,7 @@ def explain_os_error(error: OSError, place: object = None) -> str:
     return f"{where}: {error.strerror}"
 
 
-def without_secrets(text: str) -> str:
+def remove_secrets(text: str) -> str:
     """Replace keys and passwords by ***: those in URLs, tokens by their form, and values of the environment."""
     for variable in SECRET_VARIABLES:
         value = os.environ.get(variable) or ""
@@ -138,7 +138,7 @@ def without_secrets(text: str) -> str:
     return text
 
 
-def _original(message: str) -> str:
+def _find_original(message: str) -> str:
     """Return the message of a data-loader worker's error, without the traceback that torch puts around it."""
     if not message.startswith("Caught "):
         return message
@@ -148,7 +148,8 @@ def _original(message: str) -> str:
 def _say(line: str, code: int) -> None:
     """Print the line. Processes of one job exit at once, since the others may be waiting for them for ever."""
     if int(os.environ.get("RANK", 0)) > 0:
-        # What ends all processes ends the first as well, and the launcher then ends this one before it repeats it
+        # An error of all processes ends the first as well, and the launcher then ends this one before it repeats the
+        # message
         time.sleep(_PATIENCE_SECONDS)
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

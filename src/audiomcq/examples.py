@@ -73,8 +73,9 @@ class BrokenRow:
 
 
 def row_key(row: Row) -> str:
-    """Return the identity of a row. In the public data `id` repeats across types and sources, so all three make the
-    key.
+    """Return the identity of a row.
+
+    In the public data `id` repeats across types and sources, so all three make the key.
     """
     return f"{row['question_type']}_{row['source_dataset']}_{row['id']}"
 
@@ -136,7 +137,9 @@ def find_defect(row: Row) -> str | None:
     if len({normalize(choice) for choice in choices}) < len(choices):
         return f"duplicate choices in {options}"
     if not isinstance(answer, str) or list(choices).count(answer) != 1:
-        return f"the answer {shorten(repr(answer), 100)} is not among the choices {options}{_conversion(answer)}"
+        return (
+            f"the answer {shorten(repr(answer), 100)} is not among the choices {options}{_suggest_conversion(answer)}"
+        )
     if row.get(CONTRIBUTION) not in (None, "weak", "strong"):
         return f"{CONTRIBUTION} {shorten(repr(row[CONTRIBUTION]))} is neither weak nor strong"
     for name, text in (("question", row["question"]), *(("choices", choice) for choice in choices)):
@@ -147,7 +150,7 @@ def find_defect(row: Row) -> str | None:
     return None
 
 
-def _conversion(answer: Any) -> str:
+def _suggest_conversion(answer: Any) -> str:
     """Suggest the converter for an answer that may be the letter or number of an option."""
     if isinstance(answer, str) and _BY_POSITION.fullmatch(answer):
         return f"; {CONVERTER} turns letters and numbers of options into their texts"
@@ -171,19 +174,20 @@ def valid_row_indices(
     """
     reasons = find_defects(rows, known_defects)
     indices = sorted(reasons)
-    named = zip(indices, *(_taken(rows, name, indices) for name in ("source_dataset", "id")), strict=True)
+    named = zip(indices, *(_take(rows, name, indices) for name in ("source_dataset", "id")), strict=True)
     broken = [BrokenRow(str(source), str(id_), reasons[index], place(index)) for index, source, id_ in named]
     report_broken(broken, len(rows), "rows", max_bad_fraction)
     return [index for index in range(len(rows)) if index not in reasons], broken
 
 
 def find_defects(rows: Dataset, known_defects: Mapping[int, str]) -> dict[int, str]:
-    """Find the defects of rows by index, including the known ones. Works by column; of clips only their presence is
-    checked.
+    """Find the defects of rows by index, including the known ones.
+
+    Works by column; of clips only their presence is checked.
     """
     reasons = dict(known_defects)
-    suspects = [index for index in np.flatnonzero(_suspects(rows)).tolist() if index not in reasons]
-    values = [_taken(rows, name, suspects) for name in _CHECKED]
+    suspects = [index for index in np.flatnonzero(_find_suspects(rows)).tolist() if index not in reasons]
+    values = [_take(rows, name, suspects) for name in _CHECKED]
     for index, *row in zip(suspects, *values, strict=True):
         if reason := find_defect(dict(zip(_CHECKED, row, strict=True))):
             reasons[index] = reason
@@ -200,8 +204,9 @@ def find_defects(rows: Dataset, known_defects: Mapping[int, str]) -> dict[int, s
 
 
 def clip_fields(rows: Dataset) -> tuple[np.ndarray, pa.ChunkedArray]:
-    """Return which rows contain the bytes of their clips, shape (rows,), and the clips' paths. The bytes are not
-    read.
+    """Return which rows contain the bytes of their clips, shape (rows,), and the clips' paths.
+
+    The bytes are not read.
     """
     chunks = rows.data.column("audio").chunks
     has_bytes = pa.chunked_array([struct_field(chunk, "bytes").is_valid() for chunk in chunks], pa.bool_())
@@ -217,12 +222,12 @@ def struct_field(structs: pa.StructArray, name: str) -> pa.Array:
     return pc.struct_field(structs, name) if name in structs.type.names else pa.nulls(len(structs))
 
 
-def _taken(rows: Dataset, name: str, indices: Sequence[int]) -> list[Any]:
+def _take(rows: Dataset, name: str, indices: Sequence[int]) -> list[Any]:
     values = arrow_column(rows, name) if name in rows.column_names else pa.nulls(len(rows))
     return values.take(pa.array(indices, pa.int64())).to_pylist()
 
 
-def _suspects(rows: Dataset) -> np.ndarray:
+def _find_suspects(rows: Dataset) -> np.ndarray:
     """Mark rows that may have a defect, shape (rows,): all that have one, and few others."""
     question, answer, kind = (
         arrow_column(rows, name).combine_chunks() for name in ("question", "answer", "question_type")

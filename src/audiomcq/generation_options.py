@@ -1,4 +1,6 @@
-"""Generation settings: our options and the checkpoint's end tokens. Nothing else of a checkpoint influences what is measured."""
+"""Generation settings: our options and the checkpoint's end tokens. Nothing else of a checkpoint influences what is
+measured.
+"""
 
 import os
 import shutil
@@ -46,8 +48,10 @@ class NeutralGeneration(GenerationConfig):
 
 
 def greedy_options(lalm: "LALM", max_new_tokens: int) -> dict[str, Any]:
-    """Return the options for answering questions: greedy, up to the end tokens of the tokenizer or the checkpoint
-    (Qwen2-Audio has two), without audio placeholders.
+    """Return the options for answering questions.
+
+    Generation is greedy, up to the end tokens of the tokenizer or the checkpoint (Qwen2-Audio has two), without audio
+    placeholders.
     """
     own = lalm.model.generation_config.eos_token_id
     own = own if isinstance(own, list) else [own]
@@ -68,7 +72,8 @@ def as_generative(model: PreTrainedModel) -> "GenerativePreTrainedModel":
 def resolve_config(
     model: PreTrainedModel, config: GenerationConfig | None, **options: Any
 ) -> tuple[GenerationConfig, dict[str, Any]]:
-    """Merge a call's configuration and options with the model's own, by the function that `generate` itself uses (transformers 5.23).
+    """Merge a call's configuration and options with the model's own, by the function that `generate` itself uses
+    (transformers 5.23).
 
     Returns the configuration and the options that are not about generation.
     """

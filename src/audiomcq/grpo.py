@@ -1,10 +1,12 @@
 """Group relative policy optimisation with audio: TRL's `GRPOTrainer` with the clips in every forward pass.
 
-Stock `GRPOTrainer` (trl 1.16) generates with the audio, then computes old, reference and policy log-probs without it and raises no
-error. Six private methods are overridden here and nowhere else; `tests/test_grpo.py` checks their signatures.
+Stock `GRPOTrainer` (trl 1.16) generates with the audio, then computes old, reference and policy log-probs without it
+and raises no error. Six private methods are overridden here and nowhere else; `tests/test_grpo.py` checks their
+signatures.
 
-Rows are grouped: `group_size` consecutive rows are rollouts of one prompt. With `shared_prefix` a group's prompt is encoded, prefilled
-and scored once (`audiomcq.shared_prefix`); without it every row is a group of its own. TRL shuffles and splits whole groups.
+Rows are grouped: `group_size` consecutive rows are rollouts of one prompt. With `shared_prefix` a group's prompt is
+encoded, prefilled and scored once (`audiomcq.shared_prefix`); without it every row is a group of its own. TRL shuffles
+and splits whole groups.
 """
 
 import logging
@@ -51,15 +53,17 @@ logger = logging.getLogger(__name__)
 
 
 class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
-    """`GRPOTrainer` with audio: same signature, data sets and rewards. A model without audio input is handed to TRL
-    unchanged.
+    """`GRPOTrainer` with audio: same signature, data sets and rewards.
+
+    A model without audio input is handed to TRL unchanged.
 
     Args:
         model: name or folder of a LALM, or a loaded model (the model itself, not an `LALM`), bare or with an adapter.
-        reward_funcs: as in TRL, or names from `audiomcq.rewards.REWARDS`; defaults to the config's for rows of AudioMCQ.
+        reward_funcs: as in TRL, or names from `audiomcq.rewards.REWARDS`; defaults to the config's for rows of
+            AudioMCQ.
         args: `AudioGRPOConfig`, or TRL's `GRPOConfig` (audio options then take their defaults).
-        train_dataset, eval_dataset: as in TRL, with or without audio parts in the prompts (`audiomcq.conversations`); or rows of
-            AudioMCQ. Rewards see the names of a prompt's clips, not their samples.
+        train_dataset, eval_dataset: as in TRL, with or without audio parts in the prompts (`audiomcq.conversations`);
+            or rows of AudioMCQ. Rewards see the names of a prompt's clips, not their samples.
         processing_class: the model's processor; loaded by the model's name by default.
 
     Raises:
@@ -88,12 +92,14 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         self.shares_prefix = False
         self.clip_seconds: list[float] = []
         """Seconds of audio in each training row; empty for an `IterableDataset`."""
-        # TRL's private methods pass token ids from one to the next, and nothing else: what belongs to them is kept here meanwhile
+        # TRL's private methods pass token ids from one to the next, and nothing else: what belongs to them is kept
+        # here meanwhile
         self._prompts: list[EncodedPrompt] = []
         """Encoded prompts of the rows that TRL is working on, one per group, in its order."""
         self._completions: list[list[list[int]]] | None = None
         """Token ids of their completions, one list per group, once they are known."""
-        # Reseeded by `EpochSeedCallback`: the order of an epoch then depends on (seed, epoch), and a resumed run repeats it
+        # Reseeded by `EpochSeedCallback`: the order of an epoch then depends on (seed, epoch), and a resumed run
+        # repeats it
         self._order = torch.Generator()
         self.clock = PhaseClock(torch.device("cpu"))
         others = {
@@ -130,7 +136,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         others: dict[str, Any],
     ) -> None:
         rows, shuffle = take_rows(data[0]), ShuffleByEpoch(args.seed)
-        template: Any = args.chat_template_kwargs or {}  # a text is read by TrainingArguments
+        template: Any = args.chat_template_kwargs or {}  # TrainingArguments parses it if it is a text
         self.encoder = ConversationEncoder(
             lalm.processor, lalm.family, args.max_audio_seconds, template_options=template
         )
@@ -161,11 +167,11 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         self.add_callback(EpochSeedCallback(shuffle, self._order))
         self.add_callback(self.clock)
         self._share_prefix(lalm, args)
-        # A sampled placeholder would ask for audio features that do not exist. TRL suppresses the image token alone, and merges
-        # the kwargs over the model's configuration for each generation: both have to say it.
+        # A sampled placeholder would ask for audio features that do not exist. TRL suppresses the image token alone,
+        # and merges the kwargs over the model's configuration for each generation: both have to say it.
         self.generation_kwargs["suppress_tokens"] = lalm.placeholder_ids
         self.generation_config.suppress_tokens = lalm.placeholder_ids
-        # A diverged model is then stopped by its loss, in words, and not by a crash of the sampler.
+        # A diverged model is then stopped by the check of its loss, with a message, and not by a crash of the sampler
         self.generation_config.remove_invalid_values = True
 
     def _share_prefix(self, lalm: LALM, args: AudioGRPOConfig) -> None:
@@ -193,7 +199,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         """Rows that share a prompt in every micro-batch: all rollouts of a prompt where the batch size allows it."""
         if not self.shares_prefix:
             return 1
-        # A micro-batch may be smaller than a group, or no multiple of it: the greatest common divisor never straddles two prompts
+        # A micro-batch may be smaller than a group, or no multiple of it: the greatest common divisor never straddles
+        # two prompts
         if self.model.training:
             return math.gcd(self.num_generations or 0, self.args.per_device_train_batch_size)
         return math.gcd(self.num_generations_eval or 0, self.args.per_device_eval_batch_size)
@@ -210,8 +217,9 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             if size > 1:
                 # Read from the device once: the update packs them without waiting for it again
                 completions = self._held_completions(output["completion_ids"], output["completion_mask"], size)
-        # Groups as the first dimension: TRL shuffles and splits along it before the update, and rows of one prompt have to stay
-        # together to share it. It treats lists likewise: prompts and packed completions have one entry per group.
+        # Groups as the first dimension: TRL shuffles and splits along it before the update, and rows of one prompt
+        # have to stay together to share it. It treats lists likewise: prompts and packed completions have one entry
+        # per group.
         grouped = {
             name: value.unflatten(0, (-1, size)) if isinstance(value, torch.Tensor) and value.ndim else value
             for name, value in output.items()
@@ -242,7 +250,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args, **kwargs)
         size = len(prompt_ids) // len(self._prompts)
         sharing = shared_generation(self.model, size) if size > 1 else nullcontext()
-        # The engine calls the decoder's parts, which do not know of the autocast that accelerate puts around the whole model
+        # The engine calls the decoder's parts, which do not know of the autocast that accelerate puts around the whole
+        # model
         with self.clock("generate"), sharing, self.accelerator.autocast() if size > 1 else nullcontext():
             # One row per group: under `shared_generation` the model returns `size` completions of each
             completion_ids, logprobs = super()._generate_single_turn(

@@ -32,12 +32,12 @@ class HubRepo:
     @cached_property
     def _state(self) -> tuple[str, frozenset[str]]:
         if HF_HUB_OFFLINE:
-            folder = Path(_named(self.name, self._folder))
+            folder = Path(_call_hub(self.name, self._folder))
             return folder.name, frozenset(
                 str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()
             )
-        info = _named(self.name, lambda: HfApi().dataset_info(self.name, revision=self.revision))
-        # Both are always there where a repository is asked for by its name
+        info = _call_hub(self.name, lambda: HfApi().dataset_info(self.name, revision=self.revision))
+        # Both are always set for a repository that is requested by name
         return info.sha or "", frozenset(file.rfilename for file in info.siblings or ())
 
     @property
@@ -56,7 +56,7 @@ class HubRepo:
             ValueError: it cannot be fetched.
         """
         return Path(
-            _named(
+            _call_hub(
                 f"{path} of {self.name}",
                 lambda: hf_hub_download(self.name, path, repo_type="dataset", revision=self.commit),
             )
@@ -108,11 +108,13 @@ class HubRepo:
 
 
 def repo_path(url: str) -> str:
-    """Return the path in its repository of a file that `datasets` names by a URL (hf://datasets/owner/name@commit/path)."""
+    """Return the path in its repository of a file that `datasets` names by a URL
+    (hf://datasets/owner/name@commit/path).
+    """
     return re.sub(r"^hf://datasets/[^@]+@[^/]+/", "", url)
 
 
-def _named(what: str, ask: Callable[[], _Result]) -> _Result:
+def _call_hub(what: str, ask: Callable[[], _Result]) -> _Result:
     """Call the Hub and return its result.
 
     Raises:
@@ -121,10 +123,10 @@ def _named(what: str, ask: Callable[[], _Result]) -> _Result:
     try:
         return ask()
     except Exception as error:  # of the Hub's client, of HTTP, of the disk
-        raise ValueError(f"{what} cannot be read from the Hub ({first_line(error)})") from error
+        raise ValueError(f"{what} cannot be read from the Hub ({summarize_error(error)})") from error
 
 
-def first_line(error: BaseException) -> str:
+def summarize_error(error: BaseException) -> str:
     """Return the class of an error and the first line of its message."""
     text = str(error).strip().split("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,7 +1,7 @@
 """Load a large audio language model (LALM). All differences between model families are in `FAMILIES`.
 
-The Omni families are trained as their thinkers, loaded from the official full checkpoint (talker and vocoder are skipped) or from a
-thinker-only folder, which is what training saves.
+The Omni families are trained as their thinkers, loaded from the official full checkpoint (talker and vocoder are
+skipped) or from a thinker-only folder, which is what training saves.
 """
 
 import hashlib
@@ -74,7 +74,9 @@ class AudioOnlyOmniProcessor(Qwen2_5OmniProcessor):
 
 
 class AudioOnlyOmni3Processor(AudioOnlyOmniProcessor):
-    """Qwen3-Omni's processor, likewise. The stock one (transformers 5.23) drops `audio_kwargs`, and with them the padding length."""
+    """Qwen3-Omni's processor, likewise. The stock one (transformers 5.23) drops `audio_kwargs`, and with them the
+    padding length.
+    """
 
     audio_kwargs = Qwen3OmniMoeProcessor.audio_kwargs
     n_window = Qwen3OmniMoeProcessor.n_window
@@ -91,8 +93,8 @@ class Family:
         trims_mel: whether the audio tower takes mel of any length (else it needs the extractor's fixed length).
         mask_name: the processor's and the model's name for the mask over mel frames.
         processor: class to load the processor with, where `AutoProcessor` would import torchvision.
-        lora_targets: modules that LoRA adapts by default: the projections of the LLM, as a pattern, since plain names would also
-            match those of the audio tower.
+        lora_targets: modules that LoRA adapts by default: the projections of the LLM, as a pattern, since plain names
+            would also match those of the audio tower.
     """
 
     architecture: str
@@ -164,8 +166,10 @@ class LALM:
 
     @property
     def loadable_from_source(self) -> bool:
-        """Whether `family.architecture` loads these weights by the name in the model's config alone: not so from a full Omni
-        checkpoint, an adapter, a revision, or nowhere."""
+        """Whether `family.architecture` loads these weights by the name in the model's config alone.
+
+        It does not from a full Omni checkpoint, an adapter, a revision, or nowhere.
+        """
         name = self.model.config._name_or_path
         if not name or is_adapter(name):
             return False
@@ -206,7 +210,8 @@ def load_lalm(
             adapted["base_model_name_or_path"], adapted.get("revision"), dtype, attn_implementation, device, **options
         )
         return _merge_adapter(base, source, revision, _find_commit(source, adapter))
-    assert config is not None  # told apart by `adapter`
+    assert config is not None  # without an adapter there is one
+    # By the config alone: weights of an unknown family are not downloaded
     if config.model_type not in FAMILIES:
         raise ValueError(f"{source}: model type {config.model_type!r} is unknown; known: {', '.join(FAMILIES)}")
     family = FAMILIES[config.model_type]
@@ -262,8 +267,9 @@ def _naming_source(source: str) -> Iterator[None]:
 
 
 def is_adapter(source: str | Path, revision: str | None = None) -> bool:
-    """Tell whether a folder or Hub id holds a LoRA adapter without weights of its own; False where nothing is
-    found.
+    """Tell whether a folder or Hub id holds a LoRA adapter without weights of its own.
+
+    Returns False where nothing is found.
     """
     try:
         return find_adapter_config_file(str(source), revision=revision) is not None
@@ -272,8 +278,9 @@ def is_adapter(source: str | Path, revision: str | None = None) -> bool:
 
 
 def hash_weights(folder: str | Path) -> str:
-    """Hash a checkpoint's weight files by their sizes and both ends: enough to tell two apart, and instant for 15
-    GB.
+    """Hash a checkpoint's weight files by their sizes and both ends.
+
+    That is enough to tell two checkpoints apart, and instant for 15 GB.
     """
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(file for pattern in _WEIGHTS for file in Path(folder).glob(pattern)):
@@ -309,8 +316,8 @@ def restore_weights(model: PreTrainedModel, checkpoint: str | Path) -> None:
     Raises:
         ValueError: a weight of the model is not in the checkpoint.
     """
-    # Through `from_pretrained`, which knows the names that weights have on disk. It is typed as the model alone, which it returns
-    # without `output_loading_info`
+    # Through `from_pretrained`, which knows the names that weights have on disk. It is typed as the model alone, which
+    # it returns without `output_loading_info`
     loaded: Any = type(model).from_pretrained(checkpoint, dtype=model.dtype, output_loading_info=True)
     saved, info = loaded
     if info["missing_keys"]:
@@ -333,16 +340,18 @@ def load_processor(source: str | Path, revision: str | None = None) -> Processor
 
 
 def list_placeholder_ids(config: Any) -> list[int]:
-    """Return the ids of the audio, image and video placeholder tokens: sampled, they would break the merge of
-    features.
+    """Return the ids of the audio, image and video placeholder tokens.
+
+    Sampled, they would break the merge of features.
     """
     ids = (getattr(config, f"{kind}_token_id", None) for kind in ("audio", "image", "video"))
     return sorted({token for token in ids if token is not None})
 
 
 def parameter_group(name: str, family: Family) -> str:
-    """Return the group of a parameter: audio_tower, aligner, llm, or unused (vision, which audio and text never
-    reach).
+    """Return the group of a parameter.
+
+    It is audio_tower, aligner, llm, or unused (vision, which audio and text never reach).
     """
     # In this order: some names of the aligner and some unused ones lie within the tower (audio_tower.proj)
     if re.search(family.unused, name):

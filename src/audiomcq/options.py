@@ -77,7 +77,8 @@ def parse(
             words, return_remaining_strings=True, look_for_args_file=False
         )
     except Exception as error:
-        # Types are checked, so what is left is a value that an option's own checks refuse, or those of the libraries stumble over
+        # Types are checked, so what is left is a value that an option's own checks refuse, or those of the libraries
+        # stumble over
         what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(what if file is None else f"{what} (options of {file} and the command line)") from error
     if unknown:

@@ -54,8 +54,8 @@ def pack(prompts: list[list[int]], completions: list[list[list[int]]], width: in
 
     prompts: B lists of token ids, audio placeholders expanded, no padding. completions: for each prompt its lists of
     token ids; they may differ in length and be empty. width: C of the result (tokens), not below the longest
-    completion; by default the longest completion. The result is on the CPU, so that reading its sizes makes no device wait.
-    Raises ValueError when a prompt is empty.
+    completion; by default the longest completion. The result is on the CPU, so that reading its sizes makes no device
+    wait. Raises ValueError when a prompt is empty.
     """
     ids, positions, segments, labels, columns = [], [], [], [], []
     for row, (prompt, answers) in enumerate(zip(prompts, completions, strict=True)):
@@ -66,6 +66,7 @@ def pack(prompts: list[list[int]], completions: list[list[list[int]]], width: in
         positions.append(list(range(start)))
         segments.append([PROMPT] * start)
         for segment, answer in enumerate(answers, 1):
+            # The prompt's last token predicts the answer's first, and the answer's last predicts nothing
             columns.append(torch.arange(len(ids[row]), len(ids[row]) + len(answer)))
             labels.append(torch.tensor(answer, dtype=torch.long))
             ids[row] = ids[row] + [prompt[-1], *answer][: len(answer)]
@@ -82,7 +83,7 @@ def pack(prompts: list[list[int]], completions: list[list[list[int]]], width: in
     source = pad_sequence(columns, batch_first=True)
     of_prompt = torch.repeat_interleave(torch.tensor([len(answers) for answers in completions]))
     source = (source + of_prompt[:, None] * input_ids.size(1)).masked_fill(padded_labels == IGNORED, 0)
-    if width is not None:
+    if width is not None:  # TRL's tensors are as wide as the longest completion of all its groups
         missing = (0, width - padded_labels.size(1))
         padded_labels = nn.functional.pad(padded_labels, missing, value=IGNORED)
         source = nn.functional.pad(source, missing)
@@ -90,8 +91,9 @@ def pack(prompts: list[list[int]], completions: list[list[list[int]]], width: in
 
 
 def group_rows(completion_ids: Tensor, completion_mask: Tensor, group_size: int) -> list[list[list[int]]]:
-    """Read TRL's completions, (N, C) with 0/1 masks, as lists for `pack`: each `group_size` consecutive rows answer
-    one prompt.
+    """Read TRL's completions, (N, C) with 0/1 masks, as lists for `pack`.
+
+    Each `group_size` consecutive rows answer one prompt.
 
     Waits for the device once. Raises ValueError when the rows do not make whole groups.
     """
@@ -107,9 +109,9 @@ def pack_by_clip(
 ) -> tuple[PackedBatch, Tensor]:
     """Pack a supervised batch: rows that ask about one clip share the common prefix of their prompts.
 
-    input_ids, attention_mask, labels: (N, S) padded on the right, labels -100 where nothing is learnt. clip: (N,) in rising
-    order, equal for rows about one clip. Returns the packed rows, whose completions hold all that is not shared, and the labels
-    (N, C) of these.
+    input_ids, attention_mask, labels: (N, S) padded on the right, labels -100 where nothing is learnt. clip: (N,) in
+    rising order, equal for rows about one clip. Returns the packed rows, whose completions hold all that is not
+    shared, and the labels (N, C) of these.
     """
     input_ids, attention_mask, labels, clip = (given.cpu() for given in (input_ids, attention_mask, labels, clip))
     # argmax of 0/1 is the first 1: where the answer starts
@@ -154,8 +156,8 @@ def shared_attention_mask(segment_ids: Tensor) -> Tensor:
 def label_columns(targets: Tensor) -> tuple[Tensor, Tensor]:
     """Find the columns that have targets, so that the LM head need not score prompts (TRL's does, except with Triton).
 
-    targets: (N, S) the token that each position predicts, -100 for none. Returns the columns (N, C) with targets, and these
-    targets (N, C), padded on the right with column 0 and -100.
+    targets: (N, S) the token that each position predicts, -100 for none. Returns the columns (N, C) with targets, and
+    these targets (N, C), padded on the right with column 0 and -100.
     """
     rows = [torch.nonzero(row != IGNORED)[:, 0] for row in targets]
     columns = pad_sequence(rows, batch_first=True)

@@ -24,17 +24,17 @@ MMSU_INSTRUCTION = (
 TURN_TOKENS = re.compile(r"<\|[^<>|\s]{1,40}\|>|<(?:sound|audio|image|video|tts_[a-z_]{1,20})>")
 """Texts that open a clip that does not exist or end the turn, wherever they stand."""
 CONTROL_TOKENS = re.compile(rf"{TURN_TOKENS.pattern}|</?(?:think|tool_call|tool_response)>")
-"""Texts that the tokenizers of the known families (`models.FAMILIES`) read as control tokens, and the placeholders of clips and
-pictures in other frameworks' prompts.
+"""Texts that the tokenizers of the known families (`models.FAMILIES`) read as control tokens, and the placeholders of
+clips and pictures in other frameworks' prompts.
 
-Qwen2-Audio and the Omni families: <|AUDIO|>, <|audio_bos|>, <|im_end|>, <|0.00|> and all others of that form, <tts_pad>, <think>,
-<tool_call>; Audio Flamingo and Music Flamingo: <sound>, <|sound_bos|>. In a question they would open a clip that does not exist
-or end the turn. The pattern is one that RE2 (pyarrow) reads as Python does.
-"""
+Qwen2-Audio and the Omni families: <|AUDIO|>, <|audio_bos|>, <|im_end|>, <|0.00|> and all others of that form,
+<tts_pad>, <think>, <tool_call>; Audio Flamingo and Music Flamingo: <sound>, <|sound_bos|>. In a question they would
+open a clip that does not exist or end the turn. The pattern is one that RE2 (pyarrow) reads as Python does."""
 
 CotVariant = Literal["none", "structured", "unstructured"]
 AskedFor = Literal["text", "letter", "either"]
-"""What a prompt asks the answer to be: "C" among the keys G, D, E, C is the last one's text and the third one's letter."""
+"""What a prompt asks the answer to be: "C" among the keys G, D, E, C is the last one's text and the third one's
+letter."""
 
 
 def question_prompt(question: str, choices: Sequence[str]) -> str:

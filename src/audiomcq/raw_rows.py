@@ -1,6 +1,8 @@
-"""Read rows from text files, one by one with their line numbers: .jsonl, .json (a list of rows, or one per line) and .csv.
+"""Read rows from text files, one by one with their line numbers: .jsonl, .json (a list of rows, or one per line) and
+.csv.
 
-Anything that is no row raises an error with file and line: a truncated line or list, text that is not UTF-8, an archive.
+Anything that is no row raises an error with file and line: a truncated line or list, text that is not UTF-8, an
+archive.
 """
 
 import ast
@@ -42,7 +44,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{max(names, key=names.count)!r} stands there twice")
+        raise ValueError(f"{max(names, key=names.count)!r} occurs twice")
     return fields
 
 
@@ -59,7 +61,7 @@ def read_raw(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from iterate_rows(file, path)
 
 
-def column_names(path: Path) -> list[str]:
+def read_column_names(path: Path) -> list[str]:
     """Return the column names of the first rows of a file, in order."""
     return list(dict.fromkeys(name for _, raw in islice(read_raw(path), _LOOKED_AT) for name in raw))
 
@@ -82,12 +84,12 @@ def iterate_rows(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, An
             f"{path}: this is {signature}, not text; rows are read from {', '.join(TEXT_FILES)} and .parquet"
         )
     if path.suffix == ".csv":
-        return _csv_rows(file, path)
+        return _read_csv(file, path)
     is_list = start.removeprefix(_UTF8_MARK).lstrip().startswith(b"[")
-    return _json_list(file, path) if is_list else _json_lines(file, path)
+    return _read_json_list(file, path) if is_list else _read_json_lines(file, path)
 
 
-def _json_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_json_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(file, start=1):
         content = line.removeprefix(_UTF8_MARK) if number == 1 else line
         if not content.strip():
@@ -96,22 +98,22 @@ def _json_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any
             row = _DECODER.decode(content.decode())
         except (ValueError, RecursionError) as error:
             cut = "" if line.endswith(b"\n") else ", and the file ends there: is it a part of a file?"
-            raise ValueError(f"{path}:{number}: this line is no row in JSON ({_in_words(error)}){cut}") from error
-        yield number, _mapping(row, path, number)
+            raise ValueError(f"{path}:{number}: this line is no row in JSON ({_explain(error)}){cut}") from error
+        yield number, _check_mapping(row, path, number)
 
 
-def _json_list(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_json_list(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = _ListReader(file, path)
     reader.take("[")
     while reader.mark() != "]" or reader.rows:
         line = reader.line
-        yield line, _mapping(reader.value(), path, line)
+        yield line, _check_mapping(reader.value(), path, line)
         if reader.mark() == "]":
             break
         reader.take(",")
     reader.take("]")
     if reader.mark():
-        raise ValueError(f"{path}:{reader.line}: something stands after the end of the list of rows")
+        raise ValueError(f"{path}:{reader.line}: something follows the end of the list of rows")
 
 
 class _ListReader:
@@ -143,7 +145,7 @@ class _ListReader:
         """Skip one expected character.
 
         Raises:
-            ValueError: another stands there, or the file ends.
+            ValueError: another one is found, or the file ends.
         """
         if (found := self.mark()) != mark:
             what = repr(found) if found else "the end of the file: is it a part of a file?"
@@ -165,7 +167,7 @@ class _ListReader:
                 more = self._read(size) if self._ends_in(error) else ""
                 if not more:
                     raise ValueError(
-                        f"{self.path}:{self.line}: no row in JSON starts here ({_in_words(error)})"
+                        f"{self.path}:{self.line}: no row in JSON starts here ({_explain(error)})"
                     ) from error
                 self.buffer, self.position, size = self.buffer[self.position :] + more, 0, 2 * size
         self.line += self.buffer.count("\n", self.position, end)
@@ -185,7 +187,7 @@ class _ListReader:
             raise ValueError(f"{self.path}: after line {self.line} the text is not UTF-8 ({error.reason})") from error
 
 
-def _csv_rows(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_csv(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(_LONGEST_CELL)
     reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
     header: list[str] = []
@@ -194,7 +196,7 @@ def _csv_rows(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]
         try:
             cells = next(reader, None)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}:{line}: this line is no row in CSV ({_in_words(error)})") from error
+            raise ValueError(f"{path}:{line}: this line is no row in CSV ({_explain(error)})") from error
         if cells is None:
             return
         if not cells:
@@ -202,7 +204,7 @@ def _csv_rows(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]
         if not header:
             header = cells
             if len(set(header)) < len(header):
-                raise ValueError(f"{path}:{line}: the column {max(header, key=header.count)!r} stands there twice")
+                raise ValueError(f"{path}:{line}: the column {max(header, key=header.count)!r} occurs twice")
         elif len(cells) != len(header):
             raise ValueError(f"{path}:{line}: {len(cells)} cells, where the header has {len(header)} columns")
         else:
@@ -225,13 +227,13 @@ def parse_list(text: str | None) -> Any:
     return found if isinstance(found, list) else text
 
 
-def _mapping(row: Any, path: Path, line: int) -> dict[str, Any]:
+def _check_mapping(row: Any, path: Path, line: int) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise ValueError(f"{path}:{line}: {describe_type(row)} stands there, not a row of names and values")
+        raise ValueError(f"{path}:{line}: {describe_type(row)} found, not a row of names and values")
     return row
 
 
-def _in_words(error: Exception) -> str:
+def _explain(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at column {error.colno}"
     if isinstance(error, UnicodeDecodeError):

@@ -1,9 +1,9 @@
 """Decode many continuations of few prompts: one CUDA graph replay per token, or one plain call on other devices.
 
-`generate` launches thousands of small operations per token, and on a GPU the launches take the time. Here prompts are prefilled once.
-Their keys and values, those of the rollouts, the positions, the counters and the sampler's state are fixed buffers on the device; a
-token is one call over all rows, which CUDA replays as one graph. The graph reads the weights in place, so an optimizer step needs no
-new capture.
+`generate` launches thousands of small operations per token, and on a GPU the launches take the time. Here prompts are
+prefilled once. Their keys and values, those of the rollouts, the positions, the counters and the sampler's state are
+fixed buffers on the device; a token is one call over all rows, which CUDA replays as one graph. The graph reads the
+weights in place, so an optimizer step needs no new capture.
 
 Letters: U prompts, R rows of each, N = U x R rows, P / S / T tokens of a prompt / of what follows it / that are new.
 """
@@ -30,16 +30,17 @@ LOOK_EVERY = 8
 _TRIED = ("cpu", "cuda")
 """Device types on which the engine is tested. On others, such as Apple's mps, the model's own `generate` decodes."""
 PROMPT_BUCKET, OWN_BUCKET = 64, 32
-"""Buffers are rounded up to a multiple of this many tokens, so that prompts of similar length share one captured graph."""
+"""Buffers are rounded up to a multiple of this many tokens, so that prompts of similar length share one captured
+graph."""
 
 
 @dataclass
 class Continued:
     """The state that generation continues from.
 
-    layers: keys and values (U, K, P, D) of every layer, padded on the left. prompt_mask: (U, P).
-    own: keys and values (N, K, S, D) of every layer after the prompt, padded on the left; None where nothing is read yet.
-    own_mask: (N, S). tokens: (N,) the last token of each row, still to be forwarded, or the first new one where `logits` is given.
+    layers: keys and values (U, K, P, D) of every layer, padded on the left. prompt_mask: (U, P). own: keys and values
+    (N, K, S, D) of every layer after the prompt, padded on the left; None where nothing is read yet. own_mask: (N, S).
+    tokens: (N,) the last token of each row, still to be forwarded, or the first new one where `logits` is given.
     positions: (N,) of `tokens`. ids, ids_mask: (N, P + S) whole prompts, for the repetition penalty.
     """
 
@@ -102,16 +103,17 @@ class RolloutEngine:
         self._decoders: dict[Any, _Decoder] = {}
 
     def generate(self, model: PreTrainedModel, start: Continued, sampling: Sampling) -> Tensor:
-        """Decode until every row has ended or has `sampling.max_new_tokens`. Returns the new tokens, (N, T), padded
-        after the end.
+        """Decode until every row has ended or has `sampling.max_new_tokens`.
+
+        Returns the new tokens, (N, T), padded after the end.
         """
         # Buffers outlive the call, and tensors made in inference mode could not be written to outside of it
         with torch.inference_mode(False), torch.no_grad(), evaluation_mode(model):
-            decoder = self._decoder(model, start, sampling)
+            decoder = self._get_decoder(model, start, sampling)
             decoder.begin(start)
             return decoder.run(model, start.logits)
 
-    def _decoder(self, model: PreTrainedModel, start: Continued, sampling: Sampling) -> "_Decoder":
+    def _get_decoder(self, model: PreTrainedModel, start: Continued, sampling: Sampling) -> "_Decoder":
         """Return the buffers for this many rows and this sampling, replaced by larger ones where they are too
         small.
         """
@@ -125,8 +127,8 @@ class RolloutEngine:
         key = (rows, prompts, sampling)  # all of these are constants of the captured graph
         known = self._decoders.get(key)
         if known is None or known.prompt < prompt or known.own < own or known.signature != signature(model):
-            prompt = max(_rounded(prompt, PROMPT_BUCKET), known.prompt if known else 0)
-            own = max(_rounded(own, OWN_BUCKET), known.own if known else 0)
+            prompt = max(_round_up(prompt, PROMPT_BUCKET), known.prompt if known else 0)
+            own = max(_round_up(own, OWN_BUCKET), known.own if known else 0)
             if known is None:
                 logger.info("decoding %d rows of %d prompts as CUDA graphs", rows, prompts)
             # Freed before the larger buffers are allocated: both at once may not fit
@@ -159,7 +161,7 @@ def signature(model: PreTrainedModel) -> tuple[Any, ...]:
     return (hash(weights), adapters, autocast)
 
 
-def _rounded(length: int, bucket: int) -> int:
+def _round_up(length: int, bucket: int) -> int:
     return -(-length // bucket) * bucket
 
 
@@ -187,7 +189,7 @@ class _Decoder:
         vocabulary = model.get_output_embeddings().weight.shape[0]
         draw = draw_with_multinomial if self.generator is None else self._draw_exponential
         self.sampler = Sampler(sampling, rows, vocabulary, device, draw)
-        self.states = [self._buffers(keys, values, rows) for keys, values in start.layers]
+        self.states = [self._allocate(keys, values, rows) for keys, values in start.layers]
         self.place = Place(
             at=torch.zeros(1, dtype=torch.long, device=device),
             prompt_start=torch.zeros(prompts, dtype=torch.long, device=device),
@@ -204,7 +206,7 @@ class _Decoder:
         self.ends = torch.tensor(sampling.ends, dtype=torch.long, device=device)
         self.graph: Any = None
 
-    def _buffers(self, keys: Tensor, values: Tensor, rows: int) -> LayerStates:
+    def _allocate(self, keys: Tensor, values: Tensor, rows: int) -> LayerStates:
         prompts, heads, _, width = keys.shape
         of_rows = (rows, heads, self.own, width)
         if not self.captured:
@@ -255,14 +257,16 @@ class _Decoder:
         self.sampler.start(start.ids, start.ids_mask)
 
     def run(self, model: PreTrainedModel, logits: Tensor | None) -> Tensor:
-        """Choose tokens until all rows have ended. logits: (N, vocabulary) for the first token, where they are known
-        already.
+        """Choose tokens until all rows have ended.
+
+        logits: (N, vocabulary) for the first token, where they are known already.
         """
         left = self.sampling.max_new_tokens
         if self.captured and self.graph is None and left > (logits is not None):
             self._capture(model)
         if self.generator is not None:
-            # Seeded from torch's own generator, whose state checkpoints keep: the same seed gives the same rollouts, also resumed
+            # Seeded from torch's own generator, whose state checkpoints keep: the same seed gives the same rollouts,
+            # also resumed
             self.generator.manual_seed(int(torch.randint(2**62, (1,))))
         if logits is not None:
             self._choose(logits)
@@ -281,13 +285,14 @@ class _Decoder:
 
     def _capture(self, model: PreTrainedModel) -> None:
         """Capture a step as a CUDA graph, and restore the buffers that capturing changed."""
-        kept = [tensor.clone() for tensor in self._changing()]
+        kept = [tensor.clone() for tensor in self._list_changing()]
 
         def put_back() -> None:
-            for tensor, before in zip(self._changing(), kept, strict=True):
+            for tensor, before in zip(self._list_changing(), kept, strict=True):
                 tensor.copy_(before)
 
-        # Run on a side stream first, as capturing requires: libraries allocate workspaces and Triton compiles on their first calls
+        # Run on a side stream first, as capturing requires: libraries allocate workspaces and Triton compiles on their
+        # first calls
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -302,7 +307,7 @@ class _Decoder:
             self._step(model, None)
         put_back()
 
-    def _changing(self) -> list[Tensor]:
+    def _list_changing(self) -> list[Tensor]:
         seen = [] if self.sampler.seen is None else [self.sampler.seen]
         return [
             self.place.at,
@@ -329,8 +334,9 @@ class _Decoder:
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
-        """Keep the caller's autocast, without its cache of cast weights: a graph would read them after they are
-        freed.
+        """Keep the caller's autocast, without its cache of cast weights.
+
+        A graph would read them after they are freed.
         """
         if self.captured and torch.is_autocast_enabled("cuda"):
             with torch.autocast("cuda", dtype=torch.get_autocast_dtype("cuda"), cache_enabled=False):

@@ -1,7 +1,8 @@
 """Read text files of rows by the known schema: .jsonl, .json (a list of rows, or one per line) and .csv.
 
-Types are not inferred: texts stay as written, numbers become their digits, and a nullable column may be null for any number of rows.
-Anything that is no row raises an error with file and line; a value of the wrong type is recorded as the fault of its row.
+Types are not inferred: texts stay as written, numbers become their digits, and a nullable column may be null for any
+number of rows. Anything that is no row raises an error with file and line; a value of the wrong type is recorded as
+the fault of its row.
 """
 
 import hashlib
@@ -37,25 +38,27 @@ def read_row_files(files: Sequence[Path], cot_column: str | None = None, cached_
 
     Args:
         cot_column: an additional column of texts to keep.
-        cached_as: folder below the cache in which to store the rows, however few; by default only large files are stored.
+        cached_as: folder below the cache in which to store the rows, however few; by default only large files are
+            stored.
 
     Returns:
-        the text columns of the schema, `audio_path`, `license` and `attribution`, null where a row has none, and the columns
+        the text columns of the schema, `audio_path`, `license` and `attribution`, null where a row has none, and the
+        columns
         `LINE`, `FILE` and `FAULT`. Of `audio` only the path: a text file holds no bytes.
 
     Raises:
         ValueError: as `read_raw`; or the cache is not writable.
     """
-    schema = _schema(cot_column)
+    schema = _build_schema(cot_column)
     if cached_as is None and sum(file.stat().st_size for file in files) < _IN_MEMORY_BYTES:
-        return Dataset(InMemoryTable(pa.Table.from_batches(_batches(files, schema), schema)))
+        return Dataset(InMemoryTable(pa.Table.from_batches(_read_batches(files, schema), schema)))
     folder = Path(datasets.config.HF_DATASETS_CACHE) / (cached_as or "audiomcq_rows")
     target = folder / f"{_describe_state(files, schema)}.arrow"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if not target.is_file():
-                _write(target, _batches(files, schema), schema)
+                _write(target, _read_batches(files, schema), schema)
     except OSError as error:
         raise ValueError(
             f"the rows of {files[0]} cannot be kept in {folder} ({error}); make room, or set HF_DATASETS_CACHE to another folder"
@@ -84,7 +87,7 @@ def as_text(value: Any) -> str | None:
     raise ValueError(f"is {describe_type(value)}, not a text")
 
 
-def _schema(cot_column: str | None) -> pa.Schema:
+def _build_schema(cot_column: str | None) -> pa.Schema:
     names = [
         name for name in (*FEATURES, *LICENSE_COLUMNS, cot_column) if name and name not in ("audio", "choices", SCORE)
     ]
@@ -93,7 +96,7 @@ def _schema(cot_column: str | None) -> pa.Schema:
     return pa.schema([*columns, (LINE, pa.int64()), (FILE, pa.int16()), (FAULT, pa.string())])
 
 
-def _batches(files: Sequence[Path], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _read_batches(files: Sequence[Path], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     sizes = [file.stat().st_size for file in files]
     hidden = sum(sizes) < _IN_MEMORY_BYTES
     with tqdm(
@@ -104,34 +107,35 @@ def _batches(files: Sequence[Path], schema: pa.Schema) -> Iterator[pa.RecordBatc
             with path.open("rb") as file:
                 rows = iterate_rows(file, path)
                 while pairs := list(islice(rows, _BATCH)):
-                    yield _batch(pairs, index, schema)
+                    yield _convert_batch(pairs, index, schema)
                     bar.update(before + (sizes[index] if file.closed else file.tell()) - bar.n)
 
 
-def _batch(pairs: list[tuple[int, dict[str, Any]]], file: int, schema: pa.Schema) -> pa.RecordBatch:
-    """Convert rows to columns. The first value of a row that has the wrong type is recorded as its fault; such values
-    are null.
+def _convert_batch(pairs: list[tuple[int, dict[str, Any]]], file: int, schema: pa.Schema) -> pa.RecordBatch:
+    """Convert rows to columns.
+
+    Values of the wrong type are null; the first one of a row is recorded as its fault.
     """
     faults: dict[int, str] = {}
     columns: dict[str, pa.Array] = {}
     for name in schema.names:
         kind, values = schema.field(name).type, [raw.get(name) for _, raw in pairs]
         if name == "choices":
-            columns[name] = _fitted(name, values, kind, _as_options, faults, _are_lists(values))
+            columns[name] = _fit_column(name, values, kind, _as_options, faults, _are_lists(values))
         elif name == SCORE:
-            columns[name] = _fitted(name, values, kind, as_score, faults, False)
+            columns[name] = _fit_column(name, values, kind, as_score, faults, False)
         elif name == "audio_path":
             named = [raw.get("audio") if raw.get("audio") is not None else raw.get(name) for _, raw in pairs]
-            columns[name] = _fitted(name, named, kind, _as_path, faults, all(type(path) is str for path in named))
+            columns[name] = _fit_column(name, named, kind, _as_path, faults, all(type(path) is str for path in named))
         elif name not in (LINE, FILE, FAULT):
-            columns[name] = _fitted(name, values, kind, as_text, faults, True)
+            columns[name] = _fit_column(name, values, kind, as_text, faults, True)
     columns[LINE] = pa.array([line for line, _ in pairs], pa.int64())
     columns[FILE] = pa.array([file] * len(pairs), pa.int16())
     columns[FAULT] = pa.array([faults.get(index) for index in range(len(pairs))], pa.string())
     return pa.RecordBatch.from_pydict(columns, schema)
 
 
-def _fitted(
+def _fit_column(
     name: str,
     values: list[Any],
     kind: pa.DataType,

@@ -30,8 +30,8 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 
 from audiomcq.clip_paths import ClipFolder
 from audiomcq.examples import CONVERTER, arrow_column
-from audiomcq.hub_rows import HubRepo, first_line, repo_path
-from audiomcq.raw_rows import TEXT_FILES, column_names
+from audiomcq.hub_rows import HubRepo, repo_path, summarize_error
+from audiomcq.raw_rows import TEXT_FILES, read_column_names
 from audiomcq.row_files import FILE, LINE, read_row_files
 from audiomcq.schema import Resolve, check_columns
 
@@ -76,7 +76,7 @@ class Located:
         if self.rows is not None:
             return []
         paths: list[Path] = []
-        for name in _known_names(self.source, self.split, self.files):
+        for name in _check_names(self.source, self.split, self.files):
             paths += self.files[name]
         for path in paths:
             if path.suffix not in TEXT_FILES:
@@ -123,7 +123,7 @@ def find_rows(
     if located.rows is not None:
         return FoundRows(located, located.rows, located.rows.column_names)
     paths = located.paths
-    columns = list(dict.fromkeys(name for path in paths for name in column_names(path)))
+    columns = list(dict.fromkeys(name for path in paths for name in read_column_names(path)))
     if not columns:
         raise ValueError(f"{', '.join(map(str, paths))}: there is no row in it")
     check_columns(columns, cot_column, str(source))
@@ -165,15 +165,16 @@ def locate(
                 str(source), rows=load_dataset("parquet", data_files=str(path), split=whole), folder=path.parent
             )
     if path.is_dir():
-        return _in_folder(path, split, config)
+        return _locate_in_folder(path, split, config)
     if path.suffix in KINDS or str(source).startswith((".", "/", "~")):
         raise ValueError(f"{source}: no such file or folder of rows")
-    return _on_hub(str(source), split, config, revision)
+    return _locate_on_hub(str(source), split, config, revision)
 
 
 def resolve_clips(found: FoundRows, audio_root: str | Path | None, allow_outside: bool, fetch: bool = True) -> Resolve:
-    """Return a function from clip paths to files: below `audio_root`, or else next to the rows; clips in a repository
-    are downloaded.
+    """Return a function from clip paths to files.
+
+    Clips are below `audio_root`, or else next to the rows; those in a repository are downloaded.
 
     Args:
         allow_outside: also accept paths that leave the folder.
@@ -184,7 +185,7 @@ def resolve_clips(found: FoundRows, audio_root: str | Path | None, allow_outside
         clips = repo.fetch_clips(_list_paths(found.rows))
         if clips:
             return repo.clip_resolver(clips)
-    root = audio_root or (folder and _recorded_folder(folder)) or folder or ""
+    root = audio_root or (folder and _read_recorded_folder(folder)) or folder or ""
     return ClipFolder(root, allow_outside).resolve
 
 
@@ -195,7 +196,7 @@ def _list_paths(rows: Dataset) -> list[str]:
     return arrow_column(rows, "audio_path").drop_null().unique().to_pylist()
 
 
-def _recorded_folder(folder: Path) -> Path | None:
+def _read_recorded_folder(folder: Path) -> Path | None:
     """Return the folder of the clips of rows that the contribution filter labelled on this machine."""
     record = folder / SPLIT_FILE
     if not record.is_file():
@@ -203,11 +204,11 @@ def _recorded_folder(folder: Path) -> Path | None:
     try:
         recorded = json.loads(record.read_text(encoding="utf-8")).get(CLIPS)
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"{record} is no record of the contribution filter ({first_line(error)})") from error
+        raise ValueError(f"{record} is no record of the contribution filter ({summarize_error(error)})") from error
     return Path(recorded) if isinstance(recorded, str) else None
 
 
-def _in_folder(path: Path, split: str, config: str | None) -> Located:
+def _locate_in_folder(path: Path, split: str, config: str | None) -> Located:
     if any((path / (config or "") / name).is_file() for name in SAVED):
         with _in_one_line(path):
             loaded = load_from_disk(str(path / config if config else path))
@@ -230,11 +231,11 @@ def _in_folder(path: Path, split: str, config: str | None) -> Located:
     return Located(str(path), rows=rows, folder=path)
 
 
-def _on_hub(source: str, split: str, config: str | None, revision: str | None) -> Located:
+def _locate_on_hub(source: str, split: str, config: str | None, revision: str | None) -> Located:
     repo = HubRepo(source, revision)
     if HF_HUB_OFFLINE and (folder := repo.folder_fetched_before(TEXT_FILES)):
-        return replace(_in_folder(folder, split, config), source=source, folder=None, repo=repo)
-    builder = _hub_builder(source, config, revision)
+        return replace(_locate_in_folder(folder, split, config), source=source, folder=None, repo=repo)
+    builder = _find_hub_builder(source, config, revision)
     files: Mapping[str, list[str]]
     if isinstance(builder, Json | Csv):
         files = {name: list(map(repo_path, urls)) for name, urls in builder.config.data_files.items()}
@@ -242,17 +243,19 @@ def _on_hub(source: str, split: str, config: str | None, revision: str | None) -
         with _in_one_line(source):
             return Located(source, rows=load_dataset(source, config, split=split, revision=revision), repo=repo)
     else:
-        # Clips are more than rows in number, so that it is taken for a folder of clips
-        beside = {Path(name).stem: [name] for name in sorted(repo.files) if re.fullmatch(r"[^/]+\.(jsonl?|csv)", name)}
-        if not beside:
+        # With more clips than files of rows, `datasets` takes the repository for a folder of clips
+        in_root = {
+            Path(name).stem: [name] for name in sorted(repo.files) if re.fullmatch(r"[^/]+\.(jsonl?|csv)", name)
+        }
+        if not in_root:
             _check_kind(source, builder)
-        files = _as_splits(beside, split)
-    wanted = {name: list(map(repo.fetch, files[name])) for name in _known_names(source, split, files)}
+        files = _as_splits(in_root, split)
+    wanted = {name: list(map(repo.fetch, files[name])) for name in _check_names(source, split, files)}
     kept_as = f"{source.replace('/', '___')}/{config or 'default'}/0.0.0/{repo.commit}"
     return Located(source, split, wanted, repo=repo, kept_as=kept_as)
 
 
-def _hub_builder(source: str, config: str | None, revision: str | None) -> DatasetBuilder | None:
+def _find_hub_builder(source: str, config: str | None, revision: str | None) -> DatasetBuilder | None:
     """Return the builder with which `datasets` would read a repository; None if it finds nothing to read.
 
     Raises:
@@ -279,7 +282,7 @@ def _split_names(split: str) -> list[str]:
     return list(dict.fromkeys(re.split(r"[\[(]", part.strip())[0] for part in split.split("+")))
 
 
-def _known_names(source: str, split: str, files: Mapping[str, Sequence[Any]]) -> list[str]:
+def _check_names(source: str, split: str, files: Mapping[str, Sequence[Any]]) -> list[str]:
     """List the names in a split, after checking that each has files.
 
     Raises:
@@ -339,4 +342,4 @@ def _in_one_line(source: str | Path) -> Iterator[None]:
         if type(error) is ValueError:
             raise
         cause = error.__cause__ or error
-        raise ValueError(f"{source}: cannot be read as rows ({first_line(cause)})") from cause
+        raise ValueError(f"{source}: cannot be read as rows ({summarize_error(cause)})") from cause

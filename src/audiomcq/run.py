@@ -31,8 +31,8 @@ from audiomcq.run_record import (
     check_rows,
     check_unseen,
     continue_record,
-    resolved_settings,
-    row_digests,
+    hash_rows,
+    resolve_settings,
     rows_fingerprint,
     start_record,
     update_record,
@@ -54,8 +54,8 @@ def train_stage(
     """Train one stage of a paradigm and save the result to `args.output_dir`, which is locked meanwhile.
 
     Args:
-        audit: compares the rows with `data.benchmarks_to_avoid` (`audiomcq.construction.decontamination`, which this module
-            may not import).
+        audit: compares the rows with `data.benchmarks_to_avoid` (`audiomcq.construction.decontamination`, which this
+            module may not import).
 
     Raises:
         SystemExit: with one line, on an error that the user can fix (`audiomcq.errors`).
@@ -66,7 +66,7 @@ def train_stage(
         main = PartialState().is_main_process
         busy = f"output folder {output}: another run is at work there"
         with hold(output / LOCK_FILE, busy) if main else nullcontext():
-            settings = resolved_settings(stage, data, args, model)
+            settings = resolve_settings(stage, data, args, model)
             start = check_output(output, settings, args.resume_from_checkpoint, PartialState().num_processes)
             PartialState().wait_for_everyone()
             if not start.finished:
@@ -84,6 +84,7 @@ def _train(
     start: Start,
 ) -> None:
     output = Path(args.output_dir or "")
+    # What can refuse a run comes before the model is loaded, which may take minutes
     check_push(args, model)
     load = partial(
         data.load,
@@ -94,7 +95,7 @@ def _train(
     )
     rows = stage_rows(load(data.dataset_split), data.paradigm, stage, data.mixed_seed)
     thoughts = cot_name((args.cot_column or args.cot) if isinstance(args, AudioSFTConfig) else "none")
-    digests = row_digests(rows.remove_columns([name for name in COT_COLUMNS if name != thoughts]))
+    digests = hash_rows(rows.remove_columns([name for name in COT_COLUMNS if name != thoughts]))
     if start.record:
         check_rows(output, start.record, digests)
     overlap = audit(rows, data.benchmarks_to_avoid, data.audio_root) if data.benchmarks_to_avoid else None
@@ -124,7 +125,7 @@ def _train(
         else:
             start_record(output, stage, settings, {**seen, **digests}, begun)
     groups = count_trainable(trainer.model, lalm.family)
-    # From headers: what is cut while training is cut in data-loader workers and in other processes
+    # From headers: clips are cut in data-loader workers and in other processes, whose counts do not come back
     cut_clips = sum(seconds > args.max_audio_seconds for seconds in trainer.clip_seconds)
     if cut_clips:
         logger.warning(
@@ -167,8 +168,8 @@ def _generation(trainer: Trainer, lalm: LALM) -> dict[str, Any] | None:
 
 def shut_down_distributed(trainer: SafeTrainer) -> None:
     """Shut down the process group of a run, after the first process has written everything, without hanging."""
-    # The wrapper's reducer must not be the last to hold the process group. Its destructor keeps the interpreter's lock while gloo
-    # (torch 2.13) joins its threads, one of which may be waiting for that lock.
+    # The wrapper's reducer must not be the last to hold the process group. Its destructor keeps the interpreter's lock
+    # while gloo (torch 2.13) joins its threads, one of which may be waiting for that lock.
     trainer.model_wrapped = trainer.model
     trainer.accelerator.free_memory()
     trainer.accelerator.wait_for_everyone()  # else the first is left alone, and the others are reported as crashed
@@ -183,7 +184,7 @@ def check_login(repo_id: str) -> None:
     """
     try:
         user = HfApi().whoami()
-    except Exception as error:  # what the Hub, its client or the network have against it
+    except Exception as error:  # of the Hub, its client or the network
         reason = str(error).strip().split("\n")[0]
         raise ValueError(
             f"{repo_id}: the Hub does not say who you are ({reason}); log in with `hf auth login`, or set HF_TOKEN to a token that "
@@ -200,8 +201,8 @@ def check_push(args: AudioSFTConfig | AudioGRPOConfig, model: ModelConfig) -> No
     """Refuse before training to push what cannot be pushed.
 
     Raises:
-        ValueError: nobody is logged in to the Hub, or a LoRA run with `push_to_hub` starts from a local folder, such as that of an
-            earlier stage, or from an adapter: nobody else could load its base.
+        ValueError: nobody is logged in to the Hub, or a LoRA run with `push_to_hub` starts from a local folder, such
+            as that of an earlier stage, or from an adapter: nobody else could load its base.
     """
     if not args.push_to_hub:
         return
@@ -230,7 +231,7 @@ def hub_commit(rows: Dataset) -> str | None:
 def set_up_logging(level: int = logging.INFO) -> None:
     """Log the package and transformers to stderr; on other ranks warnings only."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Unless told, PartialState takes every process on a machine without accelerators for the only one
+    # By default PartialState treats each process on a machine without accelerators as the only one
     state = PartialState(cpu=not torch.accelerator.is_available())
     logging.getLogger("audiomcq").setLevel(level if state.is_main_process else logging.WARNING)
     transformers.utils.logging.set_verbosity_warning()

@@ -1,4 +1,6 @@
-"""The record of a training run in its output folder: its settings, the rows it was trained on, and whether it can be resumed."""
+"""The record of a training run in its output folder: its settings, the rows it was trained on, and whether it can be
+resumed.
+"""
 
 import hashlib
 import json
@@ -41,7 +43,8 @@ _HARMLESS = {
     "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory",
     "save_steps", "save_strategy", "save_total_limit", "push_to_hub",
 }  # fmt: skip
-"""Options that may differ when a run is resumed: no weight depends on them. Paths of rows may, since rows are compared themselves."""
+"""Options that may differ when a run is resumed: no weight depends on them. Paths of rows may, since rows are compared
+themselves."""
 _HARMLESS_PREFIXES = ("logging_", "hub_", "project", "trackio_")
 _LENGTH = {"max_steps", "num_train_epochs"}
 _BATCH = {"per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"}
@@ -68,12 +71,13 @@ def check_output(output: Path, settings: dict[str, Any], resume: str | bool | No
     """Refuse an output folder that holds anything but the run to resume.
 
     Args:
-        settings: of the run that is about to start (`resolved_settings`).
+        settings: of the run that is about to start (`resolve_settings`).
         resume: `resume_from_checkpoint` as the user gave it.
         processes: number of training processes.
 
     Raises:
-        ValueError: the folder is not empty and the run does not continue the one in it, or it holds no complete checkpoint.
+        ValueError: the folder is not empty and the run does not continue the one in it, or it holds no complete
+            checkpoint.
     """
     resume = {"true": True, "false": False}.get(str(resume).lower(), resume)
     file = output / RUN_FILE
@@ -90,12 +94,12 @@ def check_output(output: Path, settings: dict[str, Any], resume: str | bool | No
             output,
         )
         return Start(record=record, finished=True)
-    checkpoint = _newest_whole(output) if resume is True else Path(str(resume))
+    checkpoint = _find_newest_whole(output) if resume is True else Path(str(resume))
     if defect := find_checkpoint_defect(checkpoint):
         raise ValueError(
             f"checkpoint {checkpoint} cannot be resumed: {defect}; name another, or give true for the newest"
         )
-    _say("going on from %s", checkpoint)
+    _say("resuming from %s", checkpoint)
     return Start(str(checkpoint), record)
 
 
@@ -163,7 +167,7 @@ def _is_intact(output: Path, record: Mapping[str, Any]) -> bool:
     )
 
 
-def _newest_whole(output: Path) -> Path:
+def _find_newest_whole(output: Path) -> Path:
     """Return the last complete checkpoint of a run, and log those that are not."""
     found = list_checkpoints(output)
     whole = [path for path, defect in found.items() if defect is None and path.parent == output]
@@ -173,7 +177,7 @@ def _newest_whole(output: Path) -> Path:
         if path not in whole
     ]
     if others:
-        _say("not whole, and not gone on from: %s", "; ".join(others))
+        _say("not complete, and not resumed from: %s", "; ".join(others))
     if not whole:
         lacking = f"no whole checkpoint: {'; '.join(others)}" if others else "saved no checkpoint yet"
         raise ValueError(f"the run in {output} has {lacking}; delete that folder and start again")
@@ -197,7 +201,7 @@ def start_record(
     """Write the record of a run before it trains: versions, settings, and the rows that its weights will have seen.
 
     Args:
-        rows: key and hash of each row (`row_digests`), including those of earlier stages.
+        rows: key and hash of each row (`hash_rows`), including those of earlier stages.
         values: additional fields.
     """
     versions = {name: version(name) for name in ("torch", "transformers", "trl", "datasets", "accelerate")}
@@ -226,7 +230,7 @@ def update_record(output: Path, values: dict[str, Any]) -> None:
     write_json(output / RUN_FILE, {**read_record(output), **values})
 
 
-def resolved_settings(stage: str, *configs: Any) -> dict[str, Any]:
+def resolve_settings(stage: str, *configs: Any) -> dict[str, Any]:
     """Merge all options of a run, as plain values, without those that only concern resuming and identification."""
     merged = {"stage": stage}
     for config in configs:
@@ -236,10 +240,10 @@ def resolved_settings(stage: str, *configs: Any) -> dict[str, Any]:
     }
 
 
-def row_digests(rows: Dataset) -> dict[str, str]:
+def hash_rows(rows: Dataset) -> dict[str, str]:
     """Hash what training reads of each row, by row key; of a clip, its name and size."""
     names = [name for name in FEATURES if name != "audio" and name in rows.column_names]
-    keys, clips = row_keys(rows), iter(_clips(rows) if "audio" in rows.column_names else [None] * len(rows))
+    keys, clips = row_keys(rows), iter(_list_clips(rows) if "audio" in rows.column_names else [None] * len(rows))
     digests: list[str] = []
     for batch in rows.select_columns(names).with_format("arrow").iter(_AT_ONCE):
         columns = [_as_text(batch[name]) for name in names]
@@ -257,7 +261,7 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
 
 
-def _clips(rows: Dataset) -> list[tuple[str | None, int | None]]:
+def _list_clips(rows: Dataset) -> list[tuple[str | None, int | None]]:
     """Return the name and size of each row's clip, without reading it."""
     known: dict[str, int | None] = {}
     clips = []
@@ -295,7 +299,7 @@ def check_rows(output: Path, record: Mapping[str, Any], digests: Mapping[str, st
         if keys
     )
     counts = f"{len(digests)} rows instead of {record.get('rows')}" if len(digests) != record.get("rows") else ""
-    told = "; ".join(filter(None, (counts, what))) or "they stand in another order"
+    told = "; ".join(filter(None, (counts, what))) or "they are in another order"
     raise ValueError(
         f"output folder {output} holds a run on other rows ({told}); resume it with the rows that it was started with, or choose "
         "another --output_dir"
@@ -325,7 +329,7 @@ def check_unseen(digests: Mapping[str, str], checkpoint: Path) -> dict[str, str 
     Raises:
         ValueError: stages overlap (arXiv 2509.21060, section 4: SFT and GRPO rows are disjoint).
     """
-    # A checkpoint-N folder lies inside its run's.
+    # A checkpoint-N folder is inside that of its run.
     files = [folder / ROWS_FILE for folder in (checkpoint, checkpoint.parent) if (folder / ROWS_FILE).is_file()]
     if not files:
         return {}

@@ -1,7 +1,8 @@
-"""What both trainers correct in transformers' `Trainer` (5.23): checkpoints are whole and finite, and resuming restores them exactly.
+"""What both trainers correct in transformers' `Trainer` (5.23): checkpoints are whole and finite, and resuming
+restores them exactly.
 
-Private methods of `Trainer` are overridden here and nowhere else but in `sft.py` and `grpo.py`; tests/test_safe_trainer.py pins their
-signatures.
+Private methods of `Trainer` are overridden here and nowhere else but in `sft.py` and `grpo.py`;
+tests/test_safe_trainer.py pins their signatures.
 """
 
 import logging
@@ -94,7 +95,8 @@ class SafeTrainer(Trainer):
             FloatingPointError: one is NaN or infinite; it is named.
         """
         bad = next((name for name, tensor in self._iterate_tensors() if not torch.isfinite(tensor).all()), None)
-        # All processes raise together: one that raised alone would leave the others waiting in the next collective call
+        # All processes raise together: one that raised alone would leave the others waiting in the next collective
+        # call
         found = torch.tensor([bad is not None], device=self.args.device, dtype=torch.float32)
         if self.accelerator.gather(found).any():
             raise FloatingPointError(
@@ -150,8 +152,9 @@ class SafeTrainer(Trainer):
 
     @contextmanager
     def _staging_in(self, output: Path, target: Path) -> Iterator[Path]:
-        """Give all processes a folder to write to before its content appears as `target`. The folder is always removed
-        at the end.
+        """Give all processes a folder to write to before its content appears as `target`.
+
+        The folder is always removed at the end.
         """
         staging = output / STAGING
         with writing(target):
@@ -167,13 +170,15 @@ class SafeTrainer(Trainer):
                     clear_staging(output)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write no card: TRL's has no licence and a text-only usage. `publishing.model` writes one from the run's
-        record.
+        """Write no card: TRL's has no licence and a text-only usage.
+
+        `publishing.model` writes one from the run's record.
         """
 
     def init_hf_repo(self, *args: Any, **kwargs: Any) -> None:
-        """Create no repository yet: a killed run would leave an empty one. `publishing.hub` creates it when there is
-        something to push.
+        """Create no repository yet: a killed run would leave an empty one.
+
+        `publishing.hub` creates it when there is something to push.
         """
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -203,8 +208,9 @@ class SafeTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Run one epoch unless all steps are done: transformers takes one step too many when a run is resumed from its
-        last.
+        """Run one epoch unless all steps are done.
+
+        transformers takes one step too many when a run is resumed from its last.
         """
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True

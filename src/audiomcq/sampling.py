@@ -1,7 +1,7 @@
 """Choose the next token from logits as `generate` does, on the device and without synchronising with the host.
 
-Options have the same meaning and order as in transformers' `generate`. With an option that is not in `KNOWN` the engine does not
-decode (`unknown_options`), so that no option is ever ignored.
+Options have the same meaning and order as in transformers' `generate`. With an option that is not in `KNOWN` the
+engine does not decode (`unknown_options`), so that no option is ever ignored.
 """
 
 from collections.abc import Callable
@@ -152,8 +152,9 @@ class Sampler:
             self.seen[rows[kept], prompt_ids[kept]] = True
 
     def choose(self, logits: Tensor, count: int | Tensor) -> Tensor:
-        """Choose a token for every row. logits: (N, vocabulary); count: number of tokens chosen before. Returns
-        (N,).
+        """Choose a token for every row.
+
+        logits: (N, vocabulary); count: number of tokens chosen before. Returns (N,).
         """
         sampling, scores = self.sampling, logits.float()
         if self.seen is not None:

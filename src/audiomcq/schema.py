@@ -41,8 +41,8 @@ def to_schema(rows: Dataset, audio_root: str | Path | None = None) -> Dataset:
     become null, numbers their digits and class labels their names. License columns are kept, other columns dropped.
 
     Args:
-        audio_root: folder of relative clip paths, which no path may leave; by default they are relative to the current folder
-            and may lead anywhere.
+        audio_root: folder of relative clip paths, which no path may leave; by default they are relative to the current
+            folder and may lead anywhere.
 
     Raises:
         ValueError: a required column is missing or has another type, or a value does not fit.
@@ -79,9 +79,9 @@ def fit_to_schema(
     """
     check_columns(rows.column_names, cot_column, source)
     order = rows._indices
-    # Without the selection that it may be: values are then replaced where they stand, and clips stay where they are
+    # Without a selection of rows: values are replaced in the order of storage, and the bytes of clips are not copied
     base = Dataset(rows.data, info=rows.info.copy())
-    faults = _known_faults(base)
+    faults = _read_faults(base)
     terms = [
         name for name in LICENSE_COLUMNS if name in base.column_names and base.data.column(name).null_count < len(base)
     ]
@@ -89,14 +89,12 @@ def fit_to_schema(
     if cot_column:
         kinds[cot_column] = _TEXT
     written, has_bytes = _clip_paths(base, faults, source)
-    values = {
-        name: _fitted_column(base, name, kind, faults, source) for name, kind in kinds.items() if name != "audio"
-    }
-    values["id"] = _with_made_ids(base, values, written)
-    values["audio"] = _audio_cells(base, written, has_bytes, resolve, faults)
+    values = {name: _fit_column(base, name, kind, faults, source) for name, kind in kinds.items() if name != "audio"}
+    values["id"] = _fill_ids(base, values, written)
+    values["audio"] = _build_audio(base, written, has_bytes, resolve, faults)
     if audio_contribution is not None:
-        values[CONTRIBUTION] = _labelled(base, values[CONTRIBUTION], audio_contribution, source)
-    fitted = _replaced(base, values, kinds)
+        values[CONTRIBUTION] = _fill_labels(base, values[CONTRIBUTION], audio_contribution, source)
+    fitted = _replace_columns(base, values, kinds)
     if order is None:
         return fitted, faults
     indices = order.column(0).to_pylist()
@@ -136,12 +134,12 @@ def cast_columns(rows: Dataset, kinds: Features) -> Dataset:
     """
     faults: dict[int, str] = {}
     base = Dataset(rows.data, info=rows.info.copy())
-    values = {name: _fitted_column(base, name, kind, faults, "rows") for name, kind in kinds.items()}
+    values = {name: _fit_column(base, name, kind, faults, "rows") for name, kind in kinds.items()}
     if "id" in kinds:
-        values["id"] = _with_made_ids(base, values, _clip_paths(base, faults, "rows")[0])
+        values["id"] = _fill_ids(base, values, _clip_paths(base, faults, "rows")[0])
     if faults:
         raise ValueError(f"rows cannot be read: row {min(faults) + 1}: {faults[min(faults)]}")
-    return Dataset(_replaced(base, values, kinds).data, indices_table=rows._indices)
+    return Dataset(_replace_columns(base, values, kinds).data, indices_table=rows._indices)
 
 
 def add_columns(rows: Dataset, values: Mapping[str, Sequence[str | None]]) -> Dataset:
@@ -151,16 +149,16 @@ def add_columns(rows: Dataset, values: Mapping[str, Sequence[str | None]]) -> Da
     kinds = Features({**{name: base.features[name] for name in names}, **dict.fromkeys(values, _TEXT)})
     columns = {name: pa.array(column, pa.string()) for name, column in values.items()}
     if order is not None:
-        # Where the rows stand below their selection
+        # Values come in the order of the selection, columns are in that of storage
         places = np.full(len(base), -1)
         places[order.column(0).to_numpy()] = np.arange(len(rows))
         taken = pa.array(places, mask=places < 0)
         columns = {name: column.take(taken) for name, column in columns.items()}
     added = {name: pa.chunked_array([column]) for name, column in columns.items()}
-    return Dataset(_replaced(base, added, kinds).data, indices_table=order)
+    return Dataset(_replace_columns(base, added, kinds).data, indices_table=order)
 
 
-def _known_faults(rows: Dataset) -> dict[int, str]:
+def _read_faults(rows: Dataset) -> dict[int, str]:
     """Return the faults that `read_row_files` found, by index."""
     if FAULT not in rows.column_names:
         return {}
@@ -169,7 +167,7 @@ def _known_faults(rows: Dataset) -> dict[int, str]:
     return dict(zip(found.tolist(), values.take(pa.array(found)).to_pylist(), strict=True))
 
 
-def _fitted_column(rows: Dataset, name: str, kind: Any, faults: dict[int, str], source: str) -> pa.ChunkedArray | None:
+def _fit_column(rows: Dataset, name: str, kind: Any, faults: dict[int, str], source: str) -> pa.ChunkedArray | None:
     """Convert a column to its type; return None if it has that type already."""
     target = Features({name: kind}).arrow_schema.field(name).type
     if name not in rows.column_names:
@@ -179,7 +177,7 @@ def _fitted_column(rows: Dataset, name: str, kind: Any, faults: dict[int, str], 
         names = pa.array(feature.names, pa.string())
         return pa.chunked_array([names.take(chunk) for chunk in values.chunks], pa.string())
     if isinstance(getattr(feature, "feature", feature), Json):
-        return _from_values(name, list(rows[name]), target, faults)
+        return _convert_values(name, list(rows[name]), target, faults)
     if values.type == target and FAULT in rows.column_names:
         return None
     try:
@@ -191,7 +189,7 @@ def _fitted_column(rows: Dataset, name: str, kind: Any, faults: dict[int, str], 
             f"; `python {CONVERTER}` reads options that are lettered or stand elsewhere" if name == "choices" else ""
         )
         raise ValueError(f"{source} cannot be read: column {name} is {feature}, expected {kind}{hint}") from error
-    return _with_valid_texts(name, cast, faults)
+    return _drop_invalid_texts(name, cast, faults)
 
 
 def _cast(values: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
@@ -217,7 +215,7 @@ def _is_valid(values: pa.ChunkedArray) -> bool:
     return True
 
 
-def _with_valid_texts(name: str, values: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:
+def _drop_invalid_texts(name: str, values: pa.ChunkedArray, faults: dict[int, str]) -> pa.ChunkedArray:
     fitting = []
     for index in range(len(values)):
         try:
@@ -228,7 +226,7 @@ def _with_valid_texts(name: str, values: pa.ChunkedArray, faults: dict[int, str]
     return pa.chunked_array([pa.array(fitting, values.type)])
 
 
-def _from_values(name: str, values: list[Any], target: pa.DataType, faults: dict[int, str]) -> pa.ChunkedArray:
+def _convert_values(name: str, values: list[Any], target: pa.DataType, faults: dict[int, str]) -> pa.ChunkedArray:
     """Convert a column of mixed types, which `datasets` keeps as JSON."""
     fitting: list[Any] = []
     for index, value in enumerate(values):
@@ -250,7 +248,7 @@ def _clip_paths(rows: Dataset, faults: dict[int, str], source: str) -> tuple[pa.
         has_bytes, paths = clip_fields(rows)
     for name in ("audio", "audio_path"):
         if name in rows.column_names and not pa.types.is_struct(rows.data.column(name).type):
-            named = _path_column(rows, name, faults, source)
+            named = _read_paths(rows, name, faults, source)
             missing = pa.array(~has_bytes & paths.is_null().to_numpy())
             paths = pc.if_else(missing, named, paths)
     return paths, has_bytes
@@ -270,7 +268,7 @@ def _holds_cells(rows: Dataset, source: str) -> bool:
     return True
 
 
-def _path_column(rows: Dataset, name: str, faults: dict[int, str], source: str) -> pa.ChunkedArray:
+def _read_paths(rows: Dataset, name: str, faults: dict[int, str], source: str) -> pa.ChunkedArray:
     """Read a column of paths.
 
     Raises:
@@ -280,11 +278,11 @@ def _path_column(rows: Dataset, name: str, faults: dict[int, str], source: str) 
         kind = rows.data.column(name).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
             raise ValueError(f"{source} cannot be read: column {name} is {rows.features[name]}, expected {_TEXT}")
-    texts = _fitted_column(rows, name, _TEXT, faults, source)
+    texts = _fit_column(rows, name, _TEXT, faults, source)
     return rows.data.column(name) if texts is None else texts
 
 
-def _audio_cells(
+def _build_audio(
     rows: Dataset, written: pa.ChunkedArray, has_bytes: np.ndarray, resolve: Resolve, faults: dict[int, str]
 ) -> pa.ChunkedArray | None:
     """Build the column `audio` with the resolved paths; return None if it is so already. Bytes are not copied."""
@@ -321,7 +319,7 @@ def _audio_cells(
     return pa.chunked_array(chunks, target)
 
 
-def _labelled(rows: Dataset, labels: pa.ChunkedArray | None, label: str, source: str) -> pa.ChunkedArray:
+def _fill_labels(rows: Dataset, labels: pa.ChunkedArray | None, label: str, source: str) -> pa.ChunkedArray:
     """Fill one label into the column of contribution labels where rows have none.
 
     Raises:
@@ -337,7 +335,7 @@ def _labelled(rows: Dataset, labels: pa.ChunkedArray | None, label: str, source:
     return pc.fill_null(labels, label)
 
 
-def _with_made_ids(
+def _fill_ids(
     rows: Dataset, values: dict[str, pa.ChunkedArray | None], written: pa.ChunkedArray
 ) -> pa.ChunkedArray | None:
     """Fill in ids of rows without one: a hash of clip, question, options and answer. Return None if all have one."""
@@ -358,9 +356,9 @@ def _with_made_ids(
     return pa.chunked_array([pa.array(made, pa.string())])
 
 
-def _replaced(rows: Dataset, values: dict[str, pa.ChunkedArray | None], kinds: Features) -> Dataset:
+def _replace_columns(rows: Dataset, values: dict[str, pa.ChunkedArray | None], kinds: Features) -> Dataset:
     """Select the columns of `kinds`, with some of them replaced; the others stay on disk if they are there."""
-    if not len(rows):  # what datasets puts side by side must have rows
+    if not len(rows):  # `concatenate_datasets` fails without rows
         return Dataset(InMemoryTable(kinds.arrow_schema.empty_table()), info=DatasetInfo(features=kinds))
     changed = {name: array for name, array in values.items() if array is not None}
     kept = [name for name in kinds if name not in changed]
@@ -371,14 +369,14 @@ def _replaced(rows: Dataset, values: dict[str, pa.ChunkedArray | None], kinds: F
             parts[0] = parts[0].cast_column("audio", FEATURES["audio"])
     if changed:
         info = DatasetInfo(features=Features({name: kinds[name] for name in changed}))
-        # Hashing the bytes of clips, to name what they are, would take longer than all the rest
+        # `datasets` would hash the bytes of clips for a fingerprint, which takes longer than everything else
         name = generate_random_fingerprint() if "audio" in changed and "audio" in rows.column_names else None
         parts.append(Dataset(InMemoryTable(pa.table(changed)), info=info, fingerprint=name))
     whole = concatenate_datasets(parts, axis=1) if len(parts) > 1 else parts[0]
     return whole.select_columns(list(kinds))
 
 
-def question_columns(rows: Dataset) -> pa.Table:
+def read_question_columns(rows: Dataset) -> pa.Table:
     """Return the `key` of every row, and `_QUESTION_COLUMNS` in the types of the schema."""
     kinds = Features({name: FEATURES[name] for name in _QUESTION_COLUMNS})
     rows = cast_columns(rows, kinds)

@@ -1,8 +1,8 @@
 """Supervised fine-tuning with audio: TRL's `SFTTrainer` with a collator that keeps the clips.
 
-Stock `SFTTrainer` (trl 1.16) drops the audio and raises no error. Here the collator keeps it and puts the loss on the completion
-alone. Rows of a batch that ask about the same clip share its encoding and the common prefix of their prompts. Pinned to trl 1.16:
-`_get_train_sampler` and `_metrics` are private.
+Stock `SFTTrainer` (trl 1.16) drops the audio and raises no error. Here the collator keeps it and puts the loss on the
+completion alone. Rows of a batch that ask about the same clip share its encoding and the common prefix of their
+prompts. Pinned to trl 1.16: `_get_train_sampler` and `_metrics` are private.
 """
 
 import logging
@@ -53,8 +53,8 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         model: name or folder of a LALM, or a loaded model (the model itself, not an `LALM`), bare or with an adapter.
         args: `AudioSFTConfig`, or TRL's `SFTConfig` (audio options then take their defaults).
         data_collator: replaces our collator; its batches go to the model unchanged.
-        train_dataset, eval_dataset: as in TRL, with or without audio parts in the messages (`audiomcq.conversations`); or rows of
-            AudioMCQ.
+        train_dataset, eval_dataset: as in TRL, with or without audio parts in the messages (`audiomcq.conversations`);
+            or rows of AudioMCQ.
         processing_class: the model's processor; loaded by the model's name by default.
         formatting_func: maps a row to the text or the messages to train on.
 
@@ -85,7 +85,8 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         self.shares_clips = False
         self.clip_seconds: list[float] = []
         """Seconds of audio in each training row; empty for an `IterableDataset`."""
-        # Reseeded by `EpochSeedCallback`: the order of an epoch then depends on (seed, epoch), and a resumed run repeats it
+        # Reseeded by `EpochSeedCallback`: the order of an epoch then depends on (seed, epoch), and a resumed run
+        # repeats it
         self._order = torch.Generator()
         others = {
             "compute_loss_func": compute_loss_func,
@@ -180,8 +181,8 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         audio = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
         packed_call: dict[str, Any] = {}
         if self.shares_clips:
-            # A packed completion is all that its row does not share, the rest of the prompt included: only the columns with a
-            # target go on to the LM head
+            # A packed completion is all that its row does not share, the rest of the prompt included: only the columns
+            # with a target go on to the LM head
             packed, targets = pack_by_clip(ids, mask, labels, clip)
             columns, shift_labels = label_columns(targets)
             learnt = replace(packed, source=packed.source.gather(1, columns), labels=shift_labels).to(ids.device)

@@ -18,14 +18,14 @@ from audiomcq.examples import CONTRIBUTION, Row
 class SFTCollator:
     """Collates rows: right-padded ids, labels, mel, and a weight per row.
 
-    As in TRL, the loss is on the completion of `prompt` and `completion`, and on all of `messages` or `text`; never on tokens of a
-    clip.
+    As in TRL, the loss is on the completion of `prompt` and `completion`, and on all of `messages` or `text`; never on
+    tokens of a clip.
 
     Attributes:
         cot: chain of thought before the answer to an AudioMCQ question, see `prompts.completion_target`.
         strong_weight: loss weight of rows with strong audio contribution; other rows weigh 1.
-        share_clips: return the mel of a clip once for all rows with the same clip after the same tokens. These rows become adjacent,
-            and `clip` (rows,) numbers the groups.
+        share_clips: return the mel of a clip once for all rows with the same clip after the same tokens. These rows
+            become adjacent, and `clip` (rows,) numbers the groups.
         learns_prompts: put the loss on prompts as well (TRL's `completion_only_loss: false`).
         assistant_only: put the loss on the assistant's turns of `messages` alone (TRL's `assistant_only_loss`).
     """
@@ -42,6 +42,7 @@ class SFTCollator:
         examples = self.encode([as_conversation(row, self.cot) for row in rows])
         keys = [self._sharing_key(example, index) for index, example in enumerate(examples)]
         groups = list(dict.fromkeys(keys))
+        # Stable: rows with the same clip become adjacent, and the order of the batch stays otherwise
         order = sorted(range(len(rows)), key=lambda index: groups.index(keys[index]))
         starts = [keys.index(group) for group in groups]
         tokenizer = self.encoder.processor.tokenizer
@@ -59,17 +60,17 @@ class SFTCollator:
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedPrompt]:
         """Encode conversations with their labels. The first token is never learnt: nothing predicts it."""
-        learnt = [self._learnt(row) for row in rows]
+        learnt = [self._label(row) for row in rows]
         clips = self.encoder.encode_conversation_clips([row_messages(row) for row in rows])
         labels = [[IGNORED, *each[1:]] for _, each in learnt]
         return self.encoder.insert([ids for ids, _ in learnt], clips, labels)
 
-    def _learnt(self, row: Row) -> tuple[list[int], list[int]]:
+    def _label(self, row: Row) -> tuple[list[int], list[int]]:
         """Return the token ids of a row, with one placeholder per clip, and their labels."""
         tokenizer = self.encoder.processor.tokenizer
         if (messages := row.get("messages")) is not None:
             (ids,) = self.encoder.tokenize([messages], answered=True)
-            return ids, self._assistant_labels(messages, ids) if self.assistant_only else ids
+            return ids, self._label_assistant(messages, ids) if self.assistant_only else ids
         if (text := row.get("text")) is not None:
             (ids,) = self.encoder.tokenize([text.removesuffix(tokenizer.eos_token) + tokenizer.eos_token])
             return ids, ids
@@ -81,11 +82,11 @@ class SFTCollator:
             text = completion.removesuffix(tokenizer.eos_token) + tokenizer.eos_token
             ids = [*start, *tokenizer(text, add_special_tokens=False)["input_ids"]]
         else:
-            ids = self._continued(start, [*prompt, *completion])
+            ids = self._continue(start, [*prompt, *completion])
         learnt = ids if self.learns_prompts else [IGNORED] * len(start) + ids[len(start) :]
         return ids, learnt
 
-    def _continued(self, start: list[int], messages: Conversation) -> list[int]:
+    def _continue(self, start: list[int], messages: Conversation) -> list[int]:
         """Return the token ids of a conversation after checking that they begin with those of its first messages."""
         (ids,) = self.encoder.tokenize([messages], answered=True)
         if ids[: len(start)] != start:
@@ -95,19 +96,20 @@ class SFTCollator:
             )
         return ids
 
-    def _assistant_labels(self, messages: Sequence[Message], ids: list[int]) -> list[int]:
+    def _label_assistant(self, messages: Sequence[Message], ids: list[int]) -> list[int]:
         labels = [IGNORED] * len(ids)
         for turn, message in enumerate(messages):
             if message["role"] == "assistant":
                 (start,) = self.encoder.tokenize([messages[:turn]])
-                until = self._continued(start, messages[: turn + 1])
-                self._continued(until, messages)
+                until = self._continue(start, messages[: turn + 1])
+                self._continue(until, messages)
                 labels[len(start) : len(until)] = ids[len(start) : len(until)]
         return labels
 
     def _sharing_key(self, example: EncodedPrompt, index: int) -> Hashable:
-        """Return a key that is equal for rows which can share their clips: the same clips after the same tokens, none
-        of them learnt.
+        """Return a key that is equal for rows which can share their clips.
+
+        These have the same clips after the same tokens, none of them learnt.
         """
         if not self.share_clips or not example.clips:
             return index

@@ -1,9 +1,10 @@
-"""Attention that reads a prompt once for all its completions: over packed rows, and from a cache that holds each prompt once.
+"""Attention that reads a prompt once for all its completions: over packed rows, and from a cache that holds each
+prompt once.
 
-A dense mask over a packed row of S tokens costs S x S pairs and hides most of them; here P x P / 2 + N x C x (P + C) are computed. A
-cache that repeats the prompt for each continuation is copied whole for every new token; here only the continuations grow. The
-function is registered in transformers' attention interface. For any other input it is `sdpa`, so a model that uses it generates and
-trains as before. Letters as in `audiomcq.shared_prefix`.
+A dense mask over a packed row of S tokens costs S x S pairs and hides most of them; here P x P / 2 + N x C x (P + C)
+are computed. A cache that repeats the prompt for each continuation is copied whole for every new token; here only the
+continuations grow. The function is registered in transformers' attention interface. For any other input it is `sdpa`,
+so a model that uses it generates and trains as before. Letters as in `audiomcq.shared_prefix`.
 """
 
 from dataclasses import dataclass
@@ -22,12 +23,12 @@ SHARED_ATTENTION = "sdpa_shared_prefix"
 
 @dataclass
 class PackedLayout:
-    """Where prompts and completions stand in packed rows.
+    """The positions of prompts and completions in packed rows.
 
-    prompt: P, tokens of the longest prompt. of_prompt: (N,) row of each completion. source: (N, C) index into the B x S packed
-    positions of each token of a completion, 0 where there is none. visible: (N, 1, C, P + C) which keys a token sees, first
-    those of the prompt. inverse: (B x S,) where each packed position stands among the B x P prompt positions followed by
-    the N x C completion positions.
+    prompt: P, tokens of the longest prompt. of_prompt: (N,) row of each completion. source: (N, C) index into the B x
+    S packed positions of each token of a completion, 0 where there is none. visible: (N, 1, C, P + C) which keys a
+    token sees, first those of the prompt. inverse: (B x S,) index of each packed position among the B x P prompt
+    positions followed by the N x C completion positions.
     """
 
     prompt: int
@@ -43,17 +44,20 @@ class PackedLayout:
 
 
 def build_layout(segment_ids: Tensor, source: Tensor, present: Tensor, of_prompt: Tensor) -> PackedLayout:
-    """Build the layout of packed rows. segment_ids: (B, S), 0 in the prompt; source, present: (N, C); of_prompt:
-    (N,).
+    """Build the layout of packed rows.
+
+    segment_ids: (B, S), 0 in the prompt; source, present: (N, C); of_prompt: (N,).
     """
     (rows, width), (completions, length), device = segment_ids.shape, source.shape, source.device
     lengths = (segment_ids == 0).sum(-1)
     prompt = max(int(lengths.max()), 1)  # attention fails on empty rows
-    # Within a completion causally, and all of its own prompt: prompts of a batch differ in length, so the rest of P is hidden
+    # Within a completion causally, and all of its own prompt: prompts of a batch differ in length, so the rest of P is
+    # hidden
     earlier = torch.ones(length, length, dtype=torch.bool, device=device).tril().expand(completions, -1, -1)
     of_the_prompt = torch.arange(prompt, device=device) < lengths[of_prompt][:, None]
     visible = torch.cat([of_the_prompt[:, None].expand(-1, length, -1), earlier], dim=-1)
-    # Positions of prompts and of padding first (padding reads any prompt position: nobody uses it), then those of completions
+    # Positions of prompts and of padding first (padding reads any prompt position: nobody uses it), then those of
+    # completions
     column = torch.arange(width, device=device).clamp(max=prompt - 1)
     inverse = (torch.arange(rows, device=device)[:, None] * prompt + column).flatten()
     inverse[source[present]] = rows * prompt + torch.nonzero(present.flatten())[:, 0]
@@ -70,7 +74,7 @@ class SharedStates:
     prompts: Tensor
     own: Tensor
 
-    def repeated(self) -> Tensor:
+    def repeat_prompts(self) -> Tensor:
         """Repeat each prompt before each of its continuations: (N, heads, P + T, width)."""
         prompts = self.prompts[:, :, None].expand(-1, -1, self.own.size(2), -1, -1)
         return torch.cat([prompts, self.own], dim=3).transpose(1, 2).flatten(0, 1)
@@ -86,7 +90,8 @@ class SharedPromptLayer(DynamicLayer):
         super().__init__()
         self.prompt_keys, self.prompt_values = keys, values
 
-    # The contract of a cache layer is tensors. The model passes the result on to its attention unread, and that is the one below.
+    # The contract of a cache layer is tensors. The model passes the result on to its attention unread, and that is the
+    # one below.
     def update(  # type: ignore[override]
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[SharedStates, SharedStates]:
@@ -112,8 +117,9 @@ def list_states(cache: Cache) -> list[tuple[Tensor, Tensor]]:
 
 
 def shared_prompt_cache(prompts: Cache) -> Cache:
-    """Return a cache in which every prompt of `prompts` can be continued by any number of rows, the same for all. Rows
-    of one prompt are adjacent.
+    """Return a cache in which every prompt of `prompts` can be continued by any number of rows, the same for all.
+
+    Rows of one prompt are adjacent.
     """
     return Cache([SharedPromptLayer(keys, values) for keys, values in list_states(prompts)])
 
@@ -129,21 +135,25 @@ def shared_prefix_attention(
 ) -> tuple[Tensor, None]:
     """Attend like `sdpa`; for packed rows and shared prompts compute the same numbers with less work.
 
-    query: (B, heads, S, width); key, value: the same with their own heads; with shared prompts N rows each. layout: that of packed
-    rows, used instead of `attention_mask`. Returns (B, S, heads, width).
+    query: (B, heads, S, width); key, value: the same with their own heads; with shared prompts N rows each. layout:
+    that of packed rows, used instead of `attention_mask`. Returns (B, S, heads, width).
     """
     if isinstance(key, SharedStates) and isinstance(value, SharedStates):
         if query.size(2) == 1:
-            return _of_next_tokens(query, key, value, attention_mask, kwargs["scaling"]), None
-        key, value = key.repeated(), value.repeated()  # many tokens at once: the kernel is worth a copy of the prompts
+            return _attend_next_tokens(query, key, value, attention_mask, kwargs["scaling"]), None
+        key, value = (
+            key.repeat_prompts(),
+            value.repeat_prompts(),
+        )  # many tokens at once: the kernel is worth a copy of the prompts
     assert isinstance(key, Tensor) and isinstance(value, Tensor)
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    # Prompts are at the left of their rows: causal attention keeps them from seeing completions and padding without a mask
+    # Prompts are at the left of their rows: causal attention keeps them from seeing completions and padding without a
+    # mask
     kwargs = kwargs | {"is_causal": True}
     prompt_query, *prompts = [states[:, :, : layout.prompt] for states in (query, key, value)]
     of_prompts, _ = sdpa_attention_forward(module, prompt_query, prompts[0], prompts[1], None, **kwargs)
-    own_query, own_key, own_value = (_of_completions(states, layout.source) for states in (query, key, value))
+    own_query, own_key, own_value = (_gather_completions(states, layout.source) for states in (query, key, value))
     keys, values = (
         torch.cat([prompt.index_select(0, layout.of_prompt), own], dim=2)
         for prompt, own in zip(prompts, (own_key, own_value), strict=True)
@@ -155,14 +165,16 @@ def shared_prefix_attention(
     return found.index_select(0, layout.inverse).unflatten(0, (len(query), -1)), None
 
 
-def _of_next_tokens(
+def _attend_next_tokens(
     query: Tensor, key: SharedStates, value: SharedStates, visible: Tensor | None, scaling: float
 ) -> Tensor:
-    """Attend from one new token per row, in one softmax over the prompt and its continuation. query: (N, heads, 1,
-    width). visible: (N, 1, 1, P + T).
+    """Attend from one new token per row, in one softmax over the prompt and its continuation.
+
+    query: (N, heads, 1, width). visible: (N, 1, 1, P + T).
     """
     (prompts, heads, length, width), size = key.prompts.shape, key.own.size(2)
-    # Queries against the same keys are one matrix product: the heads that share a key head and, for the prompt, all its rows
+    # Queries against the same keys are one matrix product: the heads that share a key head and, for the prompt, all
+    # its rows
     asking = query.reshape(prompts, size, heads, -1, width).transpose(1, 2)
     over_prompt = (asking.flatten(2, 3) @ key.prompts.transpose(2, 3)).unflatten(2, (size, -1))
     scores = torch.cat([over_prompt, asking @ key.own.transpose(3, 4)], dim=-1).float() * scaling
@@ -175,7 +187,7 @@ def _of_next_tokens(
     return found.transpose(1, 2).reshape(len(query), 1, -1, width)
 
 
-def _of_completions(states: Tensor, source: Tensor) -> Tensor:
+def _gather_completions(states: Tensor, source: Tensor) -> Tensor:
     """Gather the completions' positions: (B, heads, S, width) to (N, heads, C, width)."""
     return (
         states.transpose(1, 2)

@@ -1,7 +1,7 @@
 """One prompt, many continuations: encode, prefill and score an audio prompt once for all its completions.
 
-Letters in shapes as in `audiomcq.packing`: B prompts, G completions of each, N = B x G completions, P / C / S the longest
-prompt / completion / packed row.
+Letters in shapes as in `audiomcq.packing`: B prompts, G completions of each, N = B x G completions, P / C / S the
+longest prompt / completion / packed row.
 """
 
 import logging
@@ -44,10 +44,11 @@ def shared_logps(
     """Compute log-probs of every completion token, and the entropies (nats) of their distributions, in one packed
     forward.
 
-    model: what the trainer calls (DDP, DeepSpeed, PEFT or bare). audio: the model's audio inputs, one row per clip, prompt by
-    prompt: input_features (clips, mel, frames), feature_attention_mask (clips, frames); empty for text. temperature: None scores with
-    TRL's fused LM head, which was given its own; a number goes through logits (N x C x vocabulary in memory).
-    Returns log-probs (N, C) and entropies (N, C) or None, zero where there is no token, like GRPOTrainer's own.
+    model: what the trainer calls (DDP, DeepSpeed, PEFT or bare). audio: the model's audio inputs, one row per clip,
+    prompt by prompt: input_features (clips, mel, frames), feature_attention_mask (clips, frames); empty for text.
+    temperature: None scores with TRL's fused LM head, which was given its own; a number goes through logits (N x C x
+    vocabulary in memory). Returns log-probs (N, C) and entropies (N, C) or None, zero where there is no token, like
+    GRPOTrainer's own.
     """
     inputs = build_packed_inputs(model, packed, audio)
     packed = packed.to(inputs["input_ids"].device)
@@ -65,7 +66,7 @@ def build_packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, 
     Raises ValueError when the audio does not have one row per clip of the packed rows.
     """
     _check_clips(audio, packed.input_ids, model)
-    device = _sharing_lm(model).device
+    device = _enable_sharing(model).device
     layout = build_layout(packed.segment_ids, packed.source, packed.labels != IGNORED, packed.of_prompt)
     return {
         "input_ids": packed.input_ids.to(device, non_blocking=True),
@@ -96,16 +97,18 @@ def generate(
 ) -> Tensor:
     """Sample `num_generations` completions of every prompt from one audio encoding and one prefill.
 
-    input_ids, attention_mask: (B, P) padded on the left. audio: as in `shared_logps`. Tokens are drawn from the distribution that the
-    model's own `generate` draws from on prompts repeated G times; on a CPU with the same random numbers.
-    Returns (N, P + new tokens), the completions of one prompt side by side.
-    Raises ValueError when the prefill cannot be kept (gradient checkpointing while training).
+    input_ids, attention_mask: (B, P) padded on the left. audio: as in `shared_logps`. Tokens are drawn from the
+    distribution that the model's own `generate` draws from on prompts repeated G times; on a CPU with the same random
+    numbers. Returns (N, P + new tokens), the completions of one prompt side by side. Raises ValueError when the
+    prefill cannot be kept (gradient checkpointing while training).
     """
     _check_clips(audio, input_ids, model)
-    causal_lm = _sharing_lm(model)
+    causal_lm = _enable_sharing(model)
+    # Positions count from the first token after the left padding
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     prompt = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
-    # All but the last token: each completion forwards that one itself, as its first step, and gets the logits of its first token
+    # All but the last token: each completion forwards that one itself, as its first step, and gets the logits of its
+    # first token
     kept = _prefill(causal_lm, {name: value[:, :-1] for name, value in prompt.items()}, audio)
     prompt = {name: value.repeat_interleave(num_generations, dim=0) for name, value in prompt.items()}
     config, _ = resolve_config(causal_lm, generation_config)
@@ -126,13 +129,14 @@ def generate(
 
 
 def _generate_stock(causal_lm: PreTrainedModel, **options: Any) -> Tensor:
-    """Generate with the model's own `generate`: its class's method, because `shared_generation` replaces the
-    instance's.
+    """Generate with the model's own `generate`.
+
+    It is called on the class, because `shared_generation` replaces the instance's method.
     """
-    own = cast(type[GenerationMixin], type(causal_lm))  # every LALM is one, which the type of all models does not say
-    return cast(
-        Tensor, own.generate(as_generative(causal_lm), **options)
-    )  # tokens, unless a configuration asks for more
+    # Every LALM is a GenerationMixin, which the common type of models does not say; without `return_dict_in_generate`
+    # it returns tokens
+    own = cast(type[GenerationMixin], type(causal_lm))
+    return cast(Tensor, own.generate(as_generative(causal_lm), **options))
 
 
 def _must_use_stock(causal_lm: PreTrainedModel, config: GenerationConfig) -> bool:
@@ -166,7 +170,8 @@ def _prefill(causal_lm: PreTrainedModel, prompt: dict[str, Tensor], audio: dict[
 class Prefixes:
     """Prefixes of prompts, encoded and prefilled once, to be continued any number of times.
 
-    input_ids, attention_mask: (U, P), padded on the left. kept: their cache, U rows of P tokens; never written to again.
+    input_ids, attention_mask: (U, P), padded on the left. kept: their cache, U rows of P tokens; never written to
+    again.
     """
 
     input_ids: Tensor
@@ -174,8 +179,9 @@ class Prefixes:
     kept: DynamicCache
 
     def spread(self, rows: Sequence[int]) -> "Prefixes":
-        """Return prefixes with the same number of rows for each, side by side: these if `rows` is in that order, else
-        a copy per row.
+        """Return prefixes with the same number of rows for each, side by side.
+
+        Returns these prefixes if `rows` is in that order, else a copy per row.
         """
         each = max(1, len(rows) // len(self.input_ids))
         if list(rows) == torch.arange(len(self.input_ids)).repeat_interleave(each).tolist():
@@ -195,7 +201,7 @@ def prefill(model: nn.Module, prefixes: Sequence[Sequence[int]], audio: dict[str
     """
     if not all(prefixes):
         raise ValueError("a prefix has no tokens: prompts that begin differently share nothing")
-    causal_lm = _causal_lm(model)
+    causal_lm = _unwrap(model)
     ids, mask = _pad_left(prefixes, causal_lm.device)
     _check_clips(audio, ids, model)
     prompt = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
@@ -212,10 +218,11 @@ class Continuation:
 
 
 def continued_generation(model: nn.Module, prompts: Continuation, pad_token_id: int, **options: object) -> Tensor:
-    """Generate from prefilled prefixes as the model's own `generate` would (with its `options`). Returns the new
-    tokens, (N, T).
+    """Generate from prefilled prefixes as the model's own `generate` would (with its `options`).
+
+    Returns the new tokens, (N, T).
     """
-    causal_lm, prefixes = _sharing_lm(model), prompts.prefixes.spread(prompts.rows)
+    causal_lm, prefixes = _enable_sharing(model), prompts.prefixes.spread(prompts.rows)
     each = len(prompts.rows) // len(prefixes.input_ids)
     suffix_ids, suffix_mask = _pad_left(prompts.suffixes, causal_lm.device)
     mask = torch.cat([prefixes.attention_mask.repeat_interleave(each, dim=0), suffix_mask], dim=1)
@@ -271,7 +278,7 @@ def continued_logps(
 
     A completion sees its prompt and itself, as in `shared_logps`. Returns one tensor of its length per completion.
     """
-    causal_lm, prefixes = _sharing_lm(model), prompts.prefixes.spread(prompts.rows)
+    causal_lm, prefixes = _enable_sharing(model), prompts.prefixes.spread(prompts.rows)
     completion_ids = [list(map(list, answers)) for answers in completions]
     packed = pack([list(suffix) for suffix in prompts.suffixes], completion_ids).to(causal_lm.device)
     each = len(prompts.rows) // len(prefixes.input_ids)
@@ -315,7 +322,7 @@ def shared_generation(model: nn.Module, num_generations: int) -> Iterator[None]:
 
 def sharing_obstacle(model: nn.Module) -> str | None:
     """Say why this model cannot share its prompts, in words for a log line; return None when it can."""
-    config = _causal_lm(model).config
+    config = _unwrap(model).config
     text_config = config.get_text_config()
     if config.model_type not in SHARING_FAMILIES:
         return f"{config.model_type} is not among the families known to share prompts ({', '.join(SHARING_FAMILIES)})"
@@ -326,14 +333,14 @@ def sharing_obstacle(model: nn.Module) -> str | None:
     return None
 
 
-def _causal_lm(model: nn.Module) -> PreTrainedModel:
+def _unwrap(model: nn.Module) -> PreTrainedModel:
     inner: Any = extract_model_from_parallel(model)
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner  # PEFT
 
 
-def _sharing_lm(model: nn.Module) -> PreTrainedModel:
+def _enable_sharing(model: nn.Module) -> PreTrainedModel:
     """Return the wrapped causal LM, switched to the attention that packed rows and shared prompts need."""
-    causal_lm = _causal_lm(model)
+    causal_lm = _unwrap(model)
     # The language model's alone: the audio tower keeps its own. For ordinary inputs it computes what `sdpa` does.
     causal_lm.config.get_text_config()._attn_implementation = SHARED_ATTENTION
     return causal_lm
@@ -347,7 +354,7 @@ def selected_hidden_states(model: nn.Module, select: Callable[[Tensor], Tensor])
         output.last_hidden_state = select(output.last_hidden_state)
         return output
 
-    handle = _causal_lm(model).base_model.register_forward_hook(keep)
+    handle = _unwrap(model).base_model.register_forward_hook(keep)
     try:
         yield
     finally:
@@ -355,8 +362,9 @@ def selected_hidden_states(model: nn.Module, select: Callable[[Tensor], Tensor])
 
 
 def _check_clips(audio: dict[str, Tensor], input_ids: Tensor, model: nn.Module) -> None:
-    # The thinkers merge surplus features without an error, and so into the wrong prompt. A run of placeholders is one clip.
-    placeholder = input_ids == _causal_lm(model).config.audio_token_id
+    # The thinkers merge surplus features without an error, and so into the wrong prompt. A run of placeholders is one
+    # clip.
+    placeholder = input_ids == _unwrap(model).config.audio_token_id
     clips = int(placeholder[:, 0].sum() + (placeholder[:, 1:] & ~placeholder[:, :-1]).sum())
     given = {name: len(value) for name, value in audio.items()} or {"audio": 0}
     for name, rows in given.items():

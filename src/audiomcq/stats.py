@@ -20,8 +20,9 @@ class Interval:
 
 
 def wilson_interval(k: int, n: int, confidence: float = 0.95) -> Interval:
-    """Compute the Wilson score interval of k successes in n trials: unlike k/n +- z*s it stays within [0, 1] and is
-    never empty.
+    """Compute the Wilson score interval of k successes in n trials.
+
+    Unlike k/n +- z*s it stays within [0, 1] and is never empty.
 
     Source: Wilson 1927, JASA 22(158).
 
@@ -33,7 +34,7 @@ def wilson_interval(k: int, n: int, confidence: float = 0.95) -> Interval:
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     centre = (k + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
-    # At k = 0 and k = n the bound is 0 and 1 exactly; rounding would leave it 1e-17 beside.
+    # At k = 0 and k = n the bound is 0 and 1 exactly; rounding would miss it by 1e-17.
     return Interval(0.0 if k == 0 else centre - half, 1.0 if k == n else centre + half)
 
 
@@ -66,8 +67,9 @@ def paired_bootstrap(
 
 
 def mcnemar(a_correct: Sequence[bool], b_correct: Sequence[bool]) -> float:
-    """Compute the exact two-sided p-value of two models answering the same items equally well; 1.0 where they never
-    differ.
+    """Compute the exact two-sided p-value of two models answering the same items equally well.
+
+    Returns 1.0 where they never differ.
 
     Raises:
         ValueError: the two sequences differ in length.
@@ -92,15 +94,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def binomial_at_least(k: int, n: int, p: float) -> float:
-    """Compute P(X >= k) for n draws with success probability p. For small n: the coefficients overflow beyond a
-    thousand.
+    """Compute P(X >= k) for n draws with success probability p.
+
+    n must be small: the coefficients overflow beyond a thousand.
     """
     return math.fsum(math.comb(n, right) * p**right * (1 - p) ** (n - right) for right in range(k, n + 1))
 
 
 def fleiss_kappa(right: np.ndarray) -> float | None:
-    """Compute the agreement of voters on which items they get right, beyond that expected from their accuracy: 1 full,
-    0 none.
+    """Compute the agreement of voters on which items they get right, beyond that expected from their accuracy.
+
+    1 is full agreement, 0 none.
 
     Source: Fleiss 1971, Psychological Bulletin 76(5), with two categories.
 

@@ -58,7 +58,8 @@ def writing(place: str | Path) -> Iterator[None]:
             raise
         raise ValueError(f"cannot write to {explain_os_error(error, place)}") from error
     except Exception as error:
-        # safetensors (0.8) and torch (2.13) raise errors of their own: SafetensorError, and a RuntimeError of their zip writer
+        # safetensors (0.8) and torch (2.13) raise errors of their own: SafetensorError, and a RuntimeError of their
+        # zip writer
         if type(error).__name__ != "SafetensorError" and "inline_container" not in str(error):
             raise
         raise ValueError(
@@ -99,8 +100,9 @@ def write_whole(path: str | Path, content: str | bytes | memoryview) -> None:
 
 @contextmanager
 def new_file(path: str | Path) -> Iterator[Path]:
-    """Write a file that is too large for `write_whole`: under another name inside the block, renamed when the block
-    succeeds.
+    """Write a file that is too large for `write_whole`.
+
+    Inside the block it has another name; it is renamed when the block succeeds.
 
     Raises:
         ValueError: it exists already, another process is writing it, or the disk is full or not writable.
@@ -143,8 +145,9 @@ def list_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 
 @contextmanager
 def hold(path: str | Path, busy: str, patience: float = _PATIENCE_SECONDS) -> Iterator[None]:
-    """Hold a lock while the block lasts. It is a lock of the kernel, released by any kill; its file is removed at the
-    end.
+    """Hold a lock while the block lasts.
+
+    It is a lock of the kernel, released by any kill; its file is removed at the end.
 
     A folder that was created for the lock is removed as well, if nothing else was written to it.
 
@@ -220,6 +223,7 @@ def publish_checkpoint(staged: Path, target: Path, run: str) -> None:
             aside = target.with_name(f"set-aside-{uuid4().hex[:6]}.{target.name}")
             target.rename(aside)
             logger.warning("%s was not written by this run, or is not whole; it is kept as %s", target, aside.name)
+        # The old one of this name is renamed away, the new one takes its name, and only then is the old one deleted
         with _removing([target] if target.exists() else [], staged.parent):
             staged.rename(target)
             sync(target.parent)
@@ -270,6 +274,7 @@ def rotate_checkpoints(output: Path, run: str, limit: int | None, protected: str
     """
     if not limit or limit < 1:
         return
+    # The last one is always kept, and so is the best: a limit of 1 may leave two, as in transformers
     own = [path for path in list_whole_checkpoints(output) if _belongs(path, run)]
     kept = (
         {own[-1], *(path for path in own if protected and path.resolve() == Path(protected).resolve())}
@@ -335,7 +340,8 @@ def replaced_folder(folder: str | Path) -> Iterator[Path]:
     since.
 
     Raises:
-        ValueError: it holds anything else (which is named; nothing is touched), another process is writing to it, or the disk is full.
+        ValueError: it holds anything else (which is named; nothing is touched), another process is writing to it, or
+            the disk is full.
     """
     folder = Path(folder)
     with _staged(folder) as staged:

@@ -1,7 +1,8 @@
-"""Fused norms and feed-forward parts for training on CUDA, from `liger-kernel`: fewer launches and less memory for the backward.
+"""Fused norms and feed-forward parts for training on CUDA, from `liger-kernel`: fewer launches and less memory for the
+backward.
 
-The language model's RMS norms and SwiGLU are a third of the activations of a packed forward. Liger's own patches know none of the
-LALM classes, so its functions are set module by module.
+The language model's RMS norms and SwiGLU are a third of the activations of a packed forward. Liger's own patches know
+none of the LALM classes, so its functions are set module by module.
 """
 
 import logging

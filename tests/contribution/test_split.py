@@ -309,7 +309,7 @@ def test_where_no_label_is_known_nothing_is_saved_and_the_reason_said(rows: Data
     mute = table(votes_for(rows, {}, completion="..."))
     assert len(label_rows(rows, mute)) == 0
     for most, error, match in (
-        (None, ValueError, "no row is left: the labels of 100.0 % of the rows .first sound_tones_0. hang"),
+        (None, ValueError, "no row is left: the labels of 100.0 % of the rows .first sound_tones_0. depend"),
         (0.05, LimitPassed, "more than max_unreadable 0.05"),
     ):
         args = SplitArguments(output_dir=str(tmp_path / "labelled"), max_unreadable=most)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from audiomcq import clip_workers
 from audiomcq.audio import CUT_MARGIN_SECONDS, MIN_SAMPLES, SAMPLE_RATE, DecodedClip
-from audiomcq.clip_workers import Found
+from audiomcq.clip_workers import ClipResult
 from odd_clips import MAKERS, SAYS_NO_LENGTH, SECONDS, clip
 
 TIMEOUT_SECONDS = 20.0
@@ -108,18 +108,18 @@ class Examiner:
     def __init__(self, folder: Path) -> None:
         self.path, self.worker = folder / "clip", None
 
-    def by_path_and_by_bytes(self, content: bytes) -> tuple[Found, Found]:
+    def by_path_and_by_bytes(self, content: bytes) -> tuple[ClipResult, ClipResult]:
         self.path.write_bytes(content)
         cells = ({"bytes": None, "path": str(self.path)}, {"bytes": content, "path": "clip"})
         return tuple(self._examine(cell) for cell in cells)
 
-    def _examine(self, cell: dict[str, Any]) -> Found:
+    def _examine(self, cell: dict[str, Any]) -> ClipResult:
         if self.worker is None or not self.worker.process.is_alive():
             clip_workers.decode_clip = _decoded_by_the_contract
             self.worker = clip_workers._Worker()  # forked, so it decodes like this
             clip_workers.decode_clip = _decode_clip
         self.worker.give(None, (cell, None, MAX_SECONDS), TIMEOUT_SECONDS)
-        while (found := self.worker.found()) is None:
+        while (found := self.worker.poll()) is None:
             wait([self.worker.pipe], 1)
         return found
 

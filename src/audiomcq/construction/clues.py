@@ -1,8 +1,9 @@
 """Wordings of the questions, and the clues that give an answer away in the text.
 
-Questions written by a language model carry two kinds of text shortcut (arXiv 2509.21060): the text tells something about the clip
-(explicit), or asks for what everybody knows (knowledge). Both are built here from the same few noun phrases per label, so that a
-small model that has read enough of them picks the answer up by association, without listening.
+Questions written by a language model carry two kinds of text shortcut (arXiv 2509.21060): the text tells something
+about the clip (explicit), or asks for what everybody knows (knowledge). Both are built here from the same few noun
+phrases per label, so that a small model that has read enough of them picks the answer up by association, without
+listening.
 """
 
 from dataclasses import dataclass
@@ -156,8 +157,9 @@ CLUES: dict[str, tuple[str, ...]] = {
 
 
 def label_kind(label: str, question_type: str) -> str:
-    """Return the key of `WORDINGS` for a label: "digit" and "speaker" have their own, other labels that of their
-    question type.
+    """Return the key of `WORDINGS` for a label.
+
+    "digit" and "speaker" have their own, other labels that of their question type.
     """
     if label.startswith("digit "):
         return "digit"

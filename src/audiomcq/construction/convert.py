@@ -198,7 +198,7 @@ def iterate_raw_rows(located: Located) -> Iterator[tuple[str, Path | None, dict[
         for line, raw in read_raw(path):
             yield f"{path}:{line}", path.parent if "file_name" in raw else located.folder, raw
     if located.rows is not None:
-        rows = _undecoded(located.rows)
+        rows = _disable_decoding(located.rows)
         names = {name: kind for name, kind in rows.features.items() if isinstance(kind, ClassLabel)}
         for index, raw in enumerate(rows):
             labels = {name: kind.int2str(raw[name]) for name, kind in names.items() if raw[name] is not None}
@@ -298,7 +298,7 @@ def _as_text(name: str, value: Any) -> str | None:
         raise Unreadable(f"{name} {error}") from None
 
 
-def _undecoded(rows: Dataset) -> Dataset:
+def _disable_decoding(rows: Dataset) -> Dataset:
     for name, kind in rows.features.items():
         if isinstance(kind, Audio):
             rows = rows.cast_column(name, Audio(decode=False))

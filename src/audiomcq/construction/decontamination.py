@@ -84,7 +84,8 @@ class Audit:
     Attributes:
         items: number of items by benchmark.
         sources: by benchmark, the number of items from each source that training rows come from as well.
-        rows_not_compared: training rows whose clips were not compared by content: their bytes, or all of the benchmarks', are missing.
+        rows_not_compared: training rows whose clips were not compared by content: their bytes, or all of the
+            benchmarks', are missing.
         items_not_compared: by benchmark, the number of items not compared by content, for the same reasons.
     """
 
@@ -209,8 +210,9 @@ def _count_sources(items: Iterable[Row], sources: set[str]) -> dict[str, int]:
 def _iterate_compared(
     rows: Iterable[Row], audio_root: str | Path | None, with_sizes: bool
 ) -> Iterator[tuple[Row, int | None]]:
-    """Yield the columns that are compared, and the size of each clip in bytes; read a data set by column, without the
-    clips' bytes.
+    """Yield the columns that are compared, and the size of each clip in bytes.
+
+    A data set is read by column, without the clips' bytes.
     """
     if not isinstance(rows, Dataset):
         for row in rows:
@@ -267,8 +269,8 @@ def make_shingles(row: Row) -> frozenset[str]:
 class QuestionIndex:
     """Finds those of a fixed list of sets whose Jaccard similarity to another set is at least `similar`.
 
-    Exact, by prefix filtering (Chaudhuri et al., ICDE 2006): with shingles ordered from rare to frequent, two sets that are similar
-    enough share one among the first few, so that frequent shingles are never looked up.
+    Exact, by prefix filtering (Chaudhuri et al., ICDE 2006): with shingles ordered from rare to frequent, two sets
+    that are similar enough share one among the first few, so that frequent shingles are never looked up.
     """
 
     def __init__(self, sets: Sequence[frozenset[str]], similar: float = SIMILAR) -> None:
@@ -293,6 +295,7 @@ class QuestionIndex:
         return found
 
     def _prefix(self, each: frozenset[str]) -> list[str]:
+        # 0.7 x 10 is a little more than 7 in floats, and must not become 8
         needed = math.ceil(self.similar * len(each) - 1e-9)
         by_rarity = sorted(each, key=lambda shingle: (self._frequency.get(shingle, 0), shingle))
         return by_rarity[: len(each) - needed + 1]
@@ -310,8 +313,9 @@ def clip_names(row: Row) -> set[str]:
 
 
 def find_origins(row: Row) -> set[str]:
-    """Return the data sets that a row's clip comes from: the named one and, where known, its own source. "AudioCaps"
-    is also AudioSet.
+    """Return the data sets that a row's clip comes from: the named one and, where known, its own source.
+
+    "AudioCaps" is also AudioSet.
     """
     groups = row.get("groups") or {}
     named = (row.get("source_dataset"), groups.get("source"), groups.get("dataset"))

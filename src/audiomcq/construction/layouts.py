@@ -99,7 +99,7 @@ def split_question(text: str) -> tuple[str, list[str] | None]:
             return _HEADING.sub("", text[: marks[0].start()]).strip(), options
         if "AB" in letters:
             raise Unreadable(
-                f"the letters {', '.join(letters)} stand in the question: where its options begin is not clear"
+                f"the letters {', '.join(letters)} are in the question: where its options begin is not clear"
             )
     return text, None
 

@@ -1,7 +1,8 @@
 """Generate questions from a folder of labelled recordings with a `manifest.csv` (`COLUMNS`, one line per clip).
 
-About half of the questions on labels that `clues.py` knows can be answered from the text alone; no column tells which. In all
-others ("plain") the text gives nothing away: for any wording and options, each option is the gold answer equally often.
+About half of the questions on labels that `clues.py` knows can be answered from the text alone; no column tells which.
+In all others ("plain") the text gives nothing away: for any wording and options, each option is the gold answer
+equally often.
 """
 
 import csv
@@ -61,11 +62,13 @@ def rows_from_manifest(
 ) -> list[Row]:
     """Generate rows of the project's schema, `audio_path` relative to `folder`; deterministic by manifest and seed.
 
-    Wrong options are drawn from labels of the same source and kind; gold positions are balanced within 1 per number of options.
-    A label that is more frequent than the others of its class may get fewer questions: else it would be the safer guess.
+    Wrong options are drawn from labels of the same source and kind; gold positions are balanced within 1 per number of
+    options. A label that is more frequent than the others of its class may get fewer questions: else it would be the
+    safer guess.
 
     Raises:
-        ValueError: no manifest, a missing column, no usable clip, or more than `max_bad_fraction` of the clips are not usable.
+        ValueError: no manifest, a missing column, no usable clip, or more than `max_bad_fraction` of the clips are not
+            usable.
     """
     clips = find_usable_clips(folder, 1, max_bad_fraction)
     return [row for row, _ in write_questions(clips, random.Random(seed), questions_per_clip)]
@@ -96,8 +99,9 @@ def build(
 def split_questions(
     folder: str | Path, seed: int = 0, max_bad_fraction: float = 0.01
 ) -> dict[str, list[tuple[Row, str | None]]]:
-    """Return what `build` writes, with the clue of each row (None: plain). The clues are for checks and are not
-    written.
+    """Return what `build` writes, with the clue of each row (None: plain).
+
+    The clues are for checks and are not written.
     """
     parts = split_clips(find_usable_clips(folder, len(SPLITS), max_bad_fraction), seed)
     return {
@@ -109,8 +113,8 @@ def split_questions(
 def find_usable_clips(folder: str | Path, clips_per_label: int, max_bad_fraction: float) -> list[Clip]:
     """Return the manifest's usable clips, sorted by file; log the others as broken rows.
 
-    Not usable are lines with an error (see `_defect`), labels with fewer than `clips_per_label` clips, and labels that
-    are alone in their class.
+    Not usable are lines with an error (see `_find_defect`), labels with fewer than `clips_per_label` clips, and labels
+    that are alone in their class.
 
     Raises:
         ValueError: see `rows_from_manifest`.
@@ -152,7 +156,7 @@ def _read_manifest(folder: Path) -> tuple[list[Clip], list[BrokenRow]]:
     spellings: dict[tuple[AnswerClass, str], str] = {}
     for clip in sorted(lines, key=lambda line: (line.file, line.label)):
         spelling = spellings.setdefault((clip.answer_class, normalize(clip.label)), clip.label)
-        if reason := _defect(clip, folder, clips, spelling):
+        if reason := _find_defect(clip, folder, clips, spelling):
             broken.append(BrokenRow(clip.source, clip.file, reason))
         else:
             clips[clip.file] = clip
@@ -163,7 +167,7 @@ def _read_line(line: dict[str, str | None]) -> Clip:
     return Clip(**{name: (line[name] or "").strip() for name in COLUMNS})
 
 
-def _defect(clip: Clip, folder: Path, known: dict[str, Clip], spelling: str) -> str | None:
+def _find_defect(clip: Clip, folder: Path, known: dict[str, Clip], spelling: str) -> str | None:
     """Say what is wrong with one line of the manifest; return None if nothing is."""
     for name in COLUMNS:
         if not getattr(clip, name):
@@ -219,8 +223,9 @@ def write_questions(
 
 
 def _write_class_questions(clips: Sequence[Clip], rng: random.Random, questions_per_clip: int) -> list[Question]:
-    """Generate questions on the clips of one class in layers; within a layer, all labels with clips left are asked
-    equally often.
+    """Generate questions on the clips of one class in layers.
+
+    Within a layer, all labels with clips left are asked equally often.
 
     The gold answer is therefore uniform over the options of a plain question, whatever the counts of the labels.
     Layers with fewer labels than a question has options are left out.
@@ -232,6 +237,7 @@ def _write_class_questions(clips: Sequence[Clip], rng: random.Random, questions_
     questions: list[Question] = []
     while len(left := [label for label, queue in queues.items() if queue]) >= options:
         count = min(len(queues[label]) for label in left)
+        # Half of the questions; of an odd number, half rounded up or down at random
         given_away = (count + rng.randrange(2)) // 2 if any(label in clues for label in left) else 0
         for label in left:
             size = count if label in clues else count - given_away

@@ -78,17 +78,18 @@ def compare_controls(
     Raises:
         ValueError: a clip, the question or the options are not valid, or both clips hold the same samples.
     """
-    row = _row("asked", clip, question, choices, encoder.max_audio_seconds)
+    row = _build_row("asked", clip, question, choices, encoder.max_audio_seconds)
     if reason := find_defect(row):
         raise ValueError(reason)
-    rows = [row, _row("other", other_clip, question, choices, encoder.max_audio_seconds)]
+    rows = [row, _build_row("other", other_clip, question, choices, encoder.max_audio_seconds)]
     controls = [control_named(name, rows, silence_seconds) for name in CONTROL_LABELS]
-    return [_hear(lalm, encoder, row, control, max_new_tokens) for control in controls]
+    return [_answer(lalm, encoder, row, control, max_new_tokens) for control in controls]
 
 
 def summarize(results: Sequence[ControlResult], choices: Sequence[str], answer: str | None = None) -> str:
-    """Summarize in one sentence (Markdown) what the clip changed; with the gold answer given, state the audio
-    contribution.
+    """Summarize in one sentence (Markdown) what the clip changed.
+
+    With the gold answer given, state the audio contribution.
 
     Raises:
         ValueError: the gold answer is not among the options.
@@ -99,7 +100,7 @@ def summarize(results: Sequence[ControlResult], choices: Sequence[str], answer: 
     if answer is not None:
         gold = list(choices).index(answer)
         if None in (chosen["audio"], chosen["silence"]):
-            return _without_choice({result.control: result for result in results}, gold)
+            return _describe_no_choice({result.control: result for result in results}, gold)
         return _SINGLE_CONTRIBUTION[chosen["audio"] == gold, chosen["silence"] == gold]
     if chosen["audio"] is None:
         return "With the clip the model names none of the options, so there is no answer to compare."
@@ -112,9 +113,10 @@ def summarize(results: Sequence[ControlResult], choices: Sequence[str], answer: 
     return "**Another answer** with silence and with another clip: this one depends on what the model heard."
 
 
-def _without_choice(results: Mapping[str, ControlResult], gold: int) -> str:
-    """Write the sentence for an answer that chooses no option: not right, as published; an unreadable one says nothing
-    about the model.
+def _describe_no_choice(results: Mapping[str, ControlResult], gold: int) -> str:
+    """Write the sentence for an answer that chooses no option.
+
+    As published, it counts as not right. An unreadable answer says nothing about what the model knows.
     """
     said = {
         name: each.no_choice if each.choice is None else "right" if each.choice == gold else "wrong"
@@ -161,7 +163,7 @@ def plot(results: Sequence[ControlResult], choices: Sequence[str]) -> "Figure":
     return figure
 
 
-def _row(source: str, clip: AudioSource, question: str, choices: Sequence[str], max_seconds: float) -> Row:
+def _build_row(source: str, clip: AudioSource, question: str, choices: Sequence[str], max_seconds: float) -> Row:
     """Build a row for a clip whose gold answer is unknown: the first option takes its place."""
     audio = {"bytes": wav_bytes(load_audio(clip, max_seconds=max_seconds)), "path": None}
     answer = choices[0] if choices else None
@@ -169,7 +171,7 @@ def _row(source: str, clip: AudioSource, question: str, choices: Sequence[str], 
     return {**row, "question": question, "choices": list(choices), "answer": answer}
 
 
-def _hear(lalm: LALM, encoder: PromptEncoder, row: Row, control: Control, max_new_tokens: int) -> ControlResult:
+def _answer(lalm: LALM, encoder: PromptEncoder, row: Row, control: Control, max_new_tokens: int) -> ControlResult:
     (scored,) = answer_questions(lalm, encoder, [row], control, mode="likelihood")
     (written,) = answer_questions(lalm, encoder, [row], control, max_new_tokens=max_new_tokens)
     logps = scored.option_logps or []  # there are some: the mode is likelihood

@@ -1,4 +1,6 @@
-"""Ask voters every question under controls: the measurement behind the audio-contribution filter (arXiv 2509.21060, section 3)."""
+"""Ask voters every question under controls: the measurement behind the audio-contribution filter (arXiv 2509.21060,
+section 3).
+"""
 
 import logging
 import tempfile
@@ -115,10 +117,12 @@ def run_probe(
 
     Args:
         rows: of the project's schema, keys distinct.
-        unplayable: keys of the rows whose clips are missing or broken; they are not asked under controls that play the clip.
+        unplayable: keys of the rows whose clips are missing or broken; they are not asked under controls that play the
+            clip.
 
     Raises:
-        ValueError: an option is wrong, the folder holds votes of another run or is not writable, or a voter does not load.
+        ValueError: an option is wrong, the folder holds votes of another run or is not writable, or a voter does not
+            load.
     """
     if not len(rows):
         raise ValueError("there are no rows to probe")

@@ -1,4 +1,5 @@
-"""The figures of the contribution filter: label shares, voters, agreement, and how sensitive the labels are to each choice.
+"""The figures of the contribution filter: label shares, voters, agreement, and how sensitive the labels are to each
+choice.
 
 All are counted by column: 571,118 rows and three voters take seconds. `page.py` renders them.
 """
@@ -65,7 +66,8 @@ def contribution_report(
         rows: labelled rows. Their audio is not read.
         votes: the vote table that labelled them, or another one.
         rule: the rule whose sensitivity is computed.
-        left_out: number of rows that were dropped because their labels depend on unreadable votes (`split.count_saved_unreadable`).
+        left_out: number of rows that were dropped because their labels depend on unreadable votes
+            (`split.count_saved_unreadable`).
 
     Raises:
         ValueError: there are no rows, or as `label_rows`.
@@ -75,30 +77,31 @@ def contribution_report(
     labels = np.array(
         rows.select_columns([CONTRIBUTION]).with_format("arrow")[:][CONTRIBUTION].to_pylist(), dtype=object
     )
-    report: Numbers = {"rows": len(rows), "rule": asdict(rule), "baselines": _baselines(rows)}
+    report: Numbers = {"rows": len(rows), "rule": asdict(rule), "baselines": _compute_baselines(rows)}
     if votes is None:
         orders = np.ones(len(questions), dtype=int)
-        return report | {"shares": _shares(labels, questions, rule, PUBLISHED_VOTERS, orders)}
+        return report | {"shares": _count_shares(labels, questions, rule, PUBLISHED_VOTERS, orders)}
     arrays = to_vote_arrays(read_again(votes, rows), questions)
     counted = select_votes(arrays, questions, rule)
     counts = tally(counted, len(questions))
     row_labels = label_from_votes(counted, questions, rule)
     return report | {
-        "shares": _shares(labels, questions, rule, len(counts.voters), counts.asked.max(axis=1)),
+        "shares": _count_shares(labels, questions, rule, len(counts.voters), counts.asked.max(axis=1)),
         "measured": int(row_labels.measured.sum()),
-        "unreadable": _unreadable(counted, row_labels, left_out),
-        "voters": list(_voters(arrays, questions)),
-        "kappa": _kappa(arrays, questions, rule.mode),
-        "sensitivity": list(_sensitivity(arrays, questions, rule, labels)),
-        "harmed": _harmed(arrays, questions, rule),
-        "s_audio": _s_audio(arrays, questions, rule.mode),
-        "trainability": _trainability(arrays, questions, rule.mode),
+        "unreadable": _count_unreadable(counted, row_labels, left_out),
+        "voters": list(_rate_voters(arrays, questions)),
+        "kappa": _compute_kappa(arrays, questions, rule.mode),
+        "sensitivity": list(_compute_sensitivity(arrays, questions, rule, labels)),
+        "harmed": _count_harmed(arrays, questions, rule),
+        "s_audio": _compute_s_audio(arrays, questions, rule.mode),
+        "trainability": _count_trainability(arrays, questions, rule.mode),
     }
 
 
 def chance_share(num_choices: int, rule: LabelingRule, voters: int, orders: int) -> float | None:
-    """Compute the share of rows that voters who guess in every order would make weak; None for rule score, which
-    corrects for guessing.
+    """Compute the share of rows that voters who guess in every order would make weak.
+
+    Returns None for rule score, which corrects for guessing.
     """
     if rule.rule == "score":
         return None
@@ -106,7 +109,9 @@ def chance_share(num_choices: int, rule: LabelingRule, voters: int, orders: int)
     return binomial_at_least(rule.needed(voters), voters, knows)
 
 
-def _shares(labels: np.ndarray, questions: Questions, rule: LabelingRule, voters: int, orders: np.ndarray) -> Numbers:
+def _count_shares(
+    labels: np.ndarray, questions: Questions, rule: LabelingRule, voters: int, orders: np.ndarray
+) -> Numbers:
     """Count weak and strong rows, in total and by source, type and number of choices.
 
     `corrected` is the share t of rows known without audio if all others are guessed: weak = t + (1 - t) chance. It is
@@ -142,7 +147,7 @@ def _shares(labels: np.ndarray, questions: Questions, rule: LabelingRule, voters
     return result
 
 
-def _unreadable(counted: VoteArrays, row_labels: RowLabels, left_out: int) -> Numbers:
+def _count_unreadable(counted: VoteArrays, row_labels: RowLabels, left_out: int) -> Numbers:
     """Count the unreadable votes among those that the rule counts, and the labels that depend on them, dropped rows
     included.
     """
@@ -151,7 +156,7 @@ def _unreadable(counted: VoteArrays, row_labels: RowLabels, left_out: int) -> Nu
     return {"rows": rows, "of": of, "left_out": left_out, "share": rows / of if of else 0.0, **votes}
 
 
-def _voters(arrays: VoteArrays, questions: Questions) -> Iterator[Numbers]:
+def _rate_voters(arrays: VoteArrays, questions: Questions) -> Iterator[Numbers]:
     """Yield the accuracy over all votes, readable or not, by voter, mode and control, and by the position of the gold
     answer.
     """
@@ -182,7 +187,7 @@ def _voters(arrays: VoteArrays, questions: Questions) -> Iterator[Numbers]:
                 }
 
 
-def _kappa(arrays: VoteArrays, questions: Questions, mode: str) -> dict[str, float | None]:
+def _compute_kappa(arrays: VoteArrays, questions: Questions, mode: str) -> dict[str, float | None]:
     """Compute Fleiss' kappa of the voters by control, over rows that all of them voted on."""
     asked = arrays.only(mode=mode)
     result = {}
@@ -192,20 +197,20 @@ def _kappa(arrays: VoteArrays, questions: Questions, mode: str) -> dict[str, flo
     return result
 
 
-def _sensitivity(
+def _compute_sensitivity(
     arrays: VoteArrays, questions: Questions, rule: LabelingRule, labels: np.ndarray
 ) -> Iterator[Numbers]:
     """Yield how many labels flip when one choice is changed; `rows` are those that both choices label."""
     counted = select_votes(arrays, questions, rule)
     base = label_from_votes(counted, questions, rule)
-    for what, name, other, with_rule in _changes(arrays, counted, rule):
-        yield {"what": what, "to": name, **_moved(base, label_from_votes(other, questions, with_rule))}
+    for what, name, other, with_rule in _list_changes(arrays, counted, rule):
+        yield {"what": what, "to": name, **_count_moved(base, label_from_votes(other, questions, with_rule))}
     own = RowLabels(labels == "weak", base.score, np.isin(labels, ["weak", "strong"]), base.known)
     if own.measured.any():
-        yield {"what": "labels", "to": "as they stand in the rows", **_moved(base, own)}
+        yield {"what": "labels", "to": "as they stand in the rows", **_count_moved(base, own)}
 
 
-def _changes(
+def _list_changes(
     arrays: VoteArrays, counted: VoteArrays, rule: LabelingRule
 ) -> Iterator[tuple[str, str, VoteArrays, LabelingRule]]:
     for name in RULES:
@@ -227,7 +232,7 @@ def _changes(
             yield "mode", mode, arrays.only(control=rule.control, mode=mode), rule
 
 
-def _moved(base: RowLabels, other: RowLabels) -> Numbers:
+def _count_moved(base: RowLabels, other: RowLabels) -> Numbers:
     both = base.measured & other.measured
     return {
         "rows": int(both.sum()),
@@ -236,7 +241,7 @@ def _moved(base: RowLabels, other: RowLabels) -> Numbers:
     }
 
 
-def _harmed(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -> Numbers | None:
+def _count_harmed(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -> Numbers | None:
     """Count AC(row) = right with audio - right without, by voter; `rows` are those where it is -1 for most voters."""
     asked = arrays.only(mode=rule.mode)
     audio_votes, control_votes = asked.only(control="audio"), asked.only(control=rule.control)
@@ -257,7 +262,7 @@ def _harmed(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -> Num
     return {"by_voter": by_voter, "rows": questions.key.filter(pa.array(2 * minus > both)).to_pylist()}
 
 
-def _s_audio(arrays: VoteArrays, questions: Questions, mode: str) -> Numbers:
+def _compute_s_audio(arrays: VoteArrays, questions: Questions, mode: str) -> Numbers:
     """Compute S_audio = accuracy with audio - (on silence + on mismatched audio) / 2, by voter, over rows asked under
     all three.
 
@@ -282,7 +287,7 @@ def _s_audio(arrays: VoteArrays, questions: Questions, mode: str) -> Numbers:
     return result
 
 
-def _trainability(arrays: VoteArrays, questions: Questions, mode: str) -> dict[str, dict[str, int]]:
+def _count_trainability(arrays: VoteArrays, questions: Questions, mode: str) -> dict[str, dict[str, int]]:
     """Count solved, learnable and unsolved rows by voter, for voters asked with audio in several orders."""
     audio_votes = arrays.only(control="audio", mode=mode)
     result = {}
@@ -294,7 +299,7 @@ def _trainability(arrays: VoteArrays, questions: Questions, mode: str) -> dict[s
     return result
 
 
-def _baselines(rows: Dataset) -> dict[str, float]:
+def _compute_baselines(rows: Dataset) -> dict[str, float]:
     """Compute `trivial_baselines` in bounded memory."""
     totals: dict[str, float] = {}
     columns = rows.select_columns(["choices", "answer"])

@@ -1,6 +1,7 @@
 """Votes -> weak / strong. A row is weak when voters get it right without its audio (published: 2 of 3 on silence).
 
-Source: arXiv 2509.21060, section 3. Additions: several option orders, a guess-corrected score, and the trainability of rows.
+Source: arXiv 2509.21060, section 3. Additions: several option orders, a guess-corrected score, and the trainability of
+rows.
 """
 
 import hashlib
@@ -70,8 +71,9 @@ class SplitArguments(RowArguments):
 class LabelingRule:
     """When a row is weak, and which votes are counted.
 
-    A voter is right on a row when it is right in more than half of the option orders it was asked in. `majority`, `all` and `any`
-    count such voters; `score` compares the row's `contribution_score` with a threshold, or takes the lowest quantile.
+    A voter is right on a row when it is right in more than half of the option orders it was asked in. `majority`,
+    `all` and `any` count such voters; `score` compares the row's `contribution_score` with a threshold, or takes the
+    lowest quantile.
     """
 
     rule: str = field(default="majority", metadata={"help": "majority, all, any or score."})
@@ -132,12 +134,11 @@ class RowLabels:
 
 
 def contribution_score(counts: Tally, num_choices: np.ndarray) -> np.ndarray:
-    """Compute how far voters are from knowing the answer without the audio, as a share of a guesser's distance; shape
-    (rows,).
+    """Compute how far voters are from knowing the answer without the audio, as a share of a guesser's distance.
 
-    (1 - p) / (1 - 1/n), where p is the mean over voters and orders of p(gold | control) and n the number of choices: 0
-    where voters know the answer, 1 where they guess, above 1 where they do worse. A higher score means that the audio
-    contributes more. 1 - score is p corrected for guessing. NaN without votes.
+    Returns shape (rows,): (1 - p) / (1 - 1/n), where p is the mean over voters and orders of p(gold | control) and n
+    the number of choices. It is 0 where voters know the answer, 1 where they guess, and above 1 where they do worse. A
+    higher score means that the audio contributes more. 1 - score is p corrected for guessing. NaN without votes.
     """
     asked = counts.asked.sum(axis=1)
     p = np.divide(counts.p_gold.sum(axis=1), asked, out=np.full(len(asked), np.nan), where=asked > 0)
@@ -145,8 +146,9 @@ def contribution_score(counts: Tally, num_choices: np.ndarray) -> np.ndarray:
 
 
 def label_from_votes(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -> RowLabels:
-    """Label and score rows by all given votes, whatever their control, mode and order. Unreadable votes count as not
-    right.
+    """Label and score rows by all given votes, whatever their control, mode and order.
+
+    Unreadable votes count as not right.
     """
     counts = tally(arrays, len(questions))
     score = contribution_score(counts, questions.num_choices)
@@ -162,8 +164,8 @@ def label_from_votes(arrays: VoteArrays, questions: Questions, rule: LabelingRul
         return counted.knows.sum(axis=1) >= rule.needed(len(counted.voters))
 
     weak = is_weak(counts)
-    # More right votes make a row weaker under every rule: a label that is the same with none and with all of the unreadable votes
-    # right is certain
+    # More right votes make a row weaker under every rule: a label that is the same with none and with all of the
+    # unreadable votes right is certain
     return RowLabels(weak & counts.measured, score, counts.measured, weak == is_weak(counts.at_best()))
 
 
@@ -171,7 +173,8 @@ def select_votes(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -
     """Select the votes that a rule counts.
 
     Raises:
-        ValueError: there are none, voters were asked different questions, or there are fewer voters than the rule needs.
+        ValueError: there are none, voters were asked different questions, or there are fewer voters than the rule
+            needs.
     """
     counted = arrays.only(control=rule.control, mode=rule.mode)
     if not len(counted):
@@ -201,8 +204,9 @@ def select_votes(arrays: VoteArrays, questions: Questions, rule: LabelingRule) -
 
 
 def classify_trainability(arrays: VoteArrays, rows: int) -> np.ndarray:
-    """Classify rows by one policy's answers with audio: solved (all right), learnable (some), unsolved (none), "" (not
-    asked); shape (rows,).
+    """Classify rows by one policy's answers with audio.
+
+    Returns shape (rows,): solved (all right), learnable (some), unsolved (none), "" (not asked).
 
     A group of rollouts that are all right or all wrong has no reward variance and so no gradient.
     """
@@ -225,19 +229,20 @@ def label_rows(
 
     Args:
         votes: a vote table, read again; votes on other rows, and those that the rule does not count, are ignored.
-        unreadable: what to do with rows whose label depends on unreadable votes: "leave_out", or "not_right" (as published:
-            such a vote counts as not right, which makes most of these rows strong). An abstention is readable, and not right.
-        policy: a voter that was asked with audio, several times a row: strong rows that it always or never gets right are
-            dropped, since rollouts on them would have no reward variance.
+        unreadable: what to do with rows whose label depends on unreadable votes: "leave_out", or "not_right" (as
+            published: such a vote counts as not right, which makes most of these rows strong). An abstention is
+            readable, and not right.
+        policy: a voter that was asked with audio, several times a row: strong rows that it always or never gets right
+            are dropped, since rollouts on them would have no reward variance.
 
     Raises:
-        ValueError: more than `max_bad_fraction` of the rows have no votes, voters were asked different questions, there are
-            fewer voters than the rule needs, or a voter voted twice.
+        ValueError: more than `max_bad_fraction` of the rows have no votes, voters were asked different questions,
+            there are fewer voters than the rule needs, or a voter voted twice.
     """
     questions = read_questions(rows)
     arrays = to_vote_arrays(read_again(votes, rows), questions)
     labels, keep = _decide(questions, arrays, rule or LabelingRule(), unreadable, policy, max_bad_fraction)
-    return _labelled(rows, labels.weak, labels.score, keep)
+    return _add_labels(rows, labels.weak, labels.score, keep)
 
 
 def save_split(
@@ -250,10 +255,12 @@ def save_split(
     paths.
 
     Returns:
-        the content of split.json: the options, the counts, and the keys of rows whose label depends on unreadable votes.
+        the content of split.json: the options, the counts, and the keys of rows whose label depends on unreadable
+            votes.
 
     Raises:
-        ValueError: the folder exists or is not writable (nothing of it is left then), no row is left, or as `label_rows`.
+        ValueError: the folder exists or is not writable (nothing of it is left then), no row is left, or as
+            `label_rows`.
         LimitPassed: no row is left, and `args.max_unreadable` is given.
     """
     folder = Path(args.output_dir)
@@ -295,10 +302,10 @@ def save_split(
         files, start = {}, 0
         for name, rows in splits.items():
             part = slice(start, start := start + len(rows))
-            rows = _labelled(rows, labels.weak[part], labels.score[part], keep[part])
+            rows = _add_labels(rows, labels.weak[part], labels.score[part], keep[part])
             files[name] = _write(rows, folder / "data", name)
         (folder / SPLIT_FILE).write_text(json.dumps(record, indent=2))
-        (folder / "README.md").write_text(_card(files, _write(votes, folder, "votes")))
+        (folder / "README.md").write_text(_write_card(files, _write(votes, folder, "votes")))
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise ValueError(
@@ -335,7 +342,7 @@ def _decide(
     if unreadable == "leave_out":
         keep &= labels.known
     if policy is not None:
-        keep &= labels.weak | _learnable(arrays, policy, rule.mode, questions, keep & ~labels.weak)
+        keep &= labels.weak | _find_learnable(arrays, policy, rule.mode, questions, keep & ~labels.weak)
     logger.info("%d weak and %d strong rows", (keep & labels.weak).sum(), (keep & ~labels.weak).sum())
     share = labels.weak[labels.measured].mean()
     if rule.quantile is not None and share > rule.quantile + _TIED_SHARE:
@@ -360,7 +367,9 @@ def check_unreadable(share: float, most: float | None) -> None:
         )
 
 
-def _learnable(arrays: VoteArrays, policy: str, mode: str, questions: Questions, strong: np.ndarray) -> np.ndarray:
+def _find_learnable(
+    arrays: VoteArrays, policy: str, mode: str, questions: Questions, strong: np.ndarray
+) -> np.ndarray:
     with_audio = arrays.only(control="audio", voter=policy, mode=mode)
     if not len(with_audio):
         raise ValueError(f"policy {policy} has no votes with control audio; probe it with audio, in several orders")
@@ -375,7 +384,7 @@ def _learnable(arrays: VoteArrays, policy: str, mode: str, questions: Questions,
     return kinds == "learnable"
 
 
-def _labelled(rows: Dataset, weak: np.ndarray, score: np.ndarray, keep: np.ndarray) -> Dataset:
+def _add_labels(rows: Dataset, weak: np.ndarray, score: np.ndarray, keep: np.ndarray) -> Dataset:
     names = rows.column_names
     for name, values in ((CONTRIBUTION, np.where(weak, "weak", "strong")), (SCORE, score)):
         rows = rows.remove_columns([name] if name in names else []).add_column(name, values, feature=FEATURES[name])
@@ -414,8 +423,8 @@ def load_saved_rule(folder: str | Path) -> LabelingRule | None:
 def _write(rows: Dataset, folder: Path, name: str) -> str:
     """Write a Parquet file and name it after its content.
 
-    The cache of `load_dataset` (datasets 5.2) tells local folders apart by their base name and the file names in their README
-    alone: under the same names, other rows written later would not be read.
+    The cache of `load_dataset` (datasets 5.2) tells local folders apart by their base name and the file names in their
+    README alone: under the same names, other rows written later would not be read.
     """
     partial = folder / f"{name}.partial"
     # With a batch size given, `to_parquet` does not read clips to estimate one; the public rows have none.
@@ -425,7 +434,7 @@ def _write(rows: Dataset, folder: Path, name: str) -> str:
     return partial.rename(folder / f"{name}-{digest}.parquet").name
 
 
-def _card(data: Mapping[str, str], votes: str) -> str:
+def _write_card(data: Mapping[str, str], votes: str) -> str:
     """Write the README.md with the configs that `load_dataset` reads."""
     files = [{"split": split, "path": f"data/{name}"} for split, name in data.items()]
     sides = [

@@ -25,7 +25,7 @@ from audiomcq.evaluation.report import (
 )
 from audiomcq.examples import Row, row_key
 from audiomcq.inference.local import judge_answer, to_answer
-from audiomcq.inference.vote_arrays import VoteArrays, question_arrays, without_repeats
+from audiomcq.inference.vote_arrays import VoteArrays, drop_repeats, question_arrays
 from audiomcq.prompts import AskedFor
 
 logger = logging.getLogger(__name__)
@@ -231,7 +231,7 @@ def run_arrays(rows: Rows, run: Run) -> VoteArrays:
         p_gold=correct.astype(np.float64),
         names={**asked, "voter": [""], "mode": [""]},
     )
-    return without_repeats(arrays, question_arrays(rows.values()))
+    return drop_repeats(arrays, question_arrays(rows.values()))
 
 
 def _first_copy(row: Row, choice: int | None) -> int:

@@ -23,7 +23,7 @@ from audiomcq.inference.store import UNREADABLE_FILE, list_shards, read_votes
 from audiomcq.inference.vote_files import VOTE_FEATURES, read_vote_table
 from audiomcq.prompts import AskedFor, find_asked_for
 from audiomcq.records import make_encodable
-from audiomcq.schema import question_columns
+from audiomcq.schema import read_question_columns
 
 logger = logging.getLogger(__name__)
 
@@ -128,12 +128,12 @@ def read_again(votes: Dataset, rows: Dataset) -> Dataset:
     are.
 
     Args:
-        rows: the columns of `question_columns` are read.
+        rows: the columns of `read_question_columns` are read.
 
     Raises:
         ValueError: a vote on a row has no completion, an unknown order, or scores of other options; voter and row are named.
     """
-    questions = question_columns(rows)
+    questions = read_question_columns(rows)
     table = votes.with_format("arrow")[:]
     index = pc.index_in(table["row_key"], value_set=questions["key"].combine_chunks())
     known = np.flatnonzero(index.is_valid().to_numpy(zero_copy_only=False))

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from audiomcq.audio import cut, wav_bytes
 from audiomcq.datasets import option_order, row_orders
-from audiomcq.errors import without_secrets
+from audiomcq.errors import remove_secrets
 from audiomcq.examples import Row, row_key
 from audiomcq.inference.local import Answer, Asked, Control, to_answer
 from audiomcq.prompts import AUDIOMCQ_STYLE, conversation
@@ -315,7 +315,7 @@ def _complete(
         failure = _explain(error, endpoint, question)
     if failure is not None:
         # Outside the handler: the client's error holds the request with its key, and would travel along as the cause
-        raise ValueError(without_secrets(failure))
+        raise ValueError(remove_secrets(failure))
     text = completion.choices[0].message.content or ""
     key = os.environ.get(API_KEY_VARIABLE) or ""
     return text.replace(key, "***") if len(key) >= _TELLING else text

@@ -1,4 +1,4 @@
-"""Rows and votes as NumPy and Arrow columns, on which the filter and the scores count without a Python object per row."""
+"""Rows and votes as NumPy and Arrow columns, on which filter and scores count without a Python object per row."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
@@ -11,7 +11,7 @@ from datasets import Dataset
 from audiomcq.answers import HOW
 from audiomcq.datasets import option_order
 from audiomcq.examples import Row, row_key
-from audiomcq.schema import question_columns
+from audiomcq.schema import read_question_columns
 
 _COLUMNS = ("row_key", "voter", "control", "order", "mode", "how", "choice", "correct", "option_logps")
 _UNREADABLE = HOW.index("unreadable")
@@ -50,7 +50,8 @@ class VoteArrays:
         how: index into `audiomcq.answers.HOW`.
         choice: index of the chosen option among those given, -1 where none was chosen.
         correct: whether the vote chose the gold answer.
-        p_gold: probability that the vote gives the gold answer: the softmax of `option_logps` where there are any, else 0 or 1.
+        p_gold: probability that the vote gives the gold answer: the softmax of `option_logps` where there are any,
+            else 0 or 1.
         names: the sorted values of a column.
     """
 
@@ -131,7 +132,8 @@ class Tally:
     def knows(self) -> np.ndarray:
         """Whether a voter is right on a row: in more than half of the option orders.
 
-        A voter that always answers the same position is right in one of the n cyclic orders of n options, and so on no row.
+        A voter that always answers the same position is right in one of the n cyclic orders of n options, and so on no
+        row.
         """
         return 2 * self.right > self.asked
 
@@ -143,7 +145,7 @@ class Tally:
 
 def read_questions(rows: Dataset) -> Questions:
     """Read the columns that are counted, in the types of `to_schema`. The audio column is not read."""
-    table = question_columns(rows)
+    table = read_question_columns(rows)
     values = {name: table[name].combine_chunks() for name in table.column_names}
     choices, parent = values["choices"], pc.list_parent_indices(values["choices"])
     lengths = pc.list_value_length(choices).to_numpy()
@@ -175,8 +177,9 @@ def question_arrays(rows: Iterable[Row]) -> Questions:
 
 
 def to_vote_arrays(votes: Dataset, questions: Questions) -> VoteArrays:
-    """Convert votes on these questions, as `read_again` returns them; drop votes on other rows and repeats of the same
-    prompt.
+    """Convert votes on these questions, as `read_again` returns them.
+
+    Votes on other rows and repeats of the same prompt are dropped.
 
     Raises:
         ValueError: a voter voted twice on a row, control, order and mode; or its options differ from the row's.
@@ -190,17 +193,18 @@ def to_vote_arrays(votes: Dataset, questions: Questions) -> VoteArrays:
         name: pc.index_in(table[name], value_set=pa.array(names[name], pa.string())).to_numpy() for name in _NAMED
     }
     correct = pc.fill_null(table["correct"], False).to_numpy()
+    # Small integers: there are millions of votes, but few voters, orders and ways of reading
     arrays = VoteArrays(
         row=row,
         **{name: code.astype(np.int16) for name, code in codes.items()},
         how=pc.index_in(table["how"], value_set=pa.array(HOW)).to_numpy().astype(np.int8),
         choice=pc.fill_null(table["choice"], -1).to_numpy().astype(np.int16),
         correct=correct,
-        p_gold=_p_gold(table["option_logps"].combine_chunks(), row, correct, questions),
+        p_gold=_compute_p_gold(table["option_logps"].combine_chunks(), row, correct, questions),
         names=names,
     )
     _check_once(arrays, questions)
-    return without_repeats(arrays, questions)
+    return drop_repeats(arrays, questions)
 
 
 def tally(arrays: VoteArrays, rows: int) -> Tally:
@@ -217,9 +221,9 @@ def tally(arrays: VoteArrays, rows: int) -> Tally:
 
 
 def find_answer_positions(arrays: VoteArrays, questions: Questions) -> np.ndarray:
-    """Find the position of the gold answer among the options as each vote's order showed them, from 0; shape (votes,).
+    """Find the position of the gold answer among the options as each vote's order showed them, from 0.
 
-    If an option is printed twice, the first shown copy of the gold answer counts.
+    Returns shape (votes,). Of an answer that is printed twice, the first shown counts.
     """
     shown = questions.gold[arrays.row]
     for order in arrays.present("order"):
@@ -256,7 +260,7 @@ def _shown_order(questions: Questions, index: int, order: str) -> list[int]:
     return option_order(row, order)
 
 
-def _p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions: Questions) -> np.ndarray:
+def _compute_p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions: Questions) -> np.ndarray:
     """Compute the softmax over a vote's options at the gold answer.
 
     0 or 1 for votes without log-probs; 0 where these are NaN: such a vote has chosen nothing
@@ -275,13 +279,14 @@ def _p_gold(logps: pa.ListArray, row: np.ndarray, correct: np.ndarray, questions
             f"{lengths[wrong.argmax()]}: the votes are of other rows; probe again"
         )
     starts = np.cumsum(lengths) - lengths
+    # Minus the largest log-prob, so that exp cannot underflow for all options
     with np.errstate(invalid="ignore"):
         weights = np.exp(values - np.repeat(np.maximum.reduceat(values, starts), lengths))
         p[scored] = np.nan_to_num(weights[starts + questions.gold[on]] / np.add.reduceat(weights, starts))
     return p
 
 
-def without_repeats(arrays: VoteArrays, questions: Questions) -> VoteArrays:
+def drop_repeats(arrays: VoteArrays, questions: Questions) -> VoteArrays:
     """Keep the first of a voter's votes on the same prompt: given is cyclic-0, and n options have n cyclic orders.
 
     Counted twice, the answer's position in the given order would weigh double, and a voter that answers by position
@@ -306,6 +311,7 @@ def without_repeats(arrays: VoteArrays, questions: Questions) -> VoteArrays:
 
 
 def _check_once(arrays: VoteArrays, questions: Questions) -> None:
+    # One number per row, voter, control, order and mode: sorted, duplicates are neighbours
     code = arrays.row.astype(np.int64)
     for name in _NAMED:
         code = code * len(arrays.names[name]) + getattr(arrays, name)
@@ -316,5 +322,5 @@ def _check_once(arrays: VoteArrays, questions: Questions) -> None:
         voter, control, shown, mode = (arrays.names[name][getattr(arrays, name)[first]] for name in _NAMED)
         raise ValueError(
             f"voter {voter} voted twice on row {questions.key[arrays.row[first]]} (control {control}, order {shown}, mode "
-            f"{mode}), and so on {len(twice)} votes: votes of two runs lie in one folder"
+            f"{mode}), and so on {len(twice)} votes: votes of two runs are in one folder"
         )
