@@ -1,6 +1,6 @@
 """What the contribution filter found, as numbers: shares, voters, agreement, and how much hangs on each choice that was made.
 
-Every number is counted by column: 571,118 rows and three voters take seconds. `page.py` shows them.
+Every number is counted by column: 571,118 rows and three voters take seconds. `html_report.py` shows them.
 """
 
 from collections.abc import Iterator
