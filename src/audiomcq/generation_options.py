@@ -3,13 +3,11 @@
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig, PreTrainedModel
 
 if TYPE_CHECKING:
-    from transformers._typing import GenerativePreTrainedModel
-
     from audiomcq.models import LALM
 
 _FROM_CHECKPOINT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -59,9 +57,9 @@ def greedy_options(lalm: "LALM", max_new_tokens: int) -> dict[str, Any]:
     }
 
 
-def generating(model: PreTrainedModel) -> "GenerativePreTrainedModel":
+def generating(model: PreTrainedModel) -> Any:
     """The same model as one that generates: every LALM does, which the type that all models have does not say."""
-    return cast("GenerativePreTrainedModel", model)
+    return model
 
 
 def resolve_config(

@@ -1,7 +1,7 @@
 """Group relative policy optimisation with audio: TRL's `GRPOTrainer`, and what is heard reaches every forward.
 
 Stock `GRPOTrainer` generates with the audio and then computes old, reference and policy log-probs without it, silently (trl 1.16).
-Six private methods are overridden here and nowhere else; `tests/test_grpo.py` checks that their signatures are still these.
+Private methods of TRL are overridden here and in `sft.py` alone; docs/private_apis.md names them and the tests that guard them.
 
 Rows stand in groups: `group_size` rows in a row are rollouts of one prompt. With `shared_prefix` a group is encoded, prefilled and
 scored once (`audiomcq.shared_prefix`); without it every row is a group of its own. TRL's shuffle and split move whole groups.

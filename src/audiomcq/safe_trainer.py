@@ -1,7 +1,7 @@
 """What both trainers correct in transformers' own (5.23): what is saved is whole and finite, and what is resumed is what was saved.
 
-Private methods of `Trainer` are overridden here and nowhere else but in `sft.py` and `grpo.py`; tests/test_safe_trainer.py pins their
-signatures.
+Private methods of `Trainer` are overridden here and nowhere else but in `sft.py` and `grpo.py`; docs/private_apis.md names them and the
+tests that guard them.
 """
 
 import logging
@@ -14,7 +14,6 @@ from uuid import uuid4
 import torch
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
 
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.models import restore_weights
@@ -29,6 +28,8 @@ from audiomcq.storage import (
 )
 
 logger = logging.getLogger(__name__)
+
+TRAINER_STATE = "trainer_state.json"
 
 
 class EpochSeedCallback(TrainerCallback):
@@ -136,7 +137,7 @@ class SafeTrainer(Trainer):
             self.save_model(str(staging), _internal_call=True)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                self.state.save_to_json(str(staging / TRAINER_STATE_NAME))
+                self.state.save_to_json(str(staging / TRAINER_STATE))
                 sizes = move_files(staging, output)
         self.accelerator.wait_for_everyone()
         return sizes
@@ -177,7 +178,7 @@ class SafeTrainer(Trainer):
             if best.is_dir() or best.name == name:
                 self.state.best_model_checkpoint = str(best)
             if self.args.should_save:
-                self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))
+                self.state.save_to_json(str(staging / name / TRAINER_STATE))
                 publish_checkpoint(staging / name, output / name, self.run_id)
                 rotate_checkpoints(output, self.run_id, self._checkpoints_kept, self.state.best_model_checkpoint)
             self.accelerator.wait_for_everyone()

@@ -317,7 +317,7 @@ def _causal_lm(model: nn.Module) -> PreTrainedModel:
 def _sharing_lm(model: nn.Module) -> PreTrainedModel:
     """The model inside, which from here on has the attention that packed rows and shared prompts need."""
     causal_lm = _causal_lm(model)
-    causal_lm.config.get_text_config()._attn_implementation = SHARED_ATTENTION
+    causal_lm.set_attn_implementation({"text_config": SHARED_ATTENTION})
     return causal_lm
 
 

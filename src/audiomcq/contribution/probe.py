@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils.memory import clear_device_cache
+from accelerate.utils import release_memory
 from datasets import Dataset
 from tqdm.auto import tqdm
 
@@ -168,7 +168,7 @@ def run_probe(
                     _ask(ask(played, control, done), control.name, writer, progress)
             # Before the next is loaded: two voters would not fit
             del ask
-            clear_device_cache(garbage_collection=True)
+            release_memory()
     _report(folder, args, asked)
 
 
