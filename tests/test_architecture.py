@@ -28,6 +28,7 @@ FLOORS = {
         "storage",
         "stats",
         "baselines",
+        "templating",
     ),
     2: (
         "examples",

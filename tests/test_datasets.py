@@ -90,6 +90,20 @@ def test_splits_joined_with_a_plus_come_one_after_the_other(rows: Dataset, tmp_p
         load_rows(tmp_path / "rows", "validation")
 
 
+def test_folders_of_one_name_and_changed_files_are_read_for_what_they_hold(rows: Dataset, tmp_path: Path) -> None:
+    folders = [tmp_path / name / "rows" for name in ("one", "other")]
+    for folder, start in zip(folders, (0, 4), strict=True):
+        folder.mkdir(parents=True)
+        (folder / "README.md").write_text(
+            "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train.parquet\n---\n"
+        )
+        rows.select(range(start, start + 4)).to_parquet(folder / "train.parquet")
+    first, second = (keys(load_rows(folder, allow_outside_audio_root=True)) for folder in folders)
+    assert [first, second] == [keys(rows)[:4], keys(rows)[4:8]]
+    rows.select(range(8, 12)).to_parquet(folders[0] / "train.parquet")
+    assert keys(load_rows(folders[0], allow_outside_audio_root=True)) == keys(rows)[8:12]
+
+
 def test_what_is_not_there_or_not_readable_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.xml").write_text("<id>1</id>\n")
     with pytest.raises(ValueError, match=r"rows\.xml: rows are read from \.jsonl, \.json, \.csv, \.parquet"):

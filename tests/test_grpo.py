@@ -75,6 +75,7 @@ def test_the_private_methods_that_are_overridden_still_have_their_signatures() -
         "_tokenize_prompts": ["prompts"],
         "_generate_single_turn": ["prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"],
         "_compute_loss": ["model", "inputs"],
+        "_prepare_inputs": ["generation_batch"],
         "_get_train_sampler": ["dataset"],
     }
     for name, parameters in expected.items():

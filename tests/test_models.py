@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,13 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
+import processes
 from audiomcq.collation import PromptEncoder, prompt_batch
 from audiomcq.models import (
     FAMILIES,
     LALM,
     PARAMETER_GROUPS,
+    PROCESSOR_FILES,
     load_lalm,
     parameter_group,
     set_trainable,
@@ -52,6 +56,28 @@ def test_what_was_loaded_from_the_full_layout_is_saved_as_a_plain_thinker(full_l
     assert not info["unexpected_keys"]
     assert not changed(weights(full.model), weights(model))
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "qwen2_5_omni_thinker"
+
+
+def test_a_revision_is_not_what_the_model_s_name_stands_for(model_folder: Path, tmp_path: Path) -> None:
+    """A model in the cache of the Hub, in two commits, read without a connection; the name stands for that of `main`."""
+    repo, commits = tmp_path / "models--org--name", {"main": "0" * 39 + "1", "old": "0" * 39 + "2"}
+    for branch, commit in commits.items():
+        shutil.copytree(model_folder, repo / "snapshots" / commit)
+        (repo / "refs").mkdir(exist_ok=True)
+        (repo / "refs" / branch).write_text(commit)
+    program = """
+from audiomcq.models import is_adapter, load_lalm
+for revision in (None, "main", "old"):
+    lalm = load_lalm("org/name", revision)
+    print(lalm.plain, lalm.commit, is_adapter("org/name", revision), len(lalm.processor.source_files))
+"""
+    done = processes.run(
+        [sys.executable, "-c", program], env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    files = sum((model_folder / name).is_file() for name in PROCESSOR_FILES)
+    said = [("True", commits["main"])] * 2 + [("False", commits["old"])]
+    assert done.stdout.splitlines() == [f"{plain} {commit} False {files}" for plain, commit in said]
 
 
 def test_a_checkpoint_with_a_missing_tensor_is_refused_instead_of_filled_with_noise(

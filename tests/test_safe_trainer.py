@@ -403,3 +403,5 @@ def test_the_methods_that_are_overridden_still_have_their_signatures(name: str, 
     assert list(inspect.signature(getattr(Trainer, name)).parameters) == parameters
     assert name in vars(SafeTrainer)
     assert callable(Trainer._run_epoch) and "_run_epoch" in vars(SafeTrainer)
+    assert callable(Trainer.create_model_card) and "create_model_card" in vars(SafeTrainer)
+    assert list(inspect.signature(Trainer.save_model).parameters) == ["self", "output_dir", "_internal_call"]

@@ -41,6 +41,7 @@ def assert_close(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
 def test_the_private_methods_that_are_overridden_still_have_their_signatures() -> None:
     for owner in (Trainer, SFTTrainer):
         assert list(inspect.signature(owner._get_train_sampler).parameters) == ["self", "train_dataset"]
+        assert list(inspect.signature(owner._get_eval_sampler).parameters) == ["self", "eval_dataset"]
     assert list(inspect.signature(SFTTrainer.compute_loss).parameters) == [
         "self", "model", "inputs", "return_outputs", "num_items_in_batch",
     ]  # fmt: skip

@@ -45,12 +45,14 @@ def started(program: str, env: dict[str, str], folder: Path) -> str:
     return done.stdout
 
 
-def test_a_wheel_brings_the_templates_of_both_cards_and_its_types(installed: dict[str, str]) -> None:
+def test_a_wheel_brings_the_templates_of_page_and_cards_and_its_types(installed: dict[str, str]) -> None:
     site = Path(installed["PYTHONPATH"]) / "audiomcq"
     for name, template in (("model_card.md", "model_cards"), ("dataset_card.md", "data_cards")):
         file = site / "publishing" / "templates" / name
         assert not file.is_symlink()
         assert file.read_text() == (ROOT / template / name).read_text()
+    page = Path("contribution", "templates", "report.html")
+    assert (site / page).read_text() == (ROOT / "src" / "audiomcq" / page).read_text()
     assert (site / "py.typed").is_file()
 
 

@@ -59,6 +59,8 @@ def _run(stage: str, argv: Sequence[str], log: Path, die: tuple[str, int] | None
     import torch
 
     torch.set_num_threads(1)
+    # Before calls are counted, so that what modules import by name is not, whether or not the server had imported them
+    main = importlib.import_module(f"audiomcq.{stage}").main
     if die:
         _die_at(*die)
     with log.open("w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
@@ -67,7 +69,6 @@ def _run(stage: str, argv: Sequence[str], log: Path, die: tuple[str, int] | None
             # As Python does at its start: the write fails, instead of ending the process
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-        main = importlib.import_module(f"audiomcq.{stage}").main
         try:
             main(RECIPES / "unused.yaml", list(argv))
         finally:

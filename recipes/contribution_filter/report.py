@@ -5,7 +5,7 @@ python recipes/contribution_filter/report.py --config recipes/contribution_filte
 
 from pathlib import Path
 
-from audiomcq.contribution.page import pick_examples, write_report
+from audiomcq.contribution.html_report import pick_examples, write_report
 from audiomcq.contribution.report import ReportArguments, contribution_report
 from audiomcq.contribution.split import (
     LabelingRule,

@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict, Value
 from huggingface_hub.constants import HF_HUB_CACHE
-from huggingface_hub.file_download import repo_folder_name
 from tqdm.auto import tqdm
 
 from audiomcq.audio import LONGEST_SECONDS, audio_seconds, stored_size
@@ -32,6 +31,7 @@ from audiomcq.examples import (
     clip_key,
     row_key,
     row_keys,
+    row_selection,
     struct_field,
     valid_row_indices,
 )
@@ -169,7 +169,7 @@ def clip_home(args: RowArguments) -> Path:
         return Path(args.audio_root)
     if source.exists():
         return source if source.is_dir() else source.parent
-    return Path(HF_HUB_CACHE, repo_folder_name(repo_id=args.dataset, repo_type="dataset"))
+    return Path(HF_HUB_CACHE, f"datasets--{args.dataset.replace('/', '--')}")  # as the cache is laid out
 
 
 def check_clips_inside(splits: Mapping[str, Dataset], folder: Path) -> None:
@@ -215,8 +215,8 @@ def clip_sizes(rows: Dataset, audio_root: str | Path | None = None) -> list[int 
         ],
         pa.int64(),
     )
-    if rows._indices is not None:
-        contained = contained.take(rows._indices.column(0))
+    if (order := row_selection(rows)) is not None:
+        contained = contained.take(order.column(0))
     known = {
         path: stored_size(path or "", audio_root) for path in paths.filter(pa.array(~has_bytes)).unique().to_pylist()
     }

@@ -5,13 +5,11 @@ measured.
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig, PreTrainedModel
 
 if TYPE_CHECKING:
-    from transformers._typing import GenerativePreTrainedModel
-
     from audiomcq.models import LALM
 
 _FROM_CHECKPOINT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -64,9 +62,9 @@ def greedy_options(lalm: "LALM", max_new_tokens: int) -> dict[str, Any]:
     }
 
 
-def as_generative(model: PreTrainedModel) -> "GenerativePreTrainedModel":
+def as_generative(model: PreTrainedModel) -> Any:
     """Cast a model to one with `generate`: every LALM has it, but the common type of models does not."""
-    return cast("GenerativePreTrainedModel", model)
+    return model
 
 
 def resolve_config(

@@ -1,8 +1,8 @@
 """Group relative policy optimisation with audio: TRL's `GRPOTrainer` with the clips in every forward pass.
 
 Stock `GRPOTrainer` (trl 1.16) generates with the audio, then computes old, reference and policy log-probs without it
-and raises no error. Six private methods are overridden here and nowhere else; `tests/test_grpo.py` checks their
-signatures.
+and raises no error. Private methods of TRL are overridden only here and in `sft.py`; docs/private_apis.md
+lists them with the tests that guard them.
 
 Rows are grouped: `group_size` consecutive rows are rollouts of one prompt. With `shared_prefix` a group's prompt is
 encoded, prefilled and scored once (`audiomcq.shared_prefix`); without it every row is a group of its own. TRL shuffles

@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -27,9 +29,6 @@ from transformers import (
     Qwen2_5OmniProcessor,
     Qwen3OmniMoeProcessor,
 )
-from transformers.utils import GENERATION_CONFIG_NAME, cached_file
-from transformers.utils.hub import extract_commit_hash
-from transformers.utils.peft_utils import find_adapter_config_file
 
 from audiomcq.generation_options import NeutralGeneration
 
@@ -38,6 +37,7 @@ logger = logging.getLogger(__name__)
 _DTYPES = ("float32", "bfloat16", "float16", "auto")
 _ENDS = 1 << 20
 """Bytes hashed at each end of a weight file."""
+ADAPTER_FILE = "adapter_config.json"
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 
 
@@ -170,15 +170,15 @@ class LALM:
 
         It does not from a full Omni checkpoint, an adapter, a revision, or nowhere.
         """
-        name = self.model.config._name_or_path
+        name = self.model.config.name_or_path
         if not name or is_adapter(name):
             return False
         try:
             config = AutoConfig.from_pretrained(name)
+            commit = _find_commit(name, _find_file(name, "config.json", None))
         except (OSError, ValueError):
             return False
-        commits = [getattr(each, "_commit_hash", None) for each in (config, self.model.config)]
-        return config.architectures == [self.family.architecture] and commits[0] == commits[1]
+        return config.architectures == [self.family.architecture] and self.commit in (None, commit)
 
 
 def load_lalm(
@@ -198,14 +198,14 @@ def load_lalm(
     if source.startswith((".", "/")) and not Path(source).is_dir():
         raise ValueError(f"model path {source}: no such folder; train or download the model first, or give a Hub id")
     try:
-        adapter = find_adapter_config_file(source, revision=revision)
+        adapter = _find_file(source, ADAPTER_FILE, revision)
         config = None if adapter else AutoConfig.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"model path {source}: neither a checkpoint folder nor a model on the Hub ({error})"
         ) from error
     if adapter:
-        adapted = json.loads(Path(adapter).read_text())
+        adapted = json.loads(adapter.read_text())
         base = load_lalm(
             adapted["base_model_name_or_path"], adapted.get("revision"), dtype, attn_implementation, device, **options
         )
@@ -230,14 +230,11 @@ def load_lalm(
         raise ValueError(
             f"{source}: {len(info['missing_keys'])} tensors are missing, e.g. {min(info['missing_keys'])}"
         )
-    settings = cached_file(
-        source, GENERATION_CONFIG_NAME, revision=revision, _raise_exceptions_for_missing_entries=False
-    )
-    neutralize(model, Path(settings) if settings else None)
+    neutralize(model, _find_file(source, "generation_config.json", revision))
     if device is not None:
         model.to(device)
     processor = load_processor(source, revision)
-    commit = _find_commit(source, cached_file(source, "config.json", revision=revision))
+    commit = _find_commit(source, _find_file(source, "config.json", revision))
     return LALM(model, processor, family, source, list_placeholder_ids(model.config), commit)
 
 
@@ -272,7 +269,7 @@ def is_adapter(source: str | Path, revision: str | None = None) -> bool:
     Returns False where nothing is found.
     """
     try:
-        return find_adapter_config_file(str(source), revision=revision) is not None
+        return _find_file(source, ADAPTER_FILE, revision) is not None
     except (OSError, ValueError):
         return False
 
@@ -293,9 +290,26 @@ def hash_weights(folder: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _find_commit(source: str, file: str | None) -> str | None:
-    """Return the Hub commit that a file of a checkpoint was read from; None for a folder."""
-    return None if Path(source).is_dir() else extract_commit_hash(file, None)
+def _find_file(source: str | Path, name: str, revision: str | None) -> Path | None:
+    """Find a file of a checkpoint in its folder or, downloaded, in the cache of the Hub; None if it has no such file.
+
+    Raises:
+        OSError, ValueError: there is no such checkpoint, or the Hub refuses access.
+    """
+    if Path(source).is_dir():
+        file = Path(source) / name
+        return file if file.is_file() else None
+    try:
+        return Path(hf_hub_download(str(source), name, revision=revision))
+    except EntryNotFoundError:
+        return None
+
+
+def _find_commit(source: str, file: Path | None) -> str | None:
+    """Return the Hub commit that a file of a checkpoint was read from, the name of its folder in the cache; None for a
+    folder.
+    """
+    return None if file is None or Path(source).is_dir() else file.parent.name
 
 
 def _merge_adapter(lalm: LALM, source: str, revision: str | None, commit: str | None) -> LALM:
@@ -305,7 +319,7 @@ def _merge_adapter(lalm: LALM, source: str, revision: str | None, commit: str | 
     with _naming_source(source):
         lalm.model = PeftModel.from_pretrained(lalm.model, source, revision=revision or "main").merge_and_unload()
     # An adapter that is trained on top of this one records this name as its base.
-    lalm.model.name_or_path = lalm.model.config._name_or_path = source
+    lalm.model.name_or_path = lalm.model.config.name_or_path = source
     lalm.source, lalm.commit = source, commit
     return lalm
 
@@ -331,11 +345,8 @@ def load_processor(source: str | Path, revision: str | None = None) -> Processor
     if audio_only is None:
         return AutoProcessor.from_pretrained(source, revision=revision)
     processor = audio_only.from_pretrained(source, revision=revision or "main")
-    found = (
-        cached_file(str(source), name, revision=revision, _raise_exceptions_for_missing_entries=False)
-        for name in PROCESSOR_FILES
-    )
-    processor.source_files = [Path(file) for file in found if file]
+    found = (_find_file(source, name, revision) for name in PROCESSOR_FILES)
+    processor.source_files = [file for file in found if file]
     return processor
 
 

@@ -1,8 +1,8 @@
 """What both trainers correct in transformers' `Trainer` (5.23): checkpoints are whole and finite, and resuming
 restores them exactly.
 
-Private methods of `Trainer` are overridden here and nowhere else but in `sft.py` and `grpo.py`;
-tests/test_safe_trainer.py pins their signatures.
+Private methods of `Trainer` are overridden only here, in `sft.py` and in `grpo.py`; docs/private_apis.md lists them with
+the tests that guard them.
 """
 
 import logging
@@ -15,7 +15,6 @@ from uuid import uuid4
 import torch
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
 
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.models import restore_weights
@@ -30,6 +29,8 @@ from audiomcq.storage import (
 )
 
 logger = logging.getLogger(__name__)
+
+TRAINER_STATE = "trainer_state.json"
 
 
 class EpochSeedCallback(TrainerCallback):
@@ -145,7 +146,7 @@ class SafeTrainer(Trainer):
             self.save_model(str(staging), _internal_call=True)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                self.state.save_to_json(str(staging / TRAINER_STATE_NAME))
+                self.state.save_to_json(str(staging / TRAINER_STATE))
                 sizes = move_files(staging, output)
         self.accelerator.wait_for_everyone()
         return sizes
@@ -197,7 +198,7 @@ class SafeTrainer(Trainer):
             if best.is_dir() or best.name == name:
                 self.state.best_model_checkpoint = str(best)
             if self.args.should_save:
-                self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))
+                self.state.save_to_json(str(staging / name / TRAINER_STATE))
                 publish_checkpoint(staging / name, output / name, self.run_id)
                 # After the new one is in place: a full disk then never leaves a run without a checkpoint
                 rotate_checkpoints(output, self.run_id, self._checkpoints_kept, self.state.best_model_checkpoint)

@@ -5,12 +5,12 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetInfo, Features, Json, Value, concatenate_datasets
-from datasets.fingerprint import generate_random_fingerprint
 from datasets.table import InMemoryTable
 
 from audiomcq.clip_paths import ClipFolder, ClipPathError
@@ -23,6 +23,7 @@ from audiomcq.examples import (
     arrow_column,
     clip_fields,
     key_column,
+    row_selection,
     struct_field,
 )
 from audiomcq.row_files import FAULT, FILE, LINE, as_text
@@ -78,7 +79,7 @@ def fit_to_schema(
         ValueError: a column is missing or has another type, or rows have another label.
     """
     check_columns(rows.column_names, cot_column, source)
-    order = rows._indices
+    order = row_selection(rows)
     # Without a selection of rows: values are replaced in the order of storage, and the bytes of clips are not copied
     base = Dataset(rows.data, info=rows.info.copy())
     faults = _read_faults(base)
@@ -139,12 +140,12 @@ def cast_columns(rows: Dataset, kinds: Features) -> Dataset:
         values["id"] = _fill_ids(base, values, _clip_paths(base, faults, "rows")[0])
     if faults:
         raise ValueError(f"rows cannot be read: row {min(faults) + 1}: {faults[min(faults)]}")
-    return Dataset(_replace_columns(base, values, kinds).data, indices_table=rows._indices)
+    return Dataset(_replace_columns(base, values, kinds).data, indices_table=row_selection(rows))
 
 
 def add_columns(rows: Dataset, values: Mapping[str, Sequence[str | None]]) -> Dataset:
     """Add or replace columns of texts, after the others; clips and selections stay as they are."""
-    base, order = Dataset(rows.data, info=rows.info.copy()), rows._indices
+    base, order = Dataset(rows.data, info=rows.info.copy()), row_selection(rows)
     names = [name for name in base.column_names if name not in values]
     kinds = Features({**{name: base.features[name] for name in names}, **dict.fromkeys(values, _TEXT)})
     columns = {name: pa.array(column, pa.string()) for name, column in values.items()}
@@ -370,7 +371,7 @@ def _replace_columns(rows: Dataset, values: dict[str, pa.ChunkedArray | None], k
     if changed:
         info = DatasetInfo(features=Features({name: kinds[name] for name in changed}))
         # `datasets` would hash the bytes of clips for a fingerprint, which takes longer than everything else
-        name = generate_random_fingerprint() if "audio" in changed and "audio" in rows.column_names else None
+        name = uuid4().hex if "audio" in changed and "audio" in rows.column_names else None
         parts.append(Dataset(InMemoryTable(pa.table(changed)), info=info, fingerprint=name))
     whole = concatenate_datasets(parts, axis=1) if len(parts) > 1 else parts[0]
     return whole.select_columns(list(kinds))

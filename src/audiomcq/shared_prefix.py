@@ -342,7 +342,7 @@ def _enable_sharing(model: nn.Module) -> PreTrainedModel:
     """Return the wrapped causal LM, switched to the attention that packed rows and shared prompts need."""
     causal_lm = _unwrap(model)
     # The language model's alone: the audio tower keeps its own. For ordinary inputs it computes what `sdpa` does.
-    causal_lm.config.get_text_config()._attn_implementation = SHARED_ATTENTION
+    causal_lm.set_attn_implementation({"text_config": SHARED_ATTENTION})
     return causal_lm
 
 

@@ -142,7 +142,7 @@ def as_lalm(model: nn.Module, processor: Any = None) -> LALM | None:
         raise ValueError(
             f"a model of class {type(base).__name__}: give its {family.architecture}, or its name, from which that is loaded"
         )
-    source = base.config._name_or_path
+    source = base.config.name_or_path
     processor = load_processor(source) if processor is None else _check_processor(processor)
     neutralize(base)
     return LALM(base, processor, family, source, list_placeholder_ids(base.config))
@@ -176,11 +176,11 @@ def loadable_by_name(lalm: LALM, folder: Path) -> Iterator[None]:
     if PartialState().is_main_process:
         lalm.model.save_pretrained(folder)
     PartialState().wait_for_everyone()
-    name, lalm.model.config._name_or_path = lalm.model.config._name_or_path, str(folder)
+    name, lalm.model.config.name_or_path = lalm.model.config.name_or_path, str(folder)
     try:
         yield
     finally:
-        lalm.model.config._name_or_path = name
+        lalm.model.config.name_or_path = name
 
 
 def fit_lora(config: Any, lalm: LALM) -> Any:

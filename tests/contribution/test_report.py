@@ -16,7 +16,7 @@ from datasets import Dataset
 
 import processes
 from audiomcq.audio import SAMPLE_RATE
-from audiomcq.contribution.page import headline, pick_examples, write_report
+from audiomcq.contribution.html_report import headline, pick_examples, write_report
 from audiomcq.contribution.report import chance_share, contribution_report
 from audiomcq.contribution.split import LabelingRule, label_rows
 from audiomcq.datasets import load_rows, option_order
@@ -201,12 +201,13 @@ def test_the_headline_stays_sane_where_nothing_can_be_read_or_nobody_knows(four:
 
 
 class Page(HTMLParser):
-    """What a browser would find: cells of all tables, and everything the page refers to."""
+    """What a browser would find: all texts, those in cells of tables, and everything the page refers to."""
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
         self.cells: list[str] = []
+        self.texts: list[str] = []
         self.sources: list[str] = []
         self.players: list[str] = []
 
@@ -221,6 +222,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
+        self.texts.append(data.strip())
         if self.open and self.open[-1] == "td":
             self.cells.append(data)
 
@@ -278,11 +280,23 @@ def test_an_example_asked_in_several_orders_says_in_how_many_it_was_right(four: 
     assert first.completions["voter1"] == written
 
 
-def test_texts_of_the_rows_cannot_break_the_page(four: Dataset, tmp_path: Path) -> None:
-    rows = four.remove_columns("question").add_column("question", ["<script>alert(1)</script>"] * 4)
-    report = contribution_report(rows)
-    write_report(report, pick_examples(rows, None, report, 1), tmp_path)
-    assert "<script>" not in (tmp_path / "report.html").read_text()
+def test_texts_of_rows_and_votes_cannot_break_the_page(four: Dataset, tmp_path: Path) -> None:
+    """Question, options, source and what voters wrote, each with HTML in it, are shown as they are written."""
+    written = {"question": "<script>alert(1)</script>", "source_dataset": "<i>tones</i>", "audio-contribution": "weak"}
+    rows = four.select(range(1)).map(
+        lambda row: {**written, "choices": ["<b>low</b> & dry", "high"], "answer": "<b>low</b> & dry"}
+    )
+    votes = table(votes_for(rows, {0: 3}, completion="</code><u>low</u>"))
+    report = contribution_report(rows, votes)
+    write_report(report, pick_examples(rows, votes, report, 1), tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    for text_of_row in ("<script>", "<i>", "<b>low", "<u>"):
+        assert text_of_row not in text
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert "<i>tones</i>" in page.cells
+    assert {"<script>alert(1)</script>", "<b>low</b> & dry", "</code><u>low</u>"} <= set(page.texts)
 
 
 def public_layout(folder: Path) -> Path:

@@ -240,6 +240,15 @@ def test_results_that_do_not_belong_to_the_model_and_a_place_that_is_none_are_re
         model_files(options(two_stages, **arguments))
 
 
+def test_results_without_the_counts_that_a_card_shows_are_refused(two_stages: Path, tmp_path: Path) -> None:
+    results = write_results(tmp_path, "grpo")
+    content = json.loads(results.read_text())
+    del content["models"]["grpo"]["n_parsed"]
+    results.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="model grpo: has no 'n_parsed'"):
+        model_files(options(two_stages, results=str(results), evaluated_on="org/tones"))
+
+
 def test_results_and_runs_with_other_prompts_are_refused(two_stages: Path, tmp_path: Path) -> None:
     results = write_results(tmp_path, "grpo", prompt_version="audiomcq-0")
     with pytest.raises(ValueError, match="measured with prompts audiomcq-0"):

@@ -1,7 +1,7 @@
 """The figures of the contribution filter: label shares, voters, agreement, and how sensitive the labels are to each
 choice.
 
-All are counted by column: 571,118 rows and three voters take seconds. `page.py` renders them.
+All are counted by column: 571,118 rows and three voters take seconds. `html_report.py` renders them.
 """
 
 from collections.abc import Iterator

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate.utils.memory import clear_device_cache
+from accelerate.utils import release_memory
 from tqdm.auto import tqdm
 
 from audiomcq.answers import HOW
@@ -95,7 +95,7 @@ def ask_missing(
                     _write(batches, control.name, writer, bar)
             # Before the next is loaded: two voters would not fit
             del ask
-            clear_device_cache(garbage_collection=True)
+            release_memory()
     if bar.asked:
         seconds = time.monotonic() - started
         logger.info("%d questions in %.1f s, %.2f questions/s", bar.asked, seconds, bar.asked / seconds)

@@ -1,6 +1,5 @@
 """The card of a data set, filled from its rows and votes. The words are in data_cards/dataset_card.md, every number is counted here."""
 
-import string
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,20 +17,9 @@ from audiomcq.evaluation.report import markdown
 from audiomcq.examples import CONTRIBUTION, QUESTION_TYPES
 from audiomcq.inference.vote_files import VOTE_FEATURES
 from audiomcq.publishing.licences import Sources, hub_licence
+from audiomcq.templating import fill_template, percent
 
 TEMPLATE = Path(__file__).parent / "templates" / "dataset_card.md"
-
-SNIPPET = """\
-import io
-
-import soundfile
-from datasets import Audio, load_dataset
-
-rows = load_dataset("{repo_id}", "{config}", split="{split}").cast_column("audio", Audio(decode=False))
-row = rows[0]
-waveform, sampling_rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
-print(row["question"], row["choices"], "->", row["answer"], waveform.shape, sampling_rate)"""
-"""How to load the data without torchcodec."""
 
 _SIZES = (
     (1_000, "n<1K"),
@@ -79,25 +67,26 @@ def render_card(
     seconds = {digest: length for groups in clips.values() for group in groups for digest, length in group.items()}
     # The first after "all" that holds rows
     config = next((c for c in configs["configs"] if c["config_name"] in ("strong", "weak")), configs["configs"][0])
-    snippet = SNIPPET.format(
-        repo_id=text.repo_id, config=config["config_name"], split=config["data_files"][0]["split"]
-    )
-    body = string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        pretty_name=text.pretty_name or text.repo_id,
+    head = yaml.safe_dump(metadata(text, everything, configs), sort_keys=False, allow_unicode=True, width=1000)
+    return fill_template(
+        TEMPLATE,
+        metadata=head.rstrip(),
+        text=text,
         version=__version__,
-        rows=f"{len(everything):,}",
-        clips=f"{len(seconds):,}",
-        hours=f"{sum(seconds.values()) / 3600:.2f}",
-        snippet=snippet,
+        rows=len(everything),
+        labelled=sum(row[CONTRIBUTION] is not None for row in everything),
+        noncommercial=sum("nc" in (hub_licence(row["license"]) or "").split("-") for row in everything),
+        clips=len(seconds),
+        hours=sum(seconds.values()) / 3600,
+        repo_id=text.repo_id,
+        config=config["config_name"],
+        split=config["data_files"][0]["split"],
         splits_table=splits_table(rows),
         sources_and_types_table=sources_and_types_table(everything),
-        filter_section=filter_section(text, everything, votes, report),
         baselines_table=baselines_table(everything),
-        licences_section=licences_section(everything, sources),
-        limits=limits(everything, votes, report),
+        licences_table=licences_table(everything, sources),
+        votes=votes and describe_votes(text.rule, votes, report),
     )
-    head = yaml.safe_dump(metadata(text, everything, configs), sort_keys=False, allow_unicode=True, width=1000)
-    return f"---\n{head}---\n\n{body}"
 
 
 def report_on(splits: Mapping[str, Dataset], votes: Votes, rule: LabelingRule) -> Numbers:
@@ -149,30 +138,21 @@ def sources_and_types_table(rows: Iterable[Mapping[str, Any]]) -> str:
     )
 
 
-def filter_section(text: CardText, rows: Sequence[Mapping[str, Any]], votes: Votes, report: Numbers) -> str:
-    """Voters, controls, orders and rule, and what other choices would have said."""
-    labelled = sum(row[CONTRIBUTION] is not None for row in rows)
-    if not labelled:
-        return "The rows have no contribution labels."
-    if not votes:
-        origin = text.labels_from or "The labels came with the rows."
-        return f"{origin} No votes are published with them, so how far they depend on the voters cannot be seen here."
-    voters = len(
-        {vote["voter"] for vote in votes if (vote["control"], vote["mode"]) == (text.rule.control, text.rule.mode)}
-    )
+def describe_votes(rule: LabelingRule, votes: Votes, report: Numbers) -> dict[str, Any]:
+    """Count what the card says of the votes: who cast them, which labels they give back, and what other choices would have said."""
+    voters = len({vote["voter"] for vote in votes if (vote["control"], vote["mode"]) == (rule.control, rule.mode)})
     recounted = next((change for change in report["sensitivity"] if change["what"] == "labels"), None)
-    agree = recounted["rows"] - changed(recounted) if recounted else 0
-    return "\n\n".join(
-        [
-            "Voters answered the questions with something else in place of the clip (the control; `audio` is the clip itself). The votes are "
-            "the config `votes`: one record per row, voter, control, order of the options and mode, with the completion as it was written.",
-            voters_table(votes),
-            f"LabelingRule: {describe_rule(text.rule, voters)}. A completion that chooses no option counts as not right; of several option orders, "
-            f"more than half must be right. Recounted from the published votes, this rule gives back {agree:,} of {labelled:,} labels.",
-            "How many labels change when one choice is made otherwise:",
-            sensitivity_table(report["sensitivity"]),
-        ]
-    )
+    return {
+        "count": len(votes),
+        "unreadable": sum(map(_is_unreadable, votes)),
+        "one_order": {vote["order"] for vote in votes} == {"given"},
+        "rule": describe_rule(rule, voters),
+        "agree": recounted["rows"] - changed(recounted) if recounted else 0,
+        # None for rule score, whose scores are corrected for guessing
+        "luck": report["shares"]["all"]["chance"],
+        "voters_table": voters_table(votes),
+        "sensitivity_table": sensitivity_table(report["sensitivity"]),
+    }
 
 
 def describe_rule(rule: LabelingRule, voters: int) -> str:
@@ -202,7 +182,7 @@ def voters_table(votes: Votes) -> str:
     for names, group in sorted(groups.items()):
         readable, right = len(group) - sum(map(_is_unreadable, group)), sum(bool(vote["correct"]) for vote in group)
         lines.append(
-            [*(f"`{word}`" for word in names), f"{len(group):,}", f"{readable:,}", percent(right, len(group))]
+            [*(f"`{word}`" for word in names), f"{len(group):,}", f"{readable:,}", percent(right / len(group))]
         )
     return table(["voter", "revision", "control", "order", "mode", "votes", "readable", "right (%)"], lines)
 
@@ -218,7 +198,7 @@ def sensitivity_table(changes: Iterable[Numbers]) -> str:
         [
             f"{c['what']}: {c['to']}",
             *(f"{c[name]:,}" for name in ("rows", "to_strong", "to_weak")),
-            percent(changed(c), c["rows"]),
+            percent(changed(c) / max(1, c["rows"])),
         ]
         for c in changes
         if c["what"] != "labels"
@@ -237,11 +217,11 @@ def baselines_table(rows: Sequence[Mapping[str, Any]]) -> str:
     names = columns["all"]
     return table(
         ["rule", *(f"`{name}`" for name in columns)],
-        [[rule.replace("_", " "), *(f"{100 * column[rule]:.1f}" for column in columns.values())] for rule in names],
+        [[rule.replace("_", " "), *(percent(column[rule]) for column in columns.values())] for rule in names],
     )
 
 
-def licences_section(rows: Sequence[Mapping[str, Any]], sources: Sources) -> str:
+def licences_table(rows: Sequence[Mapping[str, Any]], sources: Sources) -> str:
     """Per source and licence: how many rows, whom to name, where it comes from."""
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in rows:
@@ -255,41 +235,7 @@ def licences_section(rows: Sequence[Mapping[str, Any]], sources: Sources) -> str
             attribution = next(iter(named), "not stated")
         url = sources.by_source[source].url if source in sources.by_source else ""
         lines.append([f"[{source}]({url})" if url else source, licence, f"{len(who):,}", attribution])
-    text = table(["source", "licence of the clips", "rows", "attribution"], lines)
-    noncommercial = sum("nc" in (hub_licence(row["license"]) or "").split("-") for row in rows)
-    said = f" {noncommercial:,} rows may not be used commercially." if noncommercial else ""
-    return f"Each row carries the licence and attribution of its own clip; keep them when you pass rows on.{said}\n\n{text}"
-
-
-def limits(rows: Sequence[Mapping[str, Any]], votes: Votes, report: Numbers) -> str:
-    """What the data does not show, with the counts that say so."""
-    lines = [
-        "Audio contribution is a property of a question *and of the voters*: other models answer other questions without listening.",
-        "Silence is itself a sound that models react to; a row that is strong on silence may be weak without any audio.",
-    ]
-    unlabelled = sum(row[CONTRIBUTION] is None for row in rows)
-    unreadable = sum(map(_is_unreadable, votes))
-    if unlabelled:
-        lines.append(f"{unlabelled:,} of {len(rows):,} rows have no label and are in `all` alone.")
-    if votes:
-        # None for rule score, whose scores are corrected for guessing
-        if (luck := report["shares"]["all"]["chance"]) is not None:
-            lines.append(
-                f"Voters that guess would have made {100 * luck:.1f} % of the labelled rows weak: some weak rows are luck."
-            )
-        lines.append(f"{unreadable:,} of {len(votes):,} votes cannot be read as an answer and count as not right.")
-        if {vote["order"] for vote in votes} == {"given"}:
-            lines.append(
-                "Every question was put in one order of its options; voters that prefer a position are not averaged out."
-            )
-    lines.append(
-        "Recordings of people may be among the clips; their sources say under which conditions they were made."
-    )
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f}" if whole else "0.0"
+    return table(["source", "licence of the clips", "rows", "attribution"], lines)
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
-from audiomcq.models import load_lalm
+from audiomcq.models import ADAPTER_FILE, load_lalm
 from audiomcq.publishing.hub import CARD_FILE
 from audiomcq.run_record import ROWS_FILE, RUN_FILE
 from audiomcq.storage import new_folder
@@ -114,7 +114,7 @@ def _shards(folder: Path) -> dict[str, str]:
     if (folder / INDEX).is_file():
         return json.loads((folder / INDEX).read_text())["weight_map"]
     files = sorted(folder.glob("*.safetensors"))
-    if not files or (folder / "adapter_config.json").is_file():
+    if not files or (folder / ADAPTER_FILE).is_file():
         raise ValueError(f"{folder}: no plain .safetensors weights there; merge an adapter first (without --base)")
     with safe_open(files[0], "pt") as file:
         return dict.fromkeys(file.keys(), files[0].name)

@@ -16,7 +16,7 @@ from accelerate import PartialState
 from transformers import AutoConfig
 
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
-from audiomcq.models import PROCESSOR_FILES, is_adapter
+from audiomcq.models import ADAPTER_FILE, PROCESSOR_FILES, is_adapter
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
 from audiomcq.publishing.model_card import (
     EVAL_FILE,
@@ -33,7 +33,6 @@ from audiomcq.storage import replaced_folder
 
 logger = logging.getLogger(__name__)
 
-ADAPTER_FILE = "adapter_config.json"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _PUBLISHED = (*WEIGHTS, "config.json", "generation_config.json", "spk_dict.pt", *PROCESSOR_FILES)
 _STALE = (*WEIGHTS, "*.bin", "*.pt", "*.pth", ADAPTER_FILE, EVAL_FILE)

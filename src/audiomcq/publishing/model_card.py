@@ -22,6 +22,7 @@ from audiomcq.prompts import ANSWER_CLOSE, ANSWER_OPEN, PROMPT_VERSION, QUESTION
 from audiomcq.publishing.hub import CARD_FILE
 from audiomcq.records import COUNT, MAPPING, NUMBER, TEXT, check_fields, or_null, read_json
 from audiomcq.run_record import RUN_FILE, read_record
+from audiomcq.templating import MISSING, fill_template, percent
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 EVAL_FILE = ".eval_results/audiomcq.yaml"
@@ -206,7 +207,8 @@ def read_evaluation(
     if not dataset:
         raise ValueError(f"{results}: give --evaluated_on, the Hub id of the data set that was answered")
     scores = dict.fromkeys(MEASURES, or_null(("a value with its interval", is_estimate)))
-    check_fields(content["models"][model], scores, f"{results}: model {model}")
+    counts = {"n_total": COUNT, "n_parsed": COUNT, "n_strong": or_null(COUNT)}
+    check_fields(content["models"][model], {**scores, **counts}, f"{results}: model {model}", frozenset(counts))
     check_fields(content["baselines"], dict.fromkeys(content["baselines"], NUMBER), f"{results}: baselines")
     coverage = content.get("questions", {}).get("benchmark")
     return Evaluation(content["models"][model], content["baselines"], dataset, config, split, coverage)
@@ -235,22 +237,18 @@ def model_card(
     family = FAMILIES[model_type]
     omni = "Thinker" in family.architecture
     whole = omni and not model_type.endswith("thinker") and not adapter
-    stages = [_stage(each) for each in records]
-    return ModelCard.from_template(
-        _metadata(repo_id, records, base, licence, languages, adapter, whole, evaluation),
-        template_path=str(TEMPLATE),
+    metadata = _metadata(repo_id, records, base, licence, languages, adapter, whole, evaluation)
+    weights = "whole model, the trained thinker in it" if whole else family.architecture
+    text = fill_template(
+        TEMPLATE,
+        metadata=metadata.to_yaml(),
         name=repo_id.split("/")[-1],
         repo_id=repo_id,
         revision_argument=f'revision="{revision}", ' if revision else "",
         base=base,
-        stages=stages,
+        stages=[_stage(each) for each in records],
         training=_training_table(records),
-        parameters=_parameter_table(records),
-        weights="LoRA adapter"
-        if adapter
-        else "whole model, the trained thinker in it"
-        if whole
-        else family.architecture,
+        weights="LoRA adapter" if adapter else weights,
         licence=licence.get("license_name") or licence.get("license"),
         adapter=adapter,
         omni=omni,
@@ -262,8 +260,10 @@ def model_card(
         system_literal=json.dumps(SYSTEM_PROMPT),
         question_literal=json.dumps(QUESTION_TEMPLATE),
         answer_tags=(ANSWER_OPEN, ANSWER_CLOSE),
-        **(_results(evaluation) if evaluation else {}),
+        evaluation=evaluation,
+        measures=MEASURES,
     )
+    return ModelCard(text)
 
 
 def _metadata(
@@ -297,23 +297,6 @@ def _metadata(
         model_name=repo_id.split("/")[-1] if evaluation else None,
         eval_results=_model_index(evaluation) if evaluation else None,
     )
-
-
-def _results(evaluation: Evaluation) -> dict[str, Any]:
-    """What the results section shows, in percent."""
-    config = f", config `{evaluation.config}`" if evaluation.config else ""
-    return {
-        "results": evaluation.scores,
-        "missing": evaluation.missing,
-        "part": None if evaluation.complete else evaluation.coverage,
-        "evaluated_on": f"`{evaluation.dataset}`{config}, split `{evaluation.split}`",
-        "measures": [
-            {"label": label, "value": _percent(estimate["value"]), "interval": f"[{_interval(estimate)}]"}
-            for name, label in MEASURES.items()
-            if (estimate := evaluation.scores.get(name))
-        ],
-        "baselines": [(name.replace("_", " "), _percent(value)) for name, value in evaluation.baselines.items()],
-    }
 
 
 def eval_results_file(evaluation: Evaluation) -> str:
@@ -356,11 +339,7 @@ def _model_index(evaluation: Evaluation) -> list[EvalResult]:
 
 
 def _interval(estimate: dict[str, Any]) -> str:
-    return f"{_percent(estimate['interval']['low'])}, {_percent(estimate['interval']['high'])}"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}"
+    return f"{percent(estimate['interval']['low'])}, {percent(estimate['interval']['high'])}"
 
 
 def _stage(record: dict[str, Any]) -> dict[str, Any]:
@@ -384,24 +363,11 @@ def _training_table(records: list[dict[str, Any]]) -> list[tuple[str, list[str]]
     ]
     for name in (*_HYPER_PARAMETERS, *(_LORA if any(each["settings"]["use_peft"] for each in records) else ())):
         cells = [_cell(each["settings"].get(name)) for each in records]
-        if set(cells) != {"–"}:
+        if set(cells) != {MISSING}:
             table.append((f"`{name}`", cells))
     table.append(("hardware", [f"{each['processes']} x {each['device']}" for each in records]))
     table.append(("time", [f"{each['seconds']} s" for each in records]))
     return table
-
-
-def _parameter_table(records: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
-    return [
-        (
-            group,
-            [
-                "{trainable:,} of {parameters:,}".format(**each["parameter_groups"][group]).replace(",", " ")
-                for each in records
-            ],
-        )
-        for group in records[-1]["parameter_groups"]
-    ]
 
 
 def _data(record: dict[str, Any]) -> str:
@@ -420,7 +386,7 @@ def _rows(record: dict[str, Any]) -> str:
 
 def _cell(value: Any) -> str:
     if value is None:
-        return "–"
+        return MISSING
     if isinstance(value, int | float):
         return str(value)
     # As code: the stars of a pattern are none of Markdown's, and its bars end no cell.

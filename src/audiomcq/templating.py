@@ -1,0 +1,42 @@
+"""Fill in the templates of pages and cards. The only place that knows the template engine, and how these write numbers."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+MISSING = "–"
+"""Stands for a number that there is none of."""
+
+
+def fill_template(path: Path, **values: Any) -> str:
+    """Return a template's text with the values filled in. Texts are escaped in templates that end in .html, and in no others.
+
+    Templates have three filters more than jinja2's own: `percent`, `thousands` and, of bytes, `base64`.
+
+    Raises:
+        jinja2.UndefinedError: the template asks for a value that is not there.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(path.parent),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"percent": percent, "thousands": thousands, "base64": encode_base64}
+    return environment.get_template(path.name).render(values)
+
+
+def percent(fraction: float | None) -> str:
+    """Write a fraction in percent, without the sign."""
+    return MISSING if fraction is None else f"{100 * fraction:.1f}"
+
+
+def thousands(count: int) -> str:
+    """Write a count with commas between its thousands."""
+    return f"{count:,}"
+
+
+def encode_base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
