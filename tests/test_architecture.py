@@ -28,6 +28,7 @@ FLOORS = {
         "storage",
         "stats",
         "baselines",
+        "endpoints",
     ),
     2: (
         "examples",
@@ -54,7 +55,9 @@ FLOORS = {
         "shared_prefix",
         "training_kernels",
         "phases",
+        "arguments",
         "configs",
+        "option_help",
         "options",
         "run_record",
         "safe_trainer",

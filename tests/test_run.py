@@ -25,6 +25,7 @@ from audiomcq import grpo, sft
 from audiomcq.audio import SAMPLE_RATE
 from audiomcq.examples import row_key
 from audiomcq.models import FAMILIES, LALM, load_lalm, parameter_group
+from audiomcq.options import parse_stage
 from audiomcq.run import device_name
 from audiomcq.run_record import RUN_FILE, check_output, check_unseen, row_digests
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
@@ -54,7 +55,7 @@ def train(stage: str, rows: Path, model: Path | str, output: Path, **options) ->
     if stage == "grpo":
         settings = {"num_generations": 2, "max_completion_length": 4, **settings}
     argv = ["--config", str(RECIPE / "tiny" / f"{stage}.yaml"), *words(settings)]
-    {"sft": sft, "grpo": grpo}[stage].main(RECIPE / "unused.yaml", argv)
+    {"sft": sft, "grpo": grpo}[stage].train(*parse_stage(stage, RECIPE / "unused.yaml", argv))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -13,6 +13,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from audiomcq.errors import exit_on_user_error
+from audiomcq.options import parse_stage
+
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     ["audiomcq.sft", "audiomcq.grpo", "transformers.models.qwen2_5_omni.modeling_qwen2_5_omni"]
@@ -67,9 +70,10 @@ def _run(stage: str, argv: Sequence[str], log: Path, die: tuple[str, int] | None
             # As Python does at its start: the write fails, instead of ending the process
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-        main = importlib.import_module(f"audiomcq.{stage}").main
+        train = importlib.import_module(f"audiomcq.{stage}").train
         try:
-            main(RECIPES / "unused.yaml", list(argv))
+            with exit_on_user_error():
+                train(*parse_stage(stage, RECIPES / "unused.yaml", list(argv)))
         finally:
             sys.stderr.flush()
 

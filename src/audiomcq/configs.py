@@ -1,39 +1,15 @@
-"""Options of the training recipes, as they stand in YAML and on the command line."""
+"""TRL's configurations with our options: what a trainer of this package takes, and what YAML and the command line become."""
 
 import logging
 from copy import copy
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trl import GRPOConfig, SFTConfig
 
-from audiomcq.datasets import RowArguments
-from audiomcq.prompts import CotVariant
+from audiomcq.arguments.training import AudioArguments, GRPOArguments, SFTArguments
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class DataArguments(RowArguments):
-    """Which rows a stage trains on."""
-
-    eval_split: str | None = field(default=None, metadata={"help": "Split for evaluation during training."})
-    paradigm: str = field(
-        default="single_stage", metadata={"help": "weak_to_strong, mixed_to_strong, mixed_to_mixed or single_stage."}
-    )
-    mixed_seed: int = field(default=0, metadata={"help": "Seed of the mixed draw; the same in both stages."})
-    check_audio: bool = field(
-        default=True,
-        metadata={
-            "help": "Decode every clip once before training starts, leave out those that are broken or silent, and remember it; "
-            "false: open them only."
-        },
-    )
-    benchmarks_to_avoid: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Benchmarks, as name or name=source, whose overlap with the rows is logged and recorded."},
-    )
-
 
 # To a type checker they have the fields of the configurations that they are mixed into. At runtime they must not: their
 # defaults would stand before those of TRL.
@@ -44,30 +20,8 @@ else:
 
 
 @dataclass
-class AudioArguments(_Trained):
-    """Options that both trainers share.
-
-    Parameters:
-        train_modules: parameter groups that full fine-tuning trains: audio_tower, aligner, llm. LoRA ignores it.
-        shuffle_choices: train on shuffled options (by seed and epoch), so that no position can be learnt.
-    """
-
-    max_audio_seconds: float = field(
-        default=30.0, metadata={"help": "Longer clips are cut to this many seconds, and counted."}
-    )
-    train_modules: list[str] = field(
-        default_factory=lambda: ["audio_tower", "aligner", "llm"],
-        metadata={"help": "Parameter groups to train: audio_tower, aligner, llm. LoRA ignores it."},
-    )
-    shuffle_choices: bool = field(default=True, metadata={"help": "Shuffle the options of a row by seed and epoch."})
-    shared_prefix: bool = field(
-        default=True,
-        metadata={
-            "help": "Forward what prompts of a batch have in common once: GRPO's rollouts of one prompt, SFT's questions on one "
-            "clip; false: once each."
-        },
-    )
-    hub_strategy: str = field(default="end", metadata={"help": "Must stay end: a run is pushed once, with its card."})
+class AudioConfig(AudioArguments, _Trained):
+    """What both configurations refuse."""
 
     def __post_init__(self) -> None:
         if self.hub_strategy != "end":
@@ -90,24 +44,8 @@ class AudioArguments(_Trained):
 
 
 @dataclass
-class AudioSFTConfig(AudioArguments, SFTConfig):
+class AudioSFTConfig(SFTArguments, AudioConfig, SFTConfig):  # type: ignore[misc]  # dataset_kwargs is no text here
     """TRL's SFTConfig with audio. Tokens are never truncated (`max_length` is refused): audio is cut in seconds."""
-
-    cot: CotVariant = field(
-        default="none", metadata={"help": "Chain of thought before the answer: none, structured, unstructured."}
-    )
-    cot_column: str | None = field(
-        default=None, metadata={"help": "Column of chains of thought, whatever its name, in place of cot."}
-    )
-    strong_weight: float = field(default=1.0, metadata={"help": "Loss weight of rows with strong audio contribution."})
-    max_length: int | None = field(default=None, metadata={"help": "Must stay empty: tokens are never truncated."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs all columns."})
-    dataset_kwargs: dict[str, Any] | None = field(
-        default_factory=lambda: {"skip_prepare_dataset": True}, metadata={"help": "The collator prepares rows itself."}
-    )
-    train_sampling_strategy: str = field(
-        default="group_by_length", metadata={"help": "group_by_length groups by seconds of audio; or random."}
-    )
 
     def check_audio(self) -> None:
         """Raises: ValueError if an option would lose the audio, or weigh what it cannot."""
@@ -130,19 +68,8 @@ class AudioSFTConfig(AudioArguments, SFTConfig):
 
 
 @dataclass
-class AudioGRPOConfig(AudioArguments, GRPOConfig):
+class AudioGRPOConfig(GRPOArguments, AudioConfig, GRPOConfig):
     """TRL's GRPOConfig with audio. Rewards by name (see `audiomcq.rewards.REWARDS`), weighted as published."""
-
-    rewards: list[str] = field(
-        default_factory=lambda: ["accuracy", "format"],
-        metadata={"help": "Names of rewards: accuracy, format, gated_format."},
-    )
-    reward_weights: list[float] | None = field(
-        default=None,
-        metadata={
-            "help": "One weight per reward; by default 2.0 and 0.5, as published, for rewards of the config, and 1.0 for others."
-        },
-    )
 
     def check_audio(self) -> None:
         """Raises: ValueError if an option would lose the audio."""

@@ -7,7 +7,6 @@ import os
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict, Value
-from huggingface_hub.constants import HF_HUB_CACHE
-from huggingface_hub.file_download import repo_folder_name
 from tqdm.auto import tqdm
 
 from audiomcq.audio import LONGEST_SECONDS, audio_seconds, stored_size
@@ -42,49 +39,6 @@ logger = logging.getLogger(__name__)
 
 CLIP_SECONDS = "clip_seconds"
 """Column of the clips' lengths, for training: what checked the clips knows them."""
-
-
-@dataclass
-class RowArguments:
-    """Options that say which rows are read, of all recipes that read some."""
-
-    dataset: str = field(
-        default="", metadata={"help": "Hub id, save_to_disk folder, or .jsonl/.json/.csv/.parquet file of rows."}
-    )
-    dataset_config: str | None = field(
-        default=None, metadata={"help": "Config of the data set, e.g. all, weak, strong."}
-    )
-    dataset_split: str = field(default="train", metadata={"help": "Split of the rows; train[:1000] takes the first."})
-    dataset_revision: str | None = field(
-        default=None, metadata={"help": "Commit, tag or branch of a data set on the Hub."}
-    )
-    audio_root: str | None = field(
-        default=None,
-        metadata={"help": "Folder that paths of clips start from and must not leave; by default that of the rows."},
-    )
-    allow_outside_audio_root: bool = field(
-        default=False, metadata={"help": "Take clips from anywhere on this machine, whatever their paths say."}
-    )
-    audio_contribution: str | None = field(
-        default=None,
-        metadata={"help": "Label of rows that have none, weak or strong: where a whole file is of one kind."},
-    )
-    max_bad_fraction: float = field(
-        default=0.01, metadata={"help": "Stop when more rows than this are broken, or their clips broken or silent."}
-    )
-
-    def load(self, split: str | None = None, **options: Any) -> Dataset:
-        """The rows of a split, by default of `dataset_split`; options as of `load_rows`."""
-        return load_rows(
-            self.dataset,
-            split or self.dataset_split,
-            self.dataset_config,
-            self.audio_root,
-            **{"max_bad_fraction": self.max_bad_fraction, **options},
-            revision=self.dataset_revision,
-            allow_outside_audio_root=self.allow_outside_audio_root,
-            audio_contribution=self.audio_contribution,
-        )
 
 
 def load_rows(
@@ -157,16 +111,6 @@ def clip_folder(tables: Iterable[Dataset]) -> str | None:
     return os.path.commonpath(folders) if folders else None
 
 
-def clip_home(args: RowArguments) -> Path:
-    """The folder that clips may be given on from: the one that was named, or else that of the rows themselves."""
-    source = Path(args.dataset)
-    if args.audio_root:
-        return Path(args.audio_root)
-    if source.exists():
-        return source if source.is_dir() else source.parent
-    return Path(HF_HUB_CACHE, repo_folder_name(repo_id=args.dataset, repo_type="dataset"))
-
-
 def check_clips_inside(splits: Mapping[str, Dataset], folder: Path) -> None:
     """Make sure that all clips that rows do not contain lie in a folder, before anything of them is read.
 
@@ -185,14 +129,6 @@ def check_clips_inside(splits: Mapping[str, Dataset], folder: Path) -> None:
         raise ValueError(
             f"{len(outside)} clips lie outside {folder}, e.g. {min(outside)}: nothing is published from there; name the folder that "
             "holds the clips with audio_root"
-        )
-
-
-def refuse_outside(args: RowArguments) -> None:
-    """Raises: ValueError if clips are to be published from anywhere."""
-    if args.allow_outside_audio_root:
-        raise ValueError(
-            "allow_outside_audio_root: what is published comes from one folder; leave it out and name audio_root"
         )
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoConfig
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from audiomcq.configs import AudioArguments
+from audiomcq.configs import AudioConfig
 from audiomcq.conversations import find_clips, holds_questions, row_messages, undecoded
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.models import (
@@ -51,7 +51,7 @@ def take_model(model: Any, processor: Any, args: Any, rows: Any, quantization_co
         lalm.processor = lalm.processor if processor is None else _check_processor(processor)
     else:
         lalm, kind = None, AutoConfig.from_pretrained(model)
-    if lalm is None and (isinstance(args, AudioArguments) or _has_audio(rows)):
+    if lalm is None and (isinstance(args, AudioConfig) or _has_audio(rows)):
         raise ValueError(
             f"model type {getattr(kind, 'model_type', None)!r} is unknown; those that hear: {', '.join(FAMILIES)}"
         )
@@ -81,7 +81,7 @@ def take_rows(rows: Any) -> Any:
     return undecoded(rows)
 
 
-def shuffled(rows: Any, shuffle: ShuffleByEpoch, args: AudioArguments) -> Any:
+def shuffled(rows: Any, shuffle: ShuffleByEpoch, args: AudioConfig) -> Any:
     """Return training rows whose options stand in another order in each epoch, where they have options and are to be shuffled."""
     if not (args.shuffle_choices and holds_questions(rows)):
         return rows

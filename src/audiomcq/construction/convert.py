@@ -14,6 +14,7 @@ from datasets import Audio, ClassLabel, Dataset
 from pyarrow import parquet
 from tqdm.auto import tqdm
 
+from audiomcq.arguments.construction import DEFAULT_TYPE, ConvertArguments
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.construction.layouts import ALIASES, Unreadable, as_number, read_answer, read_layout, thought_before
 from audiomcq.examples import FEATURES, SCORE, TERMS, Row, defect, row_key
@@ -25,36 +26,7 @@ from audiomcq.storage import new_file
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_TYPE = "audio"
-"""Question type of rows that say none."""
 _BATCH = 500
-
-
-@dataclass
-class ConvertArguments:
-    """Options of recipes/prepare_data/convert.py."""
-
-    dataset: str = field(
-        default="", metadata={"help": "Hub id, folder (with metadata.csv too), or .jsonl/.json/.csv/.parquet file."}
-    )
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
-    dataset_split: str = field(default="train", metadata={"help": "Split to convert."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a data set on the Hub."})
-    audio_root: str | None = field(
-        default=None, metadata={"help": "Folder that paths of clips start from; by default that of the data set."}
-    )
-    allow_outside_audio_root: bool = field(default=False, metadata={"help": "Take paths that lead out of it as well."})
-    columns: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Columns by other names, as ours=theirs: question=prompt,choices=options answer=key."},
-    )
-    source_dataset: str | None = field(default=None, metadata={"help": "source_dataset of rows that name none."})
-    question_type: str = field(default=DEFAULT_TYPE, metadata={"help": "question_type of rows that name none."})
-    first_index: int | None = field(
-        default=None,
-        metadata={"help": "Number of the first option, 0 or 1, where answers are numbers; null: as seen."},
-    )
-    output_file: str = field(default="", metadata={"help": "New .jsonl file; .parquet where clips are contained."})
 
 
 @dataclass

@@ -5,7 +5,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,25 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from audiomcq.answers import HOW
+from audiomcq.arguments.asking import clips_needed
+from audiomcq.arguments.contribution import ProbeArguments
 from audiomcq.clip_check import check_clips
-from audiomcq.datasets import RowArguments, fingerprint
+from audiomcq.datasets import fingerprint
+from audiomcq.endpoints import parse_voter
 from audiomcq.examples import row_keys, valid_row_indices
 from audiomcq.inference.asking import (
     Ask,
-    AskArguments,
     check_server,
     load_answerer,
+    make_control,
     questions_by_control,
     rows_with_clips,
 )
 from audiomcq.inference.controls import (
-    CONTROLS,
     NOISE_RMS,
-    PUBLISHED_SILENCE_SECONDS,
     check_asked,
-    clips_needed,
 )
 from audiomcq.inference.local import Answer, Asked
-from audiomcq.inference.server import parse_voter, voter_name
 from audiomcq.inference.store import (
     UNREADABLE_FILE,
     Voter,
@@ -55,29 +53,6 @@ from audiomcq.schema import clip_resolver, fit_to_schema
 logger = logging.getLogger(__name__)
 
 _RECOUNT_SECONDS = 10.0
-
-
-@dataclass
-class ProbeArguments(RowArguments, AskArguments):
-    """Options of recipes/contribution_filter/probe.py, and of `probe`."""
-
-    voters: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Paths or Hub ids of the voters (NAME@REVISION pins one), or endpoints."},
-    )
-    controls: list[str] = field(
-        default_factory=lambda: ["silence"], metadata={"help": f"What is played: any of {', '.join(CONTROLS)}."}
-    )
-    silence_seconds: float | None = field(
-        default=PUBLISHED_SILENCE_SECONDS, metadata={"help": "Length of the silence; null: as long as the clip."}
-    )
-    flush_seconds: float = field(default=30.0, metadata={"help": "Seconds of work that a kill may cost."})
-    output_dir: str = field(default="outputs/votes", metadata={"help": "Folder of the votes; more are added to it."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        # Votes stand under their voter's name: one model that is spelled in two ways would vote twice
-        self.voters = [voter_name(name) for name in self.voters]
 
 
 def probe(
@@ -150,7 +125,7 @@ def run_probe(
     settings = run_settings(args, rows)
     open_run(folder, settings)
     heard = rows_with_clips(rows, unplayable)
-    controls = [args.control(name, heard, args.audio_root) for name in args.controls]
+    controls = [make_control(args, name, heard, args.audio_root) for name in args.controls]
     asked = {name: set(questions) for name, questions in questions_by_control(args, rows, unplayable).items()}
     with _Progress(folder, args, asked, part) as progress:
         for name in args.voters:

@@ -4,18 +4,16 @@ Every number is counted by column: 571,118 rows and three voters take seconds. `
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
+from audiomcq.arguments.contribution import RULES, LabelingRule
 from audiomcq.baselines import trivial_baselines
 from audiomcq.contribution.split import (
-    MAX_UNREADABLE_HELP,
-    RULES,
-    LabelingRule,
     RowLabels,
     label_from_votes,
     trainability,
@@ -29,7 +27,6 @@ from audiomcq.contribution.vote_arrays import (
     tally,
     to_vote_arrays,
 )
-from audiomcq.datasets import RowArguments
 from audiomcq.examples import CONTRIBUTION
 from audiomcq.inference.load import read_again
 from audiomcq.stats import binomial_at_least, fleiss_kappa, paired_bootstrap, wilson_interval
@@ -38,24 +35,6 @@ PUBLISHED_VOTERS = 3
 _CHUNK = 10_000
 
 Numbers = dict[str, Any]
-
-
-@dataclass
-class ReportArguments(RowArguments):
-    """Options of recipes/contribution_filter/report.py, beside those of the rule."""
-
-    dataset: str = field(
-        default="outputs/labelled", metadata={"help": "Labelled rows: of split.py, or from elsewhere."}
-    )
-    votes: str | None = field(
-        default=None,
-        metadata={
-            "help": "Votes, as split.py takes them; null: those beside the rows, if any, else a report without."
-        },
-    )
-    max_unreadable: float | None = field(default=None, metadata={"help": MAX_UNREADABLE_HELP})
-    examples: int = field(default=2, metadata={"help": "Rows of each kind shown with their audio."})
-    output_dir: str = field(default="outputs/contribution_report", metadata={"help": "Where the report is written."})
 
 
 def contribution_report(

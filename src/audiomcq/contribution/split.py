@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ import pyarrow as pa
 import yaml
 from datasets import Dataset, concatenate_datasets
 
+from audiomcq.arguments.contribution import SCORE_THRESHOLD, LabelingRule, SplitArguments
 from audiomcq.contribution.vote_arrays import Questions, Tally, VoteArrays, read_questions, tally, to_vote_arrays
-from audiomcq.datasets import RowArguments, clip_folder
+from audiomcq.datasets import clip_folder
 from audiomcq.errors import LimitPassed
 from audiomcq.examples import CONTRIBUTION, FEATURES, BrokenRow, report_broken
 from audiomcq.inference.load import load_votes, read_again
@@ -28,78 +29,11 @@ from audiomcq.row_sources import CLIPS, SPLIT_FILE
 
 logger = logging.getLogger(__name__)
 
-RULES = ("majority", "all", "any", "score")
 SCORE = "audio_contribution_score"
-SCORE_THRESHOLD = 0.5
-MAX_UNREADABLE_HELP = (
-    "End with exit code 3 where the labels of more than this share of the rows hang on unreadable votes; null: never."
-)
 _TIED_SHARE = 0.01
 """By how much of the rows a quantile may be exceeded, without a line in the log, because scores are equal."""
 _ROWS_AT_ONCE = 500
 """Rows of a Parquet row group. Where clips are inline, so many are in memory at once."""
-
-
-@dataclass
-class SplitArguments(RowArguments):
-    """Options of recipes/contribution_filter/split.py, beside those of the rule."""
-
-    votes: str = field(
-        default="outputs/votes",
-        metadata={"help": "Folder of votes or of prediction files (each a voter), or one file of either."},
-    )
-    max_bad_fraction: float = field(default=0.01, metadata={"help": "Share of rows that may lack votes."})
-    unreadable: str = field(
-        default="leave_out",
-        metadata={
-            "help": "Rows whose label hangs on votes that cannot be read: leave_out, or not_right (as published: such a vote counts "
-            "as not right)."
-        },
-    )
-    max_unreadable: float | None = field(default=None, metadata={"help": MAX_UNREADABLE_HELP})
-    policy: str | None = field(
-        default=None,
-        metadata={"help": "Leave out strong rows that this voter's answers with audio get all right or all wrong."},
-    )
-    output_dir: str = field(default="outputs/labelled", metadata={"help": "Where the labelled rows are written."})
-
-
-@dataclass
-class LabelingRule:
-    """When a row is weak, and which votes say so.
-
-    A voter is right on a row when it is right in more than half of the option orders it was asked in. `majority`, `all` and `any`
-    count such voters; `score` compares the row's `contribution_score` with a threshold, or takes the lowest quantile.
-    """
-
-    rule: str = field(default="majority", metadata={"help": "majority, all, any or score."})
-    min_correct: int | None = field(
-        default=None, metadata={"help": "Voters right that make a row weak; null: more than half (published: 2 of 3)."}
-    )
-    threshold: float | None = field(
-        default=None, metadata={"help": f"Highest score of a weak row; null: {SCORE_THRESHOLD}, or by quantile."}
-    )
-    quantile: float | None = field(default=None, metadata={"help": "Share of rows, lowest scores first, made weak."})
-    control: str = field(default="silence", metadata={"help": "What the voters heard in place of the clip."})
-    mode: str = field(default="generate", metadata={"help": "How the voters were asked: generate or likelihood."})
-
-    def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise ValueError(f"rule {self.rule!r}: known are {', '.join(RULES)}")
-        if self.min_correct is not None and (self.rule != "majority" or self.min_correct < 1):
-            raise ValueError(
-                f"min_correct {self.min_correct} with rule {self.rule}: it is for majority, and at least 1"
-            )
-        if self.rule != "score" and (self.threshold is not None or self.quantile is not None):
-            raise ValueError(f"threshold and quantile are for rule score, not for {self.rule}")
-        if self.threshold is not None and self.quantile is not None:
-            raise ValueError("rule score takes a threshold or a quantile, not both")
-        if self.quantile is not None and not 0 < self.quantile < 1:
-            raise ValueError(f"quantile {self.quantile:g} is no share of the rows: give one between 0 and 1")
-
-    def needed(self, voters: int) -> int:
-        """How many of so many voters have to be right, for the rules that count voters."""
-        return {"all": voters, "any": 1}.get(self.rule, self.min_correct or voters // 2 + 1)
 
 
 @dataclass(frozen=True)
