@@ -133,6 +133,12 @@ def test_rooms_on_one_floor_do_not_import_each_other_in_a_circle() -> None:
     assert find_cycle(arrows) == []
 
 
+def test_nothing_but_itself_imports_the_synthetic_clips_and_the_tiny_model() -> None:
+    """A wheel has none of it: they are for the demo, the notebooks and the tests."""
+    for path in [*MODULES, *SOURCE.rglob("__init__.py")]:
+        assert room(path) == "tiny" or "tiny" not in imported_rooms(path), path
+
+
 def test_relative_imports_and_circles_are_seen() -> None:
     assert imports_of("from ..evaluation import tables", "audiomcq.contribution") == {"audiomcq.evaluation.tables"}
     assert imports_of("from . import split\nimport audiomcq.sft", "audiomcq.contribution") == {

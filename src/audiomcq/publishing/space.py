@@ -61,9 +61,8 @@ def write_space(args: SpaceArguments, rows: Dataset, app: Path) -> Path:
 def _write_content(folder: Path, args: SpaceArguments, picked: Dataset, app: Path) -> None:
     picked = licences.add_license_columns({"train": picked}, licences.read_sources(args.sources))["train"]
     files = write_examples(picked, folder / EXAMPLES)
-    shutil.copytree(
-        Path(audiomcq.__file__).parent, folder / "audiomcq", ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
-    )
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "tiny")  # as a wheel leaves tiny/ out
+    shutil.copytree(Path(audiomcq.__file__).parent, folder / "audiomcq", ignore=ignored)
     shutil.copyfile(app / "app.py", folder / "app.py")
     (folder / SETTINGS_FILE).write_text(f"model: {args.model}\ndataset: {EXAMPLES}\n", encoding="utf-8")
     # gradio is not among them: the Hub installs it itself, in the version that the card names
