@@ -605,7 +605,7 @@ def test_a_folder_is_written_again_but_not_over_what_was_edited_in_it(labelled: 
 
 
 def test_the_recipe_lists_what_it_would_upload(
-    labelled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    labelled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = ROOT / "recipes" / "publish" / "tiny" / "dataset.yaml"
     changes = {
@@ -616,8 +616,9 @@ def test_the_recipe_lists_what_it_would_upload(
         "output_dir": tmp_path / "out",
     }
     argv = [str(word) for name, value in changes.items() for word in (f"--{name}", value)]
+    monkeypatch.setattr("sys.argv", ["dataset.py", "--config", str(config), *argv])
     with caplog.at_level("INFO", logger="audiomcq"):
-        runpy.run_path(str(ROOT / "recipes" / "publish" / "dataset.py"))["main"](["--config", str(config), *argv])
+        runpy.run_path(str(ROOT / "recipes" / "publish" / "dataset.py"), run_name="__main__")
     listed = [record.getMessage().split()[2] for record in caplog.records if "would upload" in record.getMessage()]
     assert listed == [file.path for file in planned_files(tmp_path / "out")]
     assert "votes/train-00000-of-00001.parquet" in listed
