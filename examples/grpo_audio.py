@@ -25,7 +25,6 @@ from peft import LoraConfig
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
 from audiomcq.grpo import AudioGRPOTrainer
 from audiomcq.sft import AudioSFTTrainer
-from audiomcq.tiny.model import make_tiny_lalm
 
 logger = logging.getLogger("grpo_audio")
 KEYS, ROWS, COLUMNS, RATE = "123456789", (697, 770, 852), (1209, 1336, 1477), 16_000
@@ -71,13 +70,14 @@ def edits(found: str, wanted: str) -> int:
 
 def warmed_up(folder: Path, steps: int) -> str:
     """A tiny model that answers in digits and hears a little: what a real model brings along."""
+    from audiomcq.tiny.model import make_tiny_lalm  # a clone of the repository has it, an installed wheel does not
+
     tiny = make_tiny_lalm(folder / "tiny", [{"question": QUESTION, "choices": list(KEYS)}])
     data = calls(folder / "clips", 400, seed=2)
     data = data.map(lambda row: {"completion": [{"role": "assistant", "content": row["number"]}]})
     settings = AudioSFTConfig(
         str(folder / "warm"), max_steps=steps, per_device_train_batch_size=16, learning_rate=3e-3, bf16=False,
-        gradient_checkpointing=False, save_strategy="no", report_to=[],
-    )  # fmt: skip
+        gradient_checkpointing=False, save_strategy="no", report_to=[])  # fmt: skip
     trainer = AudioSFTTrainer(model=str(tiny), args=settings, train_dataset=data)
     trainer.train()
     trainer.save_model()
@@ -86,7 +86,7 @@ def warmed_up(folder: Path, steps: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="name or folder of a LALM; by default a tiny one that is warmed up first")
+    parser.add_argument("--model", help="name or folder of a LALM; in a clone by default a tiny one, warmed up")
     parser.add_argument("--lora", action="store_true", help="train an adapter instead of all weights")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--warm_steps", type=int, default=250, help="steps of SFT of the tiny model before")

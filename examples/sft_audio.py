@@ -22,7 +22,6 @@ from peft import LoraConfig
 
 from audiomcq.configs import AudioSFTConfig
 from audiomcq.sft import AudioSFTTrainer
-from audiomcq.tiny.model import make_tiny_lalm
 
 logger = logging.getLogger("sft_audio")
 COUNTS, PITCHES, RATE = ("one", "two", "three"), {"low": 220, "middle": 660, "high": 1980}, 16_000
@@ -53,9 +52,17 @@ def captions(folder: Path, rows: int, seed: int) -> Dataset:
     return Dataset.from_list(conversations)
 
 
+def tiny_model(folder: Path) -> str:
+    """A tiny model of random weights that knows the words of the captions."""
+    from audiomcq.tiny.model import make_tiny_lalm  # a clone of the repository has it, an installed wheel does not
+
+    words = [{"question": "What do you hear?", "choices": [f"{c} {p} beeps" for c in COUNTS for p in PITCHES]}]
+    return str(make_tiny_lalm(folder, words))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="name or folder of a LALM; by default a tiny one of random weights")
+    parser.add_argument("--model", help="name or folder of a LALM; in a clone by default a tiny one of random weights")
     parser.add_argument("--lora", action="store_true", help="train an adapter instead of all weights")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--rows", type=int, default=400)
@@ -65,8 +72,7 @@ def main() -> None:
 
     train = captions(args.output / "clips", args.rows, seed=0)
     held_out = captions(args.output / "clips", 32, seed=1)
-    words = [{"question": "What do you hear?", "choices": [f"{c} {p} beeps" for c in COUNTS for p in PITCHES]}]
-    model = args.model or str(make_tiny_lalm(args.output / "tiny", words))
+    model = args.model or tiny_model(args.output / "tiny")
     trainer = AudioSFTTrainer(
         model=model,
         args=AudioSFTConfig(

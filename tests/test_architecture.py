@@ -28,6 +28,7 @@ FLOORS = {
         "storage",
         "stats",
         "baselines",
+        "endpoints",
         "templating",
     ),
     2: (
@@ -55,7 +56,9 @@ FLOORS = {
         "shared_prefix",
         "training_kernels",
         "phases",
+        "arguments",
         "configs",
+        "option_help",
         "options",
         "run_record",
         "safe_trainer",
@@ -129,6 +132,12 @@ def test_rooms_on_one_floor_do_not_import_each_other_in_a_circle() -> None:
     for path in [*MODULES, *SOURCE.glob("*/__init__.py")]:
         arrows.setdefault(room(path), set()).update(imported_rooms(path) - {room(path)})
     assert find_cycle(arrows) == []
+
+
+def test_nothing_but_itself_imports_the_synthetic_clips_and_the_tiny_model() -> None:
+    """A wheel has none of it: they are for the demo, the notebooks and the tests."""
+    for path in [*MODULES, *SOURCE.rglob("__init__.py")]:
+        assert room(path) == "tiny" or "tiny" not in imported_rooms(path), path
 
 
 def test_relative_imports_and_circles_are_seen() -> None:

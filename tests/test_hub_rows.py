@@ -39,7 +39,10 @@ TRAIN = """
 import sys
 from pathlib import Path
 from audiomcq import {stage}
-{stage}.main(Path(sys.argv[1]), sys.argv[2:])
+from audiomcq.errors import exit_on_user_error
+from audiomcq.options import parse_stage
+with exit_on_user_error():
+    {stage}.train(*parse_stage("{stage}", Path(sys.argv[1]), sys.argv[2:]))
 """
 TINY = Path(__file__).parents[1] / "recipes" / "weak_to_strong" / "tiny"
 OWNERS = ("org", "Harland", "inclusionAI")

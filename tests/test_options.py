@@ -12,10 +12,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audiomcq.configs import AudioSFTConfig, DataArguments
-from audiomcq.contribution.probe import ProbeArguments
+from audiomcq.arguments.contribution import ProbeArguments
+from audiomcq.arguments.evaluation import AnswerArguments
+from audiomcq.arguments.training import DataArguments
+from audiomcq.configs import AudioSFTConfig
 from audiomcq.errors import EXIT_CODE, UserErrorExit, exit_on_user_error
-from audiomcq.evaluation.answering import AnswerArguments
 from audiomcq.options import _hints, _read_with_base, parse
 from test_recipes import OPTIONS, ROOT, YAMLS
 

@@ -13,22 +13,26 @@ import yaml
 from trl import ModelConfig, TrlParser
 
 import processes
-from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
-from audiomcq.construction.decontamination import AuditArguments
-from audiomcq.contribution.probe import ProbeArguments
-from audiomcq.contribution.report import ReportArguments
-from audiomcq.contribution.split import LabelingRule, SplitArguments
+from audiomcq.arguments.construction import AuditArguments
+from audiomcq.arguments.contribution import LabelingRule, ProbeArguments, ReportArguments, SplitArguments
+from audiomcq.arguments.evaluation import (
+    AnswerArguments,
+    ForgettingArguments,
+    ImportArguments,
+    ScoreArguments,
+    SelectArguments,
+)
+from audiomcq.arguments.publishing import (
+    AppArguments,
+    ExportArguments,
+    PublishArguments,
+    PublishModelArguments,
+    SpaceArguments,
+)
+from audiomcq.arguments.training import DataArguments
+from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
 from audiomcq.datasets import PARADIGMS
-from audiomcq.evaluation.answering import AnswerArguments
-from audiomcq.evaluation.forgetting import ForgettingArguments
-from audiomcq.evaluation.imports import ImportArguments
-from audiomcq.evaluation.results import ScoreArguments
-from audiomcq.evaluation.selection import SelectArguments
-from audiomcq.options import parse
-from audiomcq.publishing.dataset import PublishArguments
-from audiomcq.publishing.export import ExportArguments
-from audiomcq.publishing.model import PublishModelArguments
-from audiomcq.publishing.space import AppArguments, SpaceArguments
+from audiomcq.options import parse, parse_stage
 
 ROOT = Path(__file__).parents[1]
 STAGES = sorted((ROOT / "recipes").glob("*/*.py"))
@@ -165,7 +169,7 @@ def test_every_paradigm_trains_two_steps_of_both_stages(
         if stage == "grpo":
             options |= {"num_generations": 2, "max_completion_length": 4}
         config = ["--config", str(script.parent / "tiny" / f"{stage}.yaml")]
-        load(script).main(script.parent / "unused.yaml", [*config, *arguments(options)])
+        load(script).main(*parse_stage(stage, script.parent / "unused.yaml", [*config, *arguments(options)]))
         record = json.loads((output / "run.json").read_text())
         assert record["finished"]
         assert record["settings"]["paradigm"] == paradigm

@@ -23,8 +23,10 @@ import processes
 import random_lalms
 from audiomcq import grpo, sft
 from audiomcq.audio import SAMPLE_RATE
+from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import row_key
 from audiomcq.models import FAMILIES, LALM, load_lalm, parameter_group
+from audiomcq.options import parse_stage
 from audiomcq.run import device_name
 from audiomcq.run_record import RUN_FILE, check_output, check_unseen, hash_rows
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
@@ -49,12 +51,13 @@ def words(options: dict) -> list[str]:
 
 
 def train(stage: str, rows: Path, model: Path | str, output: Path, **options) -> None:
-    """A recipe's own entry point, with its tiny YAML, in this process."""
+    """What a recipe does with its tiny YAML, in this process."""
     settings = {**SMALL, "dataset": rows, "model_name_or_path": model, "output_dir": output, **options}
     if stage == "grpo":
         settings = {"num_generations": 2, "max_completion_length": 4, **settings}
     argv = ["--config", str(RECIPE / "tiny" / f"{stage}.yaml"), *words(settings)]
-    {"sft": sft, "grpo": grpo}[stage].main(RECIPE / "unused.yaml", argv)
+    with exit_on_user_error():
+        {"sft": sft, "grpo": grpo}[stage].train(*parse_stage(stage, RECIPE / "unused.yaml", argv))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

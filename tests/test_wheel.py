@@ -56,6 +56,27 @@ def test_a_wheel_brings_the_templates_of_page_and_cards_and_its_types(installed:
     assert (site / "py.typed").is_file()
 
 
+def test_a_wheel_has_every_module_but_those_of_the_demo(installed: dict[str, str]) -> None:
+    source, site = ROOT / "src" / "audiomcq", Path(installed["PYTHONPATH"]) / "audiomcq"
+    modules = {path.relative_to(source).as_posix() for path in source.rglob("*.py")}
+    demo = {name for name in modules if name.startswith("tiny/")}
+    assert len(demo) > 5
+    assert {path.relative_to(site).as_posix() for path in site.rglob("*.py")} == modules - demo
+    assert not (site / "tiny").exists()
+
+
+def test_the_examples_need_nothing_that_a_wheel_leaves_out(installed: dict[str, str], tmp_path: Path) -> None:
+    """What they need for a model that is named; the tiny one is made in a clone alone."""
+    files = sorted(map(str, (ROOT / "examples").glob("*.py")))
+    started(f"import runpy\nfor file in {files!r}:\n    runpy.run_path(file)", installed, tmp_path)
+
+
+def test_help_is_there_with_the_wheel(installed: dict[str, str], tmp_path: Path) -> None:
+    for script in ("weak_to_strong/grpo.py", "demo/demo.py"):
+        done = processes.run([sys.executable, ROOT / "recipes" / script, "--help"], env=installed, cwd=tmp_path)
+        assert done.returncode == 0 and "\nEvery recipe:\n" in done.stdout, done.stderr
+
+
 def test_the_readmes_snippet_runs_from_another_folder(installed: dict[str, str], tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     snippet = next(block for block in blocks if "parse_answer" in block)

@@ -13,6 +13,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from audiomcq.errors import exit_on_user_error
+from audiomcq.options import parse_stage
+
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     ["audiomcq.sft", "audiomcq.grpo", "transformers.models.qwen2_5_omni.modeling_qwen2_5_omni"]
@@ -60,7 +63,7 @@ def _run(stage: str, argv: Sequence[str], log: Path, die: tuple[str, int] | None
 
     torch.set_num_threads(1)
     # Before calls are counted, so that what modules import by name is not, whether or not the server had imported them
-    main = importlib.import_module(f"audiomcq.{stage}").main
+    train = importlib.import_module(f"audiomcq.{stage}").train
     if die:
         _die_at(*die)
     with log.open("w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
@@ -70,7 +73,8 @@ def _run(stage: str, argv: Sequence[str], log: Path, die: tuple[str, int] | None
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         try:
-            main(RECIPES / "unused.yaml", list(argv))
+            with exit_on_user_error():
+                train(*parse_stage(stage, RECIPES / "unused.yaml", list(argv)))
         finally:
             sys.stderr.flush()
 

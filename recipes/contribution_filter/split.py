@@ -5,17 +5,23 @@ python recipes/contribution_filter/split.py --config recipes/contribution_filter
 
 from pathlib import Path
 
-from audiomcq.contribution.split import LabelingRule, SplitArguments, check_unreadable, save_split
+from audiomcq.arguments.contribution import LabelingRule, SplitArguments
 from audiomcq.errors import exit_on_user_error
-from audiomcq.inference.load import load_votes
 from audiomcq.options import parse
-from audiomcq.run import set_up_logging
+
+
+def main(args: SplitArguments, rule: LabelingRule) -> None:
+    from audiomcq.contribution.split import check_unreadable, save_split
+    from audiomcq.inference.load import load_votes
+    from audiomcq.run import set_up_logging
+
+    set_up_logging()
+    # Labels depend on votes alone, so no clip is opened. Training checks the clips that it will hear.
+    splits = {split: args.load(split, check_audio=False) for split in args.dataset_split.split("+")}
+    record = save_split(splits, load_votes(args.votes), rule, args)
+    check_unreadable(record["unreadable_share"], args.max_unreadable)
+
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        args, rule = parse((SplitArguments, LabelingRule), settings=Path(__file__))
-        set_up_logging()
-        # Labels depend on votes alone, so no clip is opened. Training checks the clips that it will hear.
-        splits = {split: args.load(split, check_audio=False) for split in args.dataset_split.split("+")}
-        record = save_split(splits, load_votes(args.votes), rule, args)
-        check_unreadable(record["unreadable_share"], args.max_unreadable)
+        main(*parse((SplitArguments, LabelingRule), settings=Path(__file__)))

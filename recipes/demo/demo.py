@@ -18,14 +18,8 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from audiomcq.construction.sources import build as build_from_recordings
-from audiomcq.datasets import load_rows
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
-from audiomcq.run import set_up_logging
-from audiomcq.tiny.data import build as build_tiny
-from audiomcq.tiny.model import make_tiny_lalm
-from audiomcq.tiny.report import write_report
 
 RECIPES = Path(__file__).parents[1]
 CORES = 2
@@ -190,6 +184,12 @@ def set_aside(folder: Path) -> None:
 
 def demo(folder: Path, recordings: str | None) -> None:
     """Run the demo in `folder`."""
+    from audiomcq.construction.sources import build as build_from_recordings
+    from audiomcq.datasets import load_rows
+    from audiomcq.tiny.data import build as build_tiny
+    from audiomcq.tiny.model import make_tiny_lalm
+    from audiomcq.tiny.report import write_report
+
     started = time.monotonic()
     set_aside(folder)
     folder.mkdir(parents=True)
@@ -226,9 +226,14 @@ def _words(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
+def main(args: DemoArguments) -> None:
+    from audiomcq.run import set_up_logging
+
+    set_up_logging()
+    default = "outputs/demo_recordings" if args.recordings else "outputs/demo"
+    demo(Path(args.output_dir or default), args.recordings)
+
+
 if __name__ == "__main__":
     with exit_on_user_error():
-        (arguments,) = parse((DemoArguments,))
-        set_up_logging()
-        default = "outputs/demo_recordings" if arguments.recordings else "outputs/demo"
-        demo(Path(arguments.output_dir or default), arguments.recordings)
+        main(*parse((DemoArguments,)))

@@ -5,25 +5,31 @@ accelerate launch recipes/evaluate/answer.py --config recipes/evaluate/tiny/answ
 
 from pathlib import Path
 
-from accelerate import PartialState
-from rich.console import Console
-
+from audiomcq.arguments.asking import clips_needed
+from audiomcq.arguments.evaluation import AnswerArguments
 from audiomcq.errors import exit_on_user_error
-from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_parity
-from audiomcq.evaluation.questions import load_questions, questions_to_ask
-from audiomcq.inference.controls import clips_needed
 from audiomcq.options import parse
-from audiomcq.run import set_up_logging
+
+
+def main(args: AnswerArguments) -> None:
+    from accelerate import PartialState
+    from rich.console import Console
+
+    from audiomcq.evaluation.answering import answer_rows, check_parity
+    from audiomcq.evaluation.questions import load_questions, questions_to_ask
+    from audiomcq.run import set_up_logging
+
+    set_up_logging()
+    PartialState()  # one of the processes checks the clips for all
+    if args.check_parity:
+        rows, _ = load_questions(args, max_audio_seconds=args.max_audio_seconds)
+        Console().print(str(check_parity(args, rows)), markup=False, soft_wrap=True)
+    else:
+        hearing = clips_needed(args.controls, args.silence_seconds)
+        rows, without_clips = questions_to_ask(args, hearing, args.max_audio_seconds)
+        answer_rows(args, rows, without_clips)
+
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        (args,) = parse((AnswerArguments,), settings=Path(__file__))
-        set_up_logging()
-        PartialState()  # one of the processes checks the clips for all
-        if args.check_parity:
-            rows, _ = load_questions(args, max_audio_seconds=args.max_audio_seconds)
-            Console().print(str(check_parity(args, rows)), markup=False, soft_wrap=True)
-        else:
-            hearing = clips_needed(args.controls, args.silence_seconds)
-            rows, without_clips = questions_to_ask(args, hearing, args.max_audio_seconds)
-            answer_rows(args, rows, without_clips)
+        main(*parse((AnswerArguments,), settings=Path(__file__)))

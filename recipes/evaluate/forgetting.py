@@ -5,13 +5,19 @@ python recipes/evaluate/forgetting.py --config recipes/evaluate/tiny/forgetting.
 
 from pathlib import Path
 
+from audiomcq.arguments.evaluation import ForgettingArguments
 from audiomcq.errors import exit_on_user_error
-from audiomcq.evaluation.forgetting import ForgettingArguments, check_forgetting, save_forgetting
 from audiomcq.options import parse
-from audiomcq.run import set_up_logging
+
+
+def main(args: ForgettingArguments) -> None:
+    from audiomcq.evaluation.forgetting import check_forgetting, save_forgetting
+    from audiomcq.run import set_up_logging
+
+    set_up_logging()
+    save_forgetting(args, check_forgetting(args))
+
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        (args,) = parse((ForgettingArguments,), settings=Path(__file__))
-        set_up_logging()
-        save_forgetting(args, check_forgetting(args))
+        main(*parse((ForgettingArguments,), settings=Path(__file__)))

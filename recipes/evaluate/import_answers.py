@@ -5,13 +5,19 @@ python recipes/evaluate/import_answers.py --config recipes/evaluate/tiny/import_
 
 from pathlib import Path
 
+from audiomcq.arguments.evaluation import ImportArguments
 from audiomcq.errors import exit_on_user_error
-from audiomcq.evaluation.imports import ImportArguments, import_answers
 from audiomcq.options import parse
-from audiomcq.run import set_up_logging
+
+
+def main(args: ImportArguments) -> None:
+    from audiomcq.evaluation.imports import import_answers
+    from audiomcq.run import set_up_logging
+
+    set_up_logging()
+    import_answers(args)
+
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        (args,) = parse((ImportArguments,), settings=Path(__file__))
-        set_up_logging()
-        import_answers(args)
+        main(*parse((ImportArguments,), settings=Path(__file__)))

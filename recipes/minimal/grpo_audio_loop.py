@@ -37,46 +37,52 @@ What the real trainer (`audiomcq.grpo`, on TRL's `GRPOTrainer`) has and this fil
    result.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import logging
+import math
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
-
-import torch
-from datasets import Dataset
-from tqdm.auto import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+from typing import TYPE_CHECKING, Any
 
 from audiomcq.answers import has_answer_format, is_correct, parse_answer
-from audiomcq.collation import EncodedPrompt, PromptEncoder, prompt_batch
-from audiomcq.datasets import PARADIGMS, load_rows, shuffle_choices, stage_rows
 from audiomcq.errors import OneLineParser, exit_on_user_error
-from audiomcq.examples import Row
-from audiomcq.models import LALM, load_lalm, set_trainable
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import Tensor
+
+    from audiomcq.collation import EncodedPrompt
+    from audiomcq.examples import Row
+    from audiomcq.models import LALM
 
 logger = logging.getLogger("audiomcq.minimal")
+# What takes seconds to import is imported by the functions that use it, so that --help is there at once.
 
 
 def draw(rows: Dataset, count: int, seed: int, step: int) -> list[Row]:
     """`count` different rows, their options in a new order at every step."""
+    from audiomcq.datasets import shuffle_choices
+
     indices = random.Random(f"{seed}/{step}").sample(range(len(rows)), count)
     return [shuffle_choices(rows[index], seed, epoch=step) for index in indices]
 
 
-@torch.no_grad()
-def generate(
-    lalm: LALM, prompts: Sequence[EncodedPrompt], max_new_tokens: int
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def generate(lalm: LALM, prompts: Sequence[EncodedPrompt], max_new_tokens: int) -> tuple[dict[str, Tensor], Tensor]:
     """Sample one completion of every prompt.
 
     Returns:
         model inputs for prompt and completion: ids and mask of shape (B, P + C), and the mel; and which completion tokens
         count, shape (B, C): all up to the end-of-turn token, that one included.
     """
+    import torch
+
+    from audiomcq.collation import prompt_batch
+
     inputs = prompt_batch(prompts, lalm.tokenizer.pad_token_id)
     model: Any = lalm.model
     ids = model.generate(
@@ -106,7 +112,7 @@ def reward(completion: str, row: Row) -> tuple[float, float]:
     return float(right), float(has_answer_format(completion))
 
 
-def group_advantages(rewards: torch.Tensor) -> torch.Tensor:
+def group_advantages(rewards: Tensor) -> Tensor:
     """How much better each completion did than its own group: shape (N, G) in and out.
 
     A group of equal rewards gets zeros: a question that is always or never solved teaches nothing.
@@ -114,10 +120,10 @@ def group_advantages(rewards: torch.Tensor) -> torch.Tensor:
     return (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
 
 
-def completion_log_probs(lalm: LALM, inputs: dict[str, torch.Tensor], completion_tokens: int) -> torch.Tensor:
+def completion_log_probs(lalm: LALM, inputs: dict[str, Tensor], completion_tokens: int) -> Tensor:
     """Log-probs of the last `completion_tokens` tokens, shape (B, C). `inputs` hold the mel: the policy listens here too."""
     logits = lalm.model(**inputs, use_cache=False).logits[:, -completion_tokens - 1 : -1]  # (B, C, V)
-    logits[..., lalm.placeholder_ids] = -torch.inf  # as when sampling
+    logits[..., lalm.placeholder_ids] = -math.inf  # as when sampling
     chosen = inputs["input_ids"][:, -completion_tokens:, None]
     return logits.log_softmax(-1).gather(-1, chosen)[..., 0]
 
@@ -128,6 +134,12 @@ def train(lalm: LALM, rows: Dataset, args: argparse.Namespace) -> Iterator[dict[
     Raises:
         ValueError: there are fewer rows than one step draws, or a group has nothing to be compared with.
     """
+    import torch
+    from tqdm.auto import tqdm
+
+    from audiomcq.collation import PromptEncoder
+    from audiomcq.models import set_trainable
+
     if args.prompts > len(rows) or args.generations < 2:
         raise ValueError(
             f"prompts={args.prompts} must be at most the {len(rows)} rows, and generations={args.generations} at least 2"
@@ -179,22 +191,32 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = OneLineParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--model", default="outputs/demo/w2s_sft", help="folder or Hub id of a LALM")
     parser.add_argument("--rows", default="outputs/demo/labelled", help="anything that load_rows takes")
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--paradigm", choices=PARADIGMS, default="weak_to_strong", help="whose GRPO rows to draw from")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--split", default="train", help="split of the rows")
+    parser.add_argument(
+        "--paradigm",
+        default="weak_to_strong",
+        help="whose GRPO rows to draw from: weak_to_strong, mixed_to_strong, mixed_to_mixed or single_stage",
+    )
+    parser.add_argument("--steps", type=int, default=100, help="updates of the weights")
     parser.add_argument("--prompts", type=int, default=16, help="rows per step (N)")
     parser.add_argument("--generations", type=int, default=8, help="completions per row (G)")
-    parser.add_argument("--max-new-tokens", type=int, default=12)
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-new-tokens", type=int, default=12, help="tokens of a completion at most (C)")
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help="of AdamW, constant")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the draw of rows, the order of options and the sampling"
+    )
     parser.add_argument(
         "--log", type=Path, default="outputs/minimal/grpo.jsonl", help="a new file, one JSON line per step"
     )
     return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(args: argparse.Namespace) -> None:
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from audiomcq.datasets import load_rows, stage_rows
+    from audiomcq.models import load_lalm
+
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     rows = stage_rows(load_rows(args.rows, args.split), args.paradigm, "grpo", args.seed)
     records = []
@@ -210,4 +232,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        main()
+        main(parse_arguments())

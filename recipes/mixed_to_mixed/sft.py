@@ -5,11 +5,19 @@ accelerate launch recipes/mixed_to_mixed/sft.py --config recipes/mixed_to_mixed/
 """
 
 from pathlib import Path
+from typing import Any
 
 from audiomcq.errors import exit_on_user_error
-from audiomcq.publishing.model import push_run
-from audiomcq.sft import main
+from audiomcq.options import parse_stage
+
+
+def main(*options: Any) -> None:
+    from audiomcq.publishing.model import push_run
+    from audiomcq.sft import train
+
+    push_run(train(*options))
+
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        push_run(main(Path(__file__).parent / "qwen2_5_omni_7b" / "sft.yaml"))
+        main(*parse_stage("sft", Path(__file__).parent / "qwen2_5_omni_7b" / "sft.yaml"))

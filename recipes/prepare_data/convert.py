@@ -3,18 +3,19 @@
 python recipes/prepare_data/convert.py --dataset their_rows.jsonl --output_file rows.jsonl
 """
 
-from audiomcq.construction.convert import ConvertArguments, convert
+from audiomcq.arguments.construction import ConvertArguments
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
-from audiomcq.run import set_up_logging
 
 
-def main(argv: list[str] | None = None) -> None:
-    with exit_on_user_error():
-        (args,) = parse((ConvertArguments,), argv=argv)
-        set_up_logging()
-        convert(args)
+def main(args: ConvertArguments) -> None:
+    from audiomcq.construction.convert import convert
+    from audiomcq.run import set_up_logging
+
+    set_up_logging()
+    convert(args)
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main(*parse((ConvertArguments,)))

@@ -5,16 +5,22 @@ python recipes/publish/export.py --config recipes/publish/tiny/export.yaml
 
 from pathlib import Path
 
+from audiomcq.arguments.publishing import ExportArguments
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
-from audiomcq.publishing.export import ExportArguments, export_full, merge_adapter
-from audiomcq.run import set_up_logging
+
+
+def main(args: ExportArguments) -> None:
+    from audiomcq.publishing.export import export_full, merge_adapter
+    from audiomcq.run import set_up_logging
+
+    set_up_logging()
+    if args.base:
+        export_full(Path(args.folder), args.base, Path(args.output_dir), args.base_revision)
+    else:
+        merge_adapter(Path(args.folder), Path(args.output_dir), args.dtype)
+
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        (args,) = parse((ExportArguments,))
-        set_up_logging()
-        if args.base:
-            export_full(Path(args.folder), args.base, Path(args.output_dir), args.base_revision)
-        else:
-            merge_adapter(Path(args.folder), Path(args.output_dir), args.dtype)
+        main(*parse((ExportArguments,)))

@@ -5,11 +5,19 @@ accelerate launch recipes/single_stage/grpo.py --config recipes/single_stage/tin
 """
 
 from pathlib import Path
+from typing import Any
 
 from audiomcq.errors import exit_on_user_error
-from audiomcq.grpo import main
-from audiomcq.publishing.model import push_run
+from audiomcq.options import parse_stage
+
+
+def main(*options: Any) -> None:
+    from audiomcq.grpo import train
+    from audiomcq.publishing.model import push_run
+
+    push_run(train(*options))
+
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        push_run(main(Path(__file__).parent / "qwen2_5_omni_7b" / "grpo.yaml"))
+        main(*parse_stage("grpo", Path(__file__).parent / "qwen2_5_omni_7b" / "grpo.yaml"))

@@ -1,41 +1,18 @@
-"""Options of the training recipes, in YAML files and on the command line."""
+"""TRL's configurations with our options, which YAML files and the command line set."""
 
 import logging
 from copy import copy
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trl import GRPOConfig, SFTConfig
 
-from audiomcq.datasets import RowArguments
-from audiomcq.prompts import CotVariant
+from audiomcq.arguments.training import AudioArguments, GRPOArguments, SFTArguments
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass
-class DataArguments(RowArguments):
-    """Which rows a stage trains on."""
-
-    eval_split: str | None = field(default=None, metadata={"help": "Split for evaluation during training."})
-    paradigm: str = field(
-        default="single_stage", metadata={"help": "weak_to_strong, mixed_to_strong, mixed_to_mixed or single_stage."}
-    )
-    mixed_seed: int = field(default=0, metadata={"help": "Seed of the mixed draw. Use the same one in both stages."})
-    check_audio: bool = field(
-        default=True,
-        metadata={
-            "help": "Decode every clip once before training and drop rows with broken or silent ones. false: only open the clips."
-        },
-    )
-    benchmarks_to_avoid: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Benchmarks (name or name=source) whose overlap with the rows is logged and recorded."},
-    )
-
-
-# A type checker sees the fields of the configurations that this is mixed into. At runtime it must not inherit them:
-# its defaults would override those of TRL.
+# To a type checker they have the fields of the configurations that they are mixed into. At runtime they must not: their
+# defaults would stand before those of TRL.
 if TYPE_CHECKING:
     from transformers import TrainingArguments as _Trained
 else:
@@ -43,32 +20,8 @@ else:
 
 
 @dataclass
-class AudioArguments(_Trained):
-    """Options of both trainers.
-
-    Parameters:
-        train_modules: parameter groups that full fine-tuning trains: audio_tower, aligner, llm. Ignored with LoRA.
-        shuffle_choices: shuffle the options of each row (by seed and epoch), so that no position can be learnt.
-    """
-
-    max_audio_seconds: float = field(
-        default=30.0, metadata={"help": "Cut clips to this many seconds. The log counts the cut ones."}
-    )
-    train_modules: list[str] = field(
-        default_factory=lambda: ["audio_tower", "aligner", "llm"],
-        metadata={"help": "Parameter groups to train: audio_tower, aligner, llm. Ignored with LoRA."},
-    )
-    shuffle_choices: bool = field(
-        default=True, metadata={"help": "Shuffle the options of each row, by seed and epoch."}
-    )
-    shared_prefix: bool = field(
-        default=True,
-        metadata={
-            "help": "Compute a shared prompt prefix once per group (GRPO: rollouts of a prompt; SFT: questions on a clip). Set "
-            "false to recompute it per sample."
-        },
-    )
-    hub_strategy: str = field(default="end", metadata={"help": "Must be end: a run is pushed once, with its card."})
+class AudioConfig(AudioArguments, _Trained):
+    """What both configurations refuse."""
 
     def __post_init__(self) -> None:
         if self.hub_strategy != "end":
@@ -91,22 +44,8 @@ class AudioArguments(_Trained):
 
 
 @dataclass
-class AudioSFTConfig(AudioArguments, SFTConfig):
-    """TRL's SFTConfig with audio. Tokens are never truncated (`max_length` is refused); audio is cut in seconds."""
-
-    cot: CotVariant = field(
-        default="none", metadata={"help": "Chain of thought before the answer: none, structured or unstructured."}
-    )
-    cot_column: str | None = field(default=None, metadata={"help": "Column of chains of thought, instead of cot."})
-    strong_weight: float = field(default=1.0, metadata={"help": "Loss weight of rows with strong audio contribution."})
-    max_length: int | None = field(default=None, metadata={"help": "Must be null: tokens are never truncated."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs all columns."})
-    dataset_kwargs: dict[str, Any] | None = field(
-        default_factory=lambda: {"skip_prepare_dataset": True}, metadata={"help": "The collator prepares rows itself."}
-    )
-    train_sampling_strategy: str = field(
-        default="group_by_length", metadata={"help": "group_by_length (by seconds of audio) or random."}
-    )
+class AudioSFTConfig(SFTArguments, AudioConfig, SFTConfig):  # type: ignore[misc]  # dataset_kwargs is no text here
+    """TRL's SFTConfig with audio. Tokens are never truncated (`max_length` is refused): audio is cut in seconds."""
 
     def check_audio(self) -> None:
         """Refuse options that would lose the audio, or weigh losses that cannot be weighed.
@@ -133,19 +72,8 @@ class AudioSFTConfig(AudioArguments, SFTConfig):
 
 
 @dataclass
-class AudioGRPOConfig(AudioArguments, GRPOConfig):
-    """TRL's GRPOConfig with audio. Rewards by name (`audiomcq.rewards.REWARDS`), weighted as published."""
-
-    rewards: list[str] = field(
-        default_factory=lambda: ["accuracy", "format"],
-        metadata={"help": "Rewards by name: accuracy, format, gated_format."},
-    )
-    reward_weights: list[float] | None = field(
-        default=None,
-        metadata={
-            "help": "One weight per reward. Defaults as published for rewards of the config (2.0 and 0.5), and 1.0 for others."
-        },
-    )
+class AudioGRPOConfig(GRPOArguments, AudioConfig, GRPOConfig):
+    """TRL's GRPOConfig with audio. Rewards by name (see `audiomcq.rewards.REWARDS`), weighted as published."""
 
     def check_audio(self) -> None:
         """Refuse options that would lose the audio.

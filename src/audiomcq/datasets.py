@@ -7,7 +7,6 @@ import os
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict, Value
-from huggingface_hub.constants import HF_HUB_CACHE
 from tqdm.auto import tqdm
 
 from audiomcq.audio import LONGEST_SECONDS, audio_seconds, stored_size
@@ -43,50 +41,6 @@ logger = logging.getLogger(__name__)
 
 CLIP_SECONDS = "clip_seconds"
 """Column with the clips' lengths in seconds, as the check of the clips found them."""
-
-
-@dataclass
-class RowArguments:
-    """Options of all recipes that read rows: which ones, and how."""
-
-    dataset: str = field(
-        default="", metadata={"help": "Rows: a Hub id, a folder, or a .jsonl/.json/.csv/.parquet file."}
-    )
-    dataset_config: str | None = field(
-        default=None, metadata={"help": "Config of the data set, e.g. all, weak, strong."}
-    )
-    dataset_split: str = field(
-        default="train", metadata={"help": "Split of the rows; train[:1000] takes the first 1,000."}
-    )
-    dataset_revision: str | None = field(
-        default=None, metadata={"help": "Commit, tag or branch of a data set on the Hub."}
-    )
-    audio_root: str | None = field(
-        default=None,
-        metadata={"help": "Folder of the clips, which no path may leave; by default that of the rows."},
-    )
-    allow_outside_audio_root: bool = field(default=False, metadata={"help": "Also take clips outside of audio_root."})
-    audio_contribution: str | None = field(
-        default=None,
-        metadata={"help": "Label of rows without one, weak or strong: for files that hold one kind of row."},
-    )
-    max_bad_fraction: float = field(
-        default=0.01,
-        metadata={"help": "Stop when more than this share of the rows, or of their clips, are broken or silent."},
-    )
-
-    def load(self, split: str | None = None, **options: Any) -> Dataset:
-        """Load the rows of a split, by default of `dataset_split`; options as of `load_rows`."""
-        return load_rows(
-            self.dataset,
-            split or self.dataset_split,
-            self.dataset_config,
-            self.audio_root,
-            **{"max_bad_fraction": self.max_bad_fraction, **options},
-            revision=self.dataset_revision,
-            allow_outside_audio_root=self.allow_outside_audio_root,
-            audio_contribution=self.audio_contribution,
-        )
 
 
 def load_rows(
@@ -162,16 +116,6 @@ def find_clip_folder(tables: Iterable[Dataset]) -> str | None:
     return os.path.commonpath(folders) if folders else None
 
 
-def clip_home(args: RowArguments) -> Path:
-    """Return the folder from which clips may be published: the given one, or that of the rows."""
-    source = Path(args.dataset)
-    if args.audio_root:
-        return Path(args.audio_root)
-    if source.exists():
-        return source if source.is_dir() else source.parent
-    return Path(HF_HUB_CACHE, f"datasets--{args.dataset.replace('/', '--')}")  # as the cache is laid out
-
-
 def check_clips_inside(splits: Mapping[str, Dataset], folder: Path) -> None:
     """Check that all clips that are files are inside a folder, before any of them is read.
 
@@ -190,18 +134,6 @@ def check_clips_inside(splits: Mapping[str, Dataset], folder: Path) -> None:
         raise ValueError(
             f"{len(outside)} clips lie outside {folder}, e.g. {min(outside)}: nothing is published from there; name the folder that "
             "holds the clips with audio_root"
-        )
-
-
-def refuse_outside(args: RowArguments) -> None:
-    """Refuse to publish clips from outside of one folder.
-
-    Raises:
-        ValueError: `allow_outside_audio_root` is set.
-    """
-    if args.allow_outside_audio_root:
-        raise ValueError(
-            "allow_outside_audio_root: what is published comes from one folder; leave it out and name audio_root"
         )
 
 

@@ -23,15 +23,14 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
+from audiomcq.arguments.training import DataArguments
 from audiomcq.collation import ENCODED, ConversationEncoder, EncodedPrompt, PromptCollator, audio_batch, to_model
-from audiomcq.configs import AudioGRPOConfig, DataArguments, with_audio_options
+from audiomcq.configs import AudioGRPOConfig, with_audio_options
 from audiomcq.construction.decontamination import audit_training
 from audiomcq.conversations import holds_questions, measure_audio
 from audiomcq.datasets import ShuffleByEpoch
-from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import Row
 from audiomcq.models import LALM, set_trainable
-from audiomcq.options import parse
 from audiomcq.packing import group_rows, pack
 from audiomcq.phases import PhaseClock
 from audiomcq.rewards import REWARDS, named_rewards
@@ -394,9 +393,7 @@ def _image_token(config: Any) -> Iterator[None]:
         del config.image_token_id
 
 
-def main(default_config: Path, argv: list[str] | None = None) -> AudioGRPOConfig:
+def train(data: DataArguments, args: AudioGRPOConfig, model: ModelConfig) -> AudioGRPOConfig:
     """Run the GRPO stage of a recipe (every recipes/*/grpo.py calls it) and return the options of the run."""
-    with exit_on_user_error():
-        data, args, model = parse((DataArguments, AudioGRPOConfig, ModelConfig), default_config, argv)
     train_stage("grpo", AudioGRPOTrainer, data, args, model, audit_training)
     return args

@@ -4,26 +4,25 @@ import difflib
 import os
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from datetime import date
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from transformers.hf_argparser import DataClassType
-from trl import TrlParser
 
+from audiomcq.arguments.training import AudioArguments, DataArguments, GRPOArguments, SFTArguments
 from audiomcq.errors import explain_os_error
+from audiomcq.option_help import help_text
+
+if TYPE_CHECKING:
+    from trl import ModelConfig, TrlParser
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _SHOWN = 60
-
-
-class _Parser(TrlParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -46,30 +45,41 @@ def parse(
     default_config: Path | None = None,
     argv: list[str] | None = None,
     settings: Path | None = None,
+    inheriting: Callable[[], tuple[type, ...]] | None = None,
 ) -> tuple[Any, ...]:
     """Read options from a YAML file (`--config FILE` or `--config=FILE`) and the command line, which wins.
 
-    A YAML file may inherit from another with `base:` (a path relative to its own folder).
+    A YAML file may inherit from another with `base:` (a path relative to its own folder). `--help` lists our options
+    and ends the program; `--help-all` also lists those of TRL and transformers.
 
     Args:
         kinds: dataclasses of the options.
         default_config: YAML file to use without `--config`. The first line of the log says so.
         argv: words of the command line; by default this program's.
         settings: a recipe's script. Without any option the script only names the YAML files in the folders next to it.
+        inheriting: returns the dataclasses to read instead of `kinds`: subclasses with the options of TRL and
+            transformers. Importing those takes seconds, which `--help` saves.
 
     Returns:
         one object of each kind.
 
     Raises:
+        SystemExit: help was asked for and given.
         ValueError: the file cannot be read, a key is unknown, or a value does not fit; all of them are named.
     """
-    named, words = _config_of(list(sys.argv[1:] if argv is None else argv))
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "--help-all" in words:
+        _print_help(inheriting() if inheriting else kinds)
+    if {"-h", "--help"}.intersection(words):
+        _print_help(kinds, abridged=inheriting is not None)
+    named, words = _config_of(words)
+    kinds = inheriting() if inheriting else kinds
     if settings is not None and named is None and not words:
         raise ValueError(_say_settings(settings))
     if named is None and default_config is not None and int(os.environ.get("RANK", 0)) == 0:
         sys.stderr.write(f"no --config: the settings of {_from_here(default_config)}\n")
     file = named or default_config
-    parser = _Parser([DataClassType(kind) for kind in kinds], allow_abbrev=False)
+    parser = _make_parser(kinds)
     if file is not None:
         parser.set_defaults_with_config(**_values(Path(file), kinds))
     try:
@@ -84,6 +94,39 @@ def parse(
     if unknown:
         raise ValueError(_unknown(unknown[0].partition("=")[0].lstrip("-"), _hints(kinds), "on the command line"))
     return tuple(options)
+
+
+def parse_stage(
+    stage: Literal["sft", "grpo"], default_config: Path, argv: list[str] | None = None
+) -> tuple[DataArguments, Any, "ModelConfig"]:
+    """Read the options of a training stage: its rows, TRL's configuration with our options, and the model."""
+
+    def inheriting() -> tuple[type, ...]:
+        from trl import ModelConfig
+
+        from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
+
+        return DataArguments, AudioSFTConfig if stage == "sft" else AudioGRPOConfig, ModelConfig
+
+    own = SFTArguments if stage == "sft" else GRPOArguments
+    data, args, model = parse((DataArguments, own, AudioArguments), default_config, argv, inheriting=inheriting)
+    return data, args, model
+
+
+def _print_help(kinds: tuple[type, ...], abridged: bool = False) -> NoReturn:
+    sys.stdout.write(help_text(kinds, abridged))
+    raise SystemExit(0)
+
+
+def _make_parser(kinds: tuple[type, ...]) -> "TrlParser":
+    from transformers.hf_argparser import DataClassType
+    from trl import TrlParser
+
+    class Parser(TrlParser):
+        def error(self, message: str) -> NoReturn:
+            raise ValueError(message)
+
+    return Parser([DataClassType(kind) for kind in kinds], allow_abbrev=False)
 
 
 def _say_settings(script: Path) -> str:

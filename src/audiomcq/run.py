@@ -18,7 +18,8 @@ from huggingface_hub import HfApi
 from transformers import Trainer
 from trl import ModelConfig, get_peft_config
 
-from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig, DataArguments
+from audiomcq.arguments.training import DataArguments
+from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
 from audiomcq.datasets import stage_rows
 from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import CONTRIBUTION, arrow_column

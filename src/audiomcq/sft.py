@@ -23,15 +23,14 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from audiomcq.answers import is_correct, parse_answer
+from audiomcq.arguments.training import DataArguments
 from audiomcq.collation import ConversationEncoder, to_model
-from audiomcq.configs import AudioSFTConfig, DataArguments, with_audio_options
+from audiomcq.configs import AudioSFTConfig, with_audio_options
 from audiomcq.construction.decontamination import audit_training
 from audiomcq.conversations import holds_questions, measure_audio
 from audiomcq.datasets import ShuffleByEpoch
-from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import Row, row_keys
 from audiomcq.models import LALM, set_trainable
-from audiomcq.options import parse
 from audiomcq.packing import PADDING, label_columns, pack_by_clip, unpack
 from audiomcq.prompts import ANSWER_OPEN, AUDIOMCQ_STYLE, TURN_TOKENS, completion_target, cot_name
 from audiomcq.run import train_stage
@@ -293,9 +292,7 @@ def _is_read_as_its_answer(row: Row, cot: str) -> bool:
     return is_correct(parsed, row["choices"], row["answer"])
 
 
-def main(default_config: Path, argv: list[str] | None = None) -> AudioSFTConfig:
+def train(data: DataArguments, args: AudioSFTConfig, model: ModelConfig) -> AudioSFTConfig:
     """Run the SFT stage of a recipe (every recipes/*/sft.py calls it) and return the options of the run."""
-    with exit_on_user_error():
-        data, args, model = parse((DataArguments, AudioSFTConfig, ModelConfig), default_config, argv)
     train_stage("sft", AudioSFTTrainer, data, args, model, audit_training)
     return args

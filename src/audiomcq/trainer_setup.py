@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoConfig
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from audiomcq.configs import AudioArguments
+from audiomcq.configs import AudioConfig
 from audiomcq.conversations import disable_decoding, find_clips, holds_questions, row_messages
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.models import (
@@ -51,7 +51,7 @@ def take_model(model: Any, processor: Any, args: Any, rows: Any, quantization_co
         lalm.processor = lalm.processor if processor is None else _check_processor(processor)
     else:
         lalm, kind = None, AutoConfig.from_pretrained(model)
-    if lalm is None and (isinstance(args, AudioArguments) or _has_audio(rows)):
+    if lalm is None and (isinstance(args, AudioConfig) or _has_audio(rows)):
         raise ValueError(
             f"model type {getattr(kind, 'model_type', None)!r} is unknown; models with audio input: {', '.join(FAMILIES)}"
         )
@@ -81,7 +81,7 @@ def take_rows(rows: Any) -> Any:
     return disable_decoding(rows)
 
 
-def shuffle_options(rows: Any, shuffle: ShuffleByEpoch, args: AudioArguments) -> Any:
+def shuffle_options(rows: Any, shuffle: ShuffleByEpoch, args: AudioConfig) -> Any:
     """Return training rows with their options shuffled anew in each epoch, if they have options and `shuffle_choices`
     is set.
     """

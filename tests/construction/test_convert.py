@@ -297,17 +297,22 @@ def test_rows_of_the_schema_pass_as_they_are_and_nothing_is_overwritten(folder: 
         converted(path)
 
 
-def test_the_recipe_says_in_one_line_what_is_wrong(folder: Path, tmp_path: Path) -> None:
-    main = runpy.run_path(str(ROOT / "recipes" / "prepare_data" / "convert.py"))["main"]
+def test_the_recipe_says_in_one_line_what_is_wrong(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*words: str) -> None:
+        monkeypatch.setattr("sys.argv", ["convert.py", *words])
+        runpy.run_path(str(ROOT / "recipes" / "prepare_data" / "convert.py"), run_name="__main__")
+
     path = write_jsonl(
         folder / "rows.jsonl", [{"audio": CLIP, "question": "What?", "options": OPTIONS, "answer": "Hail"}]
     )
     with pytest.raises(
         SystemExit, match=r"none of 1 rows could be converted; the first: .*rows\.jsonl:1: the answer is none"
     ):
-        main(["--dataset", str(path), "--output_file", str(tmp_path / "out.jsonl")])
+        run("--dataset", str(path), "--output_file", str(tmp_path / "out.jsonl"))
     with pytest.raises(SystemExit, match=r"name a new \.jsonl or \.parquet file"):
-        main(["--dataset", str(path)])
+        run("--dataset", str(path))
     write_jsonl(folder / "rows.jsonl", [{"audio": CLIP, "q": "What?", "options": OPTIONS, "answer": "Wind"}])
-    main(["--dataset", str(path), "--output_file", str(tmp_path / "out.jsonl"), "--columns", "question=q"])
+    run("--dataset", str(path), "--output_file", str(tmp_path / "out.jsonl"), "--columns", "question=q")
     assert len(load_rows(tmp_path / "out.jsonl")) == 1

@@ -29,12 +29,13 @@ from answer_server import Handler, Reply, completion, cut_off, echo, fail, hang,
 from audiomcq.audio import SAMPLE_RATE, cut, load_audio, silence
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.probe import ProbeArguments, probe
+from audiomcq.endpoints import API_KEY_VARIABLE, Endpoint, parse_voter, voter_name
 from audiomcq.errors import exit_on_user_error
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows
 from audiomcq.examples import Row, row_key
 from audiomcq.inference.controls import silence_control
 from audiomcq.inference.local import Answer, Control, answer_questions, audio_control
-from audiomcq.inference.server import API_KEY_VARIABLE, Endpoint, endpoint_batches, parse_voter, voter_name
+from audiomcq.inference.server import endpoint_batches
 from audiomcq.inference.store import Voter, as_voter, open_run, read_votes
 from audiomcq.models import load_lalm
 from audiomcq.options import parse

@@ -431,16 +431,19 @@ def test_rows_whose_licence_forbids_it_are_refused_by_name_or_left_out(labelled:
     assert "license: other" in (write_folder(args, splits, None) / "README.md").read_text()
 
 
-def test_a_rows_own_licence_wins_over_the_table_of_sources(labelled: Path, tmp_path: Path) -> None:
+def test_a_rows_own_licence_wins_over_the_table_of_sources(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = load_from_disk(labelled / "data")["train"]
     own = ["research only" if row["id"] == "3" else None for row in rows]
     DatasetDict({"train": rows.add_column("license", own)}).save_to_disk(tmp_path / "data")
     config = ROOT / "recipes" / "publish" / "tiny" / "dataset.yaml"
     options = ["--dataset", str(tmp_path / "data"), "--sources", str(labelled / "sources.csv")]
     options += ["--dataset_split", "train", "--votes", str(labelled / "votes.parquet")]
-    main = runpy.run_path(str(ROOT / "recipes" / "publish" / "dataset.py"))["main"]
+    words = ["--config", str(config), *options, "--output_dir", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["dataset.py", *words])
     with pytest.raises(SystemExit, match=r"1 rows may not be published.*'research only' forbids.*sound_tones_3"):
-        main(["--config", str(config), *options, "--output_dir", str(tmp_path / "out")])
+        runpy.run_path(str(ROOT / "recipes" / "publish" / "dataset.py"), run_name="__main__")
 
 
 @pytest.mark.parametrize("who", ["None", "Todo Sonido S.L.", "A | B", "A\nB"])
@@ -602,7 +605,7 @@ def test_a_folder_is_written_again_but_not_over_what_was_edited_in_it(labelled: 
 
 
 def test_the_recipe_lists_what_it_would_upload(
-    labelled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    labelled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = ROOT / "recipes" / "publish" / "tiny" / "dataset.yaml"
     changes = {
@@ -613,8 +616,9 @@ def test_the_recipe_lists_what_it_would_upload(
         "output_dir": tmp_path / "out",
     }
     argv = [str(word) for name, value in changes.items() for word in (f"--{name}", value)]
+    monkeypatch.setattr("sys.argv", ["dataset.py", "--config", str(config), *argv])
     with caplog.at_level("INFO", logger="audiomcq"):
-        runpy.run_path(str(ROOT / "recipes" / "publish" / "dataset.py"))["main"](["--config", str(config), *argv])
+        runpy.run_path(str(ROOT / "recipes" / "publish" / "dataset.py"), run_name="__main__")
     listed = [record.getMessage().split()[2] for record in caplog.records if "would upload" in record.getMessage()]
     assert listed == [file.path for file in planned_files(tmp_path / "out")]
     assert "votes/train-00000-of-00001.parquet" in listed

@@ -18,6 +18,7 @@ from audiomcq import sft
 from audiomcq.audio import SAMPLE_RATE
 from audiomcq.collation import PromptEncoder, audio_batch
 from audiomcq.models import PROCESSOR_FILES, load_lalm
+from audiomcq.options import parse_stage
 from audiomcq.publishing.model import PublishModelArguments, publish_model
 from hub.server import Hub
 from small_runs import write_results
@@ -170,7 +171,7 @@ def adapter(store: Hub, model_folder: Path, rows_folder: Path, tmp_path_factory:
         "output_dir": output,
         "learning_rate": "1e-2",
     }
-    sft.main(Path("unused.yaml"), sft_command(**options, **LORA)[1:])
+    sft.train(*parse_stage("sft", Path("unused.yaml"), sft_command(**options, **LORA)[1:]))
     push = {"folder": output, "repo_id": "org/adapter", "base_model": "org/base"}
     store.run(publish_command(**push), token=store.token)
     return output

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from audiomcq import grpo, sft
 from audiomcq.configs import AudioSFTConfig
+from audiomcq.options import parse_stage
 from audiomcq.prompts import QUESTION_TEMPLATE, SYSTEM_PROMPT
 from audiomcq.publishing.model import PublishModelArguments, model_files, push_run
 from audiomcq.publishing.model_card import MEASURES, base_of, model_card, run_records
@@ -30,8 +31,8 @@ LORA = {"use_peft": "true", "lora_r": 4, "lora_target_modules": r".*language_mod
 
 def train(stage: str, **options) -> None:
     words = [str(word) for key, value in {**SMALL, **options}.items() for word in (f"--{key}", value)]
-    main = {"sft": sft, "grpo": grpo}[stage].main
-    main(Path("unused.yaml"), ["--config", str(RECIPE / "tiny" / f"{stage}.yaml"), *words])
+    argv = ["--config", str(RECIPE / "tiny" / f"{stage}.yaml"), *words]
+    {"sft": sft, "grpo": grpo}[stage].train(*parse_stage(stage, Path("unused.yaml"), argv))
 
 
 @pytest.fixture(scope="module")

@@ -3,26 +3,23 @@
 python recipes/publish/space/app.py --model outputs/demo/models/base --dtype float32    # needs gradio: pip install -e '.[space]'
 """
 
+from __future__ import annotations
+
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from accelerate import PartialState
-from matplotlib.figure import Figure
-
-from audiomcq.audio import load_audio, wav_bytes
-from audiomcq.collation import PromptEncoder
-from audiomcq.contribution.compare import CONTROL_LABELS, compare_controls, plot, summarize
-from audiomcq.datasets import load_rows
+from audiomcq.arguments.publishing import AppArguments
 from audiomcq.errors import exit_on_user_error
-from audiomcq.examples import CONTRIBUTION
-from audiomcq.models import LALM, load_lalm
 from audiomcq.options import parse
-from audiomcq.publishing.space import AppArguments, pick_rows
-from audiomcq.run import set_up_logging
 
-with exit_on_user_error():  # an extra of its own: without it, a line that says so
+if TYPE_CHECKING:
     import gradio as gr
+    from matplotlib.figure import Figure
+
+    from audiomcq.collation import PromptEncoder
+    from audiomcq.models import LALM
 
 ABOUT = """\
 # What does the audio contribute?
@@ -44,6 +41,10 @@ def answer(
     other_clip: str | None,
 ) -> tuple[str, list[list[str]], Figure]:
     """What the page shows for one click: a sentence, a table, a plot."""
+    import gradio as gr
+
+    from audiomcq.contribution.compare import CONTROL_LABELS, compare_controls, plot, summarize
+
     choices = [line.strip() for line in options.splitlines() if line.strip()]
     if not clip or not other_clip:
         raise gr.Error(
@@ -67,6 +68,11 @@ def answer(
 
 def examples(args: AppArguments, folder: Path) -> tuple[list[list[str]], list[str]]:
     """Values of the five inputs and a label for every row to try. Each is compared with the clip of the next."""
+    from audiomcq.audio import load_audio, wav_bytes
+    from audiomcq.datasets import load_rows
+    from audiomcq.examples import CONTRIBUTION
+    from audiomcq.publishing.space import pick_rows
+
     rows = pick_rows(load_rows(args.dataset, args.dataset_split, check_audio=False), args.num_examples)
     clips = [folder / f"{index}.wav" for index in range(len(rows))]
     for clip, row in zip(clips, rows, strict=True):
@@ -81,6 +87,8 @@ def examples(args: AppArguments, folder: Path) -> tuple[list[list[str]], list[st
 
 def page(args: AppArguments, lalm: LALM, encoder: PromptEncoder, folder: Path) -> gr.Blocks:
     """The page; `folder` keeps the clips to try."""
+    import gradio as gr
+
     values, labels = examples(args, folder)
     # What people record is theirs
     with gr.Blocks(
@@ -115,17 +123,23 @@ def page(args: AppArguments, lalm: LALM, encoder: PromptEncoder, folder: Path) -
     return blocks
 
 
-def main(argv: list[str] | None = None) -> None:
-    with exit_on_user_error():
-        (args,) = parse((AppArguments,), default_config=Path(__file__).with_name("app.yaml"), argv=argv)
-        set_up_logging()
-        with tempfile.TemporaryDirectory() as folder:
-            lalm = load_lalm(args.model, args.model_revision, args.dtype, device=PartialState().device)
-            encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds)
-            page(args, lalm, encoder, Path(folder)).launch(
-                server_port=args.port, max_file_size=args.max_upload_mb * 1_000_000
-            )
+def main(args: AppArguments) -> None:
+    import gradio  # noqa: F401 - an extra of its own: without it, a line that says so before the model is loaded
+    from accelerate import PartialState
+
+    from audiomcq.collation import PromptEncoder
+    from audiomcq.models import load_lalm
+    from audiomcq.run import set_up_logging
+
+    set_up_logging()
+    with tempfile.TemporaryDirectory() as folder:
+        lalm = load_lalm(args.model, args.model_revision, args.dtype, device=PartialState().device)
+        encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds)
+        page(args, lalm, encoder, Path(folder)).launch(
+            server_port=args.port, max_file_size=args.max_upload_mb * 1_000_000
+        )
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main(*parse((AppArguments,), default_config=Path(__file__).with_name("app.yaml")))

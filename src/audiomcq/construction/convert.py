@@ -14,6 +14,7 @@ from datasets import Audio, ClassLabel, Dataset
 from pyarrow import parquet
 from tqdm.auto import tqdm
 
+from audiomcq.arguments.construction import DEFAULT_TYPE, ConvertArguments
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.construction.layouts import ALIASES, Unreadable, as_number, read_answer, read_layout, read_thought
 from audiomcq.examples import FEATURES, LICENSE_COLUMNS, SCORE, Row, find_defect, row_key
@@ -25,38 +26,7 @@ from audiomcq.storage import new_file
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_TYPE = "audio"
-"""Question type of rows without one."""
 _BATCH = 500
-
-
-@dataclass
-class ConvertArguments:
-    """Options of recipes/prepare_data/convert.py."""
-
-    dataset: str = field(
-        default="", metadata={"help": "Hub id, folder (also with metadata.csv), or .jsonl/.json/.csv/.parquet file."}
-    )
-    dataset_config: str | None = field(default=None, metadata={"help": "Config of the data set."})
-    dataset_split: str = field(default="train", metadata={"help": "Split to convert."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Revision of a data set on the Hub."})
-    audio_root: str | None = field(
-        default=None, metadata={"help": "Folder of the clips; by default that of the data set."}
-    )
-    allow_outside_audio_root: bool = field(default=False, metadata={"help": "Also take clips outside of audio_root."})
-    columns: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Column names, as ours=theirs: question=prompt,choices=options answer=key."},
-    )
-    source_dataset: str | None = field(default=None, metadata={"help": "source_dataset of rows without one."})
-    question_type: str = field(default=DEFAULT_TYPE, metadata={"help": "question_type of rows without one."})
-    first_index: int | None = field(
-        default=None,
-        metadata={"help": "Number of the first option where answers are numbers, 0 or 1; null: inferred."},
-    )
-    output_file: str = field(
-        default="", metadata={"help": "New .jsonl file; .parquet where rows contain their clips."}
-    )
 
 
 @dataclass

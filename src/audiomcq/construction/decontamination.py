@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,8 +18,9 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from audiomcq.answers import normalize
+from audiomcq.arguments.construction import SIMILAR
 from audiomcq.audio import stored_digest, stored_size
-from audiomcq.datasets import RowArguments, clip_sizes
+from audiomcq.datasets import clip_sizes
 from audiomcq.evaluation.items import load_benchmark
 from audiomcq.examples import Row, arrow_column, clip_fields, row_key
 
@@ -27,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 WORDS = 3
 """Length of the n-grams of a question, in words."""
-SIMILAR = 0.7
-"""Least Jaccard similarity of near-identical questions."""
 PARENTS = {
     "audiocaps": "audioset",
     "clotho": "freesound",
@@ -47,18 +46,6 @@ _ROWS_AT_ONCE = 10_000
 _WORD = re.compile(r"\w+")
 _NOTHING_OF_ITS_OWN = re.compile(r"[A-Z]?[a-z]*[ _-]*\d{0,6}")
 _VIDEO = re.compile(r"Y?([A-Za-z0-9_-]{11})(?:_\d.*)?")
-
-
-@dataclass
-class AuditArguments(RowArguments):
-    """Options of recipes/evaluate/audit_overlap.py. The rows are those of training."""
-
-    benchmarks: list[str] = field(
-        default_factory=list, metadata={"help": "Benchmarks by name, or name=question file, folder or Hub id."}
-    )
-    similar: float = field(default=SIMILAR, metadata={"help": "Least Jaccard similarity of near-identical questions."})
-    content: bool = field(default=True, metadata={"help": "Also compare the bytes of clips."})
-    output_dir: str = field(default="outputs/overlap", metadata={"help": "Folder for overlap.json and pairs.jsonl."})
 
 
 @dataclass(frozen=True)

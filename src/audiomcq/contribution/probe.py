@@ -5,30 +5,26 @@ section 3).
 import logging
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 
+from audiomcq.arguments.asking import clips_needed
+from audiomcq.arguments.contribution import ProbeArguments
 from audiomcq.clip_check import check_clips
-from audiomcq.datasets import RowArguments, fingerprint
+from audiomcq.datasets import fingerprint
 from audiomcq.examples import row_keys, valid_row_indices
 from audiomcq.inference.asking import (
-    AskArguments,
     check_server,
 )
 from audiomcq.inference.controls import (
-    CONTROLS,
     NOISE_RMS,
-    PUBLISHED_SILENCE_SECONDS,
     check_asked,
-    clips_needed,
 )
 from audiomcq.inference.local import Asked
 from audiomcq.inference.run import ALONE, Process, ask_missing
-from audiomcq.inference.server import voter_name
 from audiomcq.inference.store import (
     UNREADABLE_FILE,
     count_by_voter,
@@ -39,29 +35,6 @@ from audiomcq.prompts import PROMPT_VERSION
 from audiomcq.schema import clip_resolver, fit_to_schema
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class ProbeArguments(RowArguments, AskArguments):
-    """Options of recipes/contribution_filter/probe.py, and of `probe`."""
-
-    voters: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Voters: paths, Hub ids (NAME@REVISION pins one) or endpoints."},
-    )
-    controls: list[str] = field(
-        default_factory=lambda: ["silence"], metadata={"help": f"Controls to ask under: any of {', '.join(CONTROLS)}."}
-    )
-    silence_seconds: float | None = field(
-        default=PUBLISHED_SILENCE_SECONDS,
-        metadata={"help": "Length of the silence in seconds; null: that of the clip."},
-    )
-    output_dir: str = field(default="outputs/votes", metadata={"help": "Folder to which votes are added."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        # Votes are stored by voter name: a model whose name is spelled in two ways would vote twice
-        self.voters = [voter_name(name) for name in self.voters]
 
 
 def probe(

@@ -5,24 +5,21 @@ All are counted by column: 571,118 rows and three voters take seconds. `html_rep
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
+from audiomcq.arguments.contribution import RULES, LabelingRule
 from audiomcq.baselines import trivial_baselines
 from audiomcq.contribution.split import (
-    MAX_UNREADABLE_HELP,
-    RULES,
-    LabelingRule,
     RowLabels,
     classify_trainability,
     label_from_votes,
     select_votes,
 )
-from audiomcq.datasets import RowArguments
 from audiomcq.examples import CONTRIBUTION
 from audiomcq.inference.load import read_again
 from audiomcq.inference.vote_arrays import (
@@ -39,22 +36,6 @@ PUBLISHED_VOTERS = 3
 _CHUNK = 10_000
 
 Numbers = dict[str, Any]
-
-
-@dataclass
-class ReportArguments(RowArguments):
-    """Options of recipes/contribution_filter/report.py, apart from those of the rule."""
-
-    dataset: str = field(default="outputs/labelled", metadata={"help": "Labelled rows, from split.py or elsewhere."})
-    votes: str | None = field(
-        default=None,
-        metadata={
-            "help": "Votes, as for split.py; null: those that split.py wrote with the rows, or a report without votes."
-        },
-    )
-    max_unreadable: float | None = field(default=None, metadata={"help": MAX_UNREADABLE_HELP})
-    examples: int = field(default=2, metadata={"help": "Rows of each kind to show with their audio."})
-    output_dir: str = field(default="outputs/contribution_report", metadata={"help": "Folder for the report."})
 
 
 def contribution_report(

@@ -10,7 +10,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import pyarrow as pa
 import yaml
 from datasets import Dataset, concatenate_datasets
 
-from audiomcq.datasets import RowArguments, find_clip_folder
+from audiomcq.arguments.contribution import SCORE_THRESHOLD, LabelingRule, SplitArguments
+from audiomcq.datasets import find_clip_folder
 from audiomcq.errors import LimitPassed
 from audiomcq.examples import CONTRIBUTION, FEATURES, BrokenRow, report_broken
 from audiomcq.inference.load import load_votes, read_again
@@ -29,86 +30,11 @@ from audiomcq.row_sources import CLIPS, SPLIT_FILE
 
 logger = logging.getLogger(__name__)
 
-RULES = ("majority", "all", "any", "score")
 SCORE = "audio_contribution_score"
-SCORE_THRESHOLD = 0.5
-MAX_UNREADABLE_HELP = (
-    "Exit with code 3 if the labels of more than this share of the rows depend on unreadable votes; null: never."
-)
 _TIED_SHARE = 0.01
 """Share of rows by which equal scores may exceed a quantile without a warning."""
 _ROWS_AT_ONCE = 500
 """Rows of a Parquet row group, all in memory at once: where clips are embedded, a larger group would not fit."""
-
-
-@dataclass
-class SplitArguments(RowArguments):
-    """Options of recipes/contribution_filter/split.py, apart from those of the rule."""
-
-    votes: str = field(
-        default="outputs/votes",
-        metadata={"help": "Folder of votes or of prediction files (one voter each), or a single file of either."},
-    )
-    max_bad_fraction: float = field(
-        default=0.01, metadata={"help": "Stop when more than this share of the rows lack votes."}
-    )
-    unreadable: str = field(
-        default="leave_out",
-        metadata={
-            "help": "How to treat rows whose label depends on unreadable votes: leave_out drops them; not_right counts such votes "
-            "as not right, as published."
-        },
-    )
-    max_unreadable: float | None = field(default=None, metadata={"help": MAX_UNREADABLE_HELP})
-    policy: str | None = field(
-        default=None,
-        metadata={"help": "Drop strong rows that this voter, asked with audio, always or never gets right."},
-    )
-    output_dir: str = field(default="outputs/labelled", metadata={"help": "Folder for the labelled rows."})
-
-
-@dataclass
-class LabelingRule:
-    """When a row is weak, and which votes are counted.
-
-    A voter is right on a row when it is right in more than half of the option orders it was asked in. `majority`,
-    `all` and `any` count such voters; `score` compares the row's `contribution_score` with a threshold, or takes the
-    lowest quantile.
-    """
-
-    rule: str = field(default="majority", metadata={"help": "majority, all, any or score."})
-    min_correct: int | None = field(
-        default=None,
-        metadata={
-            "help": "Voters that have to be right for a row to be weak; null: more than half (published: 2 of 3)."
-        },
-    )
-    threshold: float | None = field(
-        default=None, metadata={"help": f"Highest score of a weak row; null: {SCORE_THRESHOLD}, or set by quantile."}
-    )
-    quantile: float | None = field(
-        default=None, metadata={"help": "Share of rows to label weak, lowest scores first."}
-    )
-    control: str = field(default="silence", metadata={"help": "Control whose votes are counted."})
-    mode: str = field(default="generate", metadata={"help": "Mode whose votes are counted: generate or likelihood."})
-
-    def __post_init__(self) -> None:
-        if self.rule not in RULES:
-            raise ValueError(f"rule {self.rule!r}: known are {', '.join(RULES)}")
-        if self.min_correct is not None and (self.rule != "majority" or self.min_correct < 1):
-            raise ValueError(
-                f"min_correct {self.min_correct} with rule {self.rule}: it is for majority, and at least 1"
-            )
-        if self.rule != "score" and (self.threshold is not None or self.quantile is not None):
-            raise ValueError(f"threshold and quantile are for rule score, not for {self.rule}")
-        if self.threshold is not None and self.quantile is not None:
-            raise ValueError("rule score takes a threshold or a quantile, not both")
-        if self.quantile is not None and not 0 < self.quantile < 1:
-            raise ValueError(f"quantile {self.quantile:g} is no share of the rows: give one between 0 and 1")
-
-    def needed(self, voters: int) -> int:
-        """Return how many of these voters have to be right, for rules that count voters."""
-        return {"all": voters, "any": 1}.get(self.rule, self.min_correct or voters // 2 + 1)
 
 
 @dataclass(frozen=True)

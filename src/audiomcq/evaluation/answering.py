@@ -2,55 +2,25 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
 from audiomcq import __version__
+from audiomcq.arguments.asking import clips_needed
+from audiomcq.arguments.evaluation import AnswerArguments
 from audiomcq.datasets import fingerprint
+from audiomcq.endpoints import parse_voter
 from audiomcq.evaluation.identity import Identity, identify, lineage
-from audiomcq.evaluation.questions import QuestionArguments, prompt_style
+from audiomcq.evaluation.questions import prompt_style
 from audiomcq.examples import Row
-from audiomcq.inference.asking import AskArguments, check_server, load_encoder
-from audiomcq.inference.controls import CONTROLS, check_asked, clips_needed
+from audiomcq.inference.asking import check_server, load_encoder
+from audiomcq.inference.controls import check_asked
 from audiomcq.inference.local import answer_questions
 from audiomcq.inference.predictions import answer_store, export_run, hold_run, start_run
 from audiomcq.inference.run import Process, ask_missing
-from audiomcq.inference.server import parse_voter, voter_name
-
-
-@dataclass
-class AnswerArguments(QuestionArguments, AskArguments):
-    """Options of recipes/evaluate/answer.py."""
-
-    model: str = field(default="", metadata={"help": "Path or Hub id of the model, or an endpoint: URL#model."})
-    model_revision: str | None = field(default=None, metadata={"help": "Revision of a model on the Hub."})
-    name: str | None = field(
-        default=None, metadata={"help": "Name of the prediction file; default: the last part of the model's."}
-    )
-    official_prompt: bool = field(
-        default=False, metadata={"help": "Ask in the benchmark's own words instead of ours."}
-    )
-    controls: list[str] = field(
-        default_factory=lambda: ["audio", "silence"],
-        metadata={"help": f"What is played: any of {', '.join(CONTROLS)}."},
-    )
-    check_parity: int = field(
-        default=0,
-        metadata={"help": "Only answer this many rows one by one and in batches, and say where they differ."},
-    )
-    output_dir: str = field(default="outputs/predictions", metadata={"help": "Folder of the prediction files."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.model = voter_name(self.model)
-
-    @property
-    def path(self) -> Path:
-        """The prediction file of this run."""
-        return Path(self.output_dir) / f"{self.name or Path(self.model.rpartition('#')[2]).name}.jsonl"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
+from audiomcq.arguments.evaluation import ForgettingArguments
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.collation import PromptEncoder
 from audiomcq.evaluation.report import Estimate, estimate_accuracy, estimate_gain, percent
@@ -25,30 +26,6 @@ from audiomcq.stats import mcnemar
 logger = logging.getLogger(__name__)
 _NORMALIZE = BasicTextNormalizer()
 """Whisper's for all languages: small letters, no symbols, nothing in brackets."""
-
-
-@dataclass
-class ForgettingArguments:
-    """Options of recipes/evaluate/forgetting.py."""
-
-    before: str = field(default="", metadata={"help": "Path or Hub id of the model before training."})
-    after: str = field(default="", metadata={"help": "Path or Hub id of the model after training."})
-    text_questions: str | None = field(
-        default=None, metadata={"help": "JSON lines with question, choices and answer; asked without audio."}
-    )
-    transcriptions: str | None = field(
-        default=None, metadata={"help": "JSON lines with audio_path and text; relative paths start from audio_root."}
-    )
-    audio_root: str | None = field(default=None, metadata={"help": "Folder of the clips; default: that of the file."})
-    max_drop: float = field(
-        default=0.02,
-        metadata={"help": "Loss of accuracy, or rise of the word error rate, that is still no forgetting."},
-    )
-    max_audio_seconds: float = field(default=30.0, metadata={"help": "Longer clips are cut to this many seconds."})
-    dtype: str = field(default="bfloat16", metadata={"help": "float32, bfloat16 or float16."})
-    batch_size: int = field(default=32, metadata={"help": "Questions per forward."})
-    max_new_tokens: int = field(default=128, metadata={"help": "Tokens of a completion at most."})
-    output_dir: str = field(default="outputs/forgetting", metadata={"help": "Where forgetting.json goes."})
 
 
 @dataclass(frozen=True)

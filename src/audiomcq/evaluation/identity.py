@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers.utils import cached_file, extract_commit_hash
 
-from audiomcq.inference.server import parse_voter
+from audiomcq.endpoints import parse_voter
 from audiomcq.models import hash_weights
 from audiomcq.records import MAPPING, TEXT, or_null, read_json
 from audiomcq.run_record import RUN_FILE

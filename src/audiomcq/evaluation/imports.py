@@ -8,18 +8,19 @@ and DCASE ask for. What an answer chose is read out of its completion by the one
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pyarrow import parquet
 
 from audiomcq.answers import normalize
+from audiomcq.arguments.asking import CONTROLS
+from audiomcq.arguments.evaluation import COMPLETION_COLUMNS, ImportArguments
 from audiomcq.datasets import drop_audio, fingerprint, option_order
 from audiomcq.evaluation.identity import Identity
-from audiomcq.evaluation.questions import QuestionArguments, load_questions
+from audiomcq.evaluation.questions import load_questions
 from audiomcq.examples import BrokenRow, Row, report_broken, row_key
-from audiomcq.inference.controls import CONTROLS
 from audiomcq.inference.local import Answer, to_answer
 from audiomcq.inference.predictions import answer_store, export_run, hold_run, start_run
 from audiomcq.inference.store import Voter, VoteWriter, answered, as_voter, list_shards, open_run
@@ -29,53 +30,8 @@ from audiomcq.row_files import as_text
 
 logger = logging.getLogger(__name__)
 
-COMPLETION_COLUMNS = (
-    "completion", "model_output", "model_prediction", "answer_prediction", "response", "prediction", "resps", "filtered_resps",
-)  # fmt: skip
-"""Where completions stand, if no column is named: the first of these that a file has. Raw answers come before extracted ones."""
 KEY_COLUMNS = ("row_key", "id", "doc_id")
 """Which row an answer is about, if no column is named; then its question, with its options where several rows ask the same."""
-NOT_KNOWN = "unknown"
-
-
-@dataclass
-class ImportArguments(QuestionArguments):
-    """Options of recipes/evaluate/import_answers.py."""
-
-    answers: str = field(default="", metadata={"help": "File of answers: .jsonl, .json, .csv or .parquet."})
-    completion_column: str | None = field(
-        default=None,
-        metadata={"help": f"Column of the completions; null: the first of {', '.join(COMPLETION_COLUMNS)}."},
-    )
-    key_column: str | None = field(
-        default=None,
-        metadata={
-            "help": "Column with the row's key or id, or its question; null: row_key, id, doc_id, or the question."
-        },
-    )
-    control: str = field(default="audio", metadata={"help": f"What was played: one of {', '.join(CONTROLS)}."})
-    order: str = field(
-        default="given", metadata={"help": "How the options were shown: given, shuffle-SEED, cyclic-K."}
-    )
-    model: str = field(
-        default="",
-        metadata={"help": "Who answered (path or Hub id): it is not scored on rows that are strong by its own vote."},
-    )
-    name: str | None = field(
-        default=None, metadata={"help": "Name of the prediction file; default: that of the answers."}
-    )
-    prompt_version: str = field(
-        default=NOT_KNOWN,
-        metadata={
-            "help": "Version of our prompt that was used, if any; unknown: an answer may be an option's text or its letter."
-        },
-    )
-    output_dir: str = field(default="outputs/predictions", metadata={"help": "Folder of the prediction files."})
-
-    @property
-    def path(self) -> Path:
-        """The prediction file that is written."""
-        return Path(self.output_dir) / f"{self.name or Path(self.answers).stem}.jsonl"
 
 
 def import_answers(args: ImportArguments) -> Path:

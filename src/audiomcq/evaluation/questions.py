@@ -1,42 +1,18 @@
 """Which questions are answered and scored: a benchmark by name, or rows of one's own."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from datasets import Dataset
 
+from audiomcq.arguments.evaluation import QuestionArguments
 from audiomcq.audio import LONGEST_SECONDS
-from audiomcq.datasets import RowArguments, drop_audio
+from audiomcq.datasets import drop_audio
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, find_benchmark
 from audiomcq.evaluation.items import BenchmarkRows, load_benchmark
 from audiomcq.evaluation.versions import recorded_versions
 from audiomcq.examples import row_key, row_keys
 from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
-
-
-@dataclass
-class QuestionArguments(RowArguments):
-    """Options of the evaluation recipes that name the questions."""
-
-    benchmark: str | None = field(
-        default=None, metadata={"help": "Name of a benchmark, e.g. mmar; null: rows of one's own."}
-    )
-    dataset: str = field(
-        default="", metadata={"help": "Hub id, folder or file of rows; for a benchmark its own Hub id by default."}
-    )
-    dataset_split: str = field(default="test", metadata={"help": "Split of the rows; benchmarks know their own."})
-    max_bad_fraction: float = field(
-        default=0.01,
-        metadata={
-            "help": "Stop when more rows of one's own than this are broken; benchmarks are scored on what there is, and say so."
-        },
-    )
-    known_versions: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Versions of the benchmark's file that you know, name=fingerprint, beside those known here."
-        },
-    )
 
 
 def load_questions(

@@ -5,10 +5,11 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from audiomcq.arguments.evaluation import ScoreArguments
 from audiomcq.baselines import trivial_baselines
 from audiomcq.datasets import drop_audio, fingerprint
 from audiomcq.evaluation.benchmarks import Benchmark, find_benchmark
@@ -22,10 +23,10 @@ from audiomcq.evaluation.official import (
     official_score,
 )
 from audiomcq.evaluation.pairs import compare
-from audiomcq.evaluation.questions import QuestionArguments, load_questions, prompt_style, without
+from audiomcq.evaluation.questions import load_questions, prompt_style, without
 from audiomcq.evaluation.report import Estimate, Prediction, Scores, markdown_table, named, plot_scores
 from audiomcq.evaluation.scoring import Official, Rows, Run, questions_by_key, rescore_predictions, score_run
-from audiomcq.evaluation.strong import PUBLISHED_VOTERS, SplitByModel, strong_split
+from audiomcq.evaluation.strong import SplitByModel, strong_split
 from audiomcq.evaluation.tables import TABLE_MEASURES, benchmarks_table, is_estimate, results_page
 from audiomcq.examples import Row, row_key
 from audiomcq.inference.load import AnsweredRun, load_runs
@@ -38,43 +39,6 @@ _ESTIMATE = or_null(("a value with its interval", is_estimate))
 RESULTS_FILE = "results.json"
 UNKNOWN_PROMPT = "unknown"
 """Prompt version of predictions without a record: another program may have asked."""
-
-
-@dataclass
-class ScoreArguments(QuestionArguments):
-    """Options of recipes/evaluate/score.py."""
-
-    predictions: str = field(
-        default="outputs/predictions",
-        metadata={"help": "Folder of prediction files, or of votes, which every voter is scored by."},
-    )
-    votes: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder of votes, or of voters' prediction files; default: the labels that stand in the rows."
-        },
-    )
-    strong_list: str | None = field(
-        default=None,
-        metadata={
-            "help": "Published list of strong rows by id or key: a file, ORG/NAME or ORG/NAME:FILE on the Hub; in place of votes."
-        },
-    )
-    label_voters: list[str] = field(
-        default_factory=lambda: list(PUBLISHED_VOTERS),
-        metadata={"help": "Who voted on strong_list, or on labels in the rows that came without votes."},
-    )
-    missing_as_wrong: bool = field(
-        default=False, metadata={"help": "Count rows without a prediction as wrong instead of stopping."}
-    )
-    beside: list[str] = field(
-        default_factory=list, metadata={"help": "Results files of other benchmarks, for one table of all: name=path."}
-    )
-    export: bool = field(
-        default=False,
-        metadata={"help": "Only write submissions and lmms-eval samples; the way where gold is withheld."},
-    )
-    output_dir: str = field(default="outputs/scores", metadata={"help": "Where table, plot and results.json go."})
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from audiomcq.arguments.evaluation import SelectArguments
 from audiomcq.datasets import drop_audio
-from audiomcq.evaluation.answering import AnswerArguments, answer_rows
+from audiomcq.evaluation.answering import answer_rows
 from audiomcq.evaluation.orders import measure_robustness, right_shares
 from audiomcq.evaluation.report import Estimate, estimate_gain, markdown, percent
 from audiomcq.evaluation.scoring import Rows, Run, questions_by_key, rescore_predictions, run_arrays
@@ -23,22 +24,6 @@ WARNING = (
     "The checkpoint was picked on these {n} questions: accuracies on them are no longer test results. Report others, or say "
     "that the checkpoint was selected on them."
 )
-
-
-@dataclass
-class SelectArguments(AnswerArguments):
-    """Options of recipes/evaluate/select_checkpoint.py: those of answering, for every checkpoint of a run.
-
-    Parameters:
-        controls: as for answering, but the clip alone unless told otherwise: picking needs no silence.
-        orders: as for answering, but all turns unless told otherwise, so that the gold answer stands in every place once: with MMAU
-            test-mini this is MMAU-test-mini-4k (arXiv 2509.21060), 3,974 prompts with the v05.15.25 file.
-    """
-
-    run: str = field(default="", metadata={"help": "Folder of a training run, with its checkpoint-* folders."})
-    controls: list[str] = field(default_factory=lambda: ["audio"], metadata={"help": "What is heard."})
-    orders: list[str] = field(default_factory=lambda: ["cyclic"], metadata={"help": "Option orders."})
-    output_dir: str = field(default="outputs/selection", metadata={"help": "Folder of predictions and table."})
 
 
 @dataclass(frozen=True)

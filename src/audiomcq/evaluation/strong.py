@@ -13,7 +13,12 @@ from typing import Any
 import pyarrow.compute as pc
 from datasets import Dataset, Features
 
-from audiomcq.contribution.split import LabelingRule, label_rows, load_saved_rule, load_saved_votes
+from audiomcq.arguments.contribution import LabelingRule
+from audiomcq.contribution.split import (
+    label_rows,
+    load_saved_rule,
+    load_saved_votes,
+)
 from audiomcq.evaluation.identity import Identity, Model, model_of_run, model_of_voter
 from audiomcq.evaluation.report import named
 from audiomcq.evaluation.scoring import Rows, Run, questions_by_key
@@ -22,9 +27,6 @@ from audiomcq.examples import CONTRIBUTION, FEATURES, Row, row_key
 from audiomcq.inference.load import load_votes, voters_of
 from audiomcq.inference.predictions import read_run
 from audiomcq.records import naming
-
-PUBLISHED_VOTERS = ("nvidia/audio-flamingo-2", "mispeech/r1-aqa", "moonshotai/Kimi-Audio-7B-Instruct")
-"""Who voted on the labels and lists that are published with arXiv 2509.21060: Audio Flamingo 2, R1-AQA and Kimi-Audio."""
 
 
 @dataclass(frozen=True)

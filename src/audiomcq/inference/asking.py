@@ -1,20 +1,21 @@
-"""What the filter's probe and the evaluation share: the options of asking, the rows that are asked under each control, and who answers."""
+"""What the filter's probe and the evaluation share: the rows that are asked under each control, and who answers."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
 
+from audiomcq.arguments.asking import AskArguments
 from audiomcq.collation import PromptEncoder
 from audiomcq.datasets import asked_orders
+from audiomcq.endpoints import parse_voter
 from audiomcq.examples import Row, row_keys
 from audiomcq.generation_options import generation_settings, greedy_options
-from audiomcq.inference.controls import CONTROLS, clips_needed, control_named
-from audiomcq.inference.local import Answer, Asked, Control, Mode, answer_batches
-from audiomcq.inference.server import endpoint_batches, parse_voter, server_options
+from audiomcq.inference.controls import control_named
+from audiomcq.inference.local import Answer, Asked, Control, answer_batches
+from audiomcq.inference.server import endpoint_batches, server_options
 from audiomcq.models import LALM, load_lalm
 from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
 
@@ -22,52 +23,9 @@ Ask = Callable[[Sequence[Row], Control, Collection[Asked]], Iterator[list[Answer
 """Asks a model rows under a control, all but the questions that are done; gives this process's share of the answers batch by batch."""
 
 
-@dataclass
-class AskArguments:
-    """Options of every recipe that asks models questions.
-
-    Raises:
-        ValueError: a count is below 1, or the mode is unknown.
-    """
-
-    controls: list[str] = field(
-        default_factory=lambda: ["audio"], metadata={"help": f"What is played: any of {', '.join(CONTROLS)}."}
-    )
-    orders: list[str] = field(
-        default_factory=lambda: ["given"],
-        metadata={"help": "Option orders: given, shuffle-SEED, cyclic-K, or cyclic for all turns."},
-    )
-    mode: Mode = field(
-        default="generate", metadata={"help": "generate: the model writes; likelihood: its likeliest option counts."}
-    )
-    silence_seconds: float | None = field(
-        default=None, metadata={"help": "Length of the silence; null: as long as the clip."}
-    )
-    control_seed: int = field(default=0, metadata={"help": "Seed of mismatched_audio and noise."})
-    max_audio_seconds: float = field(default=30.0, metadata={"help": "Longer clips are cut to this many seconds."})
-    dtype: str = field(default="bfloat16", metadata={"help": "float32, bfloat16 or float16."})
-    batch_size: int = field(default=32, metadata={"help": "Questions per forward."})
-    max_new_tokens: int = field(default=64, metadata={"help": "Tokens of a completion at most."})
-    endpoint_concurrency: int = field(default=16, metadata={"help": "Questions under way at a server at once."})
-    endpoint_timeout: float = field(default=120.0, metadata={"help": "Seconds to wait for one answer of a server."})
-    flush_seconds: float = field(
-        default=30.0, metadata={"help": "Seconds between two writes: the work that a kill may lose."}
-    )
-
-    def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"mode {self.mode!r}: known are generate and likelihood")
-        for name in ("batch_size", "max_new_tokens", "endpoint_concurrency"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: give at least 1")
-
-    def needs_clips(self, control: str) -> bool:
-        """Whether a control plays the rows' clips."""
-        return clips_needed([control], self.silence_seconds)
-
-    def control(self, name: str, rows: Sequence[Row], audio_root: str | Path | None) -> Control:
-        """The control of that name; `rows` are those whose clips it may play."""
-        return control_named(name, rows, self.silence_seconds, self.control_seed, audio_root, self.max_audio_seconds)
+def make_control(args: AskArguments, name: str, rows: Sequence[Row], audio_root: str | Path | None) -> Control:
+    """Make the control of that name; `rows` are those whose clips it may play."""
+    return control_named(name, rows, args.silence_seconds, args.control_seed, audio_root, args.max_audio_seconds)
 
 
 class Answerer(NamedTuple):

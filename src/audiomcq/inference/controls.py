@@ -1,20 +1,18 @@
 """Controls: what a voter hears in place of the clip."""
 
 import random
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 
+from audiomcq.arguments.asking import CONTROLS, PUBLISHED_SILENCE_SECONDS
 from audiomcq.audio import CUT_MARGIN_SECONDS, MIN_SAMPLES, SAMPLE_RATE, audio_seconds, silence
 from audiomcq.datasets import option_order, row_orders
 from audiomcq.examples import Row, row_key
 from audiomcq.inference.local import Control, audio_control
 
-CONTROLS = ("audio", "silence", "no_audio", "mismatched_audio", "noise")
-PUBLISHED_SILENCE_SECONDS = 30.0
-"""Length of the silence in arXiv 2509.21060. Silence is itself a confound that grows with its length (arXiv 2510.00626)."""
 NOISE_RMS = 0.1
 """Level of the noise, full scale = 1: -20 dB."""
 
@@ -68,11 +66,6 @@ def control_named(
     if name == "noise":
         return noise_control(seed, audio_root, max_seconds)
     raise ValueError(f"control {name!r}: known are {', '.join(CONTROLS)}")
-
-
-def clips_needed(controls: Collection[str], silence_seconds: float | None) -> bool:
-    """Whether any of the controls opens the rows' clips: silence of a fixed length and no audio can be probed without them."""
-    return any(name != "no_audio" and not (name == "silence" and silence_seconds is not None) for name in controls)
 
 
 def silence_control(

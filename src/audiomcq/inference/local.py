@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby, takewhile
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from audiomcq.answers import How, is_correct, parse_answer
+from audiomcq.arguments.asking import Mode
 from audiomcq.audio import audio_seconds, load_audio
 from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, prompt_batch, to_model
 from audiomcq.datasets import asked_orders, option_order, row_orders
@@ -82,9 +83,6 @@ class Answer:
 
 Asked = tuple[str, str]
 """A row key and an option order: one question under a control."""
-
-Mode = Literal["generate", "likelihood"]
-"""Whether a model writes its answer, or the option is chosen that it finds likeliest."""
 
 
 @torch.inference_mode()

@@ -12,10 +12,17 @@ from accelerate.utils import release_memory
 from tqdm.auto import tqdm
 
 from audiomcq.answers import HOW
+from audiomcq.endpoints import parse_voter
 from audiomcq.examples import Row
-from audiomcq.inference.asking import Ask, AskArguments, load_answerer, questions_by_control, rows_with_clips
+from audiomcq.inference.asking import (
+    Ask,
+    AskArguments,
+    load_answerer,
+    make_control,
+    questions_by_control,
+    rows_with_clips,
+)
 from audiomcq.inference.local import Answer, Asked
-from audiomcq.inference.server import parse_voter
 from audiomcq.inference.store import (
     Voter,
     VoteWriter,
@@ -75,7 +82,7 @@ def ask_missing(
         raise ValueError(f"orders {args.orders}: no row has that many options; ask given too")
     open_run(folder, settings)
     playable = rows_with_clips(rows, unplayable)
-    controls = [args.control(name, playable, audio_root) for name in asked]
+    controls = [make_control(args, name, playable, audio_root) for name in asked]
     started = time.monotonic()
     with _Progress(folder, args, voters, {name: set(questions) for name, questions in asked.items()}, process) as bar:
         for name in voters:

@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from datasets import Audio, Dataset, DatasetInfo, Features
 from pyarrow import parquet
 from tqdm.auto import tqdm
 
+from audiomcq.arguments.contribution import LabelingRule
+from audiomcq.arguments.publishing import PublishArguments
 from audiomcq.audio import AudioError, audio_bytes, audio_seconds
-from audiomcq.contribution.split import SPLIT_FILE, LabelingRule
-from audiomcq.datasets import RowArguments, check_clips_inside, clip_home, clip_sizes, refuse_outside, split_by_clip
+from audiomcq.contribution.split import SPLIT_FILE
+from audiomcq.datasets import check_clips_inside, clip_sizes, split_by_clip
 from audiomcq.examples import CONTRIBUTION, FEATURES, LICENSE_COLUMNS, arrow_column, row_keys
 from audiomcq.inference.vote_files import VOTE_FEATURES
 from audiomcq.publishing import licences
@@ -37,42 +39,6 @@ FOLDERS = ("weak", "strong", "unlabelled")
 SPLITS = ("train", "validation", "test")
 _ROW_GROUP = 100
 """Rows of a row group: what the Hub advises for audio, so that a reader need not load a whole file."""
-
-
-@dataclass
-class PublishArguments(RowArguments):
-    """Options of recipes/publish/dataset.py."""
-
-    repo_id: str = field(default="", metadata={"help": "Where to: org/name."})
-    dataset: str = field(default="outputs/labelled", metadata={"help": "Labelled rows: folder, file or Hub id."})
-    dataset_split: str = field(default="train", metadata={"help": "Splits to publish, joined with +."})
-    validation_fraction: float = field(
-        default=0.0, metadata={"help": "Share of train's clips for validation, if there is no such split."}
-    )
-    test_fraction: float = field(default=0.0, metadata={"help": "The same for test."})
-    seed: int = field(default=0, metadata={"help": "Which clips go to validation and test."})
-    votes: str | None = field(default=None, metadata={"help": "Folder of vote tables; null: labels came otherwise."})
-    labels_from: str = field(
-        default="", metadata={"help": "Without votes: one sentence on where the labels are from."}
-    )
-    sources: list[str] = field(
-        default_factory=list, metadata={"help": "CSV tables: source_dataset or file, license, attribution, url."}
-    )
-    also_allowed: list[str] = field(
-        default_factory=list, metadata={"help": "Further licences that you know to allow giving the audio on."}
-    )
-    leave_out_refused: bool = field(
-        default=False, metadata={"help": "Leave rows out that must not be published, instead of stopping."}
-    )
-    pretty_name: str = field(default="", metadata={"help": "Title of the card."})
-    languages: list[str] = field(default_factory=lambda: ["en"], metadata={"help": "ISO 639 codes."})
-    private: bool = field(default=False, metadata={"help": "Make the repository private."})
-    max_shard_bytes: int = field(default=500_000_000, metadata={"help": "Bytes of audio in a file at most, about."})
-    dry_run: bool = field(default=False, metadata={"help": "Write the folder, list what would be uploaded, stop."})
-    output_dir: str = field(default="outputs/publish/dataset", metadata={"help": "The folder that is uploaded."})
-
-    def __post_init__(self) -> None:
-        refuse_outside(self)
 
 
 @dataclass
@@ -131,7 +97,7 @@ def write_folder(
     Raises:
         ValueError: see `publish_dataset`; the folder holds something else than what was written by an earlier call; it is full.
     """
-    check_clips_inside(splits, clip_home(args))
+    check_clips_inside(splits, args.clip_home())
     with replaced_folder(args.output_dir) as folder:
         _write_content(folder, args, splits, votes, rule)
     return Path(args.output_dir)

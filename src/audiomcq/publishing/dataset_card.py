@@ -10,9 +10,9 @@ import yaml
 from datasets import Dataset, concatenate_datasets
 
 from audiomcq import __version__
+from audiomcq.arguments.contribution import SCORE_THRESHOLD, LabelingRule
 from audiomcq.baselines import trivial_baselines
 from audiomcq.contribution.report import Numbers, contribution_report
-from audiomcq.contribution.split import SCORE_THRESHOLD, LabelingRule
 from audiomcq.evaluation.report import markdown
 from audiomcq.examples import CONTRIBUTION, QUESTION_TYPES
 from audiomcq.inference.vote_files import VOTE_FEATURES

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -21,19 +20,6 @@ INDEX = "model.safetensors.index.json"
 THINKER = "thinker."
 _RECORDS = (RUN_FILE, ROWS_FILE, "trainer_state.json")
 _LEFT_OUT = (CARD_FILE, ".*", "*.safetensors", INDEX, *_RECORDS)
-
-
-@dataclass
-class ExportArguments:
-    """Options of recipes/publish/export.py."""
-
-    folder: str = field(default="", metadata={"help": "Checkpoint folder of a training recipe."})
-    base: str | None = field(
-        default=None, metadata={"help": "Whole Omni model to put the thinker into: folder or id."}
-    )
-    base_revision: str | None = field(default=None, metadata={"help": "Its revision."})
-    dtype: str = field(default="bfloat16", metadata={"help": "Of merged weights: float32, bfloat16 or float16."})
-    output_dir: str = field(default="outputs/export", metadata={"help": "New folder for the checkpoint."})
 
 
 def merge_adapter(source: Path, output: Path, dtype: str = "bfloat16") -> None:

@@ -7,7 +7,6 @@ as it is: files that are already there are not sent again.
 import json
 import logging
 import shlex
-from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +14,7 @@ from tempfile import TemporaryDirectory
 from accelerate import PartialState
 from transformers import AutoConfig
 
+from audiomcq.arguments.publishing import PublishModelArguments
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
 from audiomcq.models import ADAPTER_FILE, PROCESSOR_FILES, is_adapter
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
@@ -37,37 +37,6 @@ WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _PUBLISHED = (*WEIGHTS, "config.json", "generation_config.json", "spk_dict.pt", *PROCESSOR_FILES)
 _STALE = (*WEIGHTS, "*.bin", "*.pt", "*.pth", ADAPTER_FILE, EVAL_FILE)
 """What an earlier push may have left, and would be loaded, or is a pickle."""
-
-
-@dataclass
-class PublishModelArguments:
-    """Options of recipes/publish/model.py."""
-
-    folder: str = field(default="", metadata={"help": "Output folder of a training recipe, or a checkpoint in it."})
-    repo_id: str = field(default="", metadata={"help": "Repository to publish to: owner/name."})
-    revision: str | None = field(default=None, metadata={"help": "Branch to publish to; main where left out."})
-    private: bool = field(default=False, metadata={"help": "Create the repository as a private one."})
-    base_model: str | None = field(
-        default=None, metadata={"help": "Hub id of the base model, where the run had a local copy of it."}
-    )
-    license: str | None = field(default=None, metadata={"help": "Licence; left out, that of the base model's card."})
-    languages: list[str] = field(
-        default_factory=list, metadata={"help": "ISO 639 codes; left out, those that the cards of the data state."}
-    )
-    results: str | None = field(default=None, metadata={"help": "results.json of recipes/evaluate/score.py."})
-    results_model: str | None = field(
-        default=None, metadata={"help": "The model's name in there; by default that of the folder."}
-    )
-    evaluated_on: str | None = field(default=None, metadata={"help": "Hub id of the data set that was answered."})
-    evaluated_config: str | None = field(default=None, metadata={"help": "Its config."})
-    evaluated_split: str = field(default="test", metadata={"help": "Its split."})
-    dry_run: bool = field(
-        default=False, metadata={"help": "List what would be uploaded, write the card to output_dir, upload nothing."}
-    )
-    output_dir: str = field(
-        default="outputs/publish/model",
-        metadata={"help": "Folder to which a dry run writes the card, to be read first."},
-    )
 
 
 def model_files(args: PublishModelArguments) -> dict[str, Path | bytes]:

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections import Counter
-from dataclasses import dataclass, field
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -11,8 +10,9 @@ from datasets import Dataset
 from huggingface_hub import SpaceCard
 
 import audiomcq
+from audiomcq.arguments.publishing import EXAMPLES, AppArguments, SpaceArguments
 from audiomcq.audio import audio_bytes, describe, load_audio
-from audiomcq.datasets import RowArguments, check_clips_inside, clip_home, refuse_outside
+from audiomcq.datasets import check_clips_inside
 from audiomcq.examples import CONTRIBUTION, samples_key
 from audiomcq.publishing import licences
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
@@ -20,44 +20,6 @@ from audiomcq.storage import replaced_folder
 
 APP_FILES = (CARD_FILE, "app.py")
 SETTINGS_FILE = "app.yaml"
-EXAMPLES = "examples"
-
-
-@dataclass
-class AppArguments:
-    """Options of recipes/publish/space/app.py."""
-
-    model: str = field(default="Qwen/Qwen2.5-Omni-3B", metadata={"help": "Path or Hub id of the model that is asked."})
-    model_revision: str | None = field(default=None, metadata={"help": "Revision of a model on the Hub."})
-    dtype: str = field(default="bfloat16", metadata={"help": "float32, bfloat16 or float16."})
-    dataset: str = field(default=EXAMPLES, metadata={"help": "Rows to try: folder, file or Hub id."})
-    dataset_split: str = field(default="train", metadata={"help": "Split of the rows."})
-    num_examples: int = field(default=8, metadata={"help": "Rows to try at most."})
-    silence_seconds: float = field(default=30.0, metadata={"help": "Length of the silence; the paper's by default."})
-    max_audio_seconds: float = field(default=30.0, metadata={"help": "Longer clips are cut to this many seconds."})
-    max_new_tokens: int = field(default=64, metadata={"help": "Tokens of an answer at most."})
-    max_upload_mb: int = field(default=50, metadata={"help": "Larger clips are refused, in megabytes."})
-    port: int | None = field(default=None, metadata={"help": "Port of the page; null: the first free one from 7860."})
-
-
-@dataclass
-class SpaceArguments(RowArguments):
-    """Options of recipes/publish/space.py."""
-
-    repo_id: str = field(default="", metadata={"help": "Where to: org/name."})
-    model: str = field(default=AppArguments.model, metadata={"help": "Hub id of the model that is asked."})
-    dataset: str = field(default="outputs/labelled", metadata={"help": "Rows to try: folder, file or Hub id."})
-    num_examples: int = field(default=8, metadata={"help": "Rows to try."})
-    sources: list[str] = field(
-        default_factory=list, metadata={"help": "CSV tables: source_dataset or file, license, attribution, url."}
-    )
-    title: str = field(default="What does the audio contribute?", metadata={"help": "Title of the Space."})
-    private: bool = field(default=False, metadata={"help": "Make the Space private."})
-    dry_run: bool = field(default=False, metadata={"help": "Write the folder, list what would be uploaded, stop."})
-    output_dir: str = field(default="outputs/publish/space", metadata={"help": "The folder that is uploaded."})
-
-    def __post_init__(self) -> None:
-        refuse_outside(self)
 
 
 def publish_space(args: SpaceArguments, rows: Dataset, app: Path) -> list[PlannedFile]:
@@ -90,7 +52,7 @@ def publish_space(args: SpaceArguments, rows: Dataset, app: Path) -> list[Planne
 def write_space(args: SpaceArguments, rows: Dataset, app: Path) -> Path:
     """Write what a Space runs: the app, its settings, this package as it is, what that needs, examples with their clips."""
     picked = pick_rows(rows, args.num_examples)
-    check_clips_inside({"train": picked}, clip_home(args))
+    check_clips_inside({"train": picked}, args.clip_home())
     with replaced_folder(args.output_dir) as folder:
         _write_content(folder, args, picked, app)
     return Path(args.output_dir)
@@ -99,9 +61,8 @@ def write_space(args: SpaceArguments, rows: Dataset, app: Path) -> Path:
 def _write_content(folder: Path, args: SpaceArguments, picked: Dataset, app: Path) -> None:
     picked = licences.add_license_columns({"train": picked}, licences.read_sources(args.sources))["train"]
     files = write_examples(picked, folder / EXAMPLES)
-    shutil.copytree(
-        Path(audiomcq.__file__).parent, folder / "audiomcq", ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
-    )
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "tiny")  # as a wheel leaves tiny/ out
+    shutil.copytree(Path(audiomcq.__file__).parent, folder / "audiomcq", ignore=ignored)
     shutil.copyfile(app / "app.py", folder / "app.py")
     (folder / SETTINGS_FILE).write_text(f"model: {args.model}\ndataset: {EXAMPLES}\n", encoding="utf-8")
     # gradio is not among them: the Hub installs it itself, in the version that the card names

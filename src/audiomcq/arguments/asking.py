@@ -1,0 +1,60 @@
+"""Options of every recipe that asks models questions."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+CONTROLS = ("audio", "silence", "no_audio", "mismatched_audio", "noise")
+PUBLISHED_SILENCE_SECONDS = 30.0
+"""Length of the silence in arXiv 2509.21060. Silence is itself a confound that grows with its length (arXiv 2510.00626)."""
+Mode = Literal["generate", "likelihood"]
+"""Whether a model writes its answer, or the option is chosen that it finds likeliest."""
+
+
+def clips_needed(controls: Collection[str], silence_seconds: float | None) -> bool:
+    """Whether any of the controls opens the rows' clips: silence of a fixed length and no audio can be probed without them."""
+    return any(name != "no_audio" and not (name == "silence" and silence_seconds is not None) for name in controls)
+
+
+@dataclass
+class AskArguments:
+    """How models are asked.
+
+    Raises:
+        ValueError: a count is below 1, or the mode is unknown.
+    """
+
+    controls: list[str] = field(
+        default_factory=lambda: ["audio"], metadata={"help": f"What is played: any of {', '.join(CONTROLS)}."}
+    )
+    orders: list[str] = field(
+        default_factory=lambda: ["given"],
+        metadata={"help": "Option orders: given, shuffle-SEED, cyclic-K, or cyclic for all turns."},
+    )
+    mode: Mode = field(
+        default="generate", metadata={"help": "generate: the model writes; likelihood: its likeliest option counts."}
+    )
+    silence_seconds: float | None = field(
+        default=None, metadata={"help": "Length of the silence; null: as long as the clip."}
+    )
+    control_seed: int = field(default=0, metadata={"help": "Seed of mismatched_audio and noise."})
+    max_audio_seconds: float = field(default=30.0, metadata={"help": "Longer clips are cut to this many seconds."})
+    dtype: str = field(default="bfloat16", metadata={"help": "float32, bfloat16 or float16."})
+    batch_size: int = field(default=32, metadata={"help": "Questions per forward."})
+    max_new_tokens: int = field(default=64, metadata={"help": "Tokens of a completion at most."})
+    endpoint_concurrency: int = field(default=16, metadata={"help": "Questions under way at a server at once."})
+    endpoint_timeout: float = field(default=120.0, metadata={"help": "Seconds to wait for one answer of a server."})
+    flush_seconds: float = field(
+        default=30.0, metadata={"help": "Seconds between two writes: the work that a kill may lose."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode {self.mode!r}: known are generate and likelihood")
+        for name in ("batch_size", "max_new_tokens", "endpoint_concurrency"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: give at least 1")
+
+    def needs_clips(self, control: str) -> bool:
+        """Whether a control plays the rows' clips."""
+        return clips_needed([control], self.silence_seconds)

@@ -1,0 +1,92 @@
+"""Options of the training recipes that are ours; TRL's configurations take them in (`audiomcq.configs`)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from audiomcq.arguments.rows import RowArguments
+from audiomcq.prompts import CotVariant
+
+
+@dataclass
+class DataArguments(RowArguments):
+    """Which rows a stage trains on."""
+
+    eval_split: str | None = field(default=None, metadata={"help": "Split for evaluation during training."})
+    paradigm: str = field(
+        default="single_stage", metadata={"help": "weak_to_strong, mixed_to_strong, mixed_to_mixed or single_stage."}
+    )
+    mixed_seed: int = field(default=0, metadata={"help": "Seed of the mixed draw. Use the same one in both stages."})
+    check_audio: bool = field(
+        default=True,
+        metadata={
+            "help": "Decode every clip once before training and drop rows with broken or silent ones. false: only open the clips."
+        },
+    )
+    benchmarks_to_avoid: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Benchmarks (name or name=source) whose overlap with the rows is logged and recorded."},
+    )
+
+
+@dataclass
+class AudioArguments:
+    """What both trainers do with audio.
+
+    Parameters:
+        train_modules: parameter groups that full fine-tuning trains: audio_tower, aligner, llm. LoRA ignores it.
+        shuffle_choices: train on shuffled options (by seed and epoch), so that no position can be learnt.
+    """
+
+    max_audio_seconds: float = field(
+        default=30.0, metadata={"help": "Cut clips to this many seconds. The log counts the cut ones."}
+    )
+    train_modules: list[str] = field(
+        default_factory=lambda: ["audio_tower", "aligner", "llm"],
+        metadata={"help": "Parameter groups to train: audio_tower, aligner, llm. Ignored with LoRA."},
+    )
+    shuffle_choices: bool = field(
+        default=True, metadata={"help": "Shuffle the options of each row, by seed and epoch."}
+    )
+    shared_prefix: bool = field(
+        default=True,
+        metadata={
+            "help": "Compute a shared prompt prefix once per group (GRPO: rollouts of a prompt; SFT: questions on a clip). Set "
+            "false to recompute it per sample."
+        },
+    )
+    hub_strategy: str = field(default="end", metadata={"help": "Must be end: a run is pushed once, with its card."})
+
+
+@dataclass
+class SFTArguments:
+    """Supervised fine-tuning with audio."""
+
+    cot: CotVariant = field(
+        default="none", metadata={"help": "Chain of thought before the answer: none, structured or unstructured."}
+    )
+    cot_column: str | None = field(default=None, metadata={"help": "Column of chains of thought, instead of cot."})
+    strong_weight: float = field(default=1.0, metadata={"help": "Loss weight of rows with strong audio contribution."})
+    max_length: int | None = field(default=None, metadata={"help": "Must be null: tokens are never truncated."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs all columns."})
+    dataset_kwargs: dict[str, Any] | None = field(
+        default_factory=lambda: {"skip_prepare_dataset": True}, metadata={"help": "The collator prepares rows itself."}
+    )
+    train_sampling_strategy: str = field(
+        default="group_by_length", metadata={"help": "group_by_length (by seconds of audio) or random."}
+    )
+
+
+@dataclass
+class GRPOArguments:
+    """Rewards of GRPO, by name (see `audiomcq.rewards.REWARDS`)."""
+
+    rewards: list[str] = field(
+        default_factory=lambda: ["accuracy", "format"],
+        metadata={"help": "Rewards by name: accuracy, format, gated_format."},
+    )
+    reward_weights: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "One weight per reward. Defaults as published for rewards of the config (2.0 and 0.5), and 1.0 for others."
+        },
+    )
