@@ -63,7 +63,7 @@ def run(preset: Preset, folder: Path) -> dict[str, Any]:
 
 def floor_of_probe(preset: Preset, lalm: Any, encoder: Any, rows: list) -> dict[str, Any]:
     """The least seconds in which this machine could generate all answers."""
-    silence = silence_control().play(rows[0])
+    silence = silence_control().load_waveform(rows[0])
     blank, *prompts = encoder([{**rows[0], "question": "", "choices": []}, *rows], [silence] * (len(rows) + 1))
     audio = lalm.processor.audio_token_id
     prefix = len(blank.input_ids) - blank.input_ids[::-1].index(audio)

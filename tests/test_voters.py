@@ -22,8 +22,8 @@ from small_runs import changed, weights
 from voters import VOTERS, write_voter
 
 ORDERS = ("given", "cyclic-1")
-SILENCE = Control("silence", lambda row: silence(1.0), heard=lambda row: None, seconds=lambda row: 1.0)
-NO_AUDIO = Control("no_audio", lambda row: None, heard=lambda row: None, seconds=lambda row: 0.0)
+SILENCE = Control("silence", lambda row: silence(1.0), audio_key=lambda row: None, duration=lambda row: 1.0)
+NO_AUDIO = Control("no_audio", lambda row: None, audio_key=lambda row: None, duration=lambda row: 0.0)
 
 
 @pytest.fixture(scope="module", params=VOTERS)
@@ -83,7 +83,7 @@ def test_shared_answers_are_those_of_every_question_asked_alone(
     voter: LALM, encoder: PromptEncoder, asked: list[Row], control: Control
 ) -> None:
     answers = answer_questions(voter, encoder, asked, control, ORDERS, batch_size=8, max_new_tokens=8)
-    inputs = [alone(voter, encoder, row, order, control.play(row)) for row in asked for order in ORDERS]
+    inputs = [alone(voter, encoder, row, order, control.load_waveform(row)) for row in asked for order in ORDERS]
     assert [answer.completion for answer in answers] == [written_alone(voter, one) for one in inputs]
     assert len({answer.completion for answer in answers}) > 2
 
@@ -95,7 +95,7 @@ def test_shared_likelihoods_are_those_of_every_option_forwarded_alone(
     answers = iter(answer_questions(voter, encoder, asked, control, ORDERS, batch_size=8, mode="likelihood"))
     for row in asked:
         for order in ORDERS:
-            inputs, answer = alone(voter, encoder, row, order, control.play(row)), next(answers)
+            inputs, answer = alone(voter, encoder, row, order, control.load_waveform(row)), next(answers)
             expected = [scored_alone(voter, inputs, option) for option in row["choices"]]
             np.testing.assert_allclose(answer.option_logps, expected, atol=1e-5, rtol=0)
             assert answer.choice == int(np.argmax(expected))

@@ -48,8 +48,8 @@ def test_what_is_played_in_place_of_the_clip_is_heard_and_the_clip_is_not_even_o
     lalm: LALM, encoder: PromptEncoder, rows: Dataset
 ) -> None:
     clipless = [{**rows[index], "audio": {"bytes": None, "path": "nowhere.flac"}} for index in range(3)]
-    half_a_second = Control("silence", lambda row: silence(0.5), heard=lambda row: None, seconds=lambda row: 0.5)
-    no_audio = Control("no_audio", lambda row: None, heard=lambda row: None, seconds=lambda row: 0.0)
+    half_a_second = Control("silence", lambda row: silence(0.5), audio_key=lambda row: None, duration=lambda row: 0.5)
+    no_audio = Control("no_audio", lambda row: None, audio_key=lambda row: None, duration=lambda row: 0.0)
     silent = answer_questions(lalm, encoder, clipless, half_a_second, max_new_tokens=6)
     nothing = answer_questions(lalm, encoder, clipless, no_audio, max_new_tokens=6)
     heard = answer_questions(lalm, encoder, [rows[index] for index in range(3)], max_new_tokens=6)
@@ -129,7 +129,7 @@ def test_what_is_done_is_not_asked_again_and_processes_share_the_questions(
     assert all(halves)
 
 
-ONE_SILENCE = Control("silence", lambda row: silence(1.0), heard=lambda row: None, seconds=lambda row: 1.0)
+ONE_SILENCE = Control("silence", lambda row: silence(1.0), audio_key=lambda row: None, duration=lambda row: 1.0)
 
 
 def encoded_clips(lalm: LALM) -> list[int]:
@@ -167,7 +167,10 @@ def test_questions_on_one_clip_share_a_batch_and_its_encoding(
     clips, played = encoded_clips(lalm), []
     control = audio_control()
     counting = Control(
-        "audio", lambda row: played.append(row["id"]) or control.play(row), control.heard, control.seconds
+        "audio",
+        lambda row: played.append(row["id"]) or control.load_waveform(row),
+        control.audio_key,
+        control.duration,
     )
     batches = list(answer_batches(lalm, encoder, few, counting, batch_size=3, max_new_tokens=2, mode=mode))
     assert [len(batch) for batch in batches] == [2, 2, 2]

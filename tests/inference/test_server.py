@@ -41,7 +41,7 @@ from audiomcq.models import load_lalm
 from audiomcq.options import parse
 from audiomcq.prompts import SYSTEM_PROMPT, question_prompt
 
-NO_AUDIO = Control("no_audio", lambda row: None, heard=lambda row: None, seconds=lambda row: 0.0)
+NO_AUDIO = Control("no_audio", lambda row: None, audio_key=lambda row: None, duration=lambda row: 0.0)
 
 
 def at(server: ThreadingHTTPServer, **options: float) -> Endpoint:
@@ -102,7 +102,7 @@ def test_what_travels_decodes_to_the_very_samples_played_and_is_cut_in_seconds(
     row: Row, caplog: pytest.LogCaptureFixture
 ) -> None:
     clip = load_audio(row["audio"])
-    uneven = Control("noise", lambda row: clip / 3, heard=lambda row: 0, seconds=lambda row: 1.0)
+    uneven = Control("noise", lambda row: clip / 3, audio_key=lambda row: 0, duration=lambda row: 1.0)
     played = [(audio_control(), clip), (silence_control(30), silence(30)), (uneven, clip / 3)]
     with serving() as server:
         for control, samples in played:

@@ -6,13 +6,16 @@ from typing import Literal, get_args
 
 CONTROLS = ("audio", "silence", "no_audio", "mismatched_audio", "noise")
 PUBLISHED_SILENCE_SECONDS = 30.0
-"""Length of the silence in arXiv 2509.21060. Silence is itself a confound that grows with its length (arXiv 2510.00626)."""
+"""Length of the silence in arXiv 2509.21060. Silence is itself a confound that grows with its length (arXiv
+2510.00626)."""
 Mode = Literal["generate", "likelihood"]
 """Whether a model writes its answer, or the option is chosen that it finds likeliest."""
 
 
 def clips_needed(controls: Collection[str], silence_seconds: float | None) -> bool:
-    """Whether any of the controls opens the rows' clips: silence of a fixed length and no audio can be probed without them."""
+    """Whether any of the controls opens the rows' clips: silence of a fixed length and no audio can be probed without
+    them.
+    """
     return any(name != "no_audio" and not (name == "silence" and silence_seconds is not None) for name in controls)
 
 

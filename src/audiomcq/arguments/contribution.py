@@ -66,8 +66,9 @@ class SplitArguments(RowArguments):
 class LabelingRule:
     """When a row is weak, and which votes say so.
 
-    A voter is right on a row when it is right in more than half of the option orders it was asked in. `majority`, `all` and `any`
-    count such voters; `score` compares the row's `contribution_score` with a threshold, or takes the lowest quantile.
+    A voter is right on a row when it is right in more than half of the option orders it was asked in. `majority`,
+    `all` and `any` count such voters; `score` compares the row's `contribution_score` with a threshold, or takes the
+    lowest quantile.
     """
 
     rule: str = field(default="majority", metadata={"help": "majority, all, any or score."})

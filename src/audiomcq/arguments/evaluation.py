@@ -8,11 +8,13 @@ from audiomcq.arguments.rows import RowArguments
 from audiomcq.endpoints import voter_name
 
 PUBLISHED_VOTERS = ("nvidia/audio-flamingo-2", "mispeech/r1-aqa", "moonshotai/Kimi-Audio-7B-Instruct")
-"""Who voted on the labels and lists that are published with arXiv 2509.21060: Audio Flamingo 2, R1-AQA and Kimi-Audio."""
+"""Who voted on the labels and lists that are published with arXiv 2509.21060: Audio Flamingo 2, R1-AQA and Kimi-Audio.
+"""
 COMPLETION_COLUMNS = (
     "completion", "model_output", "model_prediction", "answer_prediction", "response", "prediction", "resps", "filtered_resps",
 )  # fmt: skip
-"""Where completions stand, if no column is named: the first of these that a file has. Raw answers come before extracted ones."""
+"""Where completions stand, if no column is named: the first of these that a file has. Raw answers come before
+extracted ones."""
 
 
 @dataclass
@@ -78,8 +80,9 @@ class SelectArguments(AnswerArguments):
 
     Parameters:
         controls: as for answering, but the clip alone unless told otherwise: picking needs no silence.
-        orders: as for answering, but all turns unless told otherwise, so that the gold answer stands in every place once: with MMAU
-            test-mini this is MMAU-test-mini-4k (arXiv 2509.21060), 3,974 prompts with the v05.15.25 file.
+        orders: as for answering, but all turns unless told otherwise, so that the gold answer stands in every place
+            once: with MMAU test-mini this is MMAU-test-mini-4k (arXiv 2509.21060), 3,974 prompts with the v05.15.25
+            file.
     """
 
     run: str = field(default="", metadata={"help": "Folder of a training run, with its checkpoint-* folders."})

@@ -24,7 +24,7 @@ from audiomcq.evaluation.report import (
     score,
 )
 from audiomcq.examples import Row, row_key
-from audiomcq.inference.local import judge_answer, to_answer
+from audiomcq.inference.local import read_answer, to_answer
 from audiomcq.inference.vote_arrays import VoteArrays, drop_repeats, question_arrays
 from audiomcq.prompts import AskedFor
 
@@ -246,7 +246,7 @@ def _has_order(row: Row, order: str) -> bool:
 
 def _read_again(row: Row, prediction: Prediction, asked_for: AskedFor) -> Prediction:
     try:
-        choice, correct, how = judge_answer(
+        choice, correct, how = read_answer(
             row, prediction["order"], prediction["completion"], prediction.get("option_logps"), asked_for
         )
     except ValueError as error:

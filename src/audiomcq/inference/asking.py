@@ -20,7 +20,8 @@ from audiomcq.models import LALM, load_lalm
 from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
 
 Ask = Callable[[Sequence[Row], Control, Collection[Asked]], Iterator[list[Answer]]]
-"""Asks a model rows under a control, all but the questions that are done; gives this process's share of the answers batch by batch."""
+"""Asks a model rows under a control, all but the questions that are done; gives this process's share of the answers
+batch by batch."""
 
 
 def make_control(args: AskArguments, name: str, rows: Sequence[Row], audio_root: str | Path | None) -> Control:
@@ -42,7 +43,11 @@ class Answerer(NamedTuple):
 
 
 def check_server(name: str, mode: str, style: PromptStyle = AUDIOMCQ_STYLE) -> None:
-    """Raises: ValueError where a server is to be asked what it cannot answer: likelihoods, or in a benchmark's own words."""
+    """Check that a server can answer what it will be asked.
+
+    Raises:
+        ValueError: likelihoods are asked of it, or questions in a benchmark's own words.
+    """
     if parse_voter(name) is None:
         return
     if mode != "generate":
@@ -61,7 +66,7 @@ def load_answerer(
     rank: int = 0,
     world_size: int = 1,
 ) -> Answerer:
-    """Load a model, or reach it at its server.
+    """Load a model, or connect to its server.
 
     Args:
         name: path, Hub id, or endpoint (URL#model).
@@ -98,13 +103,13 @@ def load_encoder(
     style: PromptStyle = AUDIOMCQ_STYLE,
     device: str | torch.device | None = None,
 ) -> tuple[LALM, PromptEncoder]:
-    """Load a model and what turns rows into its prompts."""
+    """Load a model and the encoder of its prompts."""
     lalm = load_lalm(name, revision, args.dtype, device=device)
     return lalm, PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, audio_root, style=style)
 
 
 def rows_with_clips(rows: Sequence[Row], without: Collection[str]) -> Sequence[Row]:
-    """The rows but those of these keys, whose clips are not there."""
+    """Select the rows whose keys are not among those without clips."""
     absent = frozenset(without)
     kept = [index for index, key in enumerate(row_keys(rows)) if key not in absent]
     if len(kept) == len(rows):
@@ -113,7 +118,7 @@ def rows_with_clips(rows: Sequence[Row], without: Collection[str]) -> Sequence[R
 
 
 def questions_by_control(args: AskArguments, rows: Sequence[Row], without: Collection[str]) -> dict[str, list[Asked]]:
-    """The questions that are asked under each control: where it plays the clips, those whose clips are there."""
+    """List the questions under each control: those whose clips exist, or all if it plays no clips."""
     absent = frozenset(without)
     every = asked_orders(rows, args.orders)
     with_clips = [question for question in every if question[0] not in absent]

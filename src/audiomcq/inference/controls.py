@@ -1,4 +1,4 @@
-"""Controls: what a voter hears in place of the clip."""
+"""Controls: what is played to a voter in place of the clip."""
 
 import random
 from collections.abc import Hashable, Sequence
@@ -20,7 +20,11 @@ _DRAWS = 16
 
 
 def check_asked(controls: Sequence[str], orders: Sequence[str], row: Row) -> None:
-    """Raises: ValueError when a control or an option order is unknown, missing, or there twice. `row`: one that is asked."""
+    """Check controls and option orders; `row` is one of those that are asked.
+
+    Raises:
+        ValueError: one is unknown, given twice, or there is none.
+    """
     for name, values in (("controls", controls), ("orders", orders)):
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{name} {values}: give at least one, and each once")
@@ -44,7 +48,7 @@ def control_named(
     audio_root: str | Path | None = None,
     max_seconds: float | None = None,
 ) -> Control:
-    """The control of that name: one of `CONTROLS`.
+    """Make the control of a name, one of `CONTROLS`.
 
     Args:
         rows: the rows that are probed; `mismatched_audio` takes its clips from them.
@@ -73,36 +77,40 @@ def silence_control(
     audio_root: str | Path | None = None,
     max_seconds: float | None = None,
 ) -> Control:
-    """Digital silence of a fixed length in seconds, or of the clip's own length where `seconds` is None."""
+    """Play digital silence of a fixed length in seconds, or of the clip's own length where `seconds` is None."""
 
-    def length(row: Row) -> float:
+    def duration(row: Row) -> float:
         return seconds if seconds is not None else audio_seconds(row["audio"], audio_root)
 
-    return Control("silence", play=lambda row: silence(_used(length(row), max_seconds)), heard=length, seconds=length)
+    return Control(
+        "silence", lambda row: silence(_cut(duration(row), max_seconds)), audio_key=duration, duration=duration
+    )
 
 
 def no_audio_control() -> Control:
-    """Nothing at all: the prompt has no audio in it (silence is a confound, arXiv 2604.24401)."""
-    return Control("no_audio", play=lambda row: None, heard=lambda row: None, seconds=lambda row: 0.0)
+    """Play nothing: the prompt has no audio in it (silence is a confound, arXiv 2604.24401)."""
+    return Control("no_audio", load_waveform=lambda row: None, audio_key=lambda row: None, duration=lambda row: 0.0)
 
 
 def noise_control(seed: int = 0, audio_root: str | Path | None = None, max_seconds: float | None = None) -> Control:
-    """White Gaussian noise at `NOISE_RMS`, as long as the clip, drawn from (seed, row key)."""
+    """Play white Gaussian noise at `NOISE_RMS`, as long as the clip, drawn from (seed, row key)."""
 
-    def length(row: Row) -> float:
+    def duration(row: Row) -> float:
         return audio_seconds(row["audio"], audio_root)
 
-    def play(row: Row) -> np.ndarray:
+    def load_noise(row: Row) -> np.ndarray:
         # By the letters of the key: hash() of a text differs from process to process
         draw = np.random.default_rng(list(f"{seed}/{row_key(row)}".encode()))
-        samples = max(MIN_SAMPLES, round(_used(length(row), max_seconds) * SAMPLE_RATE))
+        samples = max(MIN_SAMPLES, round(_cut(duration(row), max_seconds) * SAMPLE_RATE))
         return np.clip(NOISE_RMS * draw.standard_normal(samples, dtype=np.float32), -1, 1)
 
-    return Control("noise", play=play, heard=row_key, seconds=length)
+    return Control("noise", load_noise, audio_key=row_key, duration=duration)
 
 
-def _used(seconds: float, max_seconds: float | None) -> float:
-    """How much of a waveform to make: no more than is used, and what tells that it was cut."""
+def _cut(seconds: float, max_seconds: float | None) -> float:
+    """Limit the length of a generated waveform to what is used, and a margin by which the encoder sees that it was
+    cut.
+    """
     return seconds if max_seconds is None else min(seconds, max_seconds + CUT_MARGIN_SECONDS)
 
 
@@ -112,14 +120,14 @@ def mismatched_control(
     audio_root: str | Path | None = None,
     max_seconds: float | None = None,
 ) -> Control:
-    """Another row's clip, drawn from (seed, row key): the same for a row whatever is asked beside it.
+    """Play another row's clip, drawn from (seed, row key) and so independent of the other questions.
 
-    It is the clip of a row from another `source_dataset` where there is one, else of any other row. A clip of another length than
-    the row's own is preferred, since its samples surely differ; where 16 draws find none, clips are decoded and compared. So no row
-    hears its own samples, also where these lie under several names.
+    It is the clip of a row from another `source_dataset` if there is one, else of any other row. A clip of another
+    length than the row's own is preferred, since its samples must differ; if 16 draws find none, clips are decoded and
+    compared. So no row is played its own samples, even if these are stored under several names.
 
     Raises:
-        ValueError: all clips sound the same (when it is played).
+        ValueError: all clips have the same samples (raised when one is loaded).
     """
     own = audio_control(audio_root, max_seconds)
     donors = _donors(rows, own)
@@ -133,19 +141,21 @@ def mismatched_control(
 
     return Control(
         "mismatched_audio",
-        play=lambda row: own.play(pick(row)),
-        heard=lambda row: own.heard(pick(row)),
-        seconds=lambda row: own.seconds(pick(row)),
+        load_waveform=lambda row: own.load_waveform(pick(row)),
+        audio_key=lambda row: own.audio_key(pick(row)),
+        duration=lambda row: own.duration(pick(row)),
     )
 
 
 def _donors(rows: Dataset | Sequence[Row], own: Control) -> dict[str | None, list[int]]:
-    """Per source, rows whose clips its rows may hear: one row per clip of the other sources, or of all where there is no other."""
+    """Collect per source the rows whose clips may be played to its rows: one row per clip of the other sources, or of
+    all.
+    """
     first: dict[Hashable, int] = {}
     by_source: dict[str | None, list[int]] = {}
     for index, row in enumerate(rows):
         indices = by_source.setdefault(row["source_dataset"], [])
-        if first.setdefault(own.heard(row), index) == index:
+        if first.setdefault(own.audio_key(row), index) == index:
             indices.append(index)
     everything = sorted(first.values())
     return {
@@ -155,17 +165,17 @@ def _donors(rows: Dataset | Sequence[Row], own: Control) -> dict[str | None, lis
 
 
 def _draw(row: Row, rows: Dataset | Sequence[Row], donors: list[int], own: Control, draw: random.Random) -> int:
-    """Index of a row with other samples than those of `row`."""
+    """Draw the index of a row with other samples than those of `row`."""
     drawn = draw.sample(donors, min(_DRAWS, len(donors)))
-    seconds, clip = own.seconds(row), own.heard(row)
+    seconds, clip = own.duration(row), own.audio_key(row)
     for index in drawn:
-        if own.seconds(rows[index]) != seconds:
+        if own.duration(rows[index]) != seconds:
             return index
-    samples = own.play(row)
+    samples = own.load_waveform(row)
     for index in (*drawn, *donors):
-        if own.heard(rows[index]) == clip:
+        if own.audio_key(rows[index]) == clip:
             continue
-        others = own.play(rows[index])
+        others = own.load_waveform(rows[index])
         if samples is None or others is None or not np.array_equal(others, samples):
             return index
     raise ValueError("mismatched_audio needs two different clips; all rows have the same one")

@@ -18,15 +18,15 @@ def option_logps(
     choices: Sequence[Sequence[str]],
     continuation: Continuation | None = None,
 ) -> list[list[float]]:
-    """Length-normalised log-probability (nats per token) of every option of each of N prompts.
+    """Compute the length-normalised log-probability (nats per token) of every option of each of N prompts.
 
-    An option is scored by its supervised target, the tagged answer, over all tokens of it: the tags are part of what the model
-    has to write, and the same for all options.
+    An option is scored by its supervised target, the tagged answer, over all tokens of it: the tags are part of what
+    the model has to write, and the same for all options.
 
     Args:
         choices: the options of each prompt.
-        continuation: the same N prompts on prefixes that are prefilled, for one forward over all of them; None where a model
-            cannot share: one forward per prompt then.
+        continuation: the same N prompts on prefixes that are prefilled, for one forward over all of them; None where a
+            model cannot share: one forward per prompt then.
     """
     options = [
         lalm.tokenizer([answer_target(choice) for choice in one], add_special_tokens=False)["input_ids"]
@@ -58,10 +58,10 @@ def _unshared_logps(lalm: LALM, prompt: EncodedPrompt, completions: Sequence[Seq
 
 
 def likeliest(choices: Sequence[str], logps: Sequence[float]) -> int | None:
-    """Index of the option with the highest log-probability.
+    """Return the index of the option with the highest log-probability.
 
-    None where different options tie or a log-probability is no number: to take the first then would be to guess. Of the same
-    text twice it is the first, as in `audiomcq.answers.parse_answer`.
+    None where different options tie or a log-probability is no number: to take the first then would be to guess. Of
+    the same text twice it is the first, as in `audiomcq.answers.parse_answer`.
     """
     if not all(map(math.isfinite, logps)):
         return None

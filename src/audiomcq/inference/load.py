@@ -1,5 +1,6 @@
-"""Votes that exist already, in whatever file: shards of a probe, a vote table, prediction files. What they chose is read out of their
-completions by the one matcher, here and now; no column that says what is right is believed."""
+"""Votes that exist already, in whatever file: shards of a probe, a vote table, prediction files. What they chose is
+read out of their completions by the one matcher, here and now; no column that says what is right is believed.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from tqdm.auto import tqdm
 
 from audiomcq.answers import How
 from audiomcq.examples import Row
-from audiomcq.inference.local import judge_answer
+from audiomcq.inference.local import read_answer
 from audiomcq.inference.predictions import prediction_files, prediction_lines, read_predictions, read_run
 from audiomcq.inference.store import UNREADABLE_FILE, list_shards, read_votes
 from audiomcq.inference.vote_files import VOTE_FEATURES, read_vote_table
@@ -33,8 +34,8 @@ _TOLD = ("voter", "control", "row_key", "order", "completion", "option_logps", "
 
 
 def load_votes(source: str | Path) -> Dataset:
-    """Votes from a folder that a probe writes to, from a folder of prediction files (every file is a voter), or from one file: a
-    Parquet table of votes or a .jsonl file of predictions. `read_again` says what they chose.
+    """Load votes from an answer store, a folder of prediction files (every file is a voter), or one file: a Parquet
+    table of votes or a .jsonl file of predictions. `read_again` reads what they chose.
 
     Raises:
         ValueError: nothing is there, it holds no votes, or a record in it is broken; file and row are named.
@@ -54,7 +55,7 @@ def load_votes(source: str | Path) -> Dataset:
 
 
 def votes_of_predictions(files: Sequence[Path]) -> Dataset:
-    """The answers of prediction files as a vote table: every file is a voter, under the name of the file."""
+    """Convert prediction files to a vote table: every file is a voter, named like the file."""
     votes = []
     for file in files:
         settings = (read_run(file) or {}).get("settings", {})
@@ -118,20 +119,22 @@ def load_runs(source: str | Path) -> list[AnsweredRun]:
 
 
 def voters_of(votes: Dataset) -> dict[str, str | None]:
-    """The voters of a table, with their revisions."""
+    """List the voters of a table with their revisions."""
     groups = votes.data.table.select(["voter", "revision"]).group_by("voter").aggregate([("revision", "min")])
     return dict(zip(groups["voter"].to_pylist(), groups["revision_min"].to_pylist(), strict=True))
 
 
 def read_again(votes: Dataset, rows: Dataset) -> Dataset:
-    """The votes with `choice`, `correct` and `how` as their completions say (scored options: the likeliest); votes on other rows as they
-    are.
+    """Read `choice`, `correct` and `how` of the votes again from their completions (scored options: the likeliest).
+
+    Votes on other rows stay as they are.
 
     Args:
         rows: the columns of `read_question_columns` are read.
 
     Raises:
-        ValueError: a vote on a row has no completion, an unknown order, or scores of other options; voter and row are named.
+        ValueError: a vote on a row has no completion, an unknown order, or scores of other options; voter and row are
+            named.
     """
     questions = read_question_columns(rows)
     table = votes.with_format("arrow")[:]
@@ -169,7 +172,7 @@ def _read(vote: dict[str, Any], row: Row) -> tuple[int | None, bool, How]:
     try:
         # A table from elsewhere need not say what was asked for
         asked_for: AskedFor = vote["asked_for"] or "either"
-        return judge_answer(row, vote["order"], vote["completion"], vote["option_logps"], asked_for)
+        return read_answer(row, vote["order"], vote["completion"], vote["option_logps"], asked_for)
     except ValueError as error:
         raise ValueError(
             f"the vote of {vote['voter']} on row {vote['row_key']} ({vote['control']}): {error}"

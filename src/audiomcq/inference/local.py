@@ -1,4 +1,4 @@
-"""Answer many questions with one model: batched, ordered by length, what they hear encoded and prefilled once."""
+"""Answer many questions with one model: batched, ordered by length, each clip encoded and prefilled once."""
 
 import logging
 import math
@@ -29,28 +29,28 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Control:
-    """What a model hears for a row: its own clip, or what stands in for it.
+    """The audio that a model is given for a row: its own clip, or a replacement.
 
     Attributes:
         name: audio, silence, no_audio, mismatched_audio or noise.
-        play: the waveform for a row; None plays nothing, and the prompt then has no audio in it.
-        heard: equal for rows that hear the very same samples, so that these are encoded once.
-        seconds: length of what is played for a row, without decoding it.
+        load_waveform: loads the waveform for a row; None leaves the audio out of the prompt.
+        audio_key: equal for rows with the same samples, so that these are encoded once.
+        duration: length of the waveform for a row in seconds, without decoding it.
     """
 
     name: str
-    play: Callable[[Row], np.ndarray | None]
-    heard: Callable[[Row], Hashable]
-    seconds: Callable[[Row], float]
+    load_waveform: Callable[[Row], np.ndarray | None]
+    audio_key: Callable[[Row], Hashable]
+    duration: Callable[[Row], float]
 
 
 def audio_control(audio_root: str | Path | None = None, max_seconds: float | None = None) -> Control:
-    """The row's own clip, decoded as far as `max_seconds` of it are used (see `load_audio`)."""
+    """Play each row's own clip, of which no more than `max_seconds` are decoded (see `load_audio`)."""
     return Control(
         "audio",
-        play=lambda row: load_audio(row["audio"], audio_root, max_seconds=max_seconds),
-        heard=samples_key,
-        seconds=lambda row: audio_seconds(row["audio"], audio_root),
+        load_waveform=lambda row: load_audio(row["audio"], audio_root, max_seconds=max_seconds),
+        audio_key=samples_key,
+        duration=lambda row: audio_seconds(row["audio"], audio_root),
     )
 
 
@@ -59,7 +59,7 @@ class Answer:
     """One answered question: the unit of vote tables and of prediction files.
 
     Attributes:
-        control: what the model heard ("audio", "silence", ...).
+        control: what was played ("audio", "silence", ...).
         order: how the options were shown (see `audiomcq.datasets.option_order`).
         completion: the raw text; in likelihood mode the tagged text of the chosen option, empty where none was chosen.
         choice: index of the chosen option among the row's choices as given, or None when the completion chooses none.
@@ -99,18 +99,20 @@ def answer_batches(
     world_size: int = 1,
     mode: Mode = "generate",
 ) -> Iterator[list[Answer]]:
-    """Answers batch by batch, longest first. Questions that hear the same are answered from one encoding and one prefill.
+    """Yield answers batch by batch, longest first. Questions on the same audio share one encoding and one prefill.
 
-    Batches depend on `rows`, `orders` and `batch_size` alone: a run that is stopped and started again with what is `done` forms
-    the same ones, and so gives the same answers to the last bit.
+    Batches depend only on `rows`, `orders` and `batch_size`: a run that is started again with what is `done` forms the
+    same batches, and so gives the same answers to the last bit.
 
     Args:
         orders: option orders that each row is asked in ("cyclic" for all turns of its choices).
         batch_size: questions at a time at most.
         max_new_tokens: tokens of a completion at most.
-        done: questions that are answered already; only batches that miss some are run, and only those are given.
+        done: questions that are answered already; only batches that miss some are run, and only missing answers are
+            given.
         rank, world_size: this process answers every `world_size`-th batch from `rank` on.
-        mode: "generate" for greedy completions, "likelihood" for the option with the highest log-probability per token.
+        mode: "generate" for greedy completions, "likelihood" for the option with the highest log-probability per
+            token.
 
     Raises:
         ValueError: the mode is unknown.
@@ -120,13 +122,13 @@ def answer_batches(
     lalm.model.eval()
     if obstacle := sharing_obstacle(lalm.model):
         logger.warning("every question is prefilled by itself: %s", obstacle)
-    kept: dict[Hashable, Prefixes] = {}
+    prefix_cache: dict[Hashable, Prefixes] = {}
     for questions in _batches(rows, control, orders, batch_size)[rank::world_size]:
         missing = [(question.row_key, question.order) not in done for question in questions]
         if any(missing):
             asked = [rows[question.place] for question in questions]
             batch = _encode(encoder, asked, [question.order for question in questions], control)
-            continuation = None if obstacle else _continuation(lalm, batch, kept)
+            continuation = None if obstacle else _continue_prefixes(lalm, batch, prefix_cache)
             if mode == "generate":
                 texts = _complete(lalm, batch.prompts, max_new_tokens, continuation)
                 answered = zip(asked, questions, texts, strict=True)
@@ -144,8 +146,8 @@ def answer_batches(
 
 
 _LEFT_TO_READ = 2
-"""Tokens of a prompt, its last ones, that nothing is shared of: something has to predict the first token of the answer, and a
-step over more than one token is known to open an answer."""
+"""Keep the last two prompt tokens out of the shared prefix: `generate` needs at least one token to forward, and a
+forward over more than one token marks a new sequence."""
 
 
 class _Question(NamedTuple):
@@ -155,12 +157,15 @@ class _Question(NamedTuple):
 
 
 def _batches(rows: Sequence[Row], control: Control, orders: Sequence[str], batch_size: int) -> list[list[_Question]]:
-    """Longest first, and what hears the same together: in one batch, or in batches of its own where it does not fit into one."""
-    heard: dict[Hashable, int] = {}
+    """Batch questions on the same audio together, longest audio first.
+
+    Questions on one clip that do not fit into one batch get batches of their own.
+    """
+    clips: dict[Hashable, int] = {}
     placed = []
     for index, row in enumerate(rows):
-        clip = heard.setdefault(control.heard(row), len(heard))
-        place = (-control.seconds(row), clip, -len(row["question"]))
+        clip = clips.setdefault(control.audio_key(row), len(clips))
+        place = (-control.duration(row), clip, -len(row["question"]))
         placed += [(place, _Question(index, row_key(row), order)) for order in row_orders(row, orders)]
     placed.sort(key=lambda pair: pair[0])
     batches: list[list[_Question]] = [[]]
@@ -181,68 +186,72 @@ class _Batch:
 
     Attributes:
         prompts: the N whole prompts.
-        beginnings: for each clip what all prompts on it begin with: its audio, and of the question what they have in common.
-        of: for each prompt the index of its beginning.
-        heard: what `Control.heard` says of each clip.
+        prefixes: for each clip the common beginning of all prompts on it: its audio, and what their questions share.
+        prefix_index: for each prompt the index of its prefix.
+        audio_keys: the `Control.audio_key` of each clip.
     """
 
     prompts: list[EncodedPrompt]
-    beginnings: list[EncodedPrompt]
-    of: list[int]
-    heard: list[Hashable]
+    prefixes: list[EncodedPrompt]
+    prefix_index: list[int]
+    audio_keys: list[Hashable]
 
 
 def _encode(encoder: PromptEncoder, rows: Sequence[Row], orders: Sequence[str], control: Control) -> _Batch:
-    """Every clip is played, and its mel computed, once."""
-    of: list[int] = []
+    """Encode a batch; every clip is decoded, and its mel computed, once."""
+    prefix_index: list[int] = []
     first: dict[Hashable, tuple[int, Row]] = {}
     for row in rows:
-        of.append(first.setdefault(control.heard(row), (len(first), row))[0])
-    played = [control.play(row) for _, row in first.values()]
+        prefix_index.append(first.setdefault(control.audio_key(row), (len(first), row))[0])
+    waveforms = [control.load_waveform(row) for _, row in first.values()]
     shown = [
         {**row, "choices": [row["choices"][i] for i in option_order(row, order)]}
         for row, order in zip(rows, orders, strict=True)
     ]
-    # Where one clip fills the batch, a question without a word keeps others from sharing more here than in the next batch
-    blank = [{**row, "question": "", "choices": []} for _, row in first.values() if len(first) == 1]
-    encoded = encoder([*shown, *blank], [*(played[clip] for clip in of), *played][: len(shown) + len(blank)])
-    prompts, blanks = encoded[: len(rows)], encoded[len(rows) :]
-    beginnings = []
+    # Where one clip fills the batch, an empty question keeps the prefix from being longer here than in the clip's next
+    # batch
+    empty = [{**row, "question": "", "choices": []} for _, row in first.values() if len(first) == 1]
+    encoded = encoder(
+        [*shown, *empty], [*(waveforms[clip] for clip in prefix_index), *waveforms][: len(shown) + len(empty)]
+    )
+    prompts, empty_prompts = encoded[: len(rows)], encoded[len(rows) :]
+    prefixes = []
     for clip in range(len(first)):
-        on_it = [prompt for prompt, its in zip(prompts, of, strict=True) if its == clip] + blanks
+        on_it = [prompt for prompt, its in zip(prompts, prefix_index, strict=True) if its == clip] + empty_prompts
         ids = [prompt.input_ids[:-_LEFT_TO_READ] for prompt in on_it]
         common = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*ids, strict=False))
-        beginnings.append(replace(on_it[0], input_ids=[tokens[0] for tokens in common]))
-    return _Batch(prompts, beginnings, of, list(first))
+        prefixes.append(replace(on_it[0], input_ids=[tokens[0] for tokens in common]))
+    return _Batch(prompts, prefixes, prefix_index, list(first))
 
 
-def _continuation(lalm: LALM, batch: _Batch, kept: dict[Hashable, Prefixes]) -> Continuation:
-    """The prompts of a batch on prefilled beginnings. `kept` are those of the batch before, to use while the same is heard.
+def _continue_prefixes(lalm: LALM, batch: _Batch, prefix_cache: dict[Hashable, Prefixes]) -> Continuation:
+    """Continue prefilled prefixes with the rest of each prompt. `prefix_cache` has those of the batch before, for the
+    same audio.
 
     Raises:
         ValueError: the chat template puts audio after the question.
     """
     suffixes = [
-        prompt.input_ids[len(batch.beginnings[clip].input_ids) :]
-        for prompt, clip in zip(batch.prompts, batch.of, strict=True)
+        prompt.input_ids[len(batch.prefixes[clip].input_ids) :]
+        for prompt, clip in zip(batch.prompts, batch.prefix_index, strict=True)
     ]
     if any(token in lalm.placeholder_ids for suffix in suffixes for token in suffix):
         raise ValueError(
             f"{lalm.source}: its chat template puts the audio after the question, where nothing can share it"
         )
-    key = (*batch.heard, *(tuple(begun.input_ids) for begun in batch.beginnings))
-    if key not in kept:
-        kept.clear()
-        audio = to_model(audio_batch(batch.beginnings), lalm.model)
-        kept[key] = prefill(lalm.model, [begun.input_ids for begun in batch.beginnings], audio)
-    return Continuation(kept[key], batch.of, suffixes)
+    key = (*batch.audio_keys, *(tuple(prefix.input_ids) for prefix in batch.prefixes))
+    if key not in prefix_cache:
+        prefix_cache.clear()
+        audio = to_model(audio_batch(batch.prefixes), lalm.model)
+        prefix_cache[key] = prefill(lalm.model, [prefix.input_ids for prefix in batch.prefixes], audio)
+    return Continuation(prefix_cache[key], batch.prefix_index, suffixes)
 
 
 def to_answer(row: Row, control: str, order: str, completion: str, asked_for: AskedFor = "text") -> Answer:
-    """What a completion chose, read by the one matcher.
+    """Read what a completion chose, by the one matcher.
 
     Args:
-        order: how the options were shown; a letter is a place among those.
+        order: how the options were shown; a letter is a position among those.
         asked_for: what the prompt asked for (`PromptStyle.asked_for`), ours for an option's text.
     """
     shown = option_order(row, order)
@@ -253,15 +262,16 @@ def to_answer(row: Row, control: str, order: str, completion: str, asked_for: As
     return Answer(row_key(row), control, order, completion, choice, correct, how=parsed.how)
 
 
-def judge_answer(
+def read_answer(
     row: Row,
     order: str,
     completion: str | None,
     logps: Sequence[float] | None = None,
     asked_for: AskedFor = "text",
 ) -> tuple[int | None, bool, How]:
-    """What an answer that was kept chose, whether it is right, and how that was read: out of its completion, or as the likeliest of its
-    options (`how` is then that of the tagged text that stands for it).
+    """Read what a stored answer chose, whether it is right, and how it was read.
+
+    Where options were scored the likeliest is chosen, and `how` is that of the tagged text that is stored for it.
 
     Raises:
         ValueError: there is no completion, the order is none, or the scores are of other options.
@@ -283,8 +293,10 @@ def judge_answer(
 
 
 def _likeliest(row: Row, control: str, order: str, logps: list[float]) -> Answer:
-    """The likeliest option as an answer; its text is what the model would have written, so that it reads like any other."""
-    choice, correct, how = judge_answer(row, order, None, logps)
+    """Make an answer of the likeliest option; its completion is the tagged text of the option, so that it reads like
+    any other.
+    """
+    choice, correct, how = read_answer(row, order, None, logps)
     text = "" if choice is None else answer_target(row["choices"][choice])
     return Answer(row_key(row), control, order, text, choice, correct, logps, how)
 
@@ -299,7 +311,9 @@ def answer_questions(
     max_new_tokens: int = 64,
     mode: Mode = "generate",
 ) -> list[Answer]:
-    """All answers in the order of `rows` (and, within a row, of `orders`), with the rows' own clips unless told otherwise."""
+    """Answer all questions, in the order of `rows` and, within a row, of `orders`, with the rows' own clips by
+    default.
+    """
     control = control or audio_control(encoder.audio_root, encoder.max_audio_seconds)
     asked = asked_orders(rows, orders)
     answers: dict[Asked, Answer] = {}
@@ -319,7 +333,7 @@ def answer_questions(
 def _complete(
     lalm: LALM, prompts: Sequence[EncodedPrompt], max_new_tokens: int, continuation: Continuation | None
 ) -> list[str]:
-    """Greedy completions of one batch."""
+    """Generate the greedy completions of one batch."""
     options = greedy_options(lalm, max_new_tokens)
     if continuation is not None:
         tokens = continued_generation(lalm.model, continuation, **options)

@@ -1,9 +1,10 @@
-"""Prediction files: what one model answered, one JSON line per row, control and option order, exported from its answer store.
+"""Prediction files: what one model answered, one JSON line per row, control and option order, exported from its answer
+store.
 
-While a run goes on, every process adds shards to the store `NAME.answers` beside the file (`audiomcq.inference.store`); the last step
-exports `NAME.jsonl` in one piece and in the order of the rows. So a file is a finished run, and a run that was killed and started
-again leaves the same bytes. `NAME.run.json` says what run it is. One run at a time writes a file: whoever answers holds its lock
-(`hold_run`).
+While a run goes on, every process adds shards to the store `NAME.answers` beside the file
+(`audiomcq.inference.store`); the last step exports `NAME.jsonl` in one piece and in the order of the rows. So a file
+is a finished run, and a run that was killed and started again leaves the same bytes. `NAME.run.json` says what run it
+is. One run at a time writes a file: whoever answers holds its lock (`hold_run`).
 """
 
 import json
@@ -55,9 +56,11 @@ _LINE = {
     "completion": TEXT,
     "option_logps": or_null(list_of(NUMBER)),
 }
-"""What a prediction has to be. `choice` and `correct` are read again from the completion, so nothing is asked of them."""
+"""What a prediction has to be. `choice` and `correct` are read again from the completion, so nothing is asked of them.
+"""
 _COLUMNS = ("row_key", "control", "order", "completion", "choice", "correct", "option_logps", "how")
-"""Of a vote, what stands in a line. Who answered, and how it was asked, is the same in all lines and stands in the record."""
+"""Of a vote, what stands in a line. Who answered, and how it was asked, is the same in all lines and stands in the
+record."""
 _RECORD = {"settings": MAPPING, "controls": list_of(TEXT), "left_out": list_of(TEXT), "lineage": list_of(MAPPING)}
 _MODEL = {"name": TEXT, **dict.fromkeys(("revision", "weights", "run"), or_null(TEXT))}
 _SETTINGS = {
@@ -78,17 +81,21 @@ def start_run(
 ) -> None:
     """Record what a run is, or make sure that it is the one that `path` and its store already hold.
 
-    A finished file that more is asked for is removed: its answers are in the store, and the run is unfinished until it is exported anew.
+    A finished file that more is asked for is removed: its answers are in the store, and the run is unfinished until it
+    is exported anew.
 
     Args:
         settings: all that decides an answer.
         controls: what the rows are asked with; a later run may add some.
-        left_out: keys of items that cannot be asked, since their clips are not there; None where nothing is asked that needs clips.
+        left_out: keys of items that cannot be asked, since their clips are not there; None where nothing is asked that
+            needs clips.
         write: False for all processes but one.
-        lineage: the model and those that it was trained from (`audiomcq.evaluation.identity`), so that none votes on its own score.
+        lineage: the model and those that it was trained from (`audiomcq.evaluation.identity`), so that none votes on
+            its own score.
 
     Raises:
-        ValueError: the folder holds predictions of another run, what differs is named; or predictions that have no store.
+        ValueError: the folder holds predictions of another run, what differs is named; or predictions that have no
+            store.
     """
     record, before = _record_path(path), read_run(path)
     _refuse_parts(path)
@@ -159,7 +166,8 @@ def export_run(
     """Write the one file of a run from its store, in the order of controls, rows and option orders.
 
     Args:
-        orders: those that every row was asked in; None: whatever the store has answers to, which may be some of the questions only.
+        orders: those that every row was asked in; None: whatever the store has answers to, which may be some of the
+            questions only.
         needs_clips: whether a control plays the clips: then it was not asked on the rows that the run left out.
 
     Raises:
@@ -187,7 +195,8 @@ def export_run(
 
 
 def read_predictions(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Read the predictions of a file by control. A line needs `row_key` and `completion`: other programs may have written it.
+    """Read the predictions of a file by control. A line needs `row_key` and `completion`: other programs may have
+    written it.
 
     Raises:
         ValueError: the file is missing, empty, unfinished or no JSON lines.

@@ -1,4 +1,6 @@
-"""Ask voters what they have not answered yet, and keep what they say: the one loop of the filter's probe and of the evaluation."""
+"""Ask voters what they have not answered yet, and keep what they say: the one loop of the filter's probe and of the
+evaluation.
+"""
 
 import logging
 import time
@@ -68,14 +70,15 @@ def ask_missing(
     Args:
         voters: paths, Hub ids (NAME@REVISION pins one) or endpoints.
         settings: all that answers of this run depend on beside the voter (`audiomcq.inference.store.open_run`).
-        unplayable: keys of rows whose clips are missing or broken; they are not asked under controls that play the clips.
+        unplayable: keys of rows whose clips are missing or broken; they are not asked under controls that play the
+            clips.
 
     Returns:
         The questions of the run by control.
 
     Raises:
-        ValueError: no row has as many options as an order turns, the folder holds votes of another run or cannot be written to, or
-            a voter does not load.
+        ValueError: no row has as many options as an order turns, the folder holds votes of another run or cannot be
+            written to, or a voter does not load.
     """
     asked = questions_by_control(args, rows, unplayable)
     if not any(asked.values()):
@@ -112,7 +115,7 @@ def ask_missing(
 def _load_voter(
     name: str, args: AskArguments, audio_root: str | Path | None, style: PromptStyle, process: Process
 ) -> tuple[Voter, Ask]:
-    """Load a voter, or reach it at its endpoint."""
+    """Load a voter, or connect to its endpoint."""
     source, _, revision = (name, "", "") if parse_voter(name) or Path(name).exists() else name.partition("@")
     ask, commit, generation = load_answerer(
         args, source, revision or None, audio_root, style, process.device, process.rank, process.world_size
@@ -123,7 +126,7 @@ def _load_voter(
 
 
 def _write(batches: Iterator[list[Answer]], control: str, writer: VoteWriter, bar: "_Progress") -> None:
-    """Write one voter's votes under one control as they come."""
+    """Write one voter's votes under one control as they arrive."""
     count, read = 0, Counter[str]()
     bar.describe(writer.voter.name, control)
     with writer:
@@ -137,7 +140,8 @@ def _write(batches: Iterator[list[Answer]], control: str, writer: VoteWriter, ba
 
 
 class _Progress:
-    """The bar of the whole job: what is in the folder already, what this process asks, and, now and then, what others have written.
+    """The bar of the whole job: what is in the folder already, what this process asks, and, now and then, what others
+    have written.
 
     Attributes:
         asked: how many questions this process has asked.
@@ -178,7 +182,7 @@ class _Progress:
         self.bar.close()
 
     def finished(self, voter: str) -> bool:
-        """Whether nothing was left to ask this voter when the process started."""
+        """Tell whether this voter had answered everything when the process started."""
         return not self.left[voter]
 
     def describe(self, voter: str, control: str) -> None:

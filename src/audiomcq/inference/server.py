@@ -1,13 +1,13 @@
 """Answer many questions through an OpenAI-compatible server: vLLM, SGLang, `transformers serve`.
 
-For models that `audiomcq.models` does not load or that are too large for the machine. The client is `openai`
-(`pip install audiomcq[endpoint]`): back-off with jitter, Retry-After, time-outs and typed errors are its own, and
-`transformers serve` needs it anyway. Servers give texts, not the log-probabilities of texts that they are handed, so there
-is no likelihood mode here: whoever takes a mode refuses it for a voter that `parse_voter` reads as an endpoint.
+For models that `audiomcq.models` does not load or that are too large for the machine. The client is `openai` (`pip
+install audiomcq[endpoint]`): back-off with jitter, Retry-After, time-outs and typed errors are its own, and
+`transformers serve` needs it anyway. Servers give texts, not the log-probabilities of texts that they are handed, so
+there is no likelihood mode here: whoever takes a mode refuses it for a voter that `parse_voter` reads as an endpoint.
 
-A voter's name goes into tables, records, logs and messages, so no key may be part of it: the key is read from the environment
-variable `AUDIOMCQ_API_KEY` when a question is asked, and leaves this process in the Authorization header alone. Where the server
-says that the questions should go elsewhere, they do not.
+A voter's name goes into tables, records, logs and messages, so no key may be part of it: the key is read from the
+environment variable `AUDIOMCQ_API_KEY` when a question is asked, and leaves this process in the Authorization header
+alone. Where the server says that the questions should go elsewhere, they do not.
 """
 
 import base64
@@ -40,8 +40,9 @@ _TELLING = 8
 
 
 def server_options(max_new_tokens: int) -> dict[str, Any]:
-    """What a server is told about generation. What it does beside is its own: start vLLM with `--generation-config vllm`, or the
-    checkpoint's penalties reach the answers."""
+    """What a server is told about generation. What it does beside is its own: start vLLM with `--generation-config
+    vllm`, or the checkpoint's penalties reach the answers.
+    """
     return {"temperature": 0, "max_tokens": max_new_tokens}
 
 
@@ -57,27 +58,28 @@ def endpoint_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[list[Answer]]:
-    """Greedy answers of a server, each as soon as it arrives, so that a kill costs none that was received.
+    """Yield greedy answers of a server, each as soon as it arrives, so that a kill loses none that was received.
 
-    The counterpart of `audiomcq.inference.local.answer_batches`: same conversations, same answers, same meaning of `orders`,
-    `done`, `rank` and `world_size`. Questions about one clip follow each other, and the clip is decoded and encoded once.
+    The counterpart of `audiomcq.inference.local.answer_batches`: same conversations, same answers, same meaning of
+    `orders`, `done`, `rank` and `world_size`. Questions about one clip follow each other, and the clip is decoded and
+    encoded once.
 
     Args:
         batch_size: questions that one process takes at a time.
         max_audio_seconds: longer clips are cut to this length, with a line in the log.
 
     Raises:
-        ValueError: the server cannot be reached, knows no such model, refuses the key or a question (which is then named), or
-            still fails after all retries. Whatever was answered until then has been yielded before.
+        ValueError: the server cannot be reached, knows no such model, refuses the key or a question (which is then
+            named), or still fails after all retries. Whatever was answered until then has been yielded before.
     """
     questions: list[tuple[int, str, str]] = []  # not the rows: these may hold their clips
-    heard: list[Hashable] = []
+    clips: list[Hashable] = []
     for index, row in enumerate(rows):
         asked_in = row_orders(row, orders)
         questions += [(index, row_key(row), order) for order in asked_in]
-        heard += [control.heard(row)] * len(asked_in)
-    first = {clip: index for index, clip in reversed(list(enumerate(heard)))}
-    by_clip = sorted(range(len(questions)), key=lambda i: first[heard[i]])
+        clips += [control.audio_key(row)] * len(asked_in)
+    first = {clip: index for index, clip in reversed(list(enumerate(clips)))}
+    by_clip = sorted(range(len(questions)), key=lambda i: first[clips[i]])
     starts = range(0, len(questions), batch_size)[rank::world_size]
     mine = [i for start in starts for i in by_clip[start : start + batch_size]]
     missing = [i for i in mine if questions[i][1:] not in done]
@@ -91,7 +93,7 @@ def endpoint_batches(
             return to_answer(row, control.name, order, text, AUDIOMCQ_STYLE.asked_for)
 
         asked = _conversations(
-            rows, [questions[i] for i in missing], [heard[i] for i in missing], control, max_audio_seconds
+            rows, [questions[i] for i in missing], [clips[i] for i in missing], control, max_audio_seconds
         )
         for answer in _in_parallel(ask, asked, endpoint.concurrency):
             yield [answer]
@@ -100,16 +102,16 @@ def endpoint_batches(
 def _conversations(
     rows: Sequence[Row],
     questions: Sequence[tuple[int, str, str]],
-    heard: Sequence[Hashable],
+    clips: Sequence[Hashable],
     control: Control,
     max_audio_seconds: float,
 ) -> Iterator[tuple[Row, str, list[dict[str, Any]]]]:
-    """Each question with its messages; a clip is encoded when its first question comes and dropped after its last."""
+    """Yield each question with its messages; a clip is encoded with its first question and dropped after its last."""
     clip, uri, cut_clips = object(), None, 0
-    for (index, _, order), hears in zip(questions, heard, strict=True):
+    for (index, _, order), key in zip(questions, clips, strict=True):
         row = rows[index]
-        if hears != clip:
-            clip, (uri, was_cut) = hears, _data_uri(row, control, max_audio_seconds)
+        if key != clip:
+            clip, (uri, was_cut) = key, _data_uri(row, control, max_audio_seconds)
             cut_clips += was_cut
             if was_cut and cut_clips == 1:
                 logger.warning("%s: clip cut to %g s; further ones are counted", row_key(row), max_audio_seconds)
@@ -120,8 +122,8 @@ def _conversations(
 
 
 def _data_uri(row: Row, control: Control, max_audio_seconds: float) -> tuple[str | None, bool]:
-    """What is played for a row, as a URI, and whether it was cut."""
-    waveform = control.play(row)
+    """Encode the audio for a row as a data URI, and tell whether it was cut."""
+    waveform = control.load_waveform(row)
     if waveform is None:
         return None, False
     waveform, was_cut = cut(waveform, max_audio_seconds)
@@ -129,7 +131,7 @@ def _data_uri(row: Row, control: Control, max_audio_seconds: float) -> tuple[str
 
 
 def _messages(question: str, choices: Sequence[str], uri: str | None) -> list[dict[str, Any]]:
-    """The conversation that local voters get, its audio part spelled as servers read it."""
+    """Build the conversation that local voters get, with its audio part in the servers' format."""
     messages = conversation(question, choices, uri)
     for message in messages:
         # Not OpenAI's own input_audio: SGLang takes audio_url alone (its issue 19235), the other servers take both
@@ -141,7 +143,7 @@ def _messages(question: str, choices: Sequence[str], uri: str | None) -> list[di
 
 
 def _in_parallel(ask: Callable[[Any], Answer], questions: Iterator[Any], concurrency: int) -> Iterator[Answer]:
-    """Answers as they arrive. After a failure nothing new is asked, what is under way is waited for, then it is raised."""
+    """Yield answers as they arrive. After a failure ask nothing new, wait for requests under way, then raise it."""
     failure: BaseException | None = None
     running: set[Future[Answer]] = set()
     with ThreadPoolExecutor(concurrency) as pool:
@@ -183,7 +185,9 @@ def _client(endpoint: Endpoint) -> "openai.OpenAI":
 
 @contextmanager
 def _without_openai_variables() -> Iterator[None]:
-    """OPENAI_ORG_ID, OPENAI_CUSTOM_HEADERS and the like are for another company's server; the client would send them to any."""
+    """OPENAI_ORG_ID, OPENAI_CUSTOM_HEADERS and the like are for another company's server; the client would send them
+    to any.
+    """
     held = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OPENAI_")}
     try:
         yield
@@ -192,7 +196,7 @@ def _without_openai_variables() -> Iterator[None]:
 
 
 def _require_whole_answer(response: "httpx2.Response") -> None:
-    """Make half an answer a broken transfer, which the client tries again."""
+    """Turn a truncated answer into a broken transfer, which the client retries."""
     import httpx2
 
     if response.is_success:
@@ -206,7 +210,7 @@ def _require_whole_answer(response: "httpx2.Response") -> None:
 def _complete(
     client: "openai.OpenAI", endpoint: Endpoint, messages: list[Any], max_new_tokens: int, question: str
 ) -> str:
-    """The greedy completion of one conversation; an empty answer is an empty text."""
+    """Request the greedy completion of one conversation; an empty answer is an empty text."""
     import openai
 
     failure = None
@@ -225,7 +229,7 @@ def _complete(
 
 
 def _explain(error: "openai.APIError", endpoint: Endpoint, question: str) -> str:
-    """What went wrong, at which server, and what to do about it."""
+    """Say what went wrong, at which server, and what to do about it."""
     import openai
 
     server, attempts = f"endpoint {endpoint.url}", f"{endpoint.retries + 1} attempts"

@@ -1,8 +1,8 @@
 """The answer store: a folder of Parquet shards that is only ever added to, for votes and predictions alike.
 
-A shard is there whole or not at all, so a run that is killed loses the answers in flight and nothing else. Every shard says which
-run it belongs to: shards of one run combine, wherever they were made, and shards of two runs are told apart. `asked.json` beside
-them says the same to people.
+A shard is there whole or not at all, so a run that is killed loses the answers in flight and nothing else. Every shard
+says which run it belongs to: shards of one run combine, wherever they were made, and shards of two runs are told
+apart. `asked.json` beside them says the same to people.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ class Voter:
 
     @property
     def slug(self) -> str:
-        """The voter in a file name; the digest keeps apart what is spelled alike."""
+        """The voter's name for file names; the digest tells similar names apart."""
         digest = hashlib.blake2b(self.name.encode(), digest_size=4).hexdigest()
         return f"{re.sub(r'[^A-Za-z0-9.]+', '_', Path(self.name).name)[-40:]}-{digest}"
 
@@ -79,12 +79,13 @@ class Shard:
     mode: str
 
     def is_by(self, rank: int) -> bool:
-        """Whether this process of a job wrote it."""
+        """Tell whether this process of the job wrote the shard."""
         return self.path.name.startswith(f"{self.voter.slug}-{rank}-")
 
 
 class VoteWriter:
-    """Appends one voter's votes under one control to a folder. A context: what is left is written at its end, also on an error.
+    """Appends one voter's votes under one control to a folder. A context: what is left is written at its end, also on
+    an error.
 
     Args:
         settings: of the run, as for `open_run`.
@@ -127,13 +128,13 @@ class VoteWriter:
         self.flush()
 
     def add(self, answers: Sequence[Answer]) -> None:
-        """Take answers, and write what has been waiting when it is due."""
+        """Buffer answers, and write the buffer when it is due."""
         self._waiting += answers
         if len(self._waiting) >= FLUSH_ANSWERS or time.monotonic() - self._last >= self.flush_seconds:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has been waiting as a new shard."""
+        """Write the buffered answers as a new shard."""
         self._last = time.monotonic()
         # Out of the buffer first: after a failed write the end of the context must not try again
         waiting, self._waiting = self._waiting, []
@@ -154,13 +155,14 @@ class VoteWriter:
 
 
 def open_run(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder ready for votes of a run, new or continued.
+    """Prepare the folder for votes of a new or resumed run.
 
     Args:
         settings: all that answers depend on beside the voter; plain JSON.
 
     Raises:
-        ValueError: the folder holds votes of another run, a shard in it is torn or foreign, or it cannot be written to.
+        ValueError: the folder holds votes of another run, a shard in it is torn or foreign, or it cannot be written
+            to.
     """
     if (folder / _OLD_RUN_FILE).is_file():
         raise ValueError(
@@ -179,7 +181,8 @@ def open_run(folder: Path, settings: Mapping[str, Any]) -> None:
 
 @contextmanager
 def as_voter(folder: Path, voter: Voter, rank: int = 0) -> Iterator[None]:
-    """Inside the block this process alone writes votes of this voter as `rank`, and the run's record names the voter.
+    """Hold the lock under which this process alone writes votes of this voter as `rank`; the run's record names the
+    voter.
 
     Raises:
         ValueError: another process is at it, or the folder has votes of this voter at another revision or precision.
@@ -198,11 +201,11 @@ def as_voter(folder: Path, voter: Voter, rank: int = 0) -> Iterator[None]:
 
 
 def check_voter(folder: Path, voter: Voter) -> dict[str, str | None]:
-    """What the run's record says of a voter.
+    """Check a voter against the run's record and shards; return what the record says of it.
 
     Raises:
-        ValueError: the folder has votes of this voter at another revision or precision, or generated otherwise, or votes of the
-            same model by another name.
+        ValueError: the folder has votes of this voter at another revision or precision, or generated otherwise, or
+            votes of the same model by another name.
     """
     record, made = _begun_record(folder), {"revision": voter.revision, "dtype": voter.dtype}
     what = f"{folder} has other votes of {voter.name}"
@@ -225,7 +228,7 @@ def check_voter(folder: Path, voter: Voter) -> dict[str, str | None]:
 
 
 def check_weights(folder: Path, name: str, revision: str, dtype: str) -> None:
-    """Make sure that a folder of weights is still what it was when it voted.
+    """Check that a folder still has the weights that voted.
 
     Raises:
         ValueError: its weights or the precision are other ones.
@@ -243,10 +246,11 @@ def recorded_generation(folder: Path) -> dict[str, Any] | None:
 
 
 def list_shards(folder: str | Path, known: frozenset[Path] = frozenset()) -> list[Shard]:
-    """The shards in a folder that are not `known`, by their footers.
+    """List the shards of a folder by their footers, except the `known` ones.
 
     Raises:
-        ValueError: a Parquet file is torn or no shard of votes, or shards are of different runs or of one voter in two forms.
+        ValueError: a Parquet file is torn or no shard of votes, or shards are of different runs or of one voter in two
+            forms.
     """
     shards = [_read_footer(path) for path in sorted(Path(folder).glob("*.parquet")) if path not in known]
     forms: dict[str, Shard] = {}
@@ -260,7 +264,7 @@ def list_shards(folder: str | Path, known: frozenset[Path] = frozenset()) -> lis
 
 
 def answered(shards: Sequence[Shard], voter: str, control: str, mode: str) -> set[Asked]:
-    """Which questions a voter has answered under a control: (row key, option order)."""
+    """List the questions that a voter has answered under a control: (row key, option order)."""
     done: set[Asked] = set()
     for shard in shards:
         if (shard.voter.name, shard.control, shard.mode) == (voter, control, mode):
@@ -270,10 +274,12 @@ def answered(shards: Sequence[Shard], voter: str, control: str, mode: str) -> se
 
 
 def read_votes(folder: str | Path) -> Dataset:
-    """The votes in a folder as one table, sorted by `VOTE_KEY`: the same whatever was killed, and wherever shards were made.
+    """Read the votes of a folder as one table, sorted by `VOTE_KEY`: the same whatever was killed, and on whichever
+    machines the shards were written.
 
     Raises:
-        ValueError: there are none; a shard is torn, foreign, of another run, or there twice; or there are two votes for one key.
+        ValueError: there are none; a shard is torn, foreign, of another run, or there twice; or there are two votes
+            for one key.
     """
     shards = list_shards(folder)
     if not shards:
@@ -289,10 +295,11 @@ def read_votes(folder: str | Path) -> Dataset:
 
 
 def unreadable_rows(votes: Dataset) -> list[dict[str, Any]]:
-    """Rows that most votes under a control could not be read for: neither weak nor strong is known of them.
+    """List the rows on which most votes under a control are unreadable, so that they are neither weak nor strong.
 
     Returns:
-        `row_key`, `control`, `unreadable` and `asked` (votes over voters, option orders and modes), where more than half are unreadable.
+        `row_key`, `control`, `unreadable` and `asked` (votes over voters, option orders and modes), where more than
+        half are unreadable.
     """
     table = _with_states(votes).select(["row_key", "control", "unreadable"])
     counts = table.group_by(["row_key", "control"]).aggregate([("unreadable", "sum"), ("unreadable", "count")])
@@ -302,7 +309,7 @@ def unreadable_rows(votes: Dataset) -> list[dict[str, Any]]:
 
 
 def count_by_voter(votes: Dataset) -> list[dict[str, Any]]:
-    """Per voter, control and mode: votes `asked`, how many `abstained`, are `unreadable` and are `right`."""
+    """Count by voter, control and mode the votes that were `asked`, `abstained`, are `unreadable` and are `right`."""
     kinds, states = ["voter", "control", "mode"], ["abstained", "unreadable", "right"]
     groups = _with_states(votes).group_by(kinds)
     counts = groups.aggregate([("right", "count"), *((name, "sum") for name in states)])
@@ -311,7 +318,8 @@ def count_by_voter(votes: Dataset) -> list[dict[str, Any]]:
 
 
 def _with_states(votes: Dataset) -> pa.Table:
-    """The votes with whether each abstained, is unreadable and is right, as 0 or 1. Where an older one chose something, it was read."""
+    """Add columns for whether each vote abstained, is unreadable and is right, as 0 or 1. An older vote that chose an
+    option was read."""
     table = votes.data.table
     how = pc.coalesce(table["how"], pc.if_else(table["choice"].is_null(), "unreadable", "tag"))
     for name in ("abstained", "unreadable"):
@@ -320,7 +328,7 @@ def _with_states(votes: Dataset) -> pa.Table:
 
 
 def write_unreadable(folder: Path) -> tuple[Dataset, list[dict[str, Any]]]:
-    """List the rows of `unreadable_rows` in the folder, as of now; returns the votes and the list."""
+    """Write the current list of `unreadable_rows` to the folder; return the votes and the list."""
     with writing(folder), _record_lock(folder):
         votes = read_votes(folder)
         rows = unreadable_rows(votes)
@@ -335,7 +343,7 @@ def _read_footer(path: Path) -> Shard:
 
 
 def _sorted_votes(shards: Sequence[Shard]) -> pa.Table:
-    """The votes of shards of one voter, control and mode.
+    """Read and sort the votes of shards of one voter, control and mode.
 
     Raises:
         ValueError: a key has two votes; it is named, with the shards that hold them.
@@ -357,12 +365,12 @@ def _sorted_votes(shards: Sequence[Shard]) -> pa.Table:
 
 
 def _record_lock(folder: Path) -> AbstractContextManager[None]:
-    """Held while the run's record is read and written: an instant."""
+    """Lock the run's record for the instant in which it is read and written."""
     return hold(folder / ".asked.lock", f"{folder}: another process is writing {RUN_FILE}", patience=-1)
 
 
 def _votes_in(shard: Shard) -> pa.Table:
-    """The votes of a shard; an older one says only by the version of its prompt what was asked for.
+    """Read the votes of a shard. In one of version 0.1 the prompt version determines `asked_for`.
 
     Raises:
         ValueError: its votes are not those that its footer speaks of.

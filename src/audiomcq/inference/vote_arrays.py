@@ -25,7 +25,8 @@ class Questions:
     Attributes:
         key, id, source, kind: row key, id, source data set and question type.
         gold: index of the answer among the choices as given; of a text that is printed twice, the first.
-        copies: where the answer is printed twice (rows of benchmarks alone), all its indices, by the number of the row.
+        copies: where the answer is printed twice (rows of benchmarks alone), all its indices, by the number of the
+            row.
     """
 
     key: pa.Array
@@ -157,23 +158,28 @@ def read_questions(rows: Dataset) -> Questions:
 
 
 def question_arrays(rows: Iterable[Row]) -> Questions:
-    """Read what `read_questions` reads of rows that are no data set: items of a benchmark, which may print an option twice."""
+    """Read what `read_questions` reads of rows that are no data set: items of a benchmark, which may print an option
+    twice.
+    """
     every = list(rows)
     copies: dict[int, list[int]] = {}
     for index, row in enumerate(every):
         same = [place for place, choice in enumerate(row["choices"]) if choice == row["answer"]]
         if len(same) > 1:
             copies[index] = same
-    key, id_, source, kind = (
-        pa.array([str(value) for value in values], pa.string())
-        for values in (
-            map(row_key, every),
-            *([row[name] for row in every] for name in ("id", "source_dataset", "question_type")),
-        )
+
+    def texts(name: str) -> pa.Array:
+        return pa.array([str(row[name]) for row in every], pa.string())
+
+    return Questions(
+        pa.array(list(map(row_key, every)), pa.string()),
+        texts("id"),
+        texts("source_dataset"),
+        texts("question_type"),
+        num_choices=np.array([len(row["choices"]) for row in every]),
+        gold=np.array([row["choices"].index(row["answer"]) for row in every]),
+        copies=copies,
     )
-    lengths = np.array([len(row["choices"]) for row in every])
-    gold = np.array([row["choices"].index(row["answer"]) for row in every])
-    return Questions(key, id_, source, kind, lengths, gold, copies)
 
 
 def to_vote_arrays(votes: Dataset, questions: Questions) -> VoteArrays:

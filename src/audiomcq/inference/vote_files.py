@@ -1,4 +1,6 @@
-"""Parquet files of votes, read such that whatever is wrong with one is named with its row; `store.py` is the store made of them."""
+"""Parquet files of votes, read such that whatever is wrong with one is named with its row; `store.py` is the store
+made of them.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -31,8 +33,9 @@ VOTE_FEATURES = Features(
         "asked_for": Value("string"),
     }
 )
-"""A vote record: one voter's answer to one row under one control and option order. `mode` is generate or likelihood, `how` says how the
-completion was read (`audiomcq.answers.HOW`), `asked_for` what the prompt asked the answer to be (`PromptStyle.asked_for`)."""
+"""A vote record: one voter's answer to one row under one control and option order. `mode` is generate or likelihood,
+`how` says how the completion was read (`audiomcq.answers.HOW`), `asked_for` what the prompt asked the answer to be
+(`PromptStyle.asked_for`)."""
 FOOTER = b"audiomcq.votes"
 """Key of a shard's footer, under which it says which run it belongs to."""
 
@@ -63,7 +66,7 @@ _UNREADABLE = (pa.ArrowException, OSError, MemoryError, OverflowError, UnicodeDe
 
 
 def read_footer(path: Path) -> tuple[int, dict[str, Any]]:
-    """How many votes a shard holds, and what its footer says.
+    """Read the number of votes of a shard, and its footer.
 
     Raises:
         ValueError: the file is torn, no Parquet, or no shard of votes.
@@ -83,7 +86,7 @@ def read_footer(path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def read_columns(path: Path, columns: Sequence[str] = tuple(VOTE_FEATURES)) -> pa.Table:
-    """Columns of a shard, in the types of `VOTE_FEATURES`.
+    """Read columns of a shard, in the types of `VOTE_FEATURES`.
 
     Raises:
         ValueError: bytes of the file are broken, or a column is missing or holds what it must not; the row is named.
@@ -92,8 +95,8 @@ def read_columns(path: Path, columns: Sequence[str] = tuple(VOTE_FEATURES)) -> p
 
 
 def read_vote_table(path: Path) -> Dataset:
-    """A Parquet file of votes that lies anywhere, whoever wrote it: row_key, voter, control and completion are needed, order is the
-    given one and mode generate where it does not say.
+    """Read a Parquet file of votes from any program. It needs row_key, voter, control and completion; by default order
+    is given and mode is generate.
 
     Raises:
         ValueError: there is no such file, or it is no table of votes.
