@@ -91,6 +91,7 @@ def test_a_run_counts_the_prompt_once_with_sharing_and_once_per_completion_witho
     assert case["tokens"]["shared"] == {"generate": packed, "logps": packed, "update": packed}
 
 
+@pytest.mark.check
 def test_figures_from_outside_of_a_git_checkout_have_no_commit(checkout: Path, tmp_path: Path) -> None:
     finished = benchmark(checkout, "smoke", tmp_path / "smoke.json")
     assert finished.returncode == 0, finished.stderr

@@ -69,7 +69,7 @@ def test_a_revision_is_not_what_the_model_s_name_stands_for(model_folder: Path, 
 from audiomcq.models import is_adapter, load_lalm
 for revision in (None, "main", "old"):
     lalm = load_lalm("org/name", revision)
-    print(lalm.plain, lalm.commit, is_adapter("org/name", revision), len(lalm.processor.source_files))
+    print(lalm.loadable_from_source, lalm.commit, is_adapter("org/name", revision), len(lalm.processor.source_files))
 """
     done = processes.run(
         [sys.executable, "-c", program], env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}

@@ -140,6 +140,7 @@ def test_the_fine_tuning_notebook_runs_from_rows_to_a_merged_checkpoint(tmp_path
     assert not info["missing_keys"]
 
 
+@pytest.mark.check
 def test_the_measuring_notebook_finds_nothing_in_voters_that_guess(tmp_path: Path) -> None:
     notebook = run(read(MEASURE), tmp_path)
     check_clean(notebook)

@@ -258,6 +258,7 @@ def test_500_files_of_records_end_a_recipe_well_or_with_one_line_and_the_code_of
     check_files(capsys, wrong_option)
 
 
+@pytest.mark.check
 def test_a_broken_file_ends_a_recipe_with_one_line_and_no_traceback(tmp_path: Path) -> None:
     """As a process of its own: what stands on the screen is all that a person sees."""
     (tmp_path / "v").mkdir()

@@ -366,7 +366,7 @@ def test_a_limit_of_checkpoints_spares_what_others_put_beside_them(lalm: LALM, r
     assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-0", "checkpoint-3", "checkpoint-best"}
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_two_processes_save_one_whole_checkpoint_and_go_on_from_it(paths: dict[str, Path], tmp_path: Path) -> None:
     recipe = ROOT / "recipes" / "weak_to_strong"
     shared = {**training_process.SMALL, **paths, "per_device_train_batch_size": 2, "max_steps": 2}

@@ -70,7 +70,7 @@ def _plain_url(url: str) -> str:
 
 
 def parse_voter(text: str, concurrency: int = 16, timeout_seconds: float = 120.0) -> Endpoint | None:
-    """The endpoint that a voter's name stands for, as `URL#model` (http://127.0.0.1:8000/v1#Qwen/Qwen2-Audio-7B-Instruct);
+    """Parse a voter's name as an endpoint, `URL#model` (http://127.0.0.1:8000/v1#Qwen/Qwen2-Audio-7B-Instruct);
     None for every other text, which is a local path or a Hub id.
 
     Raises:
@@ -88,7 +88,7 @@ def parse_voter(text: str, concurrency: int = 16, timeout_seconds: float = 120.0
 
 
 def voter_name(text: str) -> str:
-    """The one name of a model that votes, however it is spelled: a folder, a Hub id with or without a revision, or `URL#model`.
+    """Return the one name of a model that votes, however it is spelled: a folder, a Hub id with or without a revision, or `URL#model`.
 
     Raises:
         ValueError: it is none of these; it is not repeated, since it may hold a key.

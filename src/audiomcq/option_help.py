@@ -40,7 +40,9 @@ def help_text(kinds: tuple[type, ...], abridged: bool = False) -> str:
 
 
 def _by_owner(kinds: tuple[type, ...]) -> dict[type, list[Field]]:
-    """The options by the class that they are shown below: of ours that declare one the most general, else of the libraries'."""
+    """Group options by the class below which they are shown: the most general of ours that declares one, else a
+    library's.
+    """
     owners = dict.fromkeys(owner for kind in kinds for owner in kind.__mro__)
     groups: dict[type, list[Field]] = {owner: [] for owner in sorted(owners, key=_is_inherited)}
     for kind in kinds:
@@ -63,7 +65,7 @@ def _title(owner: type) -> str:
 
 
 def _values(kind: Any) -> str:
-    """The values of a type in one word."""
+    """Describe the values of a type in one word."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return "|".join(dict.fromkeys(_values(part) for part in parts if part is not type(None)))

@@ -385,7 +385,7 @@ def test_two_voters_side_by_side_fill_one_folder(
     assert set(json.loads((tmp_path / RUN_FILE).read_text())["voters"]) == set(voters)
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_ten_kills_at_random_moments_lose_and_repeat_nothing(
     model_folder: Path, second_folder: Path, rows: Dataset, tmp_path: Path
 ) -> None:
@@ -413,7 +413,7 @@ def test_ten_kills_at_random_moments_lose_and_repeat_nothing(
     assert not list(tmp_path.glob(".*.partial"))
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_the_recipe_on_two_processes_goes_on_after_a_kill(
     rows_folder: Path, rows: Dataset, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

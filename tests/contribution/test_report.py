@@ -380,7 +380,7 @@ print(json.dumps({"seconds": seconds, "bytes_per_row": taken / traced}))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_labels_and_report_of_many_rows_stay_in_memory_and_cost_no_more_per_row(tmp_path: Path) -> None:
     """150,000 rows and three voters, beside 20,000. All 571,118 through the recipes: benchmarks/contribution_scale.py.
 

@@ -494,6 +494,7 @@ def test_the_rule_of_labelled_rows_is_read_back(rows: Dataset, tmp_path: Path) -
     assert load_saved_rule(tmp_path) is None
 
 
+@pytest.mark.check
 def test_the_recipes_end_with_exit_code_3_where_too_many_votes_cannot_be_read(rows: Dataset, tmp_path: Path) -> None:
     """Through the programs: the split is written all the same, and the report says it in its headline."""
     rows.to_parquet(tmp_path / "rows.parquet")

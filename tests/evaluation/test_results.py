@@ -308,7 +308,7 @@ def test_real_recordings_are_answered_and_scored(model_folder: Path, tmp_path: P
     assert scored.results["models"]["tiny"]["orders"].keys() == {"audio", "silence"}
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_a_run_that_is_killed_and_goes_on_in_two_processes_ends_with_the_same_results_bytes(
     rows_folder: Path, model_folder: Path, tmp_path: Path
 ) -> None:

@@ -149,9 +149,9 @@ def test_a_clip_is_encoded_once_for_all_its_questions_wherever_they_stand(rows: 
 
     first, second = few(rows, 2)
     asked = [first, second, {**first, "id": "again", "question": "And now?"}]
-    heard = audio_control().heard
+    audio_key = audio_control().audio_key
     with serving() as server:
-        ask(at(server), asked, Control("audio", play, heard, lambda row: 1.0), orders=["given", "cyclic-1"])
+        ask(at(server), asked, Control("audio", play, audio_key, lambda row: 1.0), orders=["given", "cyclic-1"])
         assert played == {first["id"]: 1, second["id"]: 1}
         ask(at(server), asked, Control("silence", play, lambda row: 30.0, lambda row: 30.0))
     assert played.total() == 3

@@ -259,6 +259,7 @@ def weak_rows(rows: Dataset) -> list[int]:
     return [index for index, label in enumerate(rows[CONTRIBUTION]) if label == "weak"]
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("broken", ["PUT /lfs/.*", "POST .*/commit/main"])
 def test_an_interrupted_push_is_repeated(hub: Hub, labelled: Path, broken: str) -> None:
     hub.fail(broken, status=400)
@@ -269,6 +270,7 @@ def test_an_interrupted_push_is_repeated(hub: Hub, labelled: Path, broken: str) 
     assert len(hub.files("dataset", REPO)) == 1 + len(planned_files(settings["output_dir"]))
 
 
+@pytest.mark.check
 def test_a_private_repository_gives_the_clients_own_error_and_stays_private(hub: Hub, labelled: Path) -> None:
     settings = options(labelled, hub.root / "folder", private=True)
     push(hub, settings)

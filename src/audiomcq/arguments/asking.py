@@ -13,8 +13,8 @@ Mode = Literal["generate", "likelihood"]
 
 
 def clips_needed(controls: Collection[str], silence_seconds: float | None) -> bool:
-    """Whether any of the controls opens the rows' clips: silence of a fixed length and no audio can be probed without
-    them.
+    """Tell whether any of the controls opens the rows' clips: silence of a fixed length and no audio can be probed
+    without them.
     """
     return any(name != "no_audio" and not (name == "silence" and silence_seconds is not None) for name in controls)
 
@@ -59,5 +59,5 @@ class AskArguments:
                 raise ValueError(f"{name} {getattr(self, name)}: give at least 1")
 
     def needs_clips(self, control: str) -> bool:
-        """Whether a control plays the rows' clips."""
+        """Tell whether a control plays the rows' clips."""
         return clips_needed([control], self.silence_seconds)

@@ -102,7 +102,7 @@ class LabelingRule:
             raise ValueError(f"quantile {self.quantile:g} is no share of the rows: give one between 0 and 1")
 
     def needed(self, voters: int) -> int:
-        """How many of so many voters have to be right, for the rules that count voters."""
+        """Compute how many of the voters must be right, for the rules that count voters."""
         return {"all": voters, "any": 1}.get(self.rule, self.min_correct or voters // 2 + 1)
 
 

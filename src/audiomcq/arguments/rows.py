@@ -39,7 +39,7 @@ class RowArguments:
     )
 
     def load(self, split: str | None = None, **options: Any) -> "Dataset":
-        """The rows of a split, by default of `dataset_split`; options as of `load_rows`."""
+        """Load the rows of a split, by default of `dataset_split`; options as of `load_rows`."""
         from audiomcq.datasets import load_rows
 
         return load_rows(
@@ -54,19 +54,22 @@ class RowArguments:
         )
 
     def clip_home(self) -> Path:
-        """The folder that clips may be given on from: the one that was named, or else that of the rows themselves."""
+        """Return the folder from which clips may be published: the given one, or that of the rows."""
         source = Path(self.dataset)
         if self.audio_root:
             return Path(self.audio_root)
         if source.exists():
             return source if source.is_dir() else source.parent
         from huggingface_hub.constants import HF_HUB_CACHE
-        from huggingface_hub.file_download import repo_folder_name
 
-        return Path(HF_HUB_CACHE, repo_folder_name(repo_id=self.dataset, repo_type="dataset"))
+        return Path(HF_HUB_CACHE, f"datasets--{self.dataset.replace('/', '--')}")  # as the cache is laid out
 
     def refuse_outside(self) -> None:
-        """Raises: ValueError if clips are to be published from anywhere."""
+        """Refuse to publish clips from outside of one folder.
+
+        Raises:
+            ValueError: `allow_outside_audio_root` is set.
+        """
         if self.allow_outside_audio_root:
             raise ValueError(
                 "allow_outside_audio_root: what is published comes from one folder; leave it out and name audio_root"
