@@ -25,7 +25,7 @@ from audiomcq.evaluation.report import Estimate
 from audiomcq.evaluation.results import (
     ScoreArguments,
     export_folder,
-    official_accuracy_of,
+    make_official_scorer,
     score_folder,
 )
 from audiomcq.evaluation.scoring import questions_by_key
@@ -414,10 +414,10 @@ def test_the_official_rule_keeps_its_own_denominator_and_averages_over_parts_whe
         {"row_key": row_key(row), "choice": None, "completion": text} for row, text in zip(rows, said, strict=True)
     ]
     letters = replace(MMSU, submit=lambda choices, choice, text: text)
-    assert official_accuracy_of(letters)(rows, lines) == (Estimate(2 / 4, wilson_interval(2, 4)), 4)
+    assert make_official_scorer(letters)(rows, lines) == (Estimate(2 / 4, wilson_interval(2, 4)), 4)
     lines[1]["completion"] = "no letter"
-    assert official_accuracy_of(letters)(rows, lines) == (Estimate(2 / 3, wilson_interval(2, 3)), 3)
-    estimate, counted = official_accuracy_of(replace(letters, average_over="subset"))(rows, lines)
+    assert make_official_scorer(letters)(rows, lines) == (Estimate(2 / 3, wilson_interval(2, 3)), 3)
+    estimate, counted = make_official_scorer(replace(letters, average_over="subset"))(rows, lines)
     assert (estimate.value, counted) == ((1 / 2 + 1) / 2, 3)
     half, whole = wilson_interval(1, 2), wilson_interval(1, 1)
     low = math.hypot(0.5 - half.low, 1 - whole.low) / 2

@@ -51,12 +51,12 @@ def test_the_table_of_files_comes_before_the_table_of_sources(tmp_path: Path) ->
     )
     sources = read_sources([tmp_path / "sources.csv", tmp_path / "manifest.csv"])
     row = {"source_dataset": "ESC-10", "audio": {"path": "/data/esc/audio/1.ogg"}}
-    assert (sources.of(row).license, sources.of(row).attribution) == ("CC-BY", "Ann")
-    assert sources.of({**row, "audio": {"path": "/data/esc/audio/2.ogg"}}).license == "CC0"
+    assert (sources.find_terms(row).license, sources.find_terms(row).attribution) == ("CC-BY", "Ann")
+    assert sources.find_terms({**row, "audio": {"path": "/data/esc/audio/2.ogg"}}).license == "CC0"
     # What save_to_disk leaves of a path is enough where no other file has that name.
-    assert sources.of({**row, "audio": {"path": "1.ogg"}}).license == "CC-BY"
-    assert sources.of({**row, "audio": {"path": "3.ogg"}}).license == "CC0"
-    assert sources.of({**row, "source_dataset": "x", "audio": {"path": "audio/2.ogg"}}).license == ""
+    assert sources.find_terms({**row, "audio": {"path": "1.ogg"}}).license == "CC-BY"
+    assert sources.find_terms({**row, "audio": {"path": "3.ogg"}}).license == "CC0"
+    assert sources.find_terms({**row, "source_dataset": "x", "audio": {"path": "audio/2.ogg"}}).license == ""
 
 
 def test_a_table_without_its_columns_is_refused(tmp_path: Path) -> None:

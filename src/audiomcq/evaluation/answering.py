@@ -1,4 +1,4 @@
-"""Answer the questions of a data set under several controls and option orders, and go on where a killed run stopped."""
+"""Answer the questions of a data set under several controls and option orders; a run that was killed resumes."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -25,10 +25,10 @@ from audiomcq.inference.run import Process, ask_missing
 
 @dataclass(frozen=True)
 class Parity:
-    """Whether answers depend on what else is in their batch.
+    """Whether answers depend on the other rows of their batch.
 
     Attributes:
-        first: row key, completion alone and completion in a batch of the first that differ, or None.
+        first: of the first row that differs: its key, completion alone and completion in a batch; or None.
     """
 
     rows: int
@@ -45,29 +45,33 @@ class Parity:
 
 
 def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[str] = ()) -> Path:
-    """Answer all rows under all controls; returns the finished prediction file.
+    """Answer all rows under all controls and return the path of the finished prediction file.
 
-    A batch is kept as soon as it is answered. Processes of `accelerate launch` share the batches.
+    A batch is stored as soon as it is answered, so that a run that was killed resumes. Processes of `accelerate
+    launch` share the batches.
 
     Args:
-        left_out: keys of items whose clips are not there, of `rows` or beside them; the record names them. Controls that need no
-            clip (no_audio, silence of a fixed length) are asked on those of `rows` all the same.
+        left_out: keys of items whose clips are missing or broken, whether they are in `rows` or not; the run's record
+            names them. Controls that need no clip (no_audio, silence of a fixed length) are still asked on those in
+            `rows`.
 
     Raises:
-        ValueError: the file holds another run, or an option is unknown.
+        ValueError: the file contains another run, or an option is unknown.
     """
     if not len(rows):
         raise ValueError("there are no rows to answer")
     check_asked(args.controls, args.orders, rows[0])
     state, path = PartialState(), args.path
-    style, line = prompt_style(args.benchmark, args.official_prompt), lineage(args.model, args.model_revision)
-    settings = run_settings(args, rows, line[0])
+    style, models = prompt_style(args.benchmark, args.official_prompt), lineage(args.model, args.model_revision)
+    settings = run_settings(args, rows, models[0])
     check_server(args.model, args.mode, style)
     without_clips = left_out if clips_needed(args.controls, args.silence_seconds) else None
     voter = args.model if args.model_revision is None else f"{args.model}@{args.model_revision}"
     process = Process(state.process_index, state.num_processes, state.device)
     with hold_run(path) if state.is_main_process else nullcontext():
-        start_run(path, settings, args.controls, without_clips, state.is_main_process, [asdict(each) for each in line])
+        start_run(
+            path, settings, args.controls, without_clips, state.is_main_process, [asdict(each) for each in models]
+        )
         state.wait_for_everyone()
         ask_missing(args, [voter], rows, answer_store(path), settings, left_out, args.audio_root, style, process)
         state.wait_for_everyone()
@@ -78,7 +82,9 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[s
 
 
 def check_parity(args: AnswerArguments, rows: Sequence[Row]) -> Parity:
-    """Answer the first `args.check_parity` rows one by one and in batches of `args.batch_size`, and compare the texts.
+    """Compare the completions of the first rows when asked one by one and in batches of `args.batch_size`.
+
+    The first `args.check_parity` rows are asked.
 
     Raises:
         ValueError: the model is an endpoint.
@@ -102,16 +108,16 @@ def check_parity(args: AnswerArguments, rows: Sequence[Row]) -> Parity:
     return Parity(len(alone), len(alone) - len(differing), args.batch_size, differing[0] if differing else None)
 
 
-def run_settings(args: AnswerArguments, rows: Sequence[Row], itself: Identity | None = None) -> dict[str, Any]:
-    """All that decides an answer: what a run that is resumed must have in common with the one that was stopped."""
-    itself = itself or identify(args.model, args.model_revision)
+def run_settings(args: AnswerArguments, rows: Sequence[Row], identity: Identity | None = None) -> dict[str, Any]:
+    """Collect everything that decides an answer: a run can only be resumed with the same settings."""
+    identity = identity or identify(args.model, args.model_revision)
     copied = ("model", "benchmark", "dataset", "dataset_config", "dataset_split", "orders", "dtype", "max_audio_seconds",
               "batch_size", "max_new_tokens", "mode", "silence_seconds")  # fmt: skip
     return {
         **{name: getattr(args, name) for name in copied},
         "control_seed": args.control_seed,
-        "revision": itself.revision,
-        "weights": itself.weights,
+        "revision": identity.revision,
+        "weights": identity.weights,
         "rows": len(rows),
         "fingerprint": fingerprint(rows),
         "prompt_version": prompt_style(args.benchmark, args.official_prompt).version,

@@ -26,7 +26,8 @@ from audiomcq.examples import CONTRIBUTION
 from audiomcq.prompts import AUDIOMCQ_STYLE, MMSU_STYLE, PromptStyle
 
 Read = Callable[[dict[str, Any]], dict[str, Any]]
-"""One line of a benchmark's own file -> id, type, question, choices, answer, audio (path, if the file has one), groups."""
+"""Convert one line of a benchmark's own file: to id, type, question, choices, answer, audio (path, if given), groups.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,22 @@ class Benchmark:
     """One benchmark, as data.
 
     Attributes:
-        name: what it is called in YAML files, columns and results.
-        title: what it is called in tables, before its version.
+        name: its name in YAML files, columns and results.
+        title: its name in tables, followed by its version.
         hub_id: its repository on the Hub.
         questions: glob of the question files in that repository; None where the Hub has a table with the audio in it.
         split: split of the table.
-        read: one line of its question file or table in our terms.
+        read: converts one line of its question file or table to our columns.
         rule: its official scoring rule.
-        submit: what is handed in for an answer.
-        official_prompt: the prompt it publishes, None where it publishes none. Ours (`audiomcq`) asks for the option's text.
+        submit: derives the text to submit from an answer.
+        official_prompt: the prompt it publishes, None where it publishes none. Ours (`audiomcq`) asks for the option's
+            text.
         n_items: published items, None where the number is not known.
         has_gold: False where the answers are withheld: export and submit.
         average_over: the group over whose parts the official accuracy is averaged.
-        defects: what a reader of its scores should know, beyond the defects of its rule.
-        versions: names of its known question files by `content_fingerprint`. Where it has none, no file has been seen here whole.
+        defects: known problems of its data, in addition to those of its rule.
+        versions: names of the known versions of its question file by `content_fingerprint`; empty where no complete
+            file has been seen.
     """
 
     name: str
@@ -68,10 +71,10 @@ class Benchmark:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def prompt(self, official: bool = False) -> PromptStyle:
-        """The benchmark's own prompt or ours.
+        """Return the benchmark's own prompt, or ours.
 
         Raises:
-            ValueError: its own is asked for and it publishes none.
+            ValueError: the benchmark's own prompt is requested and it publishes none.
         """
         if not official:
             return AUDIOMCQ_STYLE
@@ -80,7 +83,7 @@ class Benchmark:
         return self.official_prompt
 
 
-def _mmau(raw: dict[str, Any]) -> dict[str, Any]:
+def _read_mmau(raw: dict[str, Any]) -> dict[str, Any]:
     if "other_attributes" in raw:  # the Hub's table: other names, and a letter printed before each option
         choices = [strip_prefix(choice) for choice in raw["choices"]]
         raw = {**json.loads(raw["other_attributes"]), **raw, "question": raw["instruction"], "choices": choices}
@@ -97,13 +100,13 @@ def _mmau(raw: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _mmar(raw: dict[str, Any]) -> dict[str, Any]:
+def _read_mmar(raw: dict[str, Any]) -> dict[str, Any]:
     groups = {name: raw.get(name.replace("_", "-")) for name in ("category", "sub_category", "language", "source")}
     common = {name: raw[name] for name in ("id", "question", "choices", "answer")}
     return common | {"type": raw["modality"], "audio": raw["audio_path"], "groups": groups}
 
 
-def _mmsu(raw: dict[str, Any]) -> dict[str, Any]:
+def _read_mmsu(raw: dict[str, Any]) -> dict[str, Any]:
     names = ("category", "sub_category", "sub_sub_category", "task_name", "linguistics_sub_discipline")
     return {
         "id": raw["id"],
@@ -116,7 +119,8 @@ def _mmsu(raw: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _dcase2025(raw: dict[str, Any]) -> dict[str, Any]:
+def _read_dcase2025(raw: dict[str, Any]) -> dict[str, Any]:
+    # The file names no subset; each subset's clips have names of their own
     clip = Path(raw["audio_url"]).name
     subset = "TSQA" if clip.startswith("fold") else "CQA" if clip.startswith("audio") else "BQA"
     common = {name: raw[name] for name in ("id", "question", "answer")}
@@ -124,12 +128,12 @@ def _dcase2025(raw: dict[str, Any]) -> dict[str, Any]:
     return common | {"choices": raw["choice"], "type": subset, "audio": raw["audio_url"], "groups": groups}
 
 
-def _dcase2026(raw: dict[str, Any]) -> dict[str, Any]:
+def _read_dcase2026(raw: dict[str, Any]) -> dict[str, Any]:
     common = {"id": raw["id"], "question": raw["question_text"], "choices": raw["multi_choice"]}
     return common | {"answer": raw.get("answer"), "type": "audio", "audio": raw["audio_path"], "groups": {}}
 
 
-def _audiomcq(raw: dict[str, Any]) -> dict[str, Any]:
+def _read_audiomcq(raw: dict[str, Any]) -> dict[str, Any]:
     common = {name: raw[name] for name in ("id", "source_dataset", "question", "choices", "answer")}
     groups = {"source": raw["source_dataset"], "audio_contribution": raw.get(CONTRIBUTION)}
     return common | {"type": raw["question_type"], "groups": groups}
@@ -139,7 +143,7 @@ MMAU_TEST_MINI = Benchmark(
     name="mmau-test-mini",
     title="MMAU test-mini",
     hub_id="gamma-lab-umd/MMAU-test-mini",
-    read=_mmau,
+    read=_read_mmau,
     rule=token_set_rule,
     licence="CC-BY-NC-4.0 (questions and clips), Apache-2.0 (code)",
     citation="Sakshi et al., MMAU: A Massive Multi-Task Audio Understanding and Reasoning Benchmark, arXiv 2410.19168",
@@ -166,7 +170,7 @@ MMAR = Benchmark(
     title="MMAR",
     hub_id="BoJack/MMAR",
     questions="MMAR-meta.json*",
-    read=_mmar,
+    read=_read_mmar,
     rule=token_set_rule,
     licence="CC-BY-NC-4.0",
     citation="Ma et al., MMAR: A Challenging Benchmark for Deep Reasoning in Speech, Audio, Music, and Their Mix, "
@@ -180,7 +184,7 @@ MMSU = Benchmark(
     title="MMSU (arXiv 2506.04779)",
     hub_id="ddwang2000/MMSU",
     split="train",
-    read=_mmsu,
+    read=_read_mmsu,
     rule=letter_rule,
     submit=submit_letter,
     official_prompt=MMSU_STYLE,
@@ -197,7 +201,7 @@ DCASE2025_TASK5 = Benchmark(
     title="DCASE 2025 Task 5",
     hub_id="PeacefulData/2025_DCASE_AudioQA_Official",
     questions="**/*dev*/**/*.json*",
-    read=_dcase2025,
+    read=_read_dcase2025,
     rule=printed_option_rule,
     licence="MIT (questions); the clips' own licences apply",
     citation="Yang et al., Multi-Domain Audio Question Answering Toward Acoustic Content Reasoning in The DCASE 2025 Challenge, "
@@ -213,7 +217,7 @@ DCASE2026_TASK5_DEV = Benchmark(
     title="DCASE 2026 Task 5 dev",
     hub_id="Harland/DCASE2026-Task5-DevSet",
     questions="dev.jsonl",
-    read=_dcase2026,
+    read=_read_dcase2026,
     rule=unprefixed_option_rule,
     licence="Apache-2.0",
     citation="DCASE 2026 Task 5, Audio-Dependent Question Answering, arXiv 2607.18718",
@@ -234,32 +238,31 @@ AUDIOMCQ_ROWS = Benchmark(
     name="audiomcq-rows",
     title="rows of one's own",
     hub_id="",
-    read=_audiomcq,
+    read=_read_audiomcq,
     rule=same_text_rule,
     licence="that of the rows",
     citation="He et al., Measuring Audio's Impact on Correctness, arXiv 2509.21060",
 )
 
-BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark
-    for benchmark in (
-        MMAU_TEST_MINI,
-        MMAU_TEST,
-        MMAR,
-        MMSU,
-        DCASE2025_TASK5,
-        DCASE2026_TASK5_DEV,
-        DCASE2026_TASK5_EVAL,
-        AUDIOMCQ_ROWS,
-    )
-}
+_ALL = (
+    MMAU_TEST_MINI,
+    MMAU_TEST,
+    MMAR,
+    MMSU,
+    DCASE2025_TASK5,
+    DCASE2026_TASK5_DEV,
+    DCASE2026_TASK5_EVAL,
+    AUDIOMCQ_ROWS,
+)
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """The benchmark of that name.
+    """Find a benchmark by its name.
 
     Raises:
-        ValueError: there is none; the known ones are listed with their titles, since names such as "mmsu" are used twice.
+        ValueError: there is none; the known ones are listed with their titles, since names such as "mmsu" are used
+            twice.
     """
     if name not in BENCHMARKS:
         known = "; ".join(f"{benchmark.name} = {benchmark.title}" for benchmark in BENCHMARKS.values())

@@ -1,8 +1,8 @@
-"""Predictions in each benchmark's own submission format, and as lmms-eval samples.
+"""Write predictions in each benchmark's own submission format, and as lmms-eval samples.
 
-What is handed in is the chosen option alone, its answer tag away: a tag costs 4 items of MMAR, and MMSU's program drops tagged
-letters. Items that could not be asked (no clip, no gold answer) are handed in with an empty answer, since the official programs
-leave out what is absent. No path of this machine is written.
+Only the chosen option is submitted, without its answer tag: a tag costs 4 items of MMAR, and MMSU's program drops
+tagged letters. Items that could not be asked (no clip, no gold answer) are submitted with an empty answer, since the
+official programs leave out what is absent. No path of this machine is written.
 """
 
 import csv
@@ -23,7 +23,7 @@ from audiomcq.examples import Row, row_key
 from audiomcq.prompts import ANSWER_OPEN, AUDIOMCQ_STYLE, PromptStyle
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
-"""How thinking models mark what they think."""
+"""How thinking models mark their reasoning."""
 
 Prediction = Mapping[str, Any]
 """`row_key`, `completion` and `choice` (index into the item's options, or None); one per row."""
@@ -31,17 +31,21 @@ Prediction = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class SubmissionFormat:
-    """A file format (by suffix) and one item's record in it, from the row, the text that is handed in, and what was thought before."""
+    """A file format, by its suffix, and how to write one item in it.
+
+    `record` takes the row, the text that is submitted, and the reasoning before it.
+    """
 
     suffix: str
     record: Callable[[Row, str, str], dict[str, Any]]
 
 
 def submitted_texts(loaded: BenchmarkRows, predictions: Iterable[Prediction]) -> dict[str, str]:
-    """What is handed in for each row, by row key. The official score is that of these texts.
+    """Return the text that is submitted for each row, by row key. The official score is that of these texts.
 
     Raises:
-        ValueError: a prediction for a row that is not of the benchmark, two for one row, or none for a row; some are named.
+        ValueError: a prediction for a row that is not of the benchmark, two for one row, or none for a row; some are
+            named.
     """
     rows = {row_key(row): row["choices"] for row in drop_audio(loaded.rows)}
     counts = Counter(prediction["row_key"] for prediction in predictions)
@@ -57,7 +61,9 @@ def submitted_texts(loaded: BenchmarkRows, predictions: Iterable[Prediction]) ->
 
 
 def write_submission(path: str | Path, loaded: BenchmarkRows, predictions: Iterable[Prediction]) -> Path:
-    """Write the file that the benchmark's own program (or its organisers) takes: its items in their order, left-out ones last.
+    """Write the file that the benchmark's own program or its organisers read.
+
+    Items are in the benchmark's order; those that were left out come last.
 
     Returns:
         the file: `path` with the suffix of the format.
@@ -92,7 +98,7 @@ def write_submission(path: str | Path, loaded: BenchmarkRows, predictions: Itera
 def write_samples(
     path: str | Path, loaded: BenchmarkRows, predictions: Iterable[Prediction], style: PromptStyle = AUDIOMCQ_STYLE
 ) -> None:
-    """One JSON line per row as lmms-eval's `--log_samples` writes them, scored strictly.
+    """Write one JSON line per row as lmms-eval's `--log_samples` does, scored strictly.
 
     Args:
         style: the prompt that was used, for the `arguments` column.
@@ -107,11 +113,11 @@ def write_samples(
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for doc_id, doc in enumerate(drop_audio(loaded.rows)):
-            sample = _sample(doc_id, doc, by_key[row_key(doc)], style)
+            sample = _make_sample(doc_id, doc, by_key[row_key(doc)], style)
             file.write(json.dumps(sample, ensure_ascii=False) + "\n")
 
 
-def _sample(doc_id: int, doc: Row, prediction: Prediction, style: PromptStyle) -> dict[str, Any]:
+def _make_sample(doc_id: int, doc: Row, prediction: Prediction, style: PromptStyle) -> dict[str, Any]:
     choices, chosen = doc["choices"], prediction["choice"]
     said = parse_answer(prediction["completion"], choices).text
     content = json.dumps(doc, ensure_ascii=False, sort_keys=True).encode()
@@ -129,8 +135,11 @@ def _sample(doc_id: int, doc: Row, prediction: Prediction, style: PromptStyle) -
 
 
 def thinking_part(completion: str, choices: Sequence[str]) -> str:
-    """What a model wrote before its answer, without the marks of a thinking block: up to the last answer tag or the end of the block,
-    whichever comes later; where there is neither, up to an answer that ends the completion. Empty where nothing was thought first."""
+    """Return what a model wrote before its answer, without the marks of a thinking block.
+
+    It ends at the last answer tag or at the end of the thinking block, whichever comes later; where there is neither,
+    at an answer that ends the completion. It is empty if the completion starts with the answer.
+    """
     marks = [match.start() for match in re.finditer(rf"{ANSWER_OPEN}|{THINK_CLOSE}", completion, re.IGNORECASE)]
     if marks:
         before = completion[: marks[-1]]
@@ -141,11 +150,12 @@ def thinking_part(completion: str, choices: Sequence[str]) -> str:
     return re.sub(rf"{THINK_OPEN}|{THINK_CLOSE}", "", before, flags=re.IGNORECASE).strip()
 
 
-def _gold(row: Row, column: str = "answer") -> dict[str, str]:
+def _get_gold(row: Row, column: str = "answer") -> dict[str, str]:
+    """Return the gold answer as a column, none where it is withheld."""
     return {} if row["answer"] is None else {column: row["answer"]}
 
 
-def _mmau(row: Row, text: str, thought: str) -> dict[str, Any]:
+def _record_mmau(row: Row, text: str, thought: str) -> dict[str, Any]:
     # The program reads `model_output`, its documentation names `model_prediction`.
     split, groups = row["benchmark"].removeprefix("mmau-"), row["groups"]
     return {
@@ -153,7 +163,7 @@ def _mmau(row: Row, text: str, thought: str) -> dict[str, Any]:
         "audio_id": f"./{split}-audios/{row['id']}.wav",
         "question": row["question"],
         "choices": row["choices"],
-        **_gold(row),
+        **_get_gold(row),
         "dataset": groups["source"],
         "task": groups["type"],
         "split": split,
@@ -165,14 +175,14 @@ def _mmau(row: Row, text: str, thought: str) -> dict[str, Any]:
     }
 
 
-def _mmar(row: Row, text: str, thought: str) -> dict[str, Any]:
+def _record_mmar(row: Row, text: str, thought: str) -> dict[str, Any]:
     groups = row["groups"]
     return {
         "id": row["id"],
         "audio_path": f"./audio/{row['id']}.wav",
         "question": row["question"],
         "choices": row["choices"],
-        **_gold(row),
+        **_get_gold(row),
         "modality": groups["type"],
         "category": groups["category"],
         "sub-category": groups["sub_category"],
@@ -183,14 +193,14 @@ def _mmar(row: Row, text: str, thought: str) -> dict[str, Any]:
     }
 
 
-def _mmsu(row: Row, text: str, thought: str) -> dict[str, Any]:
+def _record_mmsu(row: Row, text: str, thought: str) -> dict[str, Any]:
     groups = row["groups"]
     options = zip_longest((f"choice_{letter}" for letter in "abcd"), row["choices"], fillvalue="")
     return {
         "id": row["id"],
         "question": row["question"],
         **dict(options),
-        **_gold(row, "answer_gt"),
+        **_get_gold(row, "answer_gt"),
         "response": text,
         "task_name": groups["task_name"],
         "category": groups["category"],
@@ -200,16 +210,16 @@ def _mmsu(row: Row, text: str, thought: str) -> dict[str, Any]:
     }
 
 
-def _dcase(row: Row, text: str, thought: str) -> dict[str, Any]:
+def _record_dcase(row: Row, text: str, thought: str) -> dict[str, Any]:
     return {"question": row["id"], "answer": " ".join(text.split())}
 
 
 FORMATS: dict[str, SubmissionFormat] = {
-    "mmau-test-mini": SubmissionFormat(".json", _mmau),
-    "mmau-test": SubmissionFormat(".json", _mmau),
-    "mmar": SubmissionFormat(".jsonl", _mmar),
-    "mmsu-2506.04779": SubmissionFormat(".jsonl", _mmsu),
-    "dcase2025-task5": SubmissionFormat(".csv", _dcase),
-    "dcase2026-task5-dev": SubmissionFormat(".csv", _dcase),
-    "dcase2026-task5-eval": SubmissionFormat(".csv", _dcase),
+    "mmau-test-mini": SubmissionFormat(".json", _record_mmau),
+    "mmau-test": SubmissionFormat(".json", _record_mmau),
+    "mmar": SubmissionFormat(".jsonl", _record_mmar),
+    "mmsu-2506.04779": SubmissionFormat(".jsonl", _record_mmsu),
+    "dcase2025-task5": SubmissionFormat(".csv", _record_dcase),
+    "dcase2026-task5-dev": SubmissionFormat(".csv", _record_dcase),
+    "dcase2026-task5-eval": SubmissionFormat(".csv", _record_dcase),
 }

@@ -1,4 +1,4 @@
-"""What a model could do before it was trained on audio questions: text questions without audio, and writing down speech."""
+"""Compare a model's earlier abilities before and after training: text questions without audio, and transcription."""
 
 import json
 import logging
@@ -25,18 +25,18 @@ from audiomcq.stats import mcnemar
 
 logger = logging.getLogger(__name__)
 _NORMALIZE = BasicTextNormalizer()
-"""Whisper's for all languages: small letters, no symbols, nothing in brackets."""
+"""Whisper's normaliser for all languages: lower case, no symbols, nothing in brackets."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """One ability before and after.
+class RegressionResult:
+    """One ability of a model before and after training.
 
     Attributes:
         before, after: accuracy, or word error rate, as fractions.
         change: after - before with its paired-bootstrap interval.
         p_value: McNemar's, for accuracies.
-        regressed: whether it is worse by more than was allowed.
+        regressed: whether it is worse by more than is allowed.
     """
 
     n: int
@@ -47,42 +47,44 @@ class Kept:
     regressed: bool
 
 
-def check_forgetting(args: ForgettingArguments) -> dict[str, Kept]:
-    """Ask both models and compare: `text_questions` by accuracy, `transcriptions` by word error rate.
+def check_forgetting(args: ForgettingArguments) -> dict[str, RegressionResult]:
+    """Ask both models and compare them: on `text_questions` by accuracy, on `transcriptions` by word error rate.
 
     Raises:
-        ValueError: no file is named, or a line of one cannot be used.
+        ValueError: no file is given, or a line of one is not valid.
     """
     questions = text_rows(Path(args.text_questions)) if args.text_questions else []
     speech = speech_rows(Path(args.transcriptions), args.audio_root) if args.transcriptions else []
     if speech:
-        import_module("jiwer")  # missing, it is named now, and not after both models have been asked
+        import_module("jiwer")  # if it is not installed, fail now and not after both models have answered
     if not questions and not speech:
         raise ValueError("nothing to check: name --text_questions or --transcriptions")
-    (answers_before, written_before), (answers_after, written_after) = (
-        _ask(model, args, questions, speech) for model in (args.before, args.after)
-    )
-    kept = {}
+    answers_before, written_before = _ask(args.before, args, questions, speech)
+    answers_after, written_after = _ask(args.after, args, questions, speech)
+    results = {}
     if questions:
-        kept["text_questions"] = compare_accuracy(answers_before, answers_after, args.max_drop)
+        results["text_questions"] = compare_accuracy(answers_before, answers_after, args.max_drop)
     if speech:
-        before, after = ([answer.completion for answer in each] for each in (written_before, written_after))
-        kept["transcriptions"] = compare_transcriptions(
-            [row["answer"] for row in speech], before, after, args.max_drop
+        results["transcriptions"] = compare_transcriptions(
+            [row["answer"] for row in speech],
+            [answer.completion for answer in written_before],
+            [answer.completion for answer in written_after],
+            args.max_drop,
         )
-    for name, each in kept.items():
+    for name, each in results.items():
         say = logger.warning if each.regressed else logger.info
         verdict = "regressed" if each.regressed else "kept"
         say("%s, %d items: %.3f before, %.3f after, change %s %%: %s",
             name, each.n, each.before, each.after, percent(each.change), verdict)  # fmt: skip
-    return kept
+    return results
 
 
-def compare_accuracy(before: Sequence[Answer], after: Sequence[Answer], max_drop: float) -> Kept:
-    """Accuracy of two models on the same text questions."""
-    right_before, right_after = ([answer.correct for answer in answers] for answers in (before, after))
+def compare_accuracy(before: Sequence[Answer], after: Sequence[Answer], max_drop: float) -> RegressionResult:
+    """Compare the accuracies of two models on the same text questions."""
+    right_before = [answer.correct for answer in before]
+    right_after = [answer.correct for answer in after]
     change = estimate_gain([int(b) - int(a) for a, b in zip(right_before, right_after, strict=True)])
-    return Kept(
+    return RegressionResult(
         len(before),
         estimate_accuracy(right_before).value,
         estimate_accuracy(right_after).value,
@@ -94,33 +96,37 @@ def compare_accuracy(before: Sequence[Answer], after: Sequence[Answer], max_drop
 
 def compare_transcriptions(
     spoken: Sequence[str], before: Sequence[str], after: Sequence[str], max_rise: float
-) -> Kept:
-    """Word error rates of two models on the same clips. The interval takes clips with replacement; their words count alike."""
-    words = sum(len(_words(text)) for text in spoken)
-    edits_before, edits_after = (
-        [word_edits(said, text) for said, text in zip(spoken, each, strict=True)] for each in (before, after)
-    )
+) -> RegressionResult:
+    """Compare the word error rates of two models on the same clips.
+
+    The interval resamples clips; the word error rate is over the words of all clips, so that every word weighs the
+    same.
+    """
+    words = sum(len(_split_words(text)) for text in spoken)
+    edits_before = [word_edits(said, text) for said, text in zip(spoken, before, strict=True)]
+    edits_after = [word_edits(said, text) for said, text in zip(spoken, after, strict=True)]
+    # Edits of a clip on the scale of its share of the words: their mean over clips is the word error rate
     change = estimate_gain([(b - a) * len(spoken) / words for a, b in zip(edits_before, edits_after, strict=True)])
     rates = sum(edits_before) / words, sum(edits_after) / words
-    return Kept(len(spoken), rates[0], rates[1], change, None, change.value > max_rise)
+    return RegressionResult(len(spoken), rates[0], rates[1], change, None, change.value > max_rise)
 
 
 def word_edits(spoken: str, written: str) -> int:
-    """Words to insert, delete or replace to turn one text into the other, as jiwer counts them behind Whisper's normaliser."""
+    """Count the words to insert, delete or replace between two texts, normalised as Whisper does, with jiwer."""
     from jiwer import process_words
 
-    found = process_words(" ".join(_words(spoken)), " ".join(_words(written)))
+    found = process_words(" ".join(_split_words(spoken)), " ".join(_split_words(written)))
     return found.insertions + found.deletions + found.substitutions
 
 
 def text_rows(file: Path) -> list[Row]:
-    """Text questions as rows without a clip.
+    """Read text questions as rows without a clip.
 
     Raises:
         ValueError: the file is missing, or more than 1 % of its questions are broken.
     """
     rows, broken = [], []
-    for index, line in enumerate(_lines(file, ("question", "choices", "answer"))):
+    for index, line in enumerate(_read_lines(file, ("question", "choices", "answer"))):
         row = {**line, "id": str(index), "source_dataset": file.stem, "question_type": "speech", "audio": None}
         reason = find_defect(row)
         if reason:
@@ -132,14 +138,14 @@ def text_rows(file: Path) -> list[Row]:
 
 
 def speech_rows(file: Path, audio_root: str | Path | None = None) -> list[Row]:
-    """Clips with what is said in them, as requests to write it down.
+    """Read clips with their transcripts as rows that request a transcription.
 
     Raises:
         ValueError: the file is missing, a line lacks its clip or text, or a text has no word in it.
     """
     rows, clips = [], ClipFolder(audio_root or file.parent)
-    for index, line in enumerate(_lines(file, ("audio_path", "text"))):
-        if not _words(line["text"]):
+    for index, line in enumerate(_read_lines(file, ("audio_path", "text"))):
+        if not _split_words(line["text"]):
             raise ValueError(f"{file}: line {index + 1} has no word in its text {line['text']!r}; leave it out")
         try:
             audio = {"bytes": None, "path": clips.resolve(str(line["audio_path"]))}
@@ -150,7 +156,7 @@ def speech_rows(file: Path, audio_root: str | Path | None = None) -> list[Row]:
     return rows
 
 
-def save_forgetting(args: ForgettingArguments, kept: dict[str, Kept]) -> None:
+def save_forgetting(args: ForgettingArguments, results: dict[str, RegressionResult]) -> None:
     """Write forgetting.json: the models, the figures and the verdicts."""
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,7 +165,7 @@ def save_forgetting(args: ForgettingArguments, kept: dict[str, Kept]) -> None:
         "after": args.after,
         "max_drop": args.max_drop,
         "prompt_versions": [PROMPT_VERSION, PLAIN_STYLE.version],
-        **{name: asdict(each) for name, each in kept.items()},
+        **{name: asdict(each) for name, each in results.items()},
     }
     (folder / "forgetting.json").write_text(json.dumps(result, indent=2))
 
@@ -167,6 +173,7 @@ def save_forgetting(args: ForgettingArguments, kept: dict[str, Kept]) -> None:
 def _ask(
     model: str, args: ForgettingArguments, questions: Sequence[Row], speech: Sequence[Row]
 ) -> tuple[list[Answer], list[Answer]]:
+    """Load a model and let it answer the text questions and transcribe the clips."""
     lalm = load_lalm(model, dtype=args.dtype, device=PartialState().device)
     ask = partial(answer_questions, lalm, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens)
     encoders = [
@@ -178,8 +185,8 @@ def _ask(
     return texts, written
 
 
-def _lines(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """JSON objects of a file, all with these columns."""
+def _read_lines(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Read the JSON objects of a file and check that all have these columns."""
     if not file.is_file():
         raise ValueError(f"{file}: no such file")
     try:
@@ -194,5 +201,6 @@ def _lines(file: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     return lines
 
 
-def _words(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
+    """Split a text into its normalised words."""
     return _NORMALIZE(text).split()

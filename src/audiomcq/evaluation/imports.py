@@ -1,8 +1,10 @@
-"""Answers that were written elsewhere, brought to the rows that they are about: from then on they are predictions like any other, to be
-scored, to be votes, to be reported on, without any model.
+"""Import answers that another program wrote: match them to their rows, and store them as predictions.
 
-Read are .jsonl, .json, .csv and .parquet files with a column of completions, among them lmms-eval's samples and the files that MMAU, MMAR, MMSU
-and DCASE ask for. What an answer chose is read out of its completion by the one matcher; no column that says what is right is believed.
+From then on they are predictions like any other: they are scored, counted as votes and reported on without any model.
+
+It reads .jsonl, .json, .csv and .parquet files with a column of completions, among them lmms-eval's samples and the
+submission files of MMAU, MMAR, MMSU and DCASE. The one matcher reads the chosen option from the completion; columns
+that state what is right are ignored.
 """
 
 import json
@@ -31,15 +33,16 @@ from audiomcq.row_files import as_text
 logger = logging.getLogger(__name__)
 
 KEY_COLUMNS = ("row_key", "id", "doc_id")
-"""Which row an answer is about, if no column is named; then its question, with its options where several rows ask the same."""
+"""Columns that name the row of an answer if `key_column` is not set; after them the question, and the options if
+several rows have it."""
 
 
 def import_answers(args: ImportArguments) -> Path:
-    """Write the answers of a file as predictions, beside those that lie there already from another control or option order.
+    """Write the answers of a file as predictions, adding to those of other controls and option orders.
 
     Raises:
-        ValueError: an option is wrong, the file cannot be read, more answers than `max_bad_fraction` are about no row, a question is
-            answered twice, or the predictions that lie there are of other questions.
+        ValueError: an option is wrong, the file cannot be read, more answers than `max_bad_fraction` match no row, a
+            question is answered twice, or the existing predictions are of other questions.
     """
     if not args.answers:
         raise ValueError("answers: name the file to import")
@@ -50,7 +53,7 @@ def import_answers(args: ImportArguments) -> Path:
     if not rows:
         raise ValueError("there are no rows that answers could be about")
     option_order(rows[0], args.order)
-    found = _match(args, rows)
+    found = _match_answers(args, rows)
     settings = {
         "model": args.model or args.path.stem,
         "rows": len(rows),
@@ -62,7 +65,7 @@ def import_answers(args: ImportArguments) -> Path:
     lineage = [asdict(Identity(args.model))] if args.model else []
     with hold_run(args.path):
         start_run(args.path, settings, [args.control], lineage=lineage)
-        _store(args, answers, settings)
+        _store_answers(args, answers, settings)
         export_run(args.path, rows)
     logger.info(
         "%s: %d answers under %s; %d of %d rows have none",
@@ -71,11 +74,11 @@ def import_answers(args: ImportArguments) -> Path:
     return args.path
 
 
-def _store(args: ImportArguments, answers: Sequence[Answer], settings: Mapping[str, Any]) -> None:
-    """Add answers to the store of the prediction file; those of an import that was killed are there already.
+def _store_answers(args: ImportArguments, answers: Sequence[Answer], settings: Mapping[str, Any]) -> None:
+    """Add answers to the store of the prediction file, except those that a killed import has already stored.
 
     Raises:
-        ValueError: it has answers to some of these questions from another import.
+        ValueError: the store has answers to some of these questions from another import.
     """
     voter, folder = Voter(args.model or args.path.stem), answer_store(args.path)
     open_run(folder, settings)
@@ -91,17 +94,17 @@ def _store(args: ImportArguments, answers: Sequence[Answer], settings: Mapping[s
             writer.add([answer for answer in answers if (answer.row_key, answer.order) not in done])
 
 
-def _match(args: ImportArguments, rows: Sequence[Row]) -> dict[int, str]:
-    """Completions by the index of their row, in the order of the rows."""
+def _match_answers(args: ImportArguments, rows: Sequence[Row]) -> dict[int, str]:
+    """Match completions to rows: return them by row index, in the order of the rows."""
     finder = _Finder(rows, args.key_column)
     broken: list[BrokenRow] = []
     found: dict[int, str] = {}
     where: dict[int, str] = {}
     count = 0
-    for place, record in _records(Path(args.answers)):
+    for place, record in _read_records(Path(args.answers)):
         count += 1
         try:
-            index, text = finder.find(record), _completion(record, args.completion_column)
+            index, text = finder.find(record), _read_completion(record, args.completion_column)
         except ValueError as error:
             broken.append(BrokenRow(args.answers, str(place), str(error)))
             continue
@@ -116,8 +119,8 @@ def _match(args: ImportArguments, rows: Sequence[Row]) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The records of a file and where they stand; of lmms-eval's, the fields of the question stand beside the others."""
+def _read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read the records of a file with their places; fields of lmms-eval's `doc` are moved up to the record."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file of answers")
     if path.suffix == ".parquet":
@@ -129,12 +132,12 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield f"row {number}", record
         return
     for line, record in read_raw(path):
-        doc = record.get("doc")
+        doc = record.get("doc")  # the row, in lmms-eval's samples
         yield f"line {line}", {**doc, **record} if isinstance(doc, dict) else record
 
 
 class _Finder:
-    """Finds the row that an answer is about: by its key, its id, or its question."""
+    """Finds the row of an answer by its key, its id or its question."""
 
     def __init__(self, rows: Sequence[Row], key_column: str | None) -> None:
         self.rows, self.key_column = rows, key_column
@@ -146,39 +149,41 @@ class _Finder:
             self.by_question.setdefault(normalize(row["question"]), []).append(index)
 
     def find(self, record: Mapping[str, Any]) -> int:
-        """The index of the row.
+        """Return the index of the row that a record answers.
 
         Raises:
-            ValueError: there is none, or more than one.
+            ValueError: no row matches, or more than one does.
         """
         if self.key_column is not None:
             if record.get(self.key_column) is None:
                 raise ValueError(f"it has no {self.key_column}; its columns are {', '.join(record)}")
-            return self._named(str(record[self.key_column]), record)
+            return self._find_by_name(str(record[self.key_column]), record)
         for column in KEY_COLUMNS:
             if record.get(column) is not None:
+                # lmms-eval numbers the rows that it asked: with its `doc`, the question tells more than the number
                 if column == "doc_id" and "doc" not in record:
-                    return self._at(str(record[column]), record)
+                    return self._find_by_number(str(record[column]), record)
                 if column != "doc_id":
-                    return self._named(str(record[column]), record)
+                    return self._find_by_name(str(record[column]), record)
         if isinstance(record.get("question"), str):
-            return self._named(record["question"], record)
+            return self._find_by_name(record["question"], record)
         raise ValueError(f"it names no row: it has no {', '.join(KEY_COLUMNS)} and no question; give key_column")
 
-    def _named(self, name: str, record: Mapping[str, Any]) -> int:
+    def _find_by_name(self, name: str, record: Mapping[str, Any]) -> int:
+        """Find a row by its key, id or question; among several, by the record's question and options."""
         if name in self.by_key:
             return self.by_key[name]
         named = self.by_id.get(name) or self.by_question.get(normalize(name), [])
         if len(named) > 1 and isinstance(record.get("question"), str):
             named = [i for i in named if normalize(self.rows[i]["question"]) == normalize(record["question"])]
-        if len(named) > 1 and (options := _options(record)):
+        if len(named) > 1 and (options := _read_options(record)):
             named = [i for i in named if sorted(map(normalize, self.rows[i]["choices"])) == options]
         if len(named) != 1:
             raise ValueError(f"{name!r} is {'no row' if not named else f'{len(named)} rows'} of these questions")
         return named[0]
 
-    def _at(self, number: str, record: Mapping[str, Any]) -> int:
-        """lmms-eval without its questions: a place among the rows, which the prompt that was asked has to agree with."""
+    def _find_by_number(self, number: str, record: Mapping[str, Any]) -> int:
+        """Find a row by lmms-eval's `doc_id`, and check that the row's question is in the prompt that was asked."""
         index = int(number) if number.isdecimal() else len(self.rows)
         if index >= len(self.rows):
             raise ValueError(f"doc_id {number} is no place among {len(self.rows)} rows")
@@ -190,7 +195,8 @@ class _Finder:
         return index
 
 
-def _options(record: Mapping[str, Any]) -> list[str]:
+def _read_options(record: Mapping[str, Any]) -> list[str]:
+    """Read the options of a record, normalised and sorted; empty if it has none."""
     options = record.get("choices", record.get("options"))
     if isinstance(options, str) and options.startswith("["):
         try:
@@ -200,11 +206,11 @@ def _options(record: Mapping[str, Any]) -> list[str]:
     return sorted(normalize(str(option)) for option in options) if isinstance(options, Sequence) else []
 
 
-def _completion(record: Mapping[str, Any], column: str | None) -> str:
-    """The completion of a record; none at all is an empty one.
+def _read_completion(record: Mapping[str, Any], column: str | None) -> str:
+    """Return the completion of a record; a missing value is an empty completion.
 
     Raises:
-        ValueError: there is no such column, or several completions.
+        ValueError: there is no such column, or it has several completions.
     """
     name = column or next((each for each in COMPLETION_COLUMNS if each in record), None)
     if name is None or name not in record:

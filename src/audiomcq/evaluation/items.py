@@ -1,10 +1,11 @@
-"""Benchmark items: rows of one schema from each benchmark's own files.
+"""Load benchmark items: rows of one schema from each benchmark's own files.
 
-An item has the columns of `TEXT_FEATURES`, `audio` and `groups`. Its key is `examples.row_key`, unique in the benchmark and
-different between benchmarks, since `source_dataset` is the benchmark's name (rows of one's own keep theirs). `groups` holds what
-scores are broken down by, one name and one text each; `type` is always among them. Nothing is asked of an item beyond options
-and a gold answer that is one of them: it may print options twice, have 2 to 26 of them, or a list where a text is expected.
-Strictly right is the option whose *text* is the gold answer's, so that of a gold answer printed twice either copy is right.
+An item has the columns of `TEXT_FEATURES`, `audio` and `groups`. Its key is `examples.row_key`, unique in the
+benchmark and different between benchmarks, since `source_dataset` is the benchmark's name (rows of one's own keep
+theirs). `groups` has the groups that scores are broken down by, one text per name; `type` is always among them. An
+item needs only options and a gold answer that is one of them: it may repeat an option, have 2 to 26 options, or a list
+where a text is expected. In strict scoring the option with the *text* of the gold answer is right; if the gold answer
+is printed twice, either copy is.
 """
 
 import ast
@@ -34,26 +35,27 @@ logger = logging.getLogger(__name__)
 CLIP = {"bytes": Value("binary"), "path": Value("string")}
 """What an `Audio` column stores. Its own encoder would need torchcodec."""
 ClipCheck = Callable[[Dataset, Path], dict[int, str]]
-"""Given the clips of all items and the folder they start from: why some cannot be heard, by index."""
+"""From the clips of all items and the folder of their relative paths: why some cannot be used, by index."""
 _NAMED = 10
+"""Number of left-out items that are logged by name."""
 ARCHIVES = ("*.tar.gz", "*.tgz", "*.zip")
 TEXT_FEATURES = {
     name: FEATURES[name] for name in ("id", "source_dataset", "question_type", "question", "choices", "answer")
 } | {"benchmark": Value("string")}
-"""Columns beside `audio` and `groups` (a struct of strings). `answer` is null where it is withheld."""
+"""All columns but `audio` and `groups` (a struct of strings). `answer` is null where it is withheld."""
 
 
 @dataclass(frozen=True)
 class BenchmarkRows:
-    """A benchmark as it was found.
+    """A benchmark as it was loaded.
 
     Attributes:
         rows: the items that can be asked and scored.
-        missing_audio: items whose clip is not there, `audio` naming it where the question file does. Not scored; submissions carry
-            them with an empty answer.
-        without_gold: items whose gold answer is none of their options. Not scored; submissions carry them the same way.
-        fingerprint: of all items that the question file holds (`versions.content_fingerprint`).
-        version: name of the version that has this content, None where none is known.
+        missing_audio: items whose clip is missing; `audio` has its path if the question file has. They are not scored,
+            and submitted with an empty answer.
+        without_gold: items whose gold answer is none of their options, treated the same way.
+        fingerprint: of all items in the question file (`versions.content_fingerprint`).
+        version: name of the version with this content, None if it is unknown.
     """
 
     benchmark: Benchmark
@@ -65,19 +67,21 @@ class BenchmarkRows:
 
     @property
     def all_there(self) -> bool:
-        """Whether as many items as are published can be asked and scored. Not so where their number is unknown."""
+        """Whether all published items can be asked and scored; False if their number is unknown."""
         n_items = self.benchmark.n_items or (None if self.benchmark.hub_id else len(self.rows))
         return not self.missing_audio and not self.without_gold and len(self.rows) == n_items
 
     @property
     def complete(self) -> bool:
-        """Whether every published item is there: else no score may be called the benchmark's. Where versions are known, their content
-        has to be one of theirs."""
+        """Whether a score on these rows may be called the benchmark's.
+
+        Every published item has to be there. Where versions are known, the content has to be that of one of them.
+        """
         return self.all_there and (self.version is not None or not self.benchmark.versions)
 
     @property
     def label(self) -> str:
-        """How a score on these rows is to be called."""
+        """The name of a score on these rows."""
         n_found = len(self.rows) + len(self.missing_audio) + len(self.without_gold)
         whole = f"{self.benchmark.n_items or n_found} items"
         if not self.benchmark.n_items and self.benchmark.hub_id:
@@ -86,13 +90,13 @@ class BenchmarkRows:
 
     @property
     def name(self) -> str:
-        """The benchmark with its version, or that this is not known."""
+        """The benchmark with its version, or with the note that this is unknown."""
         if not self.benchmark.hub_id:  # rows of one's own have no versions
             return self.benchmark.title
         return f"{self.benchmark.title} {self.version}" if self.version else f"{self.benchmark.title}, {UNKNOWN}"
 
     def coverage(self) -> dict[str, Any]:
-        """What results carry: how much of the benchmark a score covers."""
+        """Describe for the results how much of the benchmark a score covers."""
         return {
             "benchmark": self.benchmark.name,
             "label": self.label,
@@ -121,25 +125,27 @@ def load_benchmark(
     """Load a benchmark from the Hub or from local files.
 
     Args:
-        source: its question file; a folder laid out as its Hub repository; or another Hub id. By default its own Hub id.
-        audio_root: folder of the clips; by default the folder of the question file. Clips are looked for at the path that the
-            question file gives, then anywhere below by file name.
+        source: its question file; a folder with the layout of its Hub repository; or another Hub id. By default its
+            own Hub id.
+        audio_root: folder of the clips; by default the folder of the question file. Clips are looked up by the path in
+            the question file, then by file name anywhere below the folder.
         split: another split of the table, or of one's own rows.
-        check_audio: False to score without the clips at hand: no item is set aside for its clip, and those that were not asked
-            show as items without a prediction.
-        max_audio_seconds: decode so much of every clip, and set aside the items whose clips are broken as well. None: look only
-            whether the clips are there.
-        known_versions: names by `content_fingerprint`, beside those that are known here.
-        allow_outside: take clips from anywhere, whatever their paths say.
-        fetch_clips: whether clips of one's own rows are fetched from a repository on the Hub; by default where they are checked.
+        check_audio: False to score without the clips: no item is left out because of its clip, and items that were not
+            asked appear as items without a prediction.
+        max_audio_seconds: decode this much of every clip, and also leave out items with broken clips. None: only check
+            that the clips exist.
+        known_versions: names by `content_fingerprint`, in addition to the versions in `versions.py`.
+        allow_outside: also take clips outside of these folders.
+        fetch_clips: whether to download the clips of one's own rows from a Hub repository; by default if they are
+            checked.
 
     Raises:
-        ValueError: unknown name, no question file, an item that is not of this benchmark, or an id that occurs twice.
+        ValueError: unknown name, no question file, an item that does not fit the benchmark, or a repeated id.
     """
     benchmark = find_benchmark(name)
-    check: ClipCheck = _missing_clips if check_audio else _no_clips
+    check: ClipCheck = _find_missing_clips if check_audio else _skip_clip_check
     if check_audio and max_audio_seconds is not None:
-        check = partial(_broken_clips, max_audio_seconds=max_audio_seconds, beside=audio_root or source)
+        check = partial(_find_broken_clips, max_audio_seconds=max_audio_seconds, clips_folder=audio_root or source)
     source = source or benchmark.hub_id
     if not source or (Path(source).suffix in (".json", ".jsonl") and not Path(source).is_file()):
         raise ValueError(f"{benchmark.title}: no source {str(source)!r}; name a question file, a folder or a Hub id")
@@ -152,17 +158,17 @@ def load_benchmark(
             allow_outside_audio_root=allow_outside,
             fetch_clips=check_audio if fetch_clips is None else fetch_clips,
         )
-        loaded = _from_table(benchmark, rows, check, audio_root)
+        loaded = _load_table(benchmark, rows, check, audio_root)
     elif Path(source).is_file():
         roots = [Path(audio_root or Path(source).parent)]
-        loaded = _from_files(benchmark, [Path(source)], roots, check, allow_outside=allow_outside)
+        loaded = _load_files(benchmark, [Path(source)], roots, check, allow_outside=allow_outside)
     elif benchmark.questions:
         folder = Path(source) if Path(source).is_dir() else Path(snapshot_download(str(source), repo_type="dataset"))
-        roots = [Path(audio_root)] if audio_root else [folder, *_unpacked(folder)]
+        roots = [Path(audio_root)] if audio_root else [folder, *_unpack_archives(folder)]
         files = sorted(folder.glob(benchmark.questions))
-        loaded = _from_files(benchmark, files, roots, check, str(source), allow_outside)
+        loaded = _load_files(benchmark, files, roots, check, str(source), allow_outside)
     else:
-        loaded = _from_table(benchmark, load_dataset(str(source), split=split or benchmark.split), check)
+        loaded = _load_table(benchmark, load_dataset(str(source), split=split or benchmark.split), check)
     version = {**benchmark.versions, **(known_versions or {})}.get(loaded.fingerprint)
     loaded = replace(loaded, version=version)
     if version is None and benchmark.hub_id:
@@ -179,7 +185,7 @@ def load_benchmark(
     return loaded
 
 
-def _from_files(
+def _load_files(
     benchmark: Benchmark,
     files: Sequence[Path],
     roots: Sequence[Path],
@@ -187,37 +193,45 @@ def _from_files(
     where: str | None = None,
     allow_outside: bool = False,
 ) -> BenchmarkRows:
+    """Load items from question files, and find their clips below `roots`."""
     if not files:
         raise ValueError(f"{where}: no question file {benchmark.questions} of {benchmark.title} there")
-    pairs = [_row(benchmark, raw, f"{file.name} item {i}") for file in files for i, raw in enumerate(_lines(file))]
-    find = _finder(roots, allow_outside)
-    rows = [row for row, _ in pairs]
-    cells = [None if clip is None else {"bytes": None, "path": clip} for clip in (find(path) for _, path in pairs)]
+    find = _make_finder(roots, allow_outside)
+    rows: list[Row] = []
+    cells: list[dict[str, Any] | None] = []
+    stated: dict[str, dict[str, Any]] = {}
+    for file in files:
+        for index, raw in enumerate(_read_items(file)):
+            row, path = _convert_item(benchmark, raw, f"{file.name} item {index}")
+            clip = find(path)
+            rows.append(row)
+            cells.append(None if clip is None else {"bytes": None, "path": clip})
+            stated[row_key(row)] = {"bytes": None, "path": path}
     clips = Dataset.from_dict({"audio": cells}, Features({"audio": CLIP})).cast_column("audio", Audio(decode=False))
-    loaded = _sorted_out(benchmark, rows, clips, check)
-    named = {row_key(row): {"bytes": None, "path": path} for row, path in pairs}
-    broken = [row | {"audio": named[row_key(row)]} for row in loaded.missing_audio]
+    loaded = _join_clips(benchmark, rows, clips, check)
+    broken = [row | {"audio": stated[row_key(row)]} for row in loaded.missing_audio]
     return replace(loaded, missing_audio=broken)
 
 
-def _from_table(
+def _load_table(
     benchmark: Benchmark, table: Dataset, check: ClipCheck, audio_root: str | Path | None = None
 ) -> BenchmarkRows:
+    """Load items from a table with an audio column."""
     column = next((name for name in ("audio", "context") if name in table.column_names), None)
-    if column is None and check is not _no_clips:
+    if column is None and check is not _skip_clip_check:
         raise ValueError(f"{benchmark.title}: no audio column among {', '.join(table.column_names)}")
     if column is None:
         column, table = "audio", table.add_column("audio", [None] * len(table), feature=Audio(decode=False))
     texts = table.remove_columns(column)
-    rows = [_row(benchmark, raw, f"row {i}")[0] for i, raw in enumerate(texts)]
+    rows = [_convert_item(benchmark, raw, f"row {i}")[0] for i, raw in enumerate(texts)]
     clips = table.select_columns(column).rename_columns({column: "audio"}).cast_column("audio", Audio(decode=False))
-    return _sorted_out(benchmark, rows, clips.flatten_indices(), check, Path(audio_root or ""))
+    return _join_clips(benchmark, rows, clips.flatten_indices(), check, Path(audio_root or ""))
 
 
-def _sorted_out(
+def _join_clips(
     benchmark: Benchmark, rows: list[Row], clips: Dataset, check: ClipCheck, root: Path = Path()
 ) -> BenchmarkRows:
-    """Put rows and clips together; set aside what has no clip or no gold answer among its options."""
+    """Join rows with their clips, and leave out items without a clip or without a gold answer among their options."""
     if not rows:
         raise ValueError(f"{benchmark.title}: the question file holds no items")
     if repeated := [key for key, count in Counter(map(row_key, rows)).items() if count > 1]:
@@ -239,31 +253,34 @@ def _sorted_out(
     )
 
 
-def _no_clips(clips: Dataset, root: Path) -> dict[int, str]:
+def _skip_clip_check(clips: Dataset, root: Path) -> dict[int, str]:
+    """Find nothing wrong with any clip."""
     return {}
 
 
-def _missing_clips(clips: Dataset, root: Path) -> dict[int, str]:
-    """The items whose clips are not there, by index, without opening any."""
-    cells = [
-        cell
-        for chunk in clips.data.column("audio").chunks  # not the rows: that would read every clip
-        for cell in zip(chunk.field("bytes").is_valid().to_pylist(), chunk.field("path").to_pylist(), strict=True)
-    ]
+def _find_missing_clips(clips: Dataset, root: Path) -> dict[int, str]:
+    """Find the items whose clips are missing, by index, without opening any clip."""
+    embedded: list[bool] = []
+    paths: list[str | None] = []
+    for chunk in clips.data.column("audio").chunks:  # not the rows: that would read every clip
+        embedded += chunk.field("bytes").is_valid().to_pylist()
+        paths += chunk.field("path").to_pylist()
     return {
-        i: f"{path}: no such audio file"
-        for i, (embedded, path) in enumerate(cells)
-        if not embedded and stored_size({"path": path}, root) is None
+        index: f"{path}: no such audio file"
+        for index, path in enumerate(paths)
+        if not embedded[index] and stored_size({"path": path}, root) is None
     }
 
 
-def _broken_clips(clips: Dataset, root: Path, max_audio_seconds: float, beside: str | Path | None) -> dict[int, str]:
-    """The items whose clips are not there or broken, by index. Silent ones are named, and asked about like any other."""
-    return check_clips(clips, root, max_audio_seconds, beside).left_out(keep_silent=True)
+def _find_broken_clips(
+    clips: Dataset, root: Path, max_audio_seconds: float, clips_folder: str | Path | None
+) -> dict[int, str]:
+    """Find the items whose clips are missing or broken, by index; silent clips are logged, but not left out."""
+    return check_clips(clips, root, max_audio_seconds, clips_folder).left_out(keep_silent=True)
 
 
-def _row(benchmark: Benchmark, raw: dict[str, Any], where: str) -> tuple[Row, str | None]:
-    """One row without its audio, and the path of its clip where the question file gives one."""
+def _convert_item(benchmark: Benchmark, raw: dict[str, Any], where: str) -> tuple[Row, str | None]:
+    """Convert an item to a row without audio, and return it with the path of its clip if the question file has one."""
     try:
         item = benchmark.read(raw)
         if not isinstance(item["choices"], list):
@@ -273,8 +290,8 @@ def _row(benchmark: Benchmark, raw: dict[str, Any], where: str) -> tuple[Row, st
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where} is not of {benchmark.title} ({error!r}); it has {', '.join(raw)}") from error
     choices = ["" if choice is None else str(choice) for choice in item["choices"]]
-    answer = _as_printed(item["answer"], choices) if benchmark.has_gold else None
-    groups = {"type": item["type"]} | {name: _as_text(value) for name, value in item["groups"].items()}
+    answer = _match_option(item["answer"], choices) if benchmark.has_gold else None
+    groups = {"type": item["type"]} | {name: _join_group(value) for name, value in item["groups"].items()}
     row = {
         "id": str(item["id"]),
         "source_dataset": item.get("source_dataset", benchmark.name),
@@ -284,8 +301,8 @@ def _row(benchmark: Benchmark, raw: dict[str, Any], where: str) -> tuple[Row, st
     return row | {"groups": groups}, item.get("audio")
 
 
-def _as_printed(answer: str | None, choices: Sequence[str]) -> str | None:
-    """The gold answer as its option is written, where they differ in case or white space alone."""
+def _match_option(answer: str | None, choices: Sequence[str]) -> str | None:
+    """Return the gold answer as its option is printed, if they differ only in case or white space."""
     if answer is None:
         return None
     answer = str(answer)
@@ -293,8 +310,11 @@ def _as_printed(answer: str | None, choices: Sequence[str]) -> str | None:
     return answer if answer in choices or len(same) != 1 else same.pop()
 
 
-def _as_text(value: Any) -> str:
-    """The value of a group: MMAU has 13 categories that are the list ["Reasoning"], or that list as a string."""
+def _join_group(value: Any) -> str:
+    """Convert the value of a group to text.
+
+    In MMAU 13 categories are the list ["Reasoning"], or that list as a string.
+    """
     if isinstance(value, str) and value.startswith("["):
         try:
             value = ast.literal_eval(value)
@@ -303,22 +323,24 @@ def _as_text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "none")
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
-    """The items of a .json file (a list, or one item) or of a .jsonl file."""
+def _read_items(file: Path) -> list[dict[str, Any]]:
+    """Read the items of a .json file (a list, or one item) or of a .jsonl file."""
     text = file.read_text(encoding="utf-8")
     try:
-        content = (
-            json.loads(text)
-            if file.suffix == ".json"
-            else [json.loads(line) for line in text.split("\n") if line.strip()]
-        )
+        if file.suffix == ".json":
+            content = json.loads(text)
+        else:
+            content = [json.loads(line) for line in text.split("\n") if line.strip()]
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}: neither JSON nor JSON lines ({error})") from error
     return content if isinstance(content, list) else [content]
 
 
-def _finder(roots: Sequence[Path], allow_outside: bool = False) -> Callable[[str | None], str | None]:
-    """Looks a clip up at its path under each root, then by its file name anywhere below them. Paths out of the roots are not taken."""
+def _make_finder(roots: Sequence[Path], allow_outside: bool = False) -> Callable[[str | None], str | None]:
+    """Make a function that finds a clip by its path below each root, then by its file name anywhere below them.
+
+    Paths that lead out of the roots are refused.
+    """
     by_name: dict[str, list[Path]] = defaultdict(list)
     # Files of a repository in the cache of the Hub are links to where it keeps their contents
     bounds = {root: root.parent.parent if root.parent.name == "snapshots" else root for root in roots}
@@ -339,15 +361,17 @@ def _finder(roots: Sequence[Path], allow_outside: bool = False) -> Callable[[str
             if file.is_file():
                 return str(file.resolve())
         if not by_name:
-            for file in (file for root in roots for file in root.rglob("*.*")):
-                by_name[file.name].append(file)
+            # The folders are listed only when a clip is not at its path, and only once
+            for root in roots:
+                for file in root.rglob("*.*"):
+                    by_name[file.name].append(file)
         found = by_name[Path(path).name]
         return str(found[0].resolve()) if len(found) == 1 else None
 
     return find
 
 
-def _unpacked(folder: Path) -> list[Path]:
-    """The archives of a repository, unpacked into the cache of `datasets`."""
+def _unpack_archives(folder: Path) -> list[Path]:
+    """Unpack the archives of a repository into the cache of `datasets`."""
     archives = [str(path) for pattern in ARCHIVES for path in sorted(folder.rglob(pattern))]
     return [Path(path) for path in DownloadManager().extract(archives)] if archives else []

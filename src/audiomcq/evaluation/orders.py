@@ -1,4 +1,4 @@
-"""What becomes of a model's answers when the options are shown in other orders, counted by column as votes are."""
+"""Measure how a model's answers change with the order of the options, counted by column as votes are."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,13 +11,14 @@ from audiomcq.inference.vote_arrays import Questions, VoteArrays, count_by_posit
 
 @dataclass(frozen=True)
 class Robustness:
-    """What becomes of the answers when the options are shown in other orders.
+    """How a model's answers change when the options are shown in other orders.
 
     Attributes:
-        orders: per order, how many rows were asked in it and the accuracy. Rows with fewer options have fewer turns.
+        orders: per order, how many rows were asked in it and the accuracy. Rows with fewer options have fewer cyclic
+            orders.
         mean: accuracy over orders: mean over rows of the share of a row's orders that are answered right.
         all_right: share of rows right in every order.
-        same_choice: share of rows whose answer is one and the same option in every order, right or wrong.
+        same_choice: share of rows whose answer is the same option in every order, right or wrong.
         majority: accuracy of the option chosen most often; of equally frequent ones, that of the earliest order.
         by_gold_position: accuracy by the place at which the gold answer was shown, over all orders.
     """
@@ -31,10 +32,10 @@ class Robustness:
 
 
 def measure_robustness(arrays: VoteArrays, questions: Questions) -> Robustness:
-    """Measure what one model answered under one control over all option orders that the rows were asked in."""
+    """Measure the answers of one model under one control over all option orders in which the rows were asked."""
     right = {order: arrays.only(order=order).correct for order in sorted(arrays.present("order"), key=order_place)}
     shares = right_shares(arrays, questions)
-    same, majority = _agreement(arrays, questions)
+    same, majority = _measure_agreement(arrays, questions)
     return Robustness(
         orders={order: {"n": len(each), "accuracy": float(each.mean())} for order, each in right.items()},
         mean=estimate_gain(shares),
@@ -46,13 +47,13 @@ def measure_robustness(arrays: VoteArrays, questions: Questions) -> Robustness:
 
 
 def right_shares(arrays: VoteArrays, questions: Questions) -> np.ndarray:
-    """Count the share of a row's orders that one model answers right, shape (rows that were asked,)."""
+    """Compute the share of each row's orders that one model answers right, shape (rows that were asked,)."""
     counts = tally(arrays, len(questions))
     return (counts.right[:, 0] / counts.asked[:, 0])[counts.measured]
 
 
 def by_gold_position(arrays: VoteArrays, questions: Questions) -> dict[str, dict[str, Any]]:
-    """Estimate accuracy by the place, from 0, at which the answer was shown."""
+    """Estimate accuracy by the place, from 0, at which the gold answer was shown."""
     return {
         str(place): {"n": votes, "accuracy": asdict(estimate_count(right, votes))}
         for place, (votes, right) in count_by_position(arrays, questions).items()
@@ -60,15 +61,15 @@ def by_gold_position(arrays: VoteArrays, questions: Questions) -> dict[str, dict
 
 
 def order_place(order: str) -> tuple[bool, str, int]:
-    """Sort option orders: the given one first, turns and shuffles by their number."""
+    """Return the sort key of an option order: the given one first, then cyclic ones and shuffles by their number."""
     kind, _, number = order.partition("-")
     return order != "given", kind, int(number or 0)
 
 
-def _agreement(arrays: VoteArrays, questions: Questions) -> tuple[np.ndarray, np.ndarray]:
-    """Find whether each row has one and the same choice in all orders, and whether its most frequent choice is right.
+def _measure_agreement(arrays: VoteArrays, questions: Questions) -> tuple[np.ndarray, np.ndarray]:
+    """Tell whether each row has the same choice in all orders, and whether its most frequent choice is right.
 
-    Of equally frequent choices that of the earliest order counts. Shape (rows that were asked,) each.
+    Among equally frequent choices that of the earliest order counts. Shape (rows that were asked,) each.
     """
     asked = np.bincount(arrays.row, minlength=len(questions))
     names = arrays.names["order"]
@@ -79,6 +80,7 @@ def _agreement(arrays: VoteArrays, questions: Questions) -> tuple[np.ndarray, np
     counts, first = np.zeros(shape, dtype=int), np.full(shape, len(names))
     np.add.at(counts, (row, choice), 1)
     np.minimum.at(first, (row, choice), turn)
+    # The count decides; among equal counts the smaller `first`, which is at most len(names), breaks the tie
     best = (counts * (len(names) + 1) - first).argmax(axis=1)
     same, majority = counts.max(axis=1) == asked, (best == questions.gold) & counts.any(axis=1)
     return same[asked > 0], majority[asked > 0]

@@ -1,4 +1,4 @@
-"""Models in pairs, on the same rows."""
+"""Compare models in pairs, on the same rows."""
 
 from collections.abc import Callable, Collection, Mapping
 from collections.abc import Set as AbstractSet
@@ -35,9 +35,9 @@ class Comparison:
 
 
 def compare(runs: Mapping[str, Run], strong_of: StrongOf = lambda a, b: None) -> list[Comparison]:
-    """Every pair of models, in the order given."""
+    """Compare every pair of models, in the order given, and correct their p-values for the number of pairs."""
     correct = {name: run.correct() for name, run in runs.items()}
-    pairs = [_compare(a, b, correct[a], correct[b], strong_of(a, b)) for a, b in combinations(runs, 2)]
+    pairs = [_compare_pair(a, b, correct[a], correct[b], strong_of(a, b)) for a, b in combinations(runs, 2)]
     over_all = holm([pair.p_value for pair in pairs])
     on_strong = {place: pair.strong_p_value for place, pair in enumerate(pairs) if pair.strong_p_value is not None}
     over_strong = dict(zip(on_strong, holm(list(on_strong.values())), strict=True))
@@ -47,9 +47,11 @@ def compare(runs: Mapping[str, Run], strong_of: StrongOf = lambda a, b: None) ->
     ]
 
 
-def _compare(
+def _compare_pair(
     a: str, b: str, right_a: Mapping[str, bool], right_b: Mapping[str, bool], strong: AbstractSet[str] | None
 ) -> Comparison:
+    """Compare two models on all rows, and on the strong ones if there are any."""
+
     def differ(keys: Collection[str]) -> tuple[Estimate, float]:
         pairs = [(right_a[key], right_b[key]) for key in keys]
         return estimate_gain([int(b) - int(a) for a, b in pairs]), mcnemar(*zip(*pairs, strict=True))

@@ -1,4 +1,4 @@
-"""Which questions are answered and scored: a benchmark by name, or rows of one's own."""
+"""Load the questions that are answered and scored: a benchmark by name, or rows of one's own."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -21,17 +21,18 @@ def load_questions(
     max_audio_seconds: float = LONGEST_SECONDS,
     fetch_clips: bool | None = None,
 ) -> tuple[Dataset, BenchmarkRows | None]:
-    """The questions, and the benchmark they are of, None for rows of one's own.
+    """Load the questions, and the benchmark that they are from (None for rows of one's own).
 
-    Items whose clip is not there or broken cannot be asked; silent clips are counted and named, and asked about.
+    Items whose clip is missing or broken cannot be asked and are left out; silent clips are counted, named and asked
+    about.
 
     Args:
-        check_audio: False to score where the clips are not at hand.
-        max_audio_seconds: how much of a clip will be heard, and so is checked.
-        fetch_clips: whether clips are fetched that lie in a repository on the Hub; by default where they are checked.
+        check_audio: False to score without the clips.
+        max_audio_seconds: length of a clip that will be used, and so is checked.
+        fetch_clips: whether to download clips from a Hub repository; by default if they are checked.
 
     Raises:
-        ValueError: nothing is found, or it is not what it is said to be.
+        ValueError: nothing is found, or it does not fit the benchmark or the schema.
     """
     fetch_clips = check_audio if fetch_clips is None else fetch_clips
     if args.benchmark is None:
@@ -62,27 +63,27 @@ def load_questions(
 def questions_to_ask(
     args: QuestionArguments, hearing: bool = True, max_audio_seconds: float = LONGEST_SECONDS
 ) -> tuple[Dataset, list[str]]:
-    """All questions, and the keys of those whose clips are not there or broken.
+    """Load all questions, with the keys of those whose clips are missing or broken.
 
     Args:
-        hearing: False where nothing is asked that needs the clips: none is looked for.
-        max_audio_seconds: how much of a clip will be heard, and so is checked.
+        hearing: False if no control needs the clips, which are then not looked up.
+        max_audio_seconds: length of a clip that will be used, and so is checked.
 
     Raises:
-        ValueError: as `load_questions`.
+        ValueError: see `load_questions`.
     """
     every, _ = load_questions(args, check_audio=False, fetch_clips=hearing)
     if not hearing:
         return every, []
-    heard = set(row_keys(load_questions(args, max_audio_seconds=max_audio_seconds)[0]))
-    return every, [key for key in row_keys(every) if key not in heard]
+    playable = set(row_keys(load_questions(args, max_audio_seconds=max_audio_seconds)[0]))
+    return every, [key for key in row_keys(every) if key not in playable]
 
 
 def prompt_style(benchmark: str | None, official: bool) -> PromptStyle:
-    """How the questions are put: in our words, or in the benchmark's own.
+    """Choose the prompt of the questions: ours, or the benchmark's own.
 
     Raises:
-        ValueError: its own are asked for and there are none.
+        ValueError: its own prompt is requested and there is none.
     """
     if benchmark is None:
         if official:
@@ -91,8 +92,8 @@ def prompt_style(benchmark: str | None, official: bool) -> PromptStyle:
     return find_benchmark(benchmark).prompt(official)
 
 
-def without(loaded: BenchmarkRows, keys: Collection[str]) -> BenchmarkRows:
-    """The benchmark less the items that could not be asked: its label and coverage then say so."""
+def drop_items(loaded: BenchmarkRows, keys: Collection[str]) -> BenchmarkRows:
+    """Drop the items that could not be asked from a benchmark; its label and coverage then say so."""
     texts = list(drop_audio(loaded.rows))
     kept = [index for index, row in enumerate(texts) if row_key(row) not in keys]
     missing = [row for row in texts if row_key(row) in keys]

@@ -1,4 +1,4 @@
-"""One evaluation as numbers, as a table and as a figure. Every accuracy is over all rows: unparsed is wrong."""
+"""Show one evaluation as numbers, as a table and as a figure. Every accuracy is over all rows: unparsed is wrong."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -29,9 +29,9 @@ _COLUMNS = {
     "strong_audio_gain": "strong audio gain",
 }
 _OPTIONAL = {"chance_corrected", "official", "official_raw"}
-"""Columns that stand in a table only where some model has them."""
+"""Columns that a table has only if some model has them."""
 _NOT_DRAWN = {"chance_corrected", "official_raw"}
-"""Columns of the table that the figure leaves out: the same answers, counted otherwise."""
+"""Columns that the figure leaves out: they count the same answers in another way."""
 _MISSING = "–"
 
 
@@ -49,23 +49,23 @@ class Scores:
 
     Attributes:
         n_total: rows, the denominator of `accuracy` and `silent` whatever was parsed.
-        n_strong: rows with strong audio contribution, the denominator of `strong`; the others are `weak`. None where rows
-            have no labels, or none that this model had no say in.
+        n_strong: rows with strong audio contribution, the denominator of `strong`; the others are `weak`. None where
+            rows have no labels, or only labels that this model voted on.
         n_parsed: completions with audio that chose an option.
-        n_parsed_silent: the same with silence. Well below `n_parsed`, it inflates the gains: a model that answers in
-            another form without audio looks as if it listened.
+        n_parsed_silent: the same on silence. If it is well below `n_parsed`, gains are inflated: a model that answers
+            in another format without audio looks as if it listened.
         accuracy: correct with audio.
         strong: correct with audio on the strong rows, None where there are none.
         weak: correct with audio on the weak rows, None where there are none.
-        silent: correct with silence, None where silence was not asked; so are the gains.
-        audio_gain: accuracy - silent accuracy. None also where no answer with audio, or none on silence, could be read: what was not
-            read says nothing about listening.
+        silent: correct on silence. It and the gains are None where silence was not asked.
+        audio_gain: accuracy - silent accuracy. None also where no answer with audio, or none on silence, could be
+            read: unreadable answers say nothing about listening.
         strong_audio_gain: the same on the strong rows, None where there are none.
-        chance_corrected: (accuracy - c) / (1 - c), c the accuracy of uniform guessing: 0 for a guesser, 1 for all right, below 0 for
-            worse than guessing. None where no answer could be read.
-        official: accuracy by the benchmark's own rule on what would be submitted, None where it has none.
-        n_official: what that rule left in its denominator.
-        official_raw, n_official_raw: the same rule on the completions as they were written; None where options were scored instead.
+        chance_corrected: (accuracy - c) / (1 - c), where c is the accuracy of uniform guessing: 0 for a guesser, 1 if
+            all are right, below 0 for worse than guessing. None where no answer could be read.
+        official: accuracy by the benchmark's own rule on what would be submitted, None without such a rule.
+        n_official: the denominator of that rule.
+        official_raw, n_official_raw: the same rule on the raw completions; None in likelihood mode.
         n_missing: rows without a prediction, counted as wrong in all of the above.
         read, read_silent: completions with audio and with silence by how they were read (`audiomcq.answers.HOW`).
     """
@@ -96,7 +96,7 @@ def score(
     strong: AbstractSet[str] | None,
     neither: AbstractSet[str] = frozenset(),
 ) -> Scores:
-    """Score one model's answers with audio against its answers to the same rows with silence.
+    """Score one model's answers with audio against its answers to the same rows on silence.
 
     Args:
         predictions_audio: `row_key`, `control` ("audio"), `completion`, `choice` (index or None), `correct`.
@@ -108,26 +108,27 @@ def score(
         ValueError: a row key occurs twice, the two sets hold different rows, a strong row has no prediction, a set
             holds answers of the wrong control, or there are no predictions.
     """
-    audio = _by_key(predictions_audio, "with audio")
-    silence = None if predictions_silence is None else _by_key(predictions_silence, "with silence")
+    audio = _index_by_key(predictions_audio, "with audio")
+    silence = None if predictions_silence is None else _index_by_key(predictions_silence, "with silence")
     _check_controls(audio, silence or {})
     _check_rows(audio, audio if silence is None else silence, strong or frozenset())
     keys = sorted(audio)
     is_strong = np.array([strong is not None and key in strong for key in keys])
     is_weak = np.array([strong is not None and key not in strong and key not in neither for key in keys])
-    heard = np.array([bool(audio[key]["correct"]) for key in keys])
-    unheard = None if silence is None else np.array([bool(silence[key]["correct"]) for key in keys])
-    readable = _parsed(audio) and _parsed(silence or {})
-    gains = heard.astype(float) - unheard if unheard is not None and readable else None
+    right = np.array([bool(audio[key]["correct"]) for key in keys])
+    right_on_silence = None if silence is None else np.array([bool(silence[key]["correct"]) for key in keys])
+    # A difference to answers that nobody can read would measure the format, not listening
+    readable = _count_parsed(audio) and _count_parsed(silence or {})
+    gains = right.astype(float) - right_on_silence if right_on_silence is not None and readable else None
     return Scores(
         n_total=len(keys),
         n_strong=None if strong is None else int(is_strong.sum()),
-        n_parsed=_parsed(audio),
-        n_parsed_silent=_parsed(silence or {}),
-        accuracy=estimate_accuracy(heard),
-        strong=estimate_accuracy(heard[is_strong]) if is_strong.any() else None,
-        weak=estimate_accuracy(heard[is_weak]) if is_weak.any() else None,
-        silent=None if unheard is None else estimate_accuracy(unheard),
+        n_parsed=_count_parsed(audio),
+        n_parsed_silent=_count_parsed(silence or {}),
+        accuracy=estimate_accuracy(right),
+        strong=estimate_accuracy(right[is_strong]) if is_strong.any() else None,
+        weak=estimate_accuracy(right[is_weak]) if is_weak.any() else None,
+        silent=None if right_on_silence is None else estimate_accuracy(right_on_silence),
         audio_gain=None if gains is None else estimate_gain(gains),
         strong_audio_gain=estimate_gain(gains[is_strong]) if gains is not None and is_strong.any() else None,
         read=count_how(audio.values()),
@@ -136,54 +137,59 @@ def score(
 
 
 def count_how(predictions: Iterable[Prediction]) -> dict[str, int]:
-    """How many completions were read in each way; ways that none was read in are left out."""
+    """Count the completions that were read in each way; ways without any are left out."""
     read = Counter(prediction.get("how") for prediction in predictions)
     return {how: read[how] for how in HOW if read[how]}
 
 
 def estimate_accuracy(correct: Sequence[bool] | np.ndarray) -> Estimate:
-    """Share of correct answers and its Wilson interval."""
+    """Estimate the share of correct answers with its Wilson interval."""
     return estimate_count(int(np.sum(correct)), len(correct))
 
 
 def estimate_count(right: int, total: int) -> Estimate:
-    """The same, of counts."""
+    """Estimate the share of `right` in `total` with its Wilson interval."""
     return Estimate(right / total, wilson_interval(right, total))
 
 
 def corrected_for_chance(accuracy: Estimate, chance: float) -> Estimate | None:
-    """How far an accuracy is from guessing, as the share of the way to all right; None where guessing is always right."""
+    """Correct an accuracy for guessing: its distance from guessing as a share of the way to all right.
+
+    None where guessing is always right.
+    """
     if chance >= 1:
         return None
-    value, low, high = (
-        (x - chance) / (1 - chance) for x in (accuracy.value, accuracy.interval.low, accuracy.interval.high)
-    )
+    shares = accuracy.value, accuracy.interval.low, accuracy.interval.high
+    value, low, high = ((share - chance) / (1 - chance) for share in shares)
     return Estimate(value, Interval(low, high))
 
 
 def estimate_gain(differences: Sequence[float] | np.ndarray) -> Estimate:
-    """Mean of paired differences and its bootstrap interval."""
+    """Estimate the mean of paired differences with its bootstrap interval."""
     return Estimate(float(np.mean(differences)), paired_bootstrap(differences))
 
 
 def markdown_table(scores: Mapping[str, Scores], baselines: Mapping[str, float]) -> str:
-    """A GitHub table in percent, intervals in brackets: one line per model, then one per trivial baseline."""
-    return markdown(_lines(scores, baselines))
+    """Format scores as a GitHub table in percent, intervals in brackets.
+
+    It has a line per model, then one per trivial baseline.
+    """
+    return markdown(_make_lines(scores, baselines))
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """A GitHub table of its header and its body, numbers on the right."""
+    """Format a header and lines as a GitHub table, with numbers aligned right."""
     head, *body = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body)) + "\n"
 
 
 def console_table(scores: Mapping[str, Scores], baselines: Mapping[str, float], title: str | None = None) -> "Table":
-    """The same table for `rich.console.Console().print`."""
+    """Make the same table for `rich.console.Console().print`."""
     from rich.table import Table
     from rich.text import Text
 
-    (first, *others), *body = _lines(scores, baselines)
+    (first, *others), *body = _make_lines(scores, baselines)
     table = Table(title=title and Text(title))
     table.add_column(first, no_wrap=True)
     for name in others:
@@ -207,19 +213,18 @@ def plot_scores(scores: Mapping[str, Scores], path: str | Path, title: str | Non
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.add_subplot()
     width = 0.8 / len(scores)
-    # A measure that no model has would look like a row of zeros
-    columns = {
-        name: label
-        for name, label in _columns(scores).items()
-        if name not in _NOT_DRAWN and any(getattr(each, name) for each in scores.values())
-    }
+    columns = {}
+    for name, label in _select_columns(scores).items():
+        # A measure that no model has would look like a row of zeros
+        if name not in _NOT_DRAWN and any(getattr(each, name) for each in scores.values()):
+            columns[name] = label
     for index, (model, result) in enumerate(scores.items()):
         estimates = [(place, estimate) for place, name in enumerate(columns) if (estimate := getattr(result, name))]
         axes.bar(
             [place + (index - (len(scores) - 1) / 2) * width for place, _ in estimates],
             [100 * estimate.value for _, estimate in estimates],
             width=0.92 * width,
-            yerr=np.array([_whiskers(estimate) for _, estimate in estimates]).T,
+            yerr=np.array([_measure_whiskers(estimate) for _, estimate in estimates]).T,
             error_kw={"elinewidth": 1, "capsize": 2},
             label=model,
         )
@@ -228,7 +233,7 @@ def plot_scores(scores: Mapping[str, Scores], path: str | Path, title: str | Non
     axes.set_title(title or "")
     axes.set_xlabel("measure (gain: with audio - with silence)")
     axes.set_ylabel("percent of rows, 95 % interval")
-    _finish(figure, axes, path)
+    _save_figure(figure, axes, path)
 
 
 def plot_rewards(curves: Mapping[str, Sequence[float]], path: str | Path) -> None:
@@ -251,16 +256,17 @@ def plot_rewards(curves: Mapping[str, Sequence[float]], path: str | Path) -> Non
         axes.plot(steps, curve, linewidth=0.8, alpha=0.3, color=line.get_color())
     axes.set_xlabel("GRPO step")
     axes.set_ylabel("accuracy reward, mean of the step")
-    _finish(figure, axes, path)
+    _save_figure(figure, axes, path)
 
 
 def smooth(curve: Sequence[float]) -> np.ndarray:
-    """Centred moving mean over a twentieth of the curve, at its ends over the steps that there are."""
+    """Compute the centred moving mean over a twentieth of a curve; at its ends, over the steps that exist."""
     window = np.ones(min(len(curve), 2 * (len(curve) // 40) + 1))
     return np.convolve(curve, window, "same") / np.convolve(np.ones(len(curve)), window, "same")
 
 
-def _by_key(predictions: Iterable[Prediction], name: str) -> dict[str, Prediction]:
+def _index_by_key(predictions: Iterable[Prediction], name: str) -> dict[str, Prediction]:
+    """Index predictions by row key, and refuse repeated keys."""
     rows: dict[str, Prediction] = {}
     twice: list[str] = []
     for prediction in predictions:
@@ -275,15 +281,17 @@ def _by_key(predictions: Iterable[Prediction], name: str) -> dict[str, Predictio
 
 
 def _check_controls(audio: Mapping[str, Prediction], silence: Mapping[str, Prediction]) -> None:
-    deaf = [key for key, prediction in audio.items() if prediction["control"] != "audio"]
-    hearing = [key for key, prediction in silence.items() if prediction["control"] == "audio"]
-    if deaf:
-        raise ValueError(f"{len(deaf)} predictions with audio have another control: {named(deaf)}")
-    if hearing:
-        raise ValueError(f"{len(hearing)} predictions with silence have the control 'audio': {named(hearing)}")
+    """Check that the predictions of both sets are from the right control."""
+    without_audio = [key for key, prediction in audio.items() if prediction["control"] != "audio"]
+    with_audio = [key for key, prediction in silence.items() if prediction["control"] == "audio"]
+    if without_audio:
+        raise ValueError(f"{len(without_audio)} predictions with audio have another control: {named(without_audio)}")
+    if with_audio:
+        raise ValueError(f"{len(with_audio)} predictions with silence have the control 'audio': {named(with_audio)}")
 
 
 def _check_rows(audio: Collection[str], silence: Collection[str], strong: AbstractSet[str]) -> None:
+    """Check that both sets answer the same rows, among them all strong ones."""
     if only_audio := set(audio) - set(silence):
         raise ValueError(f"{len(only_audio)} rows are answered with audio but not with silence: {named(only_audio)}")
     if only_silence := set(silence) - set(audio):
@@ -295,28 +303,30 @@ def _check_rows(audio: Collection[str], silence: Collection[str], strong: Abstra
 
 
 def named(keys: Collection[str], most: int = 5) -> str:
-    """The first keys, so that a message about a thousand rows stays readable."""
+    """List the first keys, so that a message about a thousand rows stays readable."""
     names = sorted(set(keys))
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _parsed(predictions: Mapping[str, Prediction]) -> int:
+def _count_parsed(predictions: Mapping[str, Prediction]) -> int:
     return sum(prediction["choice"] is not None for prediction in predictions.values())
 
 
-def _columns(scores: Mapping[str, Scores]) -> dict[str, str]:
-    """The measures of a table or a figure: the optional ones where some model has them, and ours by its name beside them."""
-    columns = {
-        name: title
-        for name, title in _COLUMNS.items()
-        if name not in _OPTIONAL or any(getattr(result, name) is not None for result in scores.values())
-    }
+def _select_columns(scores: Mapping[str, Scores]) -> dict[str, str]:
+    """Select the measures of a table or figure: optional ones only if some model has them.
+
+    Next to official accuracy, ours is labelled as the strict one.
+    """
+    columns = {}
+    for name, title in _COLUMNS.items():
+        if name not in _OPTIONAL or any(getattr(result, name) is not None for result in scores.values()):
+            columns[name] = title
     return columns | ({"accuracy": "strict accuracy"} if "official" in columns else {})
 
 
-def _lines(scores: Mapping[str, Scores], baselines: Mapping[str, float]) -> list[list[str]]:
-    """Header and body of the table, in text."""
-    columns = _columns(scores)
+def _make_lines(scores: Mapping[str, Scores], baselines: Mapping[str, float]) -> list[list[str]]:
+    """Make the header and the lines of the table as text."""
+    columns = _select_columns(scores)
     lines = [["model", "rows (strong)", "parsed", "parsed, silent", *columns.values()]]
     for model, result in scores.items():
         silent = str(result.n_parsed_silent) if result.silent else _MISSING
@@ -336,19 +346,19 @@ def _lines(scores: Mapping[str, Scores], baselines: Mapping[str, float]) -> list
 
 
 def percent(estimate: Estimate | None) -> str:
-    """ "62.9 [58.4, 67.2]"; a dash where there is nothing."""
+    """Format an estimate as "62.9 [58.4, 67.2]", or as a dash if there is none."""
     if estimate is None:
         return _MISSING
     return f"{100 * estimate.value:.1f} [{100 * estimate.interval.low:.1f}, {100 * estimate.interval.high:.1f}]"
 
 
-def _whiskers(estimate: Estimate) -> tuple[float, float]:
-    """Lengths of the error bar below and above, in percent."""
+def _measure_whiskers(estimate: Estimate) -> tuple[float, float]:
+    """Measure the error bar below and above a value, in percent."""
     low, high = estimate.interval.low, estimate.interval.high
     return 100 * max(0.0, estimate.value - low), 100 * max(0.0, high - estimate.value)
 
 
-def _finish(figure: Any, axes: Any, path: str | Path) -> None:
+def _save_figure(figure: Any, axes: Any, path: str | Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)

@@ -1,4 +1,4 @@
-"""A folder of prediction files -> results.json, tables and a plot: the same bytes for the same predictions."""
+"""Turn a folder of prediction files into results.json, tables and a plot: the same bytes for the same predictions."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from audiomcq.evaluation.official import (
     official_score,
 )
 from audiomcq.evaluation.pairs import compare
-from audiomcq.evaluation.questions import load_questions, prompt_style, without
+from audiomcq.evaluation.questions import drop_items, load_questions, prompt_style
 from audiomcq.evaluation.report import Estimate, Prediction, Scores, markdown_table, named, plot_scores
 from audiomcq.evaluation.scoring import Official, Rows, Run, questions_by_key, rescore_predictions, score_run
 from audiomcq.evaluation.strong import SplitByModel, strong_split
@@ -38,17 +38,17 @@ from audiomcq.stats import Interval, wilson_interval
 _ESTIMATE = or_null(("a value with its interval", is_estimate))
 RESULTS_FILE = "results.json"
 UNKNOWN_PROMPT = "unknown"
-"""Prompt version of predictions without a record: another program may have asked."""
+"""Prompt version of predictions without a record, which another program may have made."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """All that was found out about a folder of predictions.
+    """The scores of a folder of predictions.
 
     Attributes:
-        title: what was scored; where that is not all of a benchmark, it says so.
-        results: plain data, as it stands in results.json.
-        page: the same for reading.
+        title: what was scored, with a note if it is not all of a benchmark.
+        results: the content of results.json.
+        page: the same as Markdown.
     """
 
     title: str
@@ -66,27 +66,27 @@ class Scored:
 
 
 def score_folder(args: ScoreArguments) -> Scored:
-    """Score every prediction file of a folder on the rows that were answered, and against each other.
+    """Score every prediction file of a folder on the rows that were answered, and compare the models.
 
     Raises:
-        ValueError: predictions and rows do not belong together; what does not is counted and named.
+        ValueError: predictions and rows do not match; those that do not are counted and named.
     """
     answered = load_runs(args.predictions)
     left_out = [frozenset(each.record.get("left_out", ())) for each in answered]
-    questions = _questions(args, left_out)
+    questions = _load_scored_questions(args, left_out)
     rows, benchmark = questions_by_key(questions.rows), questions.benchmark
     split = strong_split(rows, args.votes, args.strong_list, args.label_voters, args.dataset, questions.set_aside)
-    runs = {each.name: _run(each, rows, questions, args.missing_as_wrong) for each in answered}
-    models = {each.name: _model(each) for each in answered}
+    runs = {each.name: _rescore_run(each, rows, questions, args.missing_as_wrong) for each in answered}
+    models = {each.name: _identify_model(each) for each in answered}
     parts = SplitByModel(split, models, runs)
-    official = official_accuracy_of(benchmark.benchmark) if benchmark else None
-    scored = {each.name: _score(each, rows, runs[each.name], parts, official) for each in answered}
+    official = make_official_scorer(benchmark.benchmark) if benchmark else None
+    scored = {each.name: _score_model(each, rows, runs[each.name], parts, official) for each in answered}
     scores = {name: value for name, (value, _) in scored.items()}
     baselines = trivial_baselines(questions.rows)
     comparisons = compare(runs, parts.for_both)
     settings = {each.name: each.record.get("settings") for each in answered}
     results = {
-        "prompt_version": _prompt_version(settings.values()),
+        "prompt_version": _join_prompt_versions(settings.values()),
         "baselines": baselines,
         "models": {
             name: {**asdict(value), **details, **parts.details(name), "run": settings[name]}
@@ -100,7 +100,7 @@ def score_folder(args: ScoreArguments) -> Scored:
             "voters": sorted(split.voters) if split else [],
             "left_out": sorted(left_out[0]),
             "benchmark": benchmark.coverage() if benchmark else None,
-            "defects": _defects(benchmark.benchmark, rows) if benchmark else [],
+            "defects": _list_defects(benchmark.benchmark, rows) if benchmark else [],
         },
         "unfinished": unfinished_runs(Path(args.predictions)),
         "comparisons": [asdict(pair) for pair in comparisons],
@@ -110,58 +110,61 @@ def score_folder(args: ScoreArguments) -> Scored:
         title += f" ({len(rows)} of {len(rows) + len(left_out[0])} rows)"
     page = results_page(title, results, markdown_table(scores, baselines), comparisons)
     if args.beside:
-        page += "\n## Benchmarks\n\n" + benchmarks_table({title: results, **_beside(args.beside)})
+        page += "\n## Benchmarks\n\n" + benchmarks_table({title: results, **_read_other_results(args.beside)})
     return Scored(title, scores, baselines, results, page)
 
 
 def export_folder(args: ScoreArguments) -> list[Path]:
-    """Write every prediction file as its benchmark wants it handed in, and as lmms-eval samples; returns the files.
+    """Write every prediction file in its benchmark's submission format and as lmms-eval samples, and return the files.
 
     Raises:
-        ValueError: no benchmark is named, or predictions do not fit its items.
+        ValueError: no benchmark is given, or predictions do not match its items.
     """
     if args.benchmark is None:
         raise ValueError("export: name the benchmark whose format is to be written")
     written = []
     for each in load_runs(args.predictions):
         _, benchmark = load_questions(args, check_audio=False)
-        assert benchmark is not None  # since it is named
-        loaded = without(benchmark, each.record.get("left_out", ()))
+        assert benchmark is not None  # for mypy: args.benchmark is set
+        loaded = drop_items(benchmark, each.record.get("left_out", ()))
         rows = {row_key(row): row for row in drop_audio(loaded.rows)}
         with naming(each.source):
-            run = rescore_predictions(rows, _lines_on_rows(each), asked_for=_asked_for(each.record))
+            run = rescore_predictions(rows, _select_scored_lines(each), asked_for=_read_asked_for(each.record))
             answers = list(run.answers["audio", run.order].values())
         folder = Path(args.output_dir)
         if args.benchmark in FORMATS:
-            written.append(write_submission(folder / f"{_file_name(each.name)}.{args.benchmark}", loaded, answers))
+            written.append(write_submission(folder / f"{_to_file_name(each.name)}.{args.benchmark}", loaded, answers))
         if loaded.benchmark.has_gold:
-            written.append(folder / f"{_file_name(each.name)}.samples.jsonl")
-            write_samples(written[-1], loaded, answers, _style(args.benchmark, each.record))
+            written.append(folder / f"{_to_file_name(each.name)}.samples.jsonl")
+            write_samples(written[-1], loaded, answers, _find_style(args.benchmark, each.record))
     return written
 
 
-def official_accuracy_of(benchmark: Benchmark) -> Official:
-    """Accuracy by the benchmark's own rule, of what would be submitted or of what was written; where it averages over parts, so does
-    the interval."""
+def make_official_scorer(benchmark: Benchmark) -> Official:
+    """Make the function that computes accuracy by the benchmark's own rule.
+
+    It scores what would be submitted, or the raw completions. Where the benchmark averages over parts, accuracy and
+    interval do too.
+    """
 
     def official(rows: Iterable[Row], answers: Iterable[Prediction], raw: bool = False) -> tuple[Estimate, int]:
         parts: dict[str, list[Row]] = {}
+        choices = {}
         for row in rows:
+            choices[row_key(row)] = row["choices"]
             part = row["groups"][benchmark.average_over] if benchmark.average_over else ""
             parts.setdefault(part, []).append(row)
-        choices = {row_key(row): row["choices"] for each in parts.values() for row in each}
-        texts = {
-            answer["row_key"]: answer["completion"]
-            if raw
-            else benchmark.submit(choices[answer["row_key"]], answer["choice"], answer["completion"])
-            for answer in answers
-        }
+        texts = {}
+        for answer in answers:
+            key, text = answer["row_key"], answer["completion"]
+            texts[key] = text if raw else benchmark.submit(choices[key], answer["choice"], text)
         scores = [official_score(benchmark.rule, each, texts) for each in parts.values()]
         intervals = [
             wilson_interval(part.n_correct, part.n_scored) if part.n_scored else Interval(0.0, 1.0) for part in scores
         ]
         value = sum(part.accuracy for part in scores) / len(scores)
-        # Of a mean of independent parts, distances to the bounds add up like standard errors (MOVER, Zou and Donner 2008)
+        # Of a mean of independent parts, distances to the bounds add up like standard errors (MOVER, Zou and Donner
+        # 2008)
         below = math.hypot(*(part.accuracy - i.low for part, i in zip(scores, intervals, strict=True))) / len(scores)
         above = math.hypot(*(i.high - part.accuracy for part, i in zip(scores, intervals, strict=True))) / len(scores)
         return Estimate(value, Interval(value - below, value + above)), sum(part.n_scored for part in scores)
@@ -169,32 +172,35 @@ def official_accuracy_of(benchmark: Benchmark) -> Official:
     return official
 
 
-def _score(
+def _score_model(
     answered: AnsweredRun, rows: Rows, run: Run, parts: SplitByModel, official: Official | None
 ) -> tuple[Scores, dict[str, Any]]:
+    """Score one model; errors name the file that its answers are from."""
     with naming(answered.source):
         return score_run(rows, run, parts.strong(answered.name), official, parts.neither(answered.name))
 
 
-def _file_name(name: str) -> str:
-    """A voter's name, which may be a path or a URL, in the name of a file."""
+def _to_file_name(name: str) -> str:
+    """Convert a voter's name, which may be a path or a URL, to the name of a file."""
     return re.sub(r"[/:#]+", "_", name)
 
 
-def _model(answered: AnsweredRun) -> Model:
-    """Who answered: the model of a record, or the voter of a vote table."""
+def _identify_model(answered: AnsweredRun) -> Model:
+    """Identify the model that answered, from the record of its run or from a vote table."""
     if answered.source.suffix == ".jsonl":
         return model_of_run(answered.record, answered.source)
     return model_of_voter(answered.name, answered.revision)
 
 
-def _run(answered: AnsweredRun, rows: Rows, questions: "_Questions", missing_as_wrong: bool) -> Run:
-    """Rescore one model's answers; errors name where they are from."""
+def _rescore_run(answered: AnsweredRun, rows: Rows, questions: "_Questions", missing_as_wrong: bool) -> Run:
+    """Rescore one model's answers; errors name the file that they are from."""
     record, settings = answered.record, answered.record.get("settings", {})
     orders = settings.get("orders")
     asked = {control: orders for control in record.get("controls", ())} if orders else {}
     with naming(answered.source):
-        run = rescore_predictions(rows, _lines_on_rows(answered), asked, missing_as_wrong, _asked_for(record))
+        run = rescore_predictions(
+            rows, _select_scored_lines(answered), asked, missing_as_wrong, _read_asked_for(record)
+        )
     now = questions.fingerprints.get(settings.get("rows"))
     if now is not None and settings.get("fingerprint", now) != now:
         raise ValueError(
@@ -203,13 +209,13 @@ def _run(answered: AnsweredRun, rows: Rows, questions: "_Questions", missing_as_
     return run
 
 
-def _asked_for(record: dict[str, Any]) -> AskedFor:
-    """What the prompt of a run asked for; where its record is not at hand, or of another prompt, either may be meant."""
+def _read_asked_for(record: dict[str, Any]) -> AskedFor:
+    """Return what a run's prompt asked for: text or letter, or either without a record or with an unknown prompt."""
     return find_asked_for(record.get("settings", {}).get("prompt_version"))
 
 
-def _lines_on_rows(answered: AnsweredRun) -> list[Prediction]:
-    """The predictions on rows whose clips were there: only those are scored, also under a control that needs no clip."""
+def _select_scored_lines(answered: AnsweredRun) -> list[Prediction]:
+    """Select the predictions on rows whose clips were there: only those are scored, under every control."""
     left_out = set(answered.record.get("left_out", ()))
     return [line for line in answered.lines if line["row_key"] not in left_out]
 
@@ -219,9 +225,9 @@ class _Questions:
     """What is scored.
 
     Attributes:
-        rows: without their clips.
-        set_aside: items of the benchmark, or rows, that no run could hear, and items without their gold answer.
-        fingerprints: of the rows that are scored and of these with those that could not be heard, by their number.
+        rows: the scored rows, without their clips.
+        set_aside: items or rows whose clips were missing for every run, and items without their gold answer.
+        fingerprints: by number of rows: of the scored rows, and of these with those whose clips were missing.
     """
 
     rows: list[Row]
@@ -230,11 +236,11 @@ class _Questions:
     fingerprints: dict[int, str]
 
 
-def _questions(args: ScoreArguments, left_out: Sequence[AbstractSet[str]]) -> _Questions:
-    """The questions without their clips. Those that no run could hear are left out, and what is written says so.
+def _load_scored_questions(args: ScoreArguments, left_out: Sequence[AbstractSet[str]]) -> _Questions:
+    """Load the questions without their clips, leaving out those whose clips were missing for every run.
 
     Raises:
-        ValueError: one run left out other questions than another: their accuracies would not be over the same ones.
+        ValueError: runs left out different questions, so that their accuracies would not be comparable.
     """
     rows, benchmark = load_questions(args, check_audio=False)
     some = {key for keys in left_out for key in keys if not all(key in others for others in left_out)}
@@ -247,12 +253,12 @@ def _questions(args: ScoreArguments, left_out: Sequence[AbstractSet[str]]) -> _Q
     set_aside = [row for row in every if row_key(row) in left_out[0]]
     if benchmark:
         set_aside += benchmark.without_gold
-        benchmark = without(benchmark, left_out[0])
+        benchmark = drop_items(benchmark, left_out[0])
     return _Questions(kept, benchmark, set_aside, {len(part): fingerprint(part) for part in (every, kept)})
 
 
-def _defects(benchmark: Benchmark, rows: Rows) -> list[str]:
-    """What a reader of the scores should know: what is known of the benchmark, and what these items show of its rule."""
+def _list_defects(benchmark: Benchmark, rows: Rows) -> list[str]:
+    """List the known defects of a benchmark, and those that its rule shows on these items."""
     found = list(benchmark.defects)
     if empty := items_with_empty_options(rows.values()):
         found.append(f"{len(empty)} items have an option without a text, which nothing can choose: {named(empty)}")
@@ -270,20 +276,20 @@ def _defects(benchmark: Benchmark, rows: Rows) -> list[str]:
     return found
 
 
-def _prompt_version(settings: Iterable[dict[str, Any] | None]) -> str:
-    """The prompt that all runs were asked with; several are joined. What files without a record were asked with is not known."""
+def _join_prompt_versions(settings: Iterable[dict[str, Any] | None]) -> str:
+    """Join the versions of the prompts of all runs; it is unknown for files without a record."""
     return ", ".join(sorted({(each or {}).get("prompt_version", UNKNOWN_PROMPT) for each in settings}))
 
 
-def _style(benchmark: str, record: dict[str, Any]) -> PromptStyle:
-    """The prompt that a run was asked with."""
+def _find_style(benchmark: str, record: dict[str, Any]) -> PromptStyle:
+    """Find the prompt that a run was asked with."""
     own = find_benchmark(benchmark).official_prompt
     asked = record.get("settings", {}).get("prompt_version")
     return prompt_style(benchmark, official=own is not None and own.version == asked)
 
 
-def _beside(files: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Other results files by the name that was given to them."""
+def _read_other_results(files: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Read other results files, by the names that they are given."""
     found = {}
     for text in files:
         name, _, path = text.rpartition("=")

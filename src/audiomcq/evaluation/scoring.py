@@ -1,4 +1,4 @@
-"""Predictions against the questions they answer: checked, read again, broken down. Nothing is left out of a denominator."""
+"""Match predictions with their questions, read them again and break scores down. Every denominator has all rows."""
 
 import logging
 from collections import Counter
@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 Rows = Mapping[str, Row]
 """The questions by row key."""
 Official = Callable[[Iterable[Row], Iterable[Prediction], bool], tuple[Estimate, int]]
-"""Accuracy of some rows' predictions by the benchmark's own rule, and how many rows that rule counted. The flag: on the completions as
-they were written, not on what would be submitted."""
+"""Computes the accuracy of some rows' predictions by the benchmark's own rule, and how many rows that rule counted.
+The flag: on the raw completions, not on what would be submitted."""
 _NO_SUCH_ORDER = "{} has no order {}"
 
 
@@ -43,8 +43,9 @@ class Run:
     """One model's answers to all questions.
 
     Attributes:
-        answers: by control and option order, then by row key.
-        missing: row keys without a prediction under some control and order; there they are answers that choose nothing.
+        answers: predictions by control and option order, then by row key.
+        missing: row keys without a prediction under some control and order; these count as answers that choose
+            nothing.
     """
 
     answers: dict[tuple[str, str], dict[str, Prediction]]
@@ -52,10 +53,10 @@ class Run:
 
     @property
     def order(self) -> str:
-        """The option order that accuracies are about: as given, or else the only one.
+        """The option order of the accuracies: the given one, or else the only one.
 
         Raises:
-            ValueError: there is none, or there are several and none is the given one.
+            ValueError: there is none, or there are several without the given one.
         """
         orders = self.orders("audio")
         for order in ("given", "cyclic-0"):
@@ -70,22 +71,25 @@ class Run:
         return orders[0]
 
     def orders(self, control: str) -> list[str]:
-        """The option orders under a control, the given one first."""
+        """List the option orders under a control, the given one first."""
         return sorted((order for name, order in self.answers if name == control), key=order_place)
 
     def answer(self, control: str, order: str, key: str) -> Prediction | None:
-        """The answer to a row under a control, None where it was not asked. As given, and turned by none, is the same prompt."""
+        """Return the answer to a row under a control, None if it was not asked.
+
+        The orders "given" and "cyclic-0" are the same prompt.
+        """
         same = {"given": "cyclic-0", "cyclic-0": "given"}
         found = (self.answers.get((control, name), {}).get(key) for name in (order, same.get(order, order)))
         return next((answer for answer in found if answer is not None), None)
 
     def correct(self, control: str = "audio") -> dict[str, bool]:
-        """Whether each row is answered right under a control that it was asked with."""
+        """Return whether each row is answered right under a control that was asked."""
         return {key: answer["correct"] for key, answer in self.answers[control, self.order].items()}
 
 
 def questions_by_key(rows: Iterable[Row]) -> Rows:
-    """The questions by row key.
+    """Index the questions by row key.
 
     Raises:
         ValueError: there are none, a key occurs twice, or a gold answer is withheld or not among the choices.
@@ -100,8 +104,8 @@ def questions_by_key(rows: Iterable[Row]) -> Rows:
         raise ValueError(
             f"{len(withheld)} questions have no gold answer: {named(withheld)}; export and submit instead"
         )
-    if without := [key for key, row in by_key.items() if row["answer"] not in row["choices"]]:
-        raise ValueError(f"the gold answer of {len(without)} questions is not among their choices: {named(without)}")
+    if foreign := [key for key, row in by_key.items() if row["answer"] not in row["choices"]]:
+        raise ValueError(f"the gold answer of {len(foreign)} questions is not among their choices: {named(foreign)}")
     return by_key
 
 
@@ -112,12 +116,12 @@ def rescore_predictions(
     missing_as_wrong: bool = False,
     asked_for: AskedFor = "text",
 ) -> Run:
-    """Read every completion again, as shown in its option order, and make sure that each question is answered once.
+    """Read every completion again, in its option order, and check that each question is answered once.
 
     Args:
-        predictions: `row_key`, `control`, `order`, `completion`; where options were scored instead (`option_logps`), `choice`.
-        asked: option orders by control, from the record of the run; without it, what occurs in the predictions.
-        missing_as_wrong: let rows without a prediction stand as answered wrong, and count them, instead of raising.
+        predictions: `row_key`, `control`, `order`, `completion`; in likelihood mode (`option_logps`), `choice`.
+        asked: option orders by control, from the record of the run; by default, those in the predictions.
+        missing_as_wrong: count rows without a prediction as wrong, instead of raising.
         asked_for: what the prompt asked for (`prompts.find_asked_for`).
 
     Raises:
@@ -135,16 +139,17 @@ def rescore_predictions(
             twice.append(key)
         of_order[key] = _read_again(rows[key], prediction, asked_for)
         changed += of_order[key]["correct"] != prediction.get("correct", of_order[key]["correct"])
+    # A control or order without a single prediction is missing on every row
     for control, orders in (asked or {}).items():
-        for order in {name for row in rows.values() for name in row_orders(row, orders)}:
-            answers.setdefault((control, order), {})
-    missing = [
-        (control, order, key)
-        for (control, order), of_order in sorted(answers.items())
-        for key, row in rows.items()
-        if key not in of_order and _has_order(row, order)
-    ]
-    _raise_for(unknown, twice, [] if missing_as_wrong else [key for *_, key in missing])
+        for row in rows.values():
+            for order in row_orders(row, orders):
+                answers.setdefault((control, order), {})
+    missing: list[tuple[str, str, str]] = []
+    for (control, order), of_order in sorted(answers.items()):
+        missing += [
+            (control, order, key) for key, row in rows.items() if key not in of_order and _has_order(row, order)
+        ]
+    _refuse_mismatches(unknown, twice, [] if missing_as_wrong else [key for *_, key in missing])
     if changed:
         logger.warning(
             "%d predictions are judged otherwise than when they were made: another matcher read them", changed
@@ -161,10 +166,10 @@ def score_run(
     official: Official | None = None,
     neither: AbstractSet[str] = frozenset(),
 ) -> tuple[Scores, dict[str, Any]]:
-    """The figures of one model, and their break-down as plain data.
+    """Compute the scores of one model, and their breakdown as plain data.
 
     Args:
-        strong: keys of the strong rows; None where there are none, or none that this model had no say in.
+        strong: keys of the strong rows; None without labels, or with only those that this model voted on.
         neither: keys of rows that are neither strong nor weak.
 
     Raises:
@@ -189,17 +194,17 @@ def score_run(
         scores = replace(scores, official_raw=estimate, n_official_raw=counted)
     questions = question_arrays(rows.values())
     arrays = run_arrays(rows, run)
-    several = [control for control in _controls(run) if len(run.orders(control)) > 1]
+    # Silence and audio are measures of the scores already
+    others = [
+        name for name in _list_controls(run) if name not in ("audio", "silence") and (name, run.order) in run.answers
+    ]
+    several = [control for control in _list_controls(run) if len(run.orders(control)) > 1]
     return scores, {
         "order": run.order,
-        "groups": _groups(rows, audio, silence, official),
+        "groups": _score_groups(rows, audio, silence, official),
         "gold_position": by_gold_position(arrays.only(control="audio", order=run.order), questions),
-        "chosen_position": _chosen_positions(rows, run.order, audio),
-        "controls": {
-            control: _control(run, control)
-            for control in _controls(run)
-            if control not in ("audio", "silence") and (control, run.order) in run.answers
-        },
+        "chosen_position": _count_chosen_positions(rows, run.order, audio),
+        "controls": {control: _score_control(run, control) for control in others},
         "orders": {
             control: asdict(measure_robustness(arrays.only(control=control), questions)) for control in several
         },
@@ -207,15 +212,21 @@ def score_run(
 
 
 def run_arrays(rows: Rows, run: Run) -> VoteArrays:
-    """Bring one model's answers to the columns that votes are counted by, in the order of `rows` as `question_arrays` numbers them."""
+    """Convert one model's answers to the columns by which votes are counted.
+
+    Rows are numbered in the order of `rows`, as by `question_arrays`.
+    """
     index = {key: place for place, key in enumerate(rows)}
-    asked = {name: sorted({each[place] for each in run.answers}) for place, name in enumerate(("control", "order"))}
+    asked = {
+        "control": sorted({control for control, _ in run.answers}),
+        "order": sorted({order for _, order in run.answers}),
+    }
     answers = []
     # The given order first: of a prompt that was asked under two names the first counts
     for control, order in sorted(run.answers, key=lambda names: order_place(names[1])):
         numbers = asked["control"].index(control), asked["order"].index(order)
         answers += [(index[key], *numbers, answer) for key, answer in run.answers[control, order].items()]
-    choices = [_first_copy(rows[answer["row_key"]], answer["choice"]) for *_, answer in answers]
+    choices = [_find_first_copy(rows[answer["row_key"]], answer["choice"]) for *_, answer in answers]
     correct = np.array([answer["correct"] for *_, answer in answers], dtype=bool)
     none = np.zeros(len(answers), dtype=np.int16)
     row, control, order = np.array([numbers[:3] for numbers in answers]).T
@@ -234,17 +245,26 @@ def run_arrays(rows: Rows, run: Run) -> VoteArrays:
     return drop_repeats(arrays, question_arrays(rows.values()))
 
 
-def _first_copy(row: Row, choice: int | None) -> int:
-    """Of options that are printed twice, either is the same answer. Nothing chosen is -1."""
+def _find_first_copy(row: Row, choice: int | None) -> int:
+    """Return the first option with the chosen one's text, -1 for none.
+
+    Either copy of an option that is printed twice is then the same answer.
+    """
     return -1 if choice is None else row["choices"].index(row["choices"][choice])
 
 
+def _count_parsed(answers: Iterable[Prediction]) -> int:
+    return sum(answer["choice"] is not None for answer in answers)
+
+
 def _has_order(row: Row, order: str) -> bool:
+    """Tell whether a row is asked in an option order: one with fewer options has fewer cyclic orders."""
     option_order(row, order)
     return order in row_orders(row, [order])
 
 
 def _read_again(row: Row, prediction: Prediction, asked_for: AskedFor) -> Prediction:
+    """Read a completion with the current matcher; stored choices are not trusted."""
     try:
         choice, correct, how = read_answer(
             row, prediction["order"], prediction["completion"], prediction.get("option_logps"), asked_for
@@ -254,60 +274,59 @@ def _read_again(row: Row, prediction: Prediction, asked_for: AskedFor) -> Predic
     return {**prediction, "choice": choice, "correct": correct, "how": how}
 
 
-def _raise_for(unknown: Sequence[str], twice: Sequence[str], missing: Sequence[str]) -> None:
-    problems = [
-        f"{len(keys)} {what}: {named(keys)}"
-        for keys, what in (
-            (unknown, "predictions are for questions that are not there"),
-            (twice, "questions are answered twice"),
-            (missing, "predictions are missing"),
-        )
-        if keys
-    ]
+def _refuse_mismatches(unknown: Sequence[str], twice: Sequence[str], missing: Sequence[str]) -> None:
+    """Raise an error that counts and names the predictions that do not match the questions."""
+    problems = []
+    for keys, what in (
+        (unknown, "predictions are for questions that are not there"),
+        (twice, "questions are answered twice"),
+        (missing, "predictions are missing"),
+    ):
+        if keys:
+            problems.append(f"{len(keys)} {what}: {named(keys)}")
     if problems:
         advice = "; finish the run, or give --missing_as_wrong true to count them as wrong" if missing else ""
         raise ValueError("; ".join(problems) + advice)
 
 
-def _controls(run: Run) -> list[str]:
+def _list_controls(run: Run) -> list[str]:
     return sorted({control for control, _ in run.answers})
 
 
-def _groups(
+def _score_groups(
     rows: Rows, audio: Mapping[str, Prediction], silence: Mapping[str, Prediction] | None, official: Official | None
 ) -> dict[str, dict[str, Any]]:
-    """Accuracy, silent accuracy and official accuracy by every group that the rows name."""
-    names = [key for key in rows if key in audio]
+    """Compute accuracy, silent accuracy and official accuracy by every group of the rows."""
     columns: dict[str, dict[str, list[str]]] = {}
-    for key in names:
-        for column, value in _groups_of(rows[key]).items():
+    for key in (key for key in rows if key in audio):
+        for column, value in _select_groups(rows[key]).items():
             columns.setdefault(column, {}).setdefault(str(value), []).append(key)
-    return {
-        column: {
-            value: {
-                "n": len(keys),
-                "n_parsed": sum(audio[key]["choice"] is not None for key in keys),
-                "accuracy": asdict(estimate_accuracy([audio[key]["correct"] for key in keys])),
-                "chance": chance_accuracy([rows[key] for key in keys]),
-                "silent": asdict(estimate_accuracy([silence[key]["correct"] for key in keys])) if silence else None,
-                "official": asdict(official([rows[key] for key in keys], [audio[key] for key in keys], False)[0])
-                if official
-                else None,
-            }
-            for value, keys in sorted(by_value.items())
+
+    def score_group(keys: Sequence[str]) -> dict[str, Any]:
+        group_rows, answers = [rows[key] for key in keys], [audio[key] for key in keys]
+        return {
+            "n": len(keys),
+            "n_parsed": _count_parsed(answers),
+            "accuracy": asdict(estimate_accuracy([answer["correct"] for answer in answers])),
+            "chance": chance_accuracy(group_rows),
+            "silent": asdict(estimate_accuracy([silence[key]["correct"] for key in keys])) if silence else None,
+            "official": asdict(official(group_rows, answers, False)[0]) if official else None,
         }
+
+    return {
+        column: {value: score_group(keys) for value, keys in sorted(by_value.items())}
         for column, by_value in columns.items()
     }
 
 
-def _groups_of(row: Row) -> Mapping[str, Any]:
-    """Not by weak and strong: those are columns of their own, which may have to be withheld."""
+def _select_groups(row: Row) -> Mapping[str, Any]:
+    """Select the groups of a row, except for weak and strong: those are columns that may have to be withheld."""
     groups = row.get("groups") or {name: row.get(name) for name in ("question_type", "source_dataset")}
     return {name: value for name, value in groups.items() if name != "audio_contribution"}
 
 
-def _chosen_positions(rows: Rows, order: str, answers: Mapping[str, Prediction]) -> dict[str, int]:
-    """How often each place was chosen, and how often none: what a model prefers shows here."""
+def _count_chosen_positions(rows: Rows, order: str, answers: Mapping[str, Prediction]) -> dict[str, int]:
+    """Count how often each place was chosen, and how often none: this shows a model's preference for places."""
     chosen = Counter(
         option_order(rows[key], order).index(answer["choice"])
         for key, answer in answers.items()
@@ -317,17 +336,14 @@ def _chosen_positions(rows: Rows, order: str, answers: Mapping[str, Prediction])
     return {str(place): count for place, count in sorted(chosen.items())} | {"unparsed": unparsed}
 
 
-def _control(run: Run, control: str) -> dict[str, Any]:
-    """Accuracy under another control than silence, and the gain of the audio over it."""
+def _score_control(run: Run, control: str) -> dict[str, Any]:
+    """Compute accuracy under another control than silence, and the gain of audio over it."""
     audio, other = run.correct(), run.correct(control)
     keys = sorted(audio)
-    parsed, heard = (
-        sum(answer["choice"] is not None for answer in run.answers[name, run.order].values())
-        for name in (control, "audio")
-    )
+    parsed, parsed_audio = (_count_parsed(run.answers[name, run.order].values()) for name in (control, "audio"))
     gain = estimate_gain([int(audio[key]) - int(other[key]) for key in keys])
     return {
         "n_parsed": parsed,
         "accuracy": asdict(estimate_accuracy([other[key] for key in keys])),
-        "gain": asdict(gain) if parsed and heard else None,
+        "gain": asdict(gain) if parsed and parsed_audio else None,
     }

@@ -1,4 +1,4 @@
-"""Pick a checkpoint of a training run by its answers to a selection set, in every option order."""
+"""Select a checkpoint of a training run by its answers to a selection set, in every option order."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ class Candidate:
         accuracy: mean over questions of the share of option orders that are answered right.
         all_right: share of questions right in every order.
         parsed: share of answers that chose an option.
-        behind_best: accuracy - that of the best, paired by question; None for the best itself.
+        behind_best: difference to the accuracy of the best, paired by question; None for the best itself.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Candidate:
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The checkpoint folders of a run, earliest first.
+    """List the checkpoint folders of a run, earliest first.
 
     Raises:
         ValueError: there are none.
@@ -58,12 +58,13 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def select_checkpoint(args: SelectArguments, rows: Sequence[Row]) -> list[Candidate]:
-    """Answer the selection set with every checkpoint; returns them best first. What is answered already is not asked again.
+    """Answer the selection set with every checkpoint; returns them best first. What is answered already is not asked
+    again.
 
     Of checkpoints that are equally good the earliest comes first.
 
     Raises:
-        ValueError: there are no checkpoints, or they are not to hear the clips.
+        ValueError: there are no checkpoints, or they are not asked with audio.
     """
     if "audio" not in args.controls:
         raise ValueError(f"controls {args.controls}: a checkpoint is picked by its answers with audio; add audio")
@@ -76,18 +77,18 @@ def select_checkpoint(args: SelectArguments, rows: Sequence[Row]) -> list[Candid
 
 
 def rank(questions: Rows, answered: dict[str, Run]) -> list[Candidate]:
-    """Candidates, best first, each with its distance from the best."""
+    """Rank checkpoints from best to worst, each with its difference to the best."""
     columns = question_arrays(questions.values())
     arrays = {name: run_arrays(questions, run) for name, run in answered.items()}
     shares = {name: right_shares(each, columns) for name, each in arrays.items()}
-    candidates = [_candidate(name, each, columns) for name, each in arrays.items()]
+    candidates = [_measure_candidate(name, each, columns) for name, each in arrays.items()]
     best, *others = sorted(candidates, key=lambda each: (-each.accuracy.value, each.step))
     behind = [shares[each.name] - shares[best.name] for each in others]
     return [best, *(replace(each, behind_best=estimate_gain(gaps)) for each, gaps in zip(others, behind, strict=True))]
 
 
 def selection_table(candidates: Sequence[Candidate]) -> str:
-    """Checkpoints in the order of their steps, the best marked."""
+    """Format the checkpoints as a table in the order of their steps, with the best one in bold."""
     lines = [["checkpoint", "accuracy over orders", "right in all orders", "parsed", "behind the best"]]
     for each in sorted(candidates, key=lambda each: each.step):
         name = f"**{each.name}**" if each is candidates[0] else each.name
@@ -97,7 +98,7 @@ def selection_table(candidates: Sequence[Candidate]) -> str:
 
 
 def save_selection(candidates: Sequence[Candidate], rows: int, folder: Path) -> dict[str, Any]:
-    """Write selection.json and selection.md, with the warning; returns what stands in the former."""
+    """Write selection.json and selection.md, with the warning, and return the content of selection.json."""
     best, warning = candidates[0], WARNING.format(n=rows)
     near = [each.name for each in candidates if each.behind_best and each.behind_best.interval.high >= 0]
     logger.warning("best: %s, %s. %s", best.name, percent(best.accuracy), warning)
@@ -115,7 +116,8 @@ def save_selection(candidates: Sequence[Candidate], rows: int, folder: Path) -> 
     return result
 
 
-def _candidate(name: str, arrays: VoteArrays, questions: Questions) -> Candidate:
+def _measure_candidate(name: str, arrays: VoteArrays, questions: Questions) -> Candidate:
+    """Measure one checkpoint on the selection set."""
     robust = measure_robustness(arrays, questions)
     parsed = float((arrays.choice >= 0).mean())
     return Candidate(name, int(name.split("-")[-1]), robust.mean, robust.all_right, parsed)

@@ -1,8 +1,8 @@
-"""Which rows are strong, and for which model that may be said: nobody is scored on a split that it voted on itself.
+"""Find the strong rows for each scored model: no model is scored on a split that it voted on itself.
 
-Strong rows are those that voters did not know without the audio. A model among the voters is wrong there on silence by selection, so
-that its audio gain on them is positive even for one that flips coins. Its vote is left out; where the others cannot be counted without
-it, its figures on strong and weak rows are withheld, with the reason.
+Strong rows are those that voters did not know without the audio. A voter is wrong there on silence by selection, so
+that its audio gain on them is positive even if it flips coins. Its vote is left out; if the others cannot be counted
+without it, its figures on strong and weak rows are withheld, with the reason.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -34,11 +34,11 @@ class StrongSplit:
     """Strong and weak rows of the questions that are scored.
 
     Attributes:
-        source: where they come from: votes, rows (the labels that stand in them) or list.
+        source: where they come from: votes, rows (their own labels) or list.
         strong: keys of the strong rows.
-        neither: keys of rows that are neither strong nor weak, since nothing could be read out of the votes on them.
-        voters: who voted, by the name in the votes.
-        votes: the votes, None where they are not at hand; then the rows cannot be labelled without one of the voters.
+        neither: keys of rows that are neither strong nor weak, since the votes on them could not be read.
+        voters: the models that voted, by their names in the votes.
+        votes: the votes, None if they are not available; the rows can then not be labelled without one of the voters.
     """
 
     source: str
@@ -50,15 +50,15 @@ class StrongSplit:
     rule: LabelingRule = field(default_factory=LabelingRule)
 
     def own_votes(self, model: Model, run: Run) -> frozenset[str]:
-        """The voters that are this model, one that it was trained from or that was trained from it; also those that gave its very answers."""
+        """Find the voters that are this model, its ancestors or descendants, or that gave exactly its answers."""
         kin = {name for name, voter in self.voters.items() if voter.is_kin(model)}
         return frozenset(kin | {name for name in self.voters.keys() - kin if self._answers_like(name, run)})
 
     def without(self, voters: frozenset[str]) -> "StrongSplit":
-        """The split as the other voters make it.
+        """Make the split again without some voters.
 
         Raises:
-            ValueError: it cannot be made, and why.
+            ValueError: it cannot be made; with the reason.
         """
         if not voters:
             return self
@@ -70,16 +70,19 @@ class StrongSplit:
         mask = pc.is_in(self.votes.data.column("voter"), value_set=pc.cast(others, "string"))
         votes = self.votes.select(pc.indices_nonzero(mask).to_pylist())
         voters_left = {name: self.voters[name] for name in others}
-        return replace(self, **_labelled(self.rows, votes, self.rule), votes=votes, voters=voters_left)
+        return replace(self, **_label_by_votes(self.rows, votes, self.rule), votes=votes, voters=voters_left)
 
     def _answers_like(self, voter: str, run: Run) -> bool:
-        """Whether a voter wrote, word for word, what the run wrote on every row that both were asked: then its votes are those of the run,
-        under whatever name. Greedy answers of the same weights are."""
+        """Tell whether a voter's answers are, word for word, those of the run on every row that both were asked.
+
+        Then its votes are those of the run, whatever its name: greedy answers of the same weights are equal.
+        """
         if self.votes is None:
             return False
         table = self.votes.data.table.select(["voter", "control", "mode", "row_key", "order", "completion"])
         mask = pc.and_(pc.equal(table["voter"], voter), pc.equal(table["control"], self.rule.control))
         votes = table.filter(pc.and_(mask, pc.equal(table["mode"], "generate"))).to_pylist()
+        # One different answer tells two models apart; without any common answer nothing is known
         compared = 0
         for vote in votes:
             answer = run.answer(self.rule.control, vote["order"], vote["row_key"])
@@ -92,11 +95,11 @@ class StrongSplit:
 
 
 class SplitByModel:
-    """The split as each scored model may be scored on it: its own votes left out, or nothing and the reason.
+    """The split for each scored model: without its own votes, or the reason why there is none.
 
     Args:
-        split: as all voters make it; None where rows have no labels.
-        models, runs: who is scored and what they answered, by name.
+        split: that of all voters; None if rows have no labels.
+        models, runs: the scored models and their answers, by name.
     """
 
     def __init__(self, split: StrongSplit | None, models: Mapping[str, Model], runs: Mapping[str, Run]) -> None:
@@ -105,27 +108,27 @@ class SplitByModel:
         self._made: dict[frozenset[str], StrongSplit | str] = {}
 
     def strong(self, name: str) -> frozenset[str] | None:
-        """Keys of the strong rows for a model; None where there are none or they are withheld."""
-        part = self._without(self._own[name])
+        """Return the keys of the strong rows for a model; None if there are none or they are withheld."""
+        part = self._split_without(self._own[name])
         return part.strong if isinstance(part, StrongSplit) else None
 
     def neither(self, name: str) -> frozenset[str]:
-        """Keys of the rows that are neither strong nor weak."""
-        part = self._without(self._own[name])
+        """Return the keys of the rows that are neither strong nor weak."""
+        part = self._split_without(self._own[name])
         return part.neither if isinstance(part, StrongSplit) else frozenset()
 
     def for_both(self, a: str, b: str) -> frozenset[str] | None:
-        """Keys of the rows that are strong without the votes of either of two models."""
-        part = self._without(self._own[a] | self._own[b])
+        """Return the keys of the rows that are strong without the votes of either of two models."""
+        part = self._split_without(self._own[a] | self._own[b])
         return part.strong if isinstance(part, StrongSplit) else None
 
     def details(self, name: str) -> dict[str, Any]:
-        """What results say: own votes that were left out, and why figures on strong and weak rows are withheld."""
-        part = self._without(self._own[name])
+        """Return what results state: which own votes were left out, and why strong and weak figures are withheld."""
+        part = self._split_without(self._own[name])
         return {"own_votes": sorted(self._own[name]), "strong_withheld": part if isinstance(part, str) else None}
 
-    def _without(self, voters: frozenset[str]) -> StrongSplit | str | None:
-        """A split, the reason why there is none, or None where rows have no labels."""
+    def _split_without(self, voters: frozenset[str]) -> StrongSplit | str | None:
+        """Return a split, the reason why there is none, or None if rows have no labels."""
         if self._split is None:
             return None
         if voters not in self._made:
@@ -144,13 +147,13 @@ def strong_split(
     dataset: str,
     set_aside: Collection[Row],
 ) -> StrongSplit | None:
-    """The split by votes, by a published list, or by the labels that stand in the rows; None where there is none of these.
+    """Split rows by votes, by a published list, or by their own labels; None if there is none of these.
 
     Args:
         votes: a folder of votes, of prediction files, or one file of either.
-        strong_list: as `strong_rows_of_list` takes it.
-        label_voters: who voted on a list, or on labels without votes beside them.
-        dataset: where the rows are from; votes that `recipes/contribution_filter/split.py` left there say who labelled them.
+        strong_list: see `strong_rows_of_list`.
+        label_voters: models that voted on a list, or on labels that come without votes.
+        dataset: where the rows are from; votes that `recipes/contribution_filter/split.py` saved there tell who voted.
         set_aside: items of the benchmark that are not scored.
 
     Raises:
@@ -167,22 +170,22 @@ def strong_split(
     labelled = strong_by_label(list(rows.values()))
     if labelled is None:
         return None
-    beside = load_saved_votes(dataset) if Path(dataset).is_dir() else None
-    if beside is None:
+    saved = load_saved_votes(dataset) if Path(dataset).is_dir() else None
+    if saved is None:
         return StrongSplit("rows", rows, labelled, voters=published)
-    voters = {name: model_of_voter(name, revision) for name, revision in voters_of(beside).items()}
+    voters = {name: model_of_voter(name, revision) for name, revision in voters_of(saved).items()}
     return StrongSplit(
-        "rows", rows, labelled, voters=voters, votes=beside, rule=load_saved_rule(dataset) or LabelingRule()
+        "rows", rows, labelled, voters=voters, votes=saved, rule=load_saved_rule(dataset) or LabelingRule()
     )
 
 
 def strong_by_label(rows: Sequence[Row]) -> frozenset[str] | None:
-    """Keys of the rows labelled strong, None where no row has a label.
+    """Return the keys of the rows labelled strong, None if no row has a label.
 
     Raises:
         ValueError: only some rows have one.
     """
-    labels = {key: _label(row) for key, row in questions_by_key(rows).items()}
+    labels = {key: _read_label(row) for key, row in questions_by_key(rows).items()}
     unlabelled = [key for key, label in labels.items() if label is None]
     if len(unlabelled) == len(labels):
         return None
@@ -192,11 +195,13 @@ def strong_by_label(rows: Sequence[Row]) -> frozenset[str] | None:
 
 
 def split_by_votes(rows: Rows, source: str | Path) -> StrongSplit:
-    """Strong rows are those that voters do not know without the audio: a benchmark's -ACstrong split, by the published rule.
+    """Split rows by votes with the published rule, as a benchmark's -ACstrong split.
+
+    Strong rows are those that voters do not know without the audio.
 
     Args:
-        source: votes of recipes/contribution_filter/probe.py, or prediction files: there every file is a voter, and its answers on
-            silence are its votes (arXiv 2509.21060: `silence_seconds: 30`).
+        source: votes of recipes/contribution_filter/probe.py, or prediction files, each of which is a voter whose
+            answers on silence are its votes (arXiv 2509.21060: `silence_seconds: 30`).
 
     Raises:
         ValueError: there are no votes, or rows have none.
@@ -209,19 +214,19 @@ def split_by_votes(rows: Rows, source: str | Path) -> StrongSplit:
         )
     voters = {name: model_of_voter(name, revision) for name, revision in voters_of(votes).items()}
     if Path(source).is_dir() or Path(source).suffix == ".jsonl":
-        voters |= _voters_with_records(Path(source), voters)
+        voters |= _read_voter_records(Path(source), voters)
     with naming(source):
-        return StrongSplit("votes", rows, **_labelled(rows, votes, rule), voters=voters, votes=votes, rule=rule)
+        return StrongSplit("votes", rows, **_label_by_votes(rows, votes, rule), voters=voters, votes=votes, rule=rule)
 
 
-def _voters_with_records(source: Path, voters: Collection[str]) -> dict[str, Model]:
-    """Of voters that are prediction files, what their records say."""
+def _read_voter_records(source: Path, voters: Collection[str]) -> dict[str, Model]:
+    """Read which models the voters are that are prediction files, from the records of their runs."""
     files = [source] if source.is_file() else [file for file in source.glob("*.jsonl") if file.stem in voters]
     return {file.stem: model_of_run(read_run(file) or {}, file) for file in files}
 
 
-def _labelled(rows: Rows, votes: Dataset, rule: LabelingRule) -> dict[str, Any]:
-    """`strong` and `neither` of a `StrongSplit`."""
+def _label_by_votes(rows: Rows, votes: Dataset, rule: LabelingRule) -> dict[str, Any]:
+    """Label rows by votes: returns `strong` and `neither` of a `StrongSplit`."""
     columns = ("id", "source_dataset", "question_type", "choices", "answer")
     unlabelled = [{name: row[name] for name in columns} for row in rows.values()]
     labelled = label_rows(
@@ -234,7 +239,7 @@ def _labelled(rows: Rows, votes: Dataset, rule: LabelingRule) -> dict[str, Any]:
     }
 
 
-def _label(row: Row) -> str | None:
-    """The label of a row of one's own; loaded as a benchmark it stands among the groups."""
+def _read_label(row: Row) -> str | None:
+    """Return the label of a row of one's own, which is among the groups if it was loaded as a benchmark."""
     label = row.get(CONTRIBUTION) or (row.get("groups") or {}).get("audio_contribution")
     return label if label in ("weak", "strong") else None

@@ -1,4 +1,4 @@
-"""Lists of strong rows that somebody published: a file, or a data set on the Hub, with the ids or keys of the rows."""
+"""Read published lists of strong rows: a file, or a data set on the Hub, with the ids or keys of the rows."""
 
 import csv
 from collections.abc import Collection, Iterator
@@ -19,22 +19,23 @@ FILES = (".txt", ".csv", ".json", ".jsonl", ".parquet")
 
 
 def strong_rows_of_list(source: str, rows: Collection[Row], set_aside: Collection[Row] = ()) -> frozenset[str]:
-    """Keys of the rows that a list names.
+    """Return the keys of the rows that a list names.
 
     Args:
-        source: a file of `FILES`, `ORG/NAME` (a data set on the Hub) or `ORG/NAME:path/of/file`. Entries are ids or row keys, alone or
-            as `id` or `row_key` of an object or line; where these have the column `audio-contribution`, those that say strong count.
-        rows: those that are scored.
-        set_aside: rows that are not, since their clips or gold answers are not there; the list may name them.
+        source: a file with a suffix of `FILES`, `ORG/NAME` (a data set on the Hub) or `ORG/NAME:path/of/file`. Entries
+            are ids or row keys, alone or as `id` or `row_key` of an object or line; if these have the column
+            `audio-contribution`, only those with strong count.
+        rows: the scored rows.
+        set_aside: rows that are not scored, since their clips or gold answers are missing; the list may name them.
 
     Raises:
-        ValueError: there is no such list, it is empty or no list of rows, or it names rows that are not these.
+        ValueError: there is no such list, it is empty or no list of rows, or it names other rows.
     """
     by_name: dict[str, set[str]] = {}
     for row in [*rows, *set_aside]:
         for name in {str(row["id"]), row_key(row)}:
             by_name.setdefault(name, set()).add(row_key(row))
-    entries = list(dict.fromkeys(_entries(source)))
+    entries = list(dict.fromkeys(_read_entries(source)))
     if not entries:
         raise ValueError(f"{source}: the list names no strong rows")
     if unknown := [entry for entry in entries if entry not in by_name]:
@@ -48,8 +49,9 @@ def strong_rows_of_list(source: str, rows: Collection[Row], set_aside: Collectio
     return frozenset(key for entry in entries for key in by_name[entry] if key in scored)
 
 
-def _entries(source: str) -> Iterator[str]:
-    for where, entry in _raw_entries(source):
+def _read_entries(source: str) -> Iterator[str]:
+    """Read the ids and row keys of a list, leaving out rows that it marks as weak."""
+    for where, entry in _read_raw_entries(source):
         if isinstance(entry, dict):
             if entry.get(CONTRIBUTION, "strong") != "strong":
                 continue
@@ -61,30 +63,30 @@ def _entries(source: str) -> Iterator[str]:
         yield str(name).strip()
 
 
-def _raw_entries(source: str) -> Iterator[tuple[str, Any]]:
-    """Where an entry stands, and what it is."""
+def _read_raw_entries(source: str) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of a list as they are, each with its place."""
     path = Path(source)
     if not path.is_file() and path.suffix in FILES and ":" not in source:
         raise ValueError(f"{source}: no such list of strong rows")
     if not path.is_file():
         try:
             if path.is_dir() or ":" not in source:
-                yield from _hub_rows(source)
+                yield from _read_hub_rows(source)
                 return
             repository, _, file = source.partition(":")
             path = Path(hf_hub_download(repository, file, repo_type="dataset"))
         except OSError as error:
             raise ValueError(f"{source}: no such file, and no such data set on the Hub ({error})") from error
-    yield from _lines_of(path)
+    yield from _read_file(path)
 
 
-def _hub_rows(source: str) -> Iterator[tuple[str, Any]]:
+def _read_hub_rows(source: str) -> Iterator[tuple[str, Any]]:
     for split, table in load_dataset(source).items():
         kept = [name for name in ("row_key", "id", CONTRIBUTION) if name in table.column_names]
         yield from ((f"{source}, {split} row {i}", row) for i, row in enumerate(table.select_columns(kept)))
 
 
-def _lines_of(path: Path) -> Iterator[tuple[str, Any]]:
+def _read_file(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".jsonl":
         yield from read_lines(path)
     elif path.suffix == ".json":

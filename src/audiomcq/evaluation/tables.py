@@ -1,4 +1,4 @@
-"""The tables of a results file beside the one of `report`: pairs of models, option orders, groups of questions, benchmarks."""
+"""Format the other tables of a results file: pairs of models, option orders, groups of questions, benchmarks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,13 +18,18 @@ TABLE_MEASURES = {
     "official_raw": "official, raw text",
     "strong": "strong",
 }
-"""What stands of each benchmark in the table of several."""
+"""Columns of each benchmark in the table of several, by measure."""
 PARSED = 0.9
-"""Share of answers that choose an option, below which a reader is warned; half of what is missing to 1 warns on silence."""
+"""Share of answers that choose an option, below which a reader is warned; on silence, half the share that may be
+missing."""
 
 
 def comparisons_table(comparisons: Sequence[Comparison]) -> str:
-    """Pairs of models: difference in points with its paired-bootstrap interval, rows only one of them has right, McNemar's p."""
+    """Format pairs of models as a table.
+
+    Its columns are the difference in points with its paired-bootstrap interval, the rows that only one of them has
+    right, and McNemar's p.
+    """
     lines = [["a → b", "b - a", "only a", "only b", "p (Holm)", "b - a, strong", "p (Holm), strong"]]
     for pair in comparisons:
         p_strong = "–" if pair.strong_p_holm is None else f"{pair.strong_p_holm:.2g}"
@@ -39,42 +44,41 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
 
 
 def orders_table(models: Results) -> str:
-    """What becomes of each model's answers when the options are shown in other orders."""
+    """Format how each model's answers change with the order of the options."""
     measures = {"mean": "mean over orders", "majority": "majority vote", "all_right": "right in all orders",
                 "same_choice": "same option in all orders"}  # fmt: skip
     lines = [["model", "control", "orders", *measures.values()]]
     for name, model in models.items():
         for control, robust in model["orders"].items():
-            cells = [percent(estimate(robust[measure])) for measure in measures]
+            cells = [percent(read_estimate(robust[measure])) for measure in measures]
             lines.append([name, control, str(len(robust["orders"])), *cells])
     return markdown(lines)
 
 
 def group_table(models: Results, column: str) -> str:
-    """Accuracy of all models by one group, strict and, where there is one, official: a line per value."""
-    values = {value: cell for model in models.values() for value, cell in model["groups"].get(column, {}).items()}
+    """Format the accuracy of all models by one group, strict and, if there is one, official: a line per value."""
+    values: dict[str, Any] = {}
+    for model in models.values():
+        values |= model["groups"].get(column, {})
     measures = {"strict": "accuracy"} | ({"official": "official"} if _have_official(models) else {})
     head = [column.replace("_", " "), "rows", "by guessing"]
     lines = [[*head, *(f"{model}, {title}" for model in models for title in measures)]]
     for value, group in sorted(values.items()):
-        cells = [
-            percent(estimate(model["groups"][column][value][name]))
-            for model in models.values()
-            for name in measures.values()
-        ]
+        cells = []
+        for model in models.values():
+            figures = model["groups"][column][value]
+            cells += [percent(read_estimate(figures[name])) for name in measures.values()]
         lines.append([value, str(group["n"]), f"{100 * group['chance']:.1f}", *cells])
     return markdown(lines)
 
 
 def positions_table(models: Results) -> str:
-    """Accuracy by the place of the gold answer, and how often a model chose each place."""
+    """Format accuracy by the place of the gold answer, and how often a model chose each place."""
     places = sorted({place for model in models.values() for place in model["gold_position"]}, key=int)
     lines = [["model", *(f"gold at {int(place) + 1}" for place in places), "chosen 1, 2, ... (unparsed)"]]
     for name, model in models.items():
-        cells = [
-            percent(estimate(cell["accuracy"])) if (cell := model["gold_position"].get(place)) else "–"
-            for place in places
-        ]
+        by_place = model["gold_position"]
+        cells = [percent(read_estimate(by_place[place]["accuracy"])) if place in by_place else "–" for place in places]
         chosen = model["chosen_position"]
         counts = ", ".join(str(chosen.get(place, 0)) for place in places)
         lines.append([name, *cells, f"{counts} ({chosen['unparsed']})"])
@@ -82,7 +86,7 @@ def positions_table(models: Results) -> str:
 
 
 def reading_table(models: Results) -> str:
-    """How each model's answers were read, with audio and on silence."""
+    """Format how each model's answers were read, with audio and on silence."""
     lines = [["model", "control", *HOW]]
     for name, model in models.items():
         for control, read in (("audio", model["read"]), ("silence", model["read_silent"])):
@@ -95,30 +99,35 @@ def reading_table(models: Results) -> str:
 
 
 def benchmarks_table(results: Mapping[str, Results]) -> str:
-    """Several benchmarks in one table: a line per model; strict, official and strong accuracy of each (the paper's Table 5)."""
+    """Format several benchmarks as one table: strict, official and strong accuracy of each, a line per model.
+
+    Source: Table 5 of the paper.
+    """
     models = list(dict.fromkeys(name for each in results.values() for name in each["models"]))
     lines = [["model", *(f"{benchmark}, {title}" for benchmark in results for title in TABLE_MEASURES.values())]]
     for name in models:
-        cells = [
-            percent(estimate(each["models"].get(name, {}).get(measure)))
-            for each in results.values()
-            for measure in TABLE_MEASURES
-        ]
+        cells = []
+        for each in results.values():
+            figures = each["models"].get(name, {})
+            cells += [percent(read_estimate(figures.get(measure))) for measure in TABLE_MEASURES]
         lines.append([name, *cells])
     return markdown(lines)
 
 
 def caveats(results: Results) -> list[str]:
-    """What keeps the figures of a results file from being those of all questions, of all models, or of listening alone."""
+    """List what limits the figures of a results file.
+
+    These are missing questions or models, unreadable answers, and a model's own votes.
+    """
     questions = results["questions"]
-    found = _coverage_caveats(questions)
+    found = _list_coverage_caveats(questions)
     found += [
         f"{name}: {model['n_missing']} of {model['n_total']} rows have no prediction and count as wrong."
         for name, model in results["models"].items()
         if model["n_missing"]
     ]
     for name, model in results["models"].items():
-        found += _reading_caveats(name, model)
+        found += _list_reading_caveats(name, model)
     for name, model in results["models"].items():
         if model["strong_withheld"]:
             found.append(f"{name}: no figures on strong and weak rows: {model['strong_withheld']}.")
@@ -133,7 +142,8 @@ def caveats(results: Results) -> list[str]:
     return found
 
 
-def _coverage_caveats(questions: Results) -> list[str]:
+def _list_coverage_caveats(questions: Results) -> list[str]:
+    """List what is missing of the questions, or unknown about them."""
     found = []
     benchmark = questions["benchmark"]
     if benchmark and not benchmark["all_there"]:
@@ -152,8 +162,8 @@ def _coverage_caveats(questions: Results) -> list[str]:
     return found
 
 
-def _reading_caveats(name: str, model: Results) -> list[str]:
-    """What could not be read out of a model's answers, and what that does to its figures."""
+def _list_reading_caveats(name: str, model: Results) -> list[str]:
+    """List what could not be read of a model's answers, and how that affects its figures."""
     n, parsed, silent = model["n_total"], model["n_parsed"], model["n_parsed_silent"]
     unparsed = n - parsed - model["n_missing"]
     if not parsed:
@@ -176,7 +186,7 @@ def _reading_caveats(name: str, model: Results) -> list[str]:
 
 
 def legend(results: Results) -> list[str]:
-    """How the first table is to be read."""
+    """Explain how to read the first table."""
     models, n_total = results["models"], results["questions"]["n_total"]
     orders = ", ".join(sorted({model["order"] for model in models.values()}))
     lines = [
@@ -204,7 +214,7 @@ def _have_official(models: Results) -> bool:
 
 
 def results_page(title: str, results: Results, first: str, comparisons: Sequence[Comparison]) -> str:
-    """The whole results file for reading. `first` is the table of scores and baselines."""
+    """Format the whole results file as a Markdown page. `first` is the table of scores and baselines."""
     models = results["models"]
     columns = dict.fromkeys(column for model in models.values() for column in model["groups"])
     before = "".join(f"> **{caveat}**\n\n" for caveat in caveats(results))
@@ -225,13 +235,13 @@ def results_page(title: str, results: Results, first: str, comparisons: Sequence
 
 
 def is_estimate(plain: Any) -> bool:
-    """Whether a value out of a results file is an estimate."""
+    """Tell whether a value from a results file is an estimate."""
     interval = plain.get("interval") if isinstance(plain, dict) else None
     if not isinstance(interval, dict) or interval.keys() != {"low", "high"}:
         return False
     return all(map(NUMBER[1], (plain.get("value"), *interval.values())))
 
 
-def estimate(plain: Results | None) -> Estimate | None:
-    """An estimate out of a results file."""
+def read_estimate(plain: Results | None) -> Estimate | None:
+    """Read an estimate from a results file."""
     return None if plain is None else Estimate(plain["value"], Interval(**plain["interval"]))

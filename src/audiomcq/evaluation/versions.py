@@ -1,4 +1,4 @@
-"""Which version of a benchmark's question file is it? Organisers correct their files under one name; the content tells them apart."""
+"""Tell versions of a benchmark's question file apart by content: organisers correct their files under one name."""
 
 import hashlib
 import json
@@ -10,19 +10,29 @@ UNKNOWN = "unknown version"
 
 
 def content_fingerprint(items: Iterable[Row]) -> str:
-    """A hash of ids, questions, options and gold answers, the same in any order of the items, whatever runs of white space the file has,
-    and for a question file as for a table on the Hub that says the same."""
-    lines = [
-        json.dumps(
-            [_plain(item["id"]), _plain(item["question"]), [*map(_plain, item["choices"])], _plain(item["answer"])]
+    """Hash the ids, questions, options and gold answers of a benchmark.
+
+    The hash depends neither on the order of the items nor on runs of white space, and is the same for a question file
+    and a table on the Hub with the same content.
+    """
+    lines = []
+    for item in items:
+        choices = [_collapse_spaces(choice) for choice in item["choices"]]
+        lines.append(
+            json.dumps(
+                [
+                    _collapse_spaces(item["id"]),
+                    _collapse_spaces(item["question"]),
+                    choices,
+                    _collapse_spaces(item["answer"]),
+                ]
+            )
         )
-        for item in items
-    ]
     return hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
 
 
 def recorded_versions(texts: Sequence[str]) -> dict[str, str]:
-    """Versions that a user knows, written name=fingerprint, by fingerprint.
+    """Parse versions that a user knows, written name=fingerprint, to names by fingerprint.
 
     Raises:
         ValueError: a text is not of that form.
@@ -39,7 +49,7 @@ def recorded_versions(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _plain(text: str | None) -> str | None:
+def _collapse_spaces(text: str | None) -> str | None:
     return None if text is None else " ".join(text.split())
 
 
@@ -58,11 +68,13 @@ MMAU_TEST_MINI_VERSIONS: Mapping[str, str] = {
     "2d173a1414f7e907b4d036ef62ca4e60": "v05.15.25 of 2025-06-23",
     "8f054938609958027b4a3b6e9baaaab9": "v05.15.25 of 2025-08-09",
 }
-"""Computed from the 17 revisions of mmau-test-mini.json up to Sakshi113/MMAU@110127f: three repeat the content of the one before,
-78fe032 and 26d9342, f2017e3 and 2dcf44d, 65c0574 and 8415fc1; the first of all, 1c6af99, has no ids and does not load. The organisers
-call v05.15.25 what they publish since that day; its content went on changing until 2025-08-09 (f0a4a97)."""
+"""Computed from the 17 revisions of mmau-test-mini.json up to Sakshi113/MMAU@110127f: three repeat the content of the
+one before, 78fe032 and 26d9342, f2017e3 and 2dcf44d, 65c0574 and 8415fc1; the first of all, 1c6af99, has no ids and
+does not load. The organisers call v05.15.25 what they publish since that day; its content went on changing until
+2025-08-09 (f0a4a97)."""
 MMAR_VERSIONS: Mapping[str, str] = {
     "3acee0fcdbd8484c241b5a34382bb203": "of 2025-05-11",
     "f3168b862435eec7a71406b980d758c6": "of 2026-02-16",
 }
-"""Computed from both files of ddlBoJack/MMAR: 6249700 (MMAR-meta.json, five gold answers of which are no option) and a355584."""
+"""Computed from both files of ddlBoJack/MMAR: 6249700 (MMAR-meta.json, five gold answers of which are no option) and
+a355584."""

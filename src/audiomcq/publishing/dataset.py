@@ -1,11 +1,11 @@
-"""Labelled rows -> a folder that is a data set on the Hub: parquet with the audio inside, votes, eval.yaml, card."""
+"""Write labelled rows to a folder that is a data set on the Hub: Parquet with audio, votes, eval.yaml and card."""
 
 import hashlib
 import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,17 +33,17 @@ from audiomcq.storage import replaced_folder
 logger = logging.getLogger(__name__)
 
 PUBLISHED = Features({**FEATURES, "audio": Audio(), **LICENSE_COLUMNS})
-"""What published rows hold. Here `audio` decodes by itself where torchcodec is installed, as everywhere on the Hub."""
+"""Columns of published rows. `audio` is decoded by `datasets` if torchcodec is installed, as is usual on the Hub."""
 
 FOLDERS = ("weak", "strong", "unlabelled")
 SPLITS = ("train", "validation", "test")
 _ROW_GROUP = 100
-"""Rows of a row group: what the Hub advises for audio, so that a reader need not load a whole file."""
+"""Rows of a row group, as the Hub recommends for audio: a reader need not load a whole file."""
 
 
 @dataclass
 class Part:
-    """The rows of one label in one split, as written. `clips` maps the sha256 of a clip to its seconds."""
+    """The written rows of one label in one split. `clips` maps the sha256 of a clip to its length in seconds."""
 
     folder: str
     split: str
@@ -59,18 +59,20 @@ def publish_dataset(
     votes: Iterable[Mapping[str, Any]] | None,
     rule: LabelingRule | None = None,
 ) -> list[PlannedFile]:
-    """Write the folder (`args.output_dir`, replaced if it is one of ours) and push it.
+    """Write the folder (`args.output_dir`, replaced if an earlier call wrote it) and push it.
 
     Args:
-        splits: rows of the project's schema by split, labelled or not.
+        splits: rows of the project's schema by split, with or without labels.
         votes: records of `VOTE_FEATURES`, or None.
-        rule: how the labels came from the votes; by default as published. The card says how many labels it gives back.
+        rule: the rule that derived the labels from the votes; by default the published one. The card says how many
+            labels it reproduces.
 
     Returns:
         the files that were uploaded (or would be, with `args.dry_run`).
 
     Raises:
-        ValueError: rows that must not be published, a clip in two splits, a row twice, votes on no row, or as `push_folder`.
+        ValueError: rows that must not be published, a clip in two splits, a repeated row, votes on no row; see also
+            `push_folder`.
     """
     check_repo_id(args.repo_id)
     write_folder(args, splits, votes, rule)
@@ -92,10 +94,10 @@ def write_folder(
     votes: Iterable[Mapping[str, Any]] | None,
     rule: LabelingRule | None = None,
 ) -> Path:
-    """Write everything that is published below `args.output_dir`. The same input gives the same bytes.
+    """Write everything that is published to `args.output_dir`. The same input gives the same bytes.
 
     Raises:
-        ValueError: see `publish_dataset`; the folder holds something else than what was written by an earlier call; it is full.
+        ValueError: see `publish_dataset`; or the folder has files that no earlier call wrote.
     """
     check_clips_inside(splits, args.clip_home())
     with replaced_folder(args.output_dir) as folder:
@@ -110,6 +112,7 @@ def _write_content(
     votes: Iterable[Mapping[str, Any]] | None,
     rule: LabelingRule | None,
 ) -> None:
+    """Write rows, votes, card and eval.yaml to an empty folder."""
     splits = cut_splits(splits, args.validation_fraction, args.test_fraction, args.seed)
     sources = licences.read_sources(args.sources)
     splits = licences.add_license_columns(splits, sources, args.also_allowed, args.leave_out_refused)
@@ -124,12 +127,11 @@ def _write_content(
     if records and rule is None:
         _check_published_rule(args.dataset, records)
     names: dict[str, str] = {}
-    parts = [
-        write_part(folder, label or "unlabelled", split, chosen, names, args.max_shard_bytes)
-        for split, rows in splits.items()
-        for label in ("weak", "strong", None)
-        if len(chosen := _with_label(rows, label))
-    ]
+    parts = []
+    for split, rows in splits.items():
+        for label in ("weak", "strong", None):
+            if len(chosen := _select_label(rows, label)):
+                parts.append(write_part(folder, label or "unlabelled", split, chosen, names, args.max_shard_bytes))
     check_clips(parts)
     if records:
         _write_parquet(folder / "votes" / "train-00000-of-00001.parquet", [records], VOTE_FEATURES)
@@ -142,10 +144,10 @@ def _write_content(
 
 
 def cut_splits(splits: Mapping[str, Dataset], validation: float, test: float, seed: int) -> dict[str, Dataset]:
-    """Take validation and test clips out of train where there are no such splits; in the order train, validation, test.
+    """Split validation and test clips off train if there are no such splits; in the order train, validation, test.
 
     Raises:
-        ValueError: a split is not named so.
+        ValueError: a split has another name.
     """
     if unknown := set(splits) - set(SPLITS):
         raise ValueError(f"splits {', '.join(sorted(unknown))}: published are {', '.join(SPLITS)}")
@@ -160,10 +162,10 @@ def cut_splits(splits: Mapping[str, Dataset], validation: float, test: float, se
 def write_part(
     folder: Path, label: str, split: str, rows: Dataset, names: dict[str, str], max_shard_bytes: int
 ) -> Part:
-    """Write the rows of one label and split as parquet files, audio embedded byte for byte.
+    """Write the rows of one label and split as Parquet files, with the audio embedded byte by byte.
 
     Args:
-        names: file name -> sha256 of every clip so far; a name that another clip has gets the hash in front.
+        names: file name -> sha256 of every clip so far; a name that another clip has is prefixed with the hash.
     """
     sizes = clip_sizes(rows)
     if None in sizes:
@@ -176,20 +178,22 @@ def write_part(
     for shard in range(count):
         path = folder / label / f"{split}-{shard:05d}-of-{count:05d}.parquet"
         chosen = rows.shard(count, shard, contiguous=True)
-        batches = (
-            [
-                _embedded(row, names, part.clips)
-                for row in chosen.select(range(start, min(start + _ROW_GROUP, len(chosen))))
-            ]
-            for start in tqdm(range(0, len(chosen), _ROW_GROUP), desc=path.name, unit="row group")
-        )
-        _write_parquet(path, batches, PUBLISHED)
+        _write_parquet(path, _embed_batches(chosen, names, part.clips, path.name), PUBLISHED)
         part.files.append(path)
     return part
 
 
-def _embedded(row: dict[str, Any], names: dict[str, str], clips: dict[str, float]) -> dict[str, Any]:
-    """The row with its clip's bytes in it and, as path, no more than a file name."""
+def _embed_batches(
+    rows: Dataset, names: dict[str, str], clips: dict[str, float], title: str
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield one row group after the other with embedded clips: only the clips of one are in memory at a time."""
+    for start in tqdm(range(0, len(rows), _ROW_GROUP), desc=title, unit="row group"):
+        batch = rows.select(range(start, min(start + _ROW_GROUP, len(rows))))
+        yield [_embed_clip(row, names, clips) for row in batch]
+
+
+def _embed_clip(row: dict[str, Any], names: dict[str, str], clips: dict[str, float]) -> dict[str, Any]:
+    """Embed the bytes of a row's clip, and shorten its path to a file name."""
     content = audio_bytes(row["audio"])
     digest = hashlib.sha256(content).hexdigest()
     name = Path(row["audio"].get("path") or digest[:16]).name
@@ -204,7 +208,7 @@ def _embedded(row: dict[str, Any], names: dict[str, str], clips: dict[str, float
 def _write_parquet(path: Path, batches: Iterable[list[dict[str, Any]]], features: Features) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     schema = features.arrow_schema
-    # Chunks that follow the content: a later version with a few other rows uploads a few other chunks.
+    # Content-defined chunks: a later version with a few other rows uploads only a few other chunks
     with parquet.ParquetWriter(path, schema, use_content_defined_chunking=True, write_page_index=True) as writer:
         for batch in batches:
             columns = {name: [row[name] for row in batch] for name in features}
@@ -212,7 +216,7 @@ def _write_parquet(path: Path, batches: Iterable[list[dict[str, Any]]], features
 
 
 def check_clips(parts: Sequence[Part]) -> None:
-    """Train, validation and test are apart by clip, whatever the files are called.
+    """Check that train, validation and test share no clip by content, whatever the file names.
 
     Raises:
         ValueError: the same audio is in two splits.
@@ -228,7 +232,7 @@ def check_clips(parts: Sequence[Part]) -> None:
 
 
 def publishable_votes(votes: Iterable[Mapping[str, Any]], keys: set[str]) -> list[dict[str, Any]]:
-    """The votes on published rows, with all columns, voters without the folders they lay in, in a fixed order.
+    """Select the votes on published rows, with all columns, in a fixed order, and with public names of the voters.
 
     Raises:
         ValueError: no vote is on a published row, or two voters have the same name.
@@ -250,7 +254,7 @@ def publishable_votes(votes: Iterable[Mapping[str, Any]], keys: set[str]) -> lis
 
 
 def _check_published_rule(dataset: str, votes: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse votes that the labels cannot be from, where nothing says by which rule they are.
+    """Refuse votes from which the published rule cannot have derived the labels, if no other rule is recorded.
 
     Raises:
         ValueError: no vote is of the published rule's control and mode.
@@ -265,18 +269,21 @@ def _check_published_rule(dataset: str, votes: Sequence[Mapping[str, Any]]) -> N
 
 
 def public_name(voter: str) -> str:
-    """How a voter is called in public: a model id with its revision as it is, a folder and an endpoint without where they lie."""
+    """Return the public name of a voter: a model id with its revision, or the last part of a folder or an endpoint."""
     name = voter.partition("#")[2] if "://" in voter else voter
     return name if is_hub_id(name.partition("@")[0]) else Path(name).name
 
 
 def is_hub_id(voter: str) -> bool:
-    """Whether a voter's name is a model id and not a folder of this machine."""
+    """Tell whether a voter's name is a model id, and not a folder of this machine."""
     return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", voter)) and not Path(voter).exists()
 
 
 def make_configs(folder: Path, parts: Sequence[Part], votes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The card's `configs` and `dataset_info`: "all" points at the files of the other configs, no audio is stored twice."""
+    """Make the card's `configs` and `dataset_info`.
+
+    The config "all" refers to the files of the other configs, so that no audio is stored twice.
+    """
     chosen = {name: [part for part in parts if name in ("all", part.folder)] for name in ("all", "strong", "weak")}
     configs: list[dict[str, Any]] = []
     infos: list[dict[str, Any]] = []
@@ -284,26 +291,26 @@ def make_configs(folder: Path, parts: Sequence[Part], votes: Sequence[Mapping[st
         if not group:
             continue
         splits = [split for split in SPLITS if any(part.split == split for part in group)]
-        files = [
-            {"split": s, "path": [f"{part.folder}/{s}-*.parquet" for part in group if part.split == s]} for s in splits
-        ]
+        files: list[dict[str, Any]] = []
+        sizes: dict[str, tuple[int, int]] = {}
+        for split in splits:
+            of_split = [part for part in group if part.split == split]
+            files.append({"split": split, "path": [f"{part.folder}/{split}-*.parquet" for part in of_split]})
+            sizes[split] = sum(part.rows for part in of_split), sum(part.nbytes for part in of_split)
         configs.append({"config_name": name, "data_files": files, **({"default": True} if name == "all" else {})})
-        sizes = {
-            s: (sum(p.rows for p in group if p.split == s), sum(p.nbytes for p in group if p.split == s))
-            for s in splits
-        }
-        infos.append(_info(name, PUBLISHED, [path for part in group for path in part.files], sizes))
+        infos.append(_describe_config(name, PUBLISHED, [path for part in group for path in part.files], sizes))
     if votes:
         configs.append({"config_name": "votes", "data_files": [{"split": "train", "path": "votes/train-*.parquet"}]})
         paths = list((folder / "votes").iterdir())
         votes_size = sum(path.stat().st_size for path in paths)
-        infos.append(_info("votes", VOTE_FEATURES, paths, {"train": (len(votes), votes_size)}))
+        infos.append(_describe_config("votes", VOTE_FEATURES, paths, {"train": (len(votes), votes_size)}))
     return {"configs": configs, "dataset_info": infos}
 
 
-def _info(
+def _describe_config(
     name: str, features: Features, files: Sequence[Path], splits: Mapping[str, tuple[int, int]]
 ) -> dict[str, Any]:
+    """Describe the features and sizes of one config as the card's `dataset_info` has them."""
     info = DatasetInfo(
         features=features,
         splits=[{"name": name, "num_bytes": size, "num_examples": rows} for name, (rows, size) in splits.items()],
@@ -314,14 +321,13 @@ def _info(
 
 
 def eval_yaml(args: PublishArguments, parts: Sequence[Part]) -> str:
-    """The Hub's description of a benchmark: one task per config that has a test split.
+    """Format eval.yaml, the Hub's description of a benchmark: one task per config that has a test split.
 
-    It names no `evaluation_framework`: those that the Hub knows ask no questions about audio, and this package is none of them.
+    It has no `evaluation_framework`: those that the Hub knows ask no questions about audio, and this package is not
+    among them.
     """
-    configs = [
-        "all",
-        *(name for name in ("strong", "weak") if any((p.folder, p.split) == (name, "test") for p in parts)),
-    ]
+    tested = {part.folder for part in parts if part.split == "test"}
+    configs = ["all", *(name for name in ("strong", "weak") if name in tested)]
     description = (
         "Multiple-choice questions about audio, by audio contribution: whether they can be answered without listening. Score: "
         "share of exactly matched options; unparsed answers count as wrong."
@@ -336,7 +342,8 @@ def eval_yaml(args: PublishArguments, parts: Sequence[Part]) -> str:
     )
 
 
-def _with_label(rows: Dataset, label: str | None) -> Dataset:
+def _select_label(rows: Dataset, label: str | None) -> Dataset:
+    """Select the rows with a label, or those without one."""
     labels = arrow_column(rows, CONTRIBUTION)
     chosen = labels.is_null() if label is None else pc.fill_null(pc.equal(labels, label), False)
     return rows.select(np.flatnonzero(chosen.to_numpy()))

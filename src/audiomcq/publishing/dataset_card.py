@@ -1,4 +1,7 @@
-"""The card of a data set, filled from its rows and votes. The words are in data_cards/dataset_card.md, every number is counted here."""
+"""Fill in the card of a data set from its rows and votes.
+
+The text is in the template (data_cards/dataset_card.md); every number is counted here.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +39,7 @@ Votes = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class CardText:
-    """What a card says that cannot be counted."""
+    """The statements of a card that cannot be counted."""
 
     repo_id: str
     pretty_name: str
@@ -53,19 +56,19 @@ def render_card(
     sources: Sources,
     configs: Mapping[str, Any],
 ) -> str:
-    """The whole README.md.
+    """Fill in the whole README.md.
 
     Args:
         splits: published rows by split, with licence and attribution.
-        clips: per split, sha256 -> seconds of clips.
-        votes: published votes, empty if there are none.
+        clips: per split, sha256 of clips -> length in seconds.
+        votes: the published votes, possibly none.
         configs: the metadata `configs` and `dataset_info`.
     """
     rows = {split: list(table.select_columns(list(_COUNTED))) for split, table in splits.items()}
     everything = [row for part in rows.values() for row in part]
-    report = report_on(splits, votes, text.rule) if votes else {}
+    report = report_published(splits, votes, text.rule) if votes else {}
     seconds = {digest: length for groups in clips.values() for group in groups for digest, length in group.items()}
-    # The first after "all" that holds rows
+    # The example in the card loads the first config after "all" that has rows
     config = next((c for c in configs["configs"] if c["config_name"] in ("strong", "weak")), configs["configs"][0])
     head = yaml.safe_dump(metadata(text, everything, configs), sort_keys=False, allow_unicode=True, width=1000)
     return fill_template(
@@ -89,14 +92,14 @@ def render_card(
     )
 
 
-def report_on(splits: Mapping[str, Dataset], votes: Votes, rule: LabelingRule) -> Numbers:
-    """The numbers of `contribution_report` on all published rows and votes."""
+def report_published(splits: Mapping[str, Dataset], votes: Votes, rule: LabelingRule) -> Numbers:
+    """Compute the numbers of `contribution_report` on all published rows and votes."""
     rows = concatenate_datasets([table.remove_columns(["audio"]) for table in splits.values()])
     return contribution_report(rows, Dataset.from_list(list(votes), VOTE_FEATURES), rule)
 
 
 def metadata(text: CardText, rows: Sequence[Mapping[str, Any]], configs: Mapping[str, Any]) -> dict[str, Any]:
-    """The card's YAML head."""
+    """Collect the metadata of the card, its YAML head."""
     ids = sorted({hub_licence(row["license"]) or "other" for row in rows})
     licence: dict[str, Any] = {"license": ids[0] if len(ids) == 1 else ids}
     if "other" in ids:
@@ -115,7 +118,7 @@ def metadata(text: CardText, rows: Sequence[Mapping[str, Any]], configs: Mapping
 
 
 def splits_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Rows per config and split."""
+    """Count rows per config and split."""
     lines = []
     for name in ("all", "strong", "weak"):
         counts = {split: sum(name in ("all", row[CONTRIBUTION]) for row in part) for split, part in rows.items()}
@@ -125,21 +128,21 @@ def splits_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 
 def sources_and_types_table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows by source, question type and contribution."""
+    """Count rows by source, question type and contribution."""
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for row in rows:
         counts[row["source_dataset"], row["question_type"]][row[CONTRIBUTION] or "unlabelled"] += 1
     labels = [label for label in ("weak", "strong", "unlabelled") if any(count[label] for count in counts.values())]
     known = {name: place for place, name in enumerate(QUESTION_TYPES)}
     order = sorted(counts, key=lambda key: (str(key[0]), known.get(key[1], len(known)), key[1]))
-    return table(
-        ["source", "type", *labels, "rows"],
-        [[*key, *(f"{counts[key][label]:,}" for label in labels), f"{counts[key].total():,}"] for key in order],
-    )
+    lines = []
+    for key in order:
+        lines.append([*key, *(f"{counts[key][label]:,}" for label in labels), f"{counts[key].total():,}"])
+    return table(["source", "type", *labels, "rows"], lines)
 
 
 def describe_votes(rule: LabelingRule, votes: Votes, report: Numbers) -> dict[str, Any]:
-    """Count what the card says of the votes: who cast them, which labels they give back, and what other choices would have said."""
+    """Describe the votes: the voters, how many labels they reproduce, and how other rules would have labelled."""
     voters = len({vote["voter"] for vote in votes if (vote["control"], vote["mode"]) == (rule.control, rule.mode)})
     recounted = next((change for change in report["sensitivity"] if change["what"] == "labels"), None)
     return {
@@ -147,8 +150,8 @@ def describe_votes(rule: LabelingRule, votes: Votes, report: Numbers) -> dict[st
         "unreadable": sum(map(_is_unreadable, votes)),
         "one_order": {vote["order"] for vote in votes} == {"given"},
         "rule": describe_rule(rule, voters),
-        "agree": recounted["rows"] - changed(recounted) if recounted else 0,
-        # None for rule score, whose scores are corrected for guessing
+        "agree": recounted["rows"] - count_changed(recounted) if recounted else 0,
+        # None under the rule "score", whose scores are corrected for guessing
         "luck": report["shares"]["all"]["chance"],
         "voters_table": voters_table(votes),
         "sensitivity_table": sensitivity_table(report["sensitivity"]),
@@ -156,7 +159,7 @@ def describe_votes(rule: LabelingRule, votes: Votes, report: Numbers) -> dict[st
 
 
 def describe_rule(rule: LabelingRule, voters: int) -> str:
-    """When a row was made weak."""
+    """Describe when a row is weak under a rule."""
     if rule.rule == "score":
         limit = (
             f"among the lowest {100 * rule.quantile:g} %"
@@ -173,7 +176,7 @@ def describe_rule(rule: LabelingRule, voters: int) -> str:
 
 
 def voters_table(votes: Votes) -> str:
-    """One line per voter, control, order and mode: how many answers, how many readable, how many right."""
+    """Count votes, readable votes and right ones, in a line per voter, control, order and mode."""
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for vote in votes:
         key = (vote["voter"], vote["revision"] or "not recorded", vote["control"], vote["order"], vote["mode"])
@@ -188,55 +191,59 @@ def voters_table(votes: Votes) -> str:
 
 
 def _is_unreadable(vote: Mapping[str, Any]) -> bool:
-    """Whether nobody can say what a vote chose: it chooses no option and does not abstain."""
+    """Tell whether a vote is unreadable: it chooses no option and does not abstain."""
     return vote["choice"] is None and vote["how"] != "abstained"
 
 
 def sensitivity_table(changes: Iterable[Numbers]) -> str:
-    """One line per choice made otherwise; `rows` are those that can be compared."""
-    lines = [
-        [
-            f"{c['what']}: {c['to']}",
-            *(f"{c[name]:,}" for name in ("rows", "to_strong", "to_weak")),
-            percent(changed(c) / max(1, c["rows"])),
-        ]
-        for c in changes
-        if c["what"] != "labels"
-    ]
+    """Count the labels that other rules would change, a line each; `rows` are those that can be compared."""
+    lines = []
+    for change in changes:
+        # The labels counted again are no other choice; the card's text has them
+        if change["what"] != "labels":
+            counts = [f"{change[name]:,}" for name in ("rows", "to_strong", "to_weak")]
+            share = percent(count_changed(change) / max(1, change["rows"]))
+            lines.append([f"{change['what']}: {change['to']}", *counts, share])
     return table(["with another …", "rows", "weak → strong", "strong → weak", "labels that change (%)"], lines)
 
 
-def changed(change: Numbers) -> int:
+def count_changed(change: Numbers) -> int:
+    """Count the labels that a change of the rule changes."""
     return change["to_strong"] + change["to_weak"]
 
 
 def baselines_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Trivial baselines of every config, over all its splits."""
-    groups = {"all": rows, **{name: [row for row in rows if row[CONTRIBUTION] == name] for name in ("strong", "weak")}}
+    """Compute the trivial baselines of every config, over all its splits."""
+    groups = {"all": rows}
+    for name in ("strong", "weak"):
+        groups[name] = [row for row in rows if row[CONTRIBUTION] == name]
     columns = {name: trivial_baselines(group) for name, group in groups.items() if group}
     names = columns["all"]
-    return table(
-        ["rule", *(f"`{name}`" for name in columns)],
-        [[rule.replace("_", " "), *(percent(column[rule]) for column in columns.values())] for rule in names],
-    )
+    lines = []
+    for rule in names:
+        lines.append([rule.replace("_", " "), *(percent(column[rule]) for column in columns.values())])
+    return table(["rule", *(f"`{name}`" for name in columns)], lines)
 
 
 def licences_table(rows: Sequence[Mapping[str, Any]], sources: Sources) -> str:
-    """Per source and licence: how many rows, whom to name, where it comes from."""
+    """Count rows per source and licence, with whom to attribute and where they come from."""
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in rows:
         groups[row["source_dataset"], row["license"]].append(row["attribution"] or "")
     lines = []
-    for (source, licence), who in sorted(groups.items()):
-        named = Counter(filter(None, who))
+    for (source, licence), attributions in sorted(groups.items()):
+        named = Counter(filter(None, attributions))
         if len(named) > 1:
             attribution = f"{len(named):,} authors, in the column `attribution`"
         else:
             attribution = next(iter(named), "not stated")
         url = sources.by_source[source].url if source in sources.by_source else ""
-        lines.append([f"[{source}]({url})" if url else source, licence, f"{len(who):,}", attribution])
+        lines.append([f"[{source}]({url})" if url else source, licence, f"{len(attributions):,}", attribution])
     return table(["source", "licence of the clips", "rows", "attribution"], lines)
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    return markdown([header, *([" ".join(cell.split()) for cell in line] for line in lines)]).rstrip()
+    # A line break in a cell would end its row
+    """Format lines as a GitHub table, without line breaks in cells."""
+    one_line = [[" ".join(cell.split()) for cell in line] for line in lines]
+    return markdown([header, *one_line]).rstrip()

@@ -1,4 +1,4 @@
-"""Other forms of a trained checkpoint: a LoRA adapter merged into plain weights, a thinker put back into its whole Omni model."""
+"""Convert a trained checkpoint: merge its LoRA adapter, or put its thinker into the whole Omni model."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ _LEFT_OUT = (CARD_FILE, ".*", "*.safetensors", INDEX, *_RECORDS)
 
 
 def merge_adapter(source: Path, output: Path, dtype: str = "bfloat16") -> None:
-    """Write a checkpoint with its LoRA adapter merged in, loadable without PEFT.
+    """Merge a checkpoint's LoRA adapter into its weights, which then load without PEFT.
 
     Raises:
         ValueError: the source is no checkpoint, or the output folder is not empty.
@@ -36,13 +36,13 @@ def merge_adapter(source: Path, output: Path, dtype: str = "bfloat16") -> None:
 
 
 def export_full(thinker: Path, base: str, output: Path, revision: str | None = None) -> None:
-    """Write the whole Omni model with a trained thinker: every other file and tensor is the base model's.
+    """Write the whole Omni model with a trained thinker: all other files and tensors are those of the base model.
 
     One shard of the base model is in memory at a time. Trained tensors take the dtype that the base model stores.
 
     Args:
-        thinker: checkpoint folder as full fine-tuning (or `merge_adapter`) saves it.
-        base: the whole model that the thinker came from, folder or Hub id.
+        thinker: checkpoint folder of full fine-tuning or of `merge_adapter`.
+        base: the whole model that the thinker is from, folder or Hub id.
 
     Raises:
         ValueError: names or shapes of the two do not match, or the output folder is not empty.
@@ -53,7 +53,7 @@ def export_full(thinker: Path, base: str, output: Path, revision: str | None = N
 
 def _write_full(thinker: Path, base: str, output: Path, revision: str | None) -> None:
     folder = Path(base) if Path(base).is_dir() else Path(snapshot_download(base, revision=revision))
-    trained, place = _shards(thinker), _shards(folder)
+    trained, place = _find_shards(thinker), _find_shards(folder)
     ours = {THINKER + name for name in trained}
     theirs = {name for name in place if name.startswith(THINKER)}
     if ours != theirs:
@@ -66,7 +66,7 @@ def _write_full(thinker: Path, base: str, output: Path, revision: str | None) ->
             shutil.copyfile(file, output / file.name)
     total = 0
     for shard in tqdm(sorted(set(place.values())), desc="shards"):
-        tensors = _replaced(folder / shard, thinker, trained)
+        tensors = _replace_thinker(folder / shard, thinker, trained)
         total += sum(tensor.nbytes for tensor in tensors.values())
         save_file(tensors, output / shard, metadata={"format": "pt"})
     if len(set(place.values())) > 1:
@@ -75,8 +75,8 @@ def _write_full(thinker: Path, base: str, output: Path, revision: str | None) ->
     _copy_records(thinker, output)
 
 
-def _replaced(shard: Path, thinker: Path, trained: dict[str, str]) -> dict[str, torch.Tensor]:
-    """The tensors of one shard of the base model, those of the thinker taken from the trained one."""
+def _replace_thinker(shard: Path, thinker: Path, trained: dict[str, str]) -> dict[str, torch.Tensor]:
+    """Load the tensors of one shard of the base model, those of the thinker from the trained checkpoint."""
     tensors = {}
     with safe_open(shard, "pt") as file:
         for name in file.keys():  # noqa: SIM118 - no dictionary
@@ -91,8 +91,8 @@ def _replaced(shard: Path, thinker: Path, trained: dict[str, str]) -> dict[str, 
     return tensors
 
 
-def _shards(folder: Path) -> dict[str, str]:
-    """File of each tensor of a checkpoint.
+def _find_shards(folder: Path) -> dict[str, str]:
+    """Find the file of each tensor of a checkpoint.
 
     Raises:
         ValueError: there are no weights.
@@ -107,7 +107,7 @@ def _shards(folder: Path) -> dict[str, str]:
 
 
 def _copy_records(source: Path, output: Path) -> None:
-    """What a card and a next stage need to know about the training."""
+    """Copy the records of the training run, which cards and later stages need."""
     for name in _RECORDS:
         found = next((place / name for place in (source, source.parent) if (place / name).is_file()), None)
         if found:

@@ -1,4 +1,4 @@
-"""Push a folder to the Hub as it is: checked first, in one go, as often as needed."""
+"""Push a folder to the Hub as it is, in one commit, after checking it; an interrupted push can be repeated."""
 
 import hashlib
 import logging
@@ -33,13 +33,13 @@ class PlannedFile:
 
 
 def planned_files(folder: str | Path) -> list[PlannedFile]:
-    """Every file below a folder, as it would be uploaded: all but the list of them that `replaced_folder` keeps there."""
+    """List the files below a folder as they would be uploaded, without the list that `replaced_folder` keeps there."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.name != OWN_FILE)
     return [PlannedFile(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)) for path in files]
 
 
 def check_repo_id(value: str, option: str = "repo_id") -> None:
-    """Refuse, before anything is written, what is no place on the Hub.
+    """Check, before anything is written, that a value is a repository id of the Hub.
 
     Raises:
         ValueError: the value, under the option's name, is not owner/name.
@@ -49,7 +49,7 @@ def check_repo_id(value: str, option: str = "repo_id") -> None:
 
 
 def check_card(text: str, kind: str) -> None:
-    """Refuse a card that the Hub would not read, or that is not filled in.
+    """Check that the Hub can read a card, and that it is filled in.
 
     Raises:
         ValueError: no metadata, metadata that does not parse, or a placeholder; it is named.
@@ -62,10 +62,10 @@ def check_card(text: str, kind: str) -> None:
 
 
 def check_no_token(folder: str | Path) -> None:
-    """Refuse a folder in which something looks like a Hub token.
+    """Check that no file in a folder contains what looks like a Hub token.
 
     Raises:
-        ValueError: the file is named, the token is not.
+        ValueError: there is one; the error names the file, not the token.
     """
     for path in Path(folder).rglob("*"):
         if path.is_file() and path.stat().st_size < 1 << 20 and _TOKEN.search(path.read_bytes()):
@@ -82,18 +82,20 @@ def push_folder(
     delete_patterns: Sequence[str] = (),
     dry_run: bool = False,
 ) -> list[PlannedFile]:
-    """Upload a folder with its card. An interrupted push is repeated by calling it again; an unchanged one changes nothing.
+    """Upload a folder with its card.
+
+    An interrupted push is continued by calling it again; pushing an unchanged folder changes nothing.
 
     Args:
         kind: "dataset", "model" or "space" (whose card names its sdk).
-        private: of a new repository; False leaves it to the owner's settings.
-        revision: branch; made where it is not there.
-        delete_patterns: files of the repository that go when they are not in the folder.
-        dry_run: only say what would be uploaded; the Hub is not asked anything.
+        private: for a new repository; False leaves it to the owner's settings.
+        revision: branch; created if it does not exist.
+        delete_patterns: files of the repository that are deleted if they are not in the folder.
+        dry_run: only log what would be uploaded, without contacting the Hub.
 
     Raises:
-        ValueError: the card is not fit, a token lies in the folder, the Hub refuses the card's metadata, or `private` is asked for
-            and the repository is public.
+        ValueError: the card is not valid, a file contains a token, the Hub refuses the card's metadata, or `private`
+            is set and the repository is public.
     """
     text = (Path(folder) / CARD_FILE).read_text(encoding="utf-8")
     check_card(text, kind)
@@ -108,7 +110,7 @@ def push_folder(
     _CARDS[kind](text).validate(repo_type=kind)
     sdk = _CARDS[kind](text).data.get("sdk") if kind == "space" else None
     logger.info("publishing to %s; should this be interrupted, the same command goes on with it", repo_id)
-    # None: an organisation may have new repositories private
+    # None, not False: an organisation may make new repositories private by default
     api.create_repo(repo_id, repo_type=kind, private=private or None, exist_ok=True, space_sdk=sdk)
     if private and not api.repo_info(repo_id, repo_type=kind).private:
         raise ValueError(f"{repo_id} exists and is public: make it private on the Hub first, or set private: false")

@@ -1,4 +1,4 @@
-"""Under what licence each row may be given on: read from tables, checked before anything is published."""
+"""Find the licence of each row in tables, and check that it allows publication before anything is published."""
 
 import csv
 import logging
@@ -39,12 +39,12 @@ _HUB_CREATIVE_COMMONS = {
     "cc-by-nc": ("2.0", "3.0", "4.0"),
     "cc-by-nc-sa": ("2.0", "3.0", "4.0"),
 }
-"""Versions that the Hub has an id for; "cc" stands for the others."""
+"""Versions with an id on the Hub; the id of all others is "cc"."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Where rows come from and under what terms; empty where nobody said."""
+    """Where rows come from and under what terms; empty if not stated."""
 
     license: str = ""
     attribution: str = ""
@@ -53,9 +53,9 @@ class Terms:
 
 @dataclass(frozen=True)
 class Sources:
-    """Terms by the file of a clip (which come first) and by `source_dataset`.
+    """Terms by the file of a clip (which take precedence) and by `source_dataset`.
 
-    `by_name` are the terms of files whose name alone tells them apart: `save_to_disk` keeps no more of a clip's path.
+    `by_name` has the terms of files with unique names: `save_to_disk` keeps only the name of a clip's path.
     """
 
     by_file: Mapping[str, Terms]
@@ -66,9 +66,10 @@ class Sources:
         names = Counter(Path(file).name for file in self.by_file)
         return {Path(file).name: terms for file, terms in self.by_file.items() if names[Path(file).name] == 1}
 
-    def of(self, row: Row) -> Terms:
+    def find_terms(self, row: Row) -> Terms:
+        """Find the terms of a row: by the path of its clip, by the clip's file name, or by its source."""
         path = Path((row["audio"] or {}).get("path") or "")
-        # The longest match first: a table may say audio/1.ogg where rows hold /data/esc10/audio/1.ogg.
+        # The longest match first: a table may have audio/1.ogg where rows have /data/esc10/audio/1.ogg
         for depth in range(len(path.parts)):
             if terms := self.by_file.get("/".join(path.parts[depth:])):
                 return terms
@@ -78,8 +79,10 @@ class Sources:
 
 
 def read_sources(paths: Iterable[str | Path]) -> Sources:
-    """Terms from CSV tables with a column `license` (or `licence`), and `source_dataset` or `file`; `attribution` and `url` may
-    stand beside. A manifest of recordings as in `audiomcq.construction.sources` is such a table.
+    """Read terms from CSV tables.
+
+    A table has a column `license` (or `licence`), and `source_dataset` or `file`; `attribution` and `url` are
+    optional. A manifest of recordings as in `audiomcq.construction.sources` is such a table.
 
     Raises:
         ValueError: no such file, or a column is missing.
@@ -106,7 +109,7 @@ def read_sources(paths: Iterable[str | Path]) -> Sources:
 
 
 def hub_licence(text: str | None) -> str | None:
-    """The Hub's id of a licence that allows giving the audio on, "other" where the Hub has none, or None where it does not."""
+    """Return the Hub's id of a licence that allows redistribution, "other" without one; None if it does not allow it."""
     name = re.sub(r"[\s_]+", "-", (text or "").strip().lower())
     if match := re.fullmatch(r"(cc-by(?:-nc)?(?:-sa)?)(?:-(\d\.\d))?", name):
         return name if match[2] in _HUB_CREATIVE_COMMONS[match[1]] else "cc"
@@ -114,7 +117,7 @@ def hub_licence(text: str | None) -> str | None:
 
 
 def refusal(text: str | None) -> str:
-    """Why rows under a licence are not published, in words."""
+    """Explain why rows under a licence are not published."""
     name = (text or "").strip().lower()
     if name in ("", "unknown", "none", "n/a"):
         return "no licence is stated"
@@ -128,31 +131,28 @@ def refusal(text: str | None) -> str:
 def add_license_columns(
     splits: Mapping[str, Dataset], sources: Sources, also_allowed: Sequence[str] = (), leave_out: bool = False
 ) -> dict[str, Dataset]:
-    """Rows with their licence and attribution as columns; columns that are already there win over the tables.
+    """Add columns with licence and attribution; values that rows already have take precedence over the tables.
 
     Args:
-        also_allowed: licences, spelled as in the tables, that the publisher knows to allow it.
-        leave_out: leave out rows that must not be given on, instead of stopping.
+        also_allowed: other licences, spelled as in the tables, that the publisher knows to allow redistribution.
+        leave_out: leave out rows that must not be redistributed, instead of stopping.
 
     Raises:
-        ValueError: rows must not be given on; how many, why, and which is the first.
+        ValueError: rows must not be redistributed; with their number, the reason and the first ones.
     """
     result: dict[str, Dataset] = {}
     refused: dict[str, list[str]] = {}
     for split, rows in splits.items():
-        own = {
-            name: arrow_column(rows, name).to_pylist() if name in rows.column_names else [None] * len(rows)
-            for name in LICENSE_COLUMNS
-        }
-        paths, names, keys = (
-            clip_fields(rows)[1].to_pylist(),
-            arrow_column(rows, "source_dataset").to_pylist(),
-            row_keys(rows),
-        )
-        known = {
-            (path, name): sources.of({"audio": {"path": path}, "source_dataset": name})
-            for path, name in set(zip(paths, names, strict=True))
-        }
+        own: dict[str, list[str | None]] = {}
+        for name in LICENSE_COLUMNS:
+            stated = name in rows.column_names
+            own[name] = arrow_column(rows, name).to_pylist() if stated else [None] * len(rows)
+        paths, names = clip_fields(rows)[1].to_pylist(), arrow_column(rows, "source_dataset").to_pylist()
+        keys = row_keys(rows)
+        # Many rows share a clip: its terms are looked up once
+        known = {}
+        for path, name in set(zip(paths, names, strict=True)):
+            known[path, name] = sources.find_terms({"audio": {"path": path}, "source_dataset": name})
         good: list[int] = []
         columns: dict[str, list[str | None]] = {name: [None] * len(rows) for name in LICENSE_COLUMNS}
         for index, named in enumerate(zip(paths, names, strict=True)):

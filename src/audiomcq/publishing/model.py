@@ -1,7 +1,7 @@
 """Publish a trained checkpoint: weights, processor files and card in one commit.
 
-One commit, because a card must never stand beside weights that it does not describe. A push that was interrupted is repeated
-as it is: files that are already there are not sent again.
+It is one commit so that no card is ever published with weights that it does not describe. An interrupted push is
+simply repeated: files that are already there are not sent again.
 """
 
 import json
@@ -36,13 +36,13 @@ logger = logging.getLogger(__name__)
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _PUBLISHED = (*WEIGHTS, "config.json", "generation_config.json", "spk_dict.pt", *PROCESSOR_FILES)
 _STALE = (*WEIGHTS, "*.bin", "*.pt", "*.pth", ADAPTER_FILE, EVAL_FILE)
-"""What an earlier push may have left, and would be loaded, or is a pickle."""
+"""Files that an earlier push may have left and that would be loaded, or are pickles."""
 
 
 def model_files(args: PublishModelArguments) -> dict[str, Path | bytes]:
-    """Everything that belongs into the repository, by its name there: files as they lie, card and results as written now.
+    """Collect all files of the repository, by name: paths of existing files, and contents of the card and the results.
 
-    Optimizer states, training arguments (a pickle) and the run's own records stay where they are.
+    Optimizer states, training arguments (a pickle) and the run's own records are not published.
 
     Raises:
         ValueError: no owner/name to publish to, no weights, no finished run, or an adapter's base is not on the Hub.
@@ -50,17 +50,16 @@ def model_files(args: PublishModelArguments) -> dict[str, Path | bytes]:
     check_repo_id(args.repo_id)
     folder = Path(args.folder)
     records = run_records(folder)
-    files: dict[str, Path | bytes] = {
-        path.name: path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _PUBLISHED)
-    }
+    files: dict[str, Path | bytes] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _PUBLISHED):
+            files[path.name] = path
     if not any(fnmatch(name, WEIGHTS[0]) for name in files):
         raise ValueError(f"{folder}: no .safetensors weights there")
     base = base_of(records, args.base_model)
     adapter = folder / ADAPTER_FILE
     if adapter.is_file():
-        files[ADAPTER_FILE] = _adapter_config(adapter, base, len(records))
+        files[ADAPTER_FILE] = _make_adapter_config(adapter, base, len(records))
     evaluation = None
     if args.results:
         evaluation = read_evaluation(
@@ -90,7 +89,7 @@ def model_files(args: PublishModelArguments) -> dict[str, Path | bytes]:
 
 
 def publish_model(args: PublishModelArguments) -> list[PlannedFile]:
-    """Publish a checkpoint with its card in one commit, or say what would be.
+    """Publish a checkpoint with its card in one commit, or only log what would be published.
 
     Raises:
         ValueError: see `model_files` and `push_folder`.
@@ -119,7 +118,7 @@ def publish_model(args: PublishModelArguments) -> list[PlannedFile]:
 
 
 def _write_drafts(files: dict[str, Path | bytes], folder: Path) -> None:
-    """Write what is made for the publication, the card above all, where it can be read."""
+    """Write the files that are made for the publication, such as the card, to a folder for reading."""
     with replaced_folder(folder) as drafts:
         for path, file in files.items():
             if isinstance(file, bytes):
@@ -129,10 +128,10 @@ def _write_drafts(files: dict[str, Path | bytes], folder: Path) -> None:
 
 
 def push_run(args: AudioSFTConfig | AudioGRPOConfig) -> None:
-    """What a training recipe ends with: where its options say `push_to_hub`, publish what it saved.
+    """Publish what a training recipe saved, at its end, if its options have `push_to_hub`.
 
     Raises:
-        ValueError: it was not published; with the command that does it.
+        ValueError: publishing failed; with the command that repeats it.
     """
     if not (args.push_to_hub and PartialState().is_main_process):
         return
@@ -145,26 +144,24 @@ def push_run(args: AudioSFTConfig | AudioGRPOConfig) -> None:
     logger.info("%s is trained and saved; should its publication be interrupted, go on with: %s", push.folder, go_on)
     try:
         publish_model(push)
-    except Exception as error:  # whatever the Hub, the network or the card had against it: training is not lost
+    except Exception as error:  # whatever went wrong with Hub, network or card: the trained model is not lost
         raise ValueError(
             f"{push.folder} is trained and saved, but not published: {str(error).strip()}; publish it with: {go_on}"
         ) from error
 
 
-def _adapter_config(path: Path, base: Base, stages: int) -> bytes:
-    """The adapter's config, naming its base as others can load it.
+def _make_adapter_config(path: Path, base: Base, stages: int) -> bytes:
+    """Make the adapter's config with the name by which others can load its base.
 
     Raises:
-        ValueError: they cannot.
+        ValueError: its base cannot be loaded from the Hub.
     """
     if stages > 1 or not base.on_hub or is_adapter(base.source, base.revision):
-        wrong = (
-            "an earlier stage"
-            if stages > 1
-            else f"an adapter itself, {base.name},"
-            if base.on_hub
-            else repr(base.name)
-        )
+        wrong = repr(base.name)
+        if stages > 1:
+            wrong = "an earlier stage"
+        elif base.on_hub:
+            wrong = f"an adapter itself, {base.name},"
         raise ValueError(
             f"{path.parent}: an adapter needs a base model on the Hub, this one has {wrong}; merge it with "
             f"`python recipes/publish/export.py --folder {path.parent} --output_dir NEW_FOLDER` and publish that folder"

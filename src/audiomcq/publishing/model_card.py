@@ -1,4 +1,4 @@
-"""A model's card, filled from what its runs recorded (run.json) and what was measured (results.json). No number is typed."""
+"""Fill in a model's card from the records of its runs (run.json) and its scores (results.json). No number is typed."""
 
 import json
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ MEASURES = {
     "strong_audio_gain": "audio gain, strong rows",
 }
 BENCHMARK_TASKS = {"accuracy": "all", "strong": "strong", "weak": "weak"}
-"""Measures that a leaderboard of the data set can list, by the name of its config."""
+"""Config of the data set for each measure that a leaderboard can list."""
 
 _HYPER_PARAMETERS = (
     "learning_rate",
@@ -72,13 +72,13 @@ _NAMES = {"sft": "supervised fine-tuning (SFT)", "grpo": "reinforcement (GRPO)"}
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model's entry of a results.json and the data set that it is about.
+    """One model's entry of a results.json, with the data set that was evaluated.
 
     Attributes:
         scores: the entry, as recipes/evaluate/score.py writes it.
         baselines: accuracies without a model.
-        dataset, config, split: of the benchmark; the data set by its Hub id.
-        coverage: how much of a benchmark the questions are (`questions.benchmark` there), None for rows of one's own.
+        dataset, config, split: of the benchmark; `dataset` is its Hub id.
+        coverage: how much of a benchmark was asked (`questions.benchmark` there), None for rows of one's own.
     """
 
     scores: dict[str, Any]
@@ -90,29 +90,29 @@ class Evaluation:
 
     @property
     def complete(self) -> bool:
-        """Whether the scores may be called those of the data set."""
+        """Whether the scores are those of the whole data set."""
         return self.part is None
 
     @property
     def part(self) -> str | None:
-        """Which part of a benchmark the questions are, None for a whole one and for rows of one's own."""
+        """The part of a benchmark that was asked, None for a whole one and for rows of one's own."""
         return None if self.coverage is None or self.coverage["complete"] else self.coverage["label"]
 
     @property
     def missing(self) -> int:
-        """Questions without a prediction, counted as wrong."""
+        """The number of questions without a prediction, which count as wrong."""
         return self.scores.get("n_missing", 0)
 
 
 @dataclass(frozen=True)
 class Base:
-    """What a model was trained from.
+    """The base model of a training run.
 
     Attributes:
         name: Hub id, or the bare name of a local folder.
-        on_hub: whether others can load it by that name.
+        on_hub: whether others can load it by this name.
         revision: commit on the Hub.
-        source: where its own card lies: Hub id or folder.
+        source: Hub id or folder that contains its own card.
     """
 
     name: str
@@ -122,10 +122,10 @@ class Base:
 
 
 def run_records(folder: Path) -> list[dict[str, Any]]:
-    """The run.json of each stage behind a checkpoint, first stage first, with the steps that it took.
+    """Read the run.json of each stage of a checkpoint, first stage first, with the number of steps.
 
     Raises:
-        ValueError: the folder holds no finished run, or one with other prompts than this package's.
+        ValueError: the folder contains no finished run, or one with other prompts than those of this package.
     """
     run = next((place for place in (folder, folder.parent) if (place / RUN_FILE).is_file()), None)
     if run is None:
@@ -150,7 +150,7 @@ def run_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def base_of(records: list[dict[str, Any]], base_model: str | None = None) -> Base:
-    """The model that the first stage started from; `base_model` names it on the Hub where the run had a local copy."""
+    """Return the model that the first stage started from; `base_model` is its Hub id if the run had a local copy."""
     source = records[0]["settings"]["model_name_or_path"]
     commit = records[0].get("model_commit")
     name = base_model or (source if commit else Path(source).name)
@@ -158,25 +158,25 @@ def base_of(records: list[dict[str, Any]], base_model: str | None = None) -> Bas
 
 
 def base_licence(base: Base) -> dict[str, str]:
-    """`license`, and `license_name` and `license_link` where there are such, from the base model's card; else nothing."""
-    stated = _card_metadata(base.source, ModelCard)
+    """Read `license`, `license_name` and `license_link` from the base model's card, as far as it has them."""
+    stated = _read_card_metadata(base.source, ModelCard)
     found = {name: stated.get(name) for name in ("license", "license_name", "license_link")}
     return {name: value for name, value in found.items() if value}
 
 
 def data_languages(records: list[dict[str, Any]]) -> list[str]:
-    """The languages that the cards of all stages' data state; none where none does."""
+    """Collect the languages in the cards of all stages' data; empty if no card has any."""
     found: set[str] = set()
     for record in records:
         dataset = record["settings"]["dataset"]
         if record.get("dataset_commit") or Path(dataset).is_dir():
-            stated = _card_metadata(dataset, DatasetCard).get("language") or []
+            stated = _read_card_metadata(dataset, DatasetCard).get("language") or []
             found |= {stated} if isinstance(stated, str) else set(stated)
     return sorted(found)
 
 
-def _card_metadata(source: str, kind: type[ModelCard] | type[DatasetCard]) -> dict[str, Any]:
-    """The metadata of a card in a folder or on the Hub; nothing where there is no card."""
+def _read_card_metadata(source: str, kind: type[ModelCard] | type[DatasetCard]) -> dict[str, Any]:
+    """Read the metadata of a card in a folder or on the Hub; empty if there is no card."""
     card = Path(source) / CARD_FILE
     if card.parent.is_dir() and not card.is_file():
         return {}
@@ -189,10 +189,10 @@ def _card_metadata(source: str, kind: type[ModelCard] | type[DatasetCard]) -> di
 def read_evaluation(
     results: Path, model: str, dataset: str | None, config: str | None = None, split: str = "test"
 ) -> Evaluation:
-    """One model's entry of a results.json.
+    """Read one model's entry of a results.json.
 
     Raises:
-        ValueError: the model is not in there, it was asked with other prompts, or no data set is named.
+        ValueError: the model is not in it, it was asked with other prompts, or no data set is given.
     """
     kinds = {"models": MAPPING, "baselines": MAPPING, "prompt_version": TEXT, "questions": MAPPING}
     content = read_json(results, kinds, frozenset({"models", "baselines", "prompt_version"}))
@@ -225,19 +225,19 @@ def model_card(
     revision: str | None = None,
     evaluation: Evaluation | None = None,
 ) -> ModelCard:
-    """The card of a checkpoint.
+    """Fill in the card of a checkpoint.
 
     Args:
-        records: of `run_records`.
-        model_type: of the checkpoint's (or the adapter's base's) config.
-        licence: of `base_licence`, or the publisher's own.
-        languages: of `data_languages`, or the publisher's own.
-        revision: branch that is pushed to, which the usage then names.
+        records: see `run_records`.
+        model_type: that of the checkpoint's config, or that of an adapter's base model.
+        licence: from `base_licence`, or set by the publisher.
+        languages: from `data_languages`, or set by the publisher.
+        revision: branch that is pushed to, which the usage example then has.
     """
     family = FAMILIES[model_type]
     omni = "Thinker" in family.architecture
     whole = omni and not model_type.endswith("thinker") and not adapter
-    metadata = _metadata(repo_id, records, base, licence, languages, adapter, whole, evaluation)
+    metadata = _make_metadata(repo_id, records, base, licence, languages, adapter, whole, evaluation)
     weights = "whole model, the trained thinker in it" if whole else family.architecture
     text = fill_template(
         TEMPLATE,
@@ -246,8 +246,8 @@ def model_card(
         repo_id=repo_id,
         revision_argument=f'revision="{revision}", ' if revision else "",
         base=base,
-        stages=[_stage(each) for each in records],
-        training=_training_table(records),
+        stages=[_describe_stage(each) for each in records],
+        training=_make_training_table(records),
         weights="LoRA adapter" if adapter else weights,
         licence=licence.get("license_name") or licence.get("license"),
         adapter=adapter,
@@ -266,7 +266,7 @@ def model_card(
     return ModelCard(text)
 
 
-def _metadata(
+def _make_metadata(
     repo_id: str,
     records: list[dict[str, Any]],
     base: Base,
@@ -276,7 +276,9 @@ def _metadata(
     whole: bool,
     evaluation: Evaluation | None,
 ) -> ModelCardData:
+    """Make the metadata of the card, its YAML head."""
     relation = "adapter" if adapter else "finetune"
+    stages = [each["stage"] for each in records]
     return ModelCardData(
         **licence,
         language=languages or None,
@@ -285,64 +287,56 @@ def _metadata(
         base_model=base.name if base.on_hub else None,
         base_model_relation=relation if base.on_hub else None,
         datasets=sorted({each["settings"]["dataset"] for each in records if each.get("dataset_commit")}) or None,
-        tags=[
-            "audio",
-            "audio-question-answering",
-            "audiomcq",
-            *(each["stage"] for each in records),
-            "trl",
-            "arxiv:2509.21060",
-        ],
+        tags=["audio", "audio-question-answering", "audiomcq", *stages, "trl", "arxiv:2509.21060"],
         metrics=["accuracy"] if evaluation else None,
         model_name=repo_id.split("/")[-1] if evaluation else None,
-        eval_results=_model_index(evaluation) if evaluation else None,
+        eval_results=_make_model_index(evaluation) if evaluation else None,
     )
 
 
 def eval_results_file(evaluation: Evaluation) -> str:
-    """`.eval_results/audiomcq.yaml`: the accuracies that a leaderboard can list, as fractions.
+    """Format `.eval_results/audiomcq.yaml`: the accuracies that a leaderboard can list, as fractions.
 
-    On one config of the data set that is its accuracy alone, under the name of the config.
+    For a config of the data set that is only its accuracy, under the name of the config.
     """
     scores = evaluation.scores
     tasks = BENCHMARK_TASKS if evaluation.config in (None, "all") else {"accuracy": evaluation.config}
     missing = f", {evaluation.missing} questions without an answer count as wrong" if evaluation.missing else ""
-    entries = [
-        EvalResultEntry(
-            dataset_id=evaluation.dataset,
-            task_id=task,
-            value=scores[measure]["value"],
-            notes=f"{MEASURES[measure]}, 95 % interval [{_interval(scores[measure])}] %, prompts {PROMPT_VERSION}{missing}",
-        )
-        for measure, task in tasks.items()
-        if scores[measure]
-    ]
+    entries = []
+    for measure, task in tasks.items():
+        if scores[measure]:
+            interval = f"95 % interval [{_format_interval(scores[measure])}] %"
+            notes = f"{MEASURES[measure]}, {interval}, prompts {PROMPT_VERSION}{missing}"
+            value = scores[measure]["value"]
+            entries.append(EvalResultEntry(dataset_id=evaluation.dataset, task_id=task, value=value, notes=notes))
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
 
 
-def _model_index(evaluation: Evaluation) -> list[EvalResult]:
-    return [
-        EvalResult(
-            task_type=TASK,
-            task_name="Multiple-choice questions about audio",
-            dataset_type=evaluation.dataset,
-            dataset_name=evaluation.part or evaluation.dataset.split("/")[-1],
-            dataset_config=evaluation.config,
-            dataset_split=evaluation.split,
-            metric_type="audio_gain" if "gain" in measure else "accuracy",
-            metric_name=label,
-            metric_value=evaluation.scores[measure]["value"],
-        )
-        for measure, label in MEASURES.items()
-        if evaluation.scores.get(measure)
-    ]
+def _make_model_index(evaluation: Evaluation) -> list[EvalResult]:
+    """Make the card's `model-index`, which the Hub shows next to it."""
+    common: dict[str, Any] = {
+        "task_type": TASK,
+        "task_name": "Multiple-choice questions about audio",
+        "dataset_type": evaluation.dataset,
+        "dataset_name": evaluation.part or evaluation.dataset.split("/")[-1],
+        "dataset_config": evaluation.config,
+        "dataset_split": evaluation.split,
+    }
+    found = []
+    for measure, label in MEASURES.items():
+        if estimate := evaluation.scores.get(measure):
+            kind = "audio_gain" if "gain" in measure else "accuracy"
+            found.append(EvalResult(**common, metric_type=kind, metric_name=label, metric_value=estimate["value"]))
+    return found
 
 
-def _interval(estimate: dict[str, Any]) -> str:
+def _format_interval(estimate: dict[str, Any]) -> str:
+    """Format an interval in percent."""
     return f"{percent(estimate['interval']['low'])}, {percent(estimate['interval']['high'])}"
 
 
-def _stage(record: dict[str, Any]) -> dict[str, Any]:
+def _describe_stage(record: dict[str, Any]) -> dict[str, Any]:
+    """Describe a stage of training: title, paradigm, and the trained parts."""
     settings = record["settings"]
     adapted = " with LoRA" if settings["use_peft"] else ""
     trained = [name for name, count in record["parameter_groups"].items() if count["trainable"]]
@@ -354,15 +348,18 @@ def _stage(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _training_table(records: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Labels and one cell per stage: data, steps, hyper-parameters, hardware, time."""
+def _make_training_table(records: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Make the lines of the training table: a label and a cell per stage.
+
+    They are data, steps, hyper-parameters, hardware and time.
+    """
     table = [
-        ("data", [_data(each) for each in records]),
-        ("rows", [_rows(each) for each in records]),
-        ("steps", [_cell(each["steps"]) for each in records]),
+        ("data", [_describe_data(each) for each in records]),
+        ("rows", [_describe_rows(each) for each in records]),
+        ("steps", [_format_cell(each["steps"]) for each in records]),
     ]
     for name in (*_HYPER_PARAMETERS, *(_LORA if any(each["settings"]["use_peft"] for each in records) else ())):
-        cells = [_cell(each["settings"].get(name)) for each in records]
+        cells = [_format_cell(each["settings"].get(name)) for each in records]
         if set(cells) != {MISSING}:
             table.append((f"`{name}`", cells))
     table.append(("hardware", [f"{each['processes']} x {each['device']}" for each in records]))
@@ -370,25 +367,28 @@ def _training_table(records: list[dict[str, Any]]) -> list[tuple[str, list[str]]
     return table
 
 
-def _data(record: dict[str, Any]) -> str:
+def _describe_data(record: dict[str, Any]) -> str:
+    """Describe the data of a stage: the data set at its commit, or the name of a local folder."""
     settings = record["settings"]
     commit = record.get("dataset_commit")
-    # Folders of the machine that trained are nobody's business, and nobody else can load them.
+    # Nobody else can load a folder of this machine, and its path is private
     name = f"{settings['dataset']} at `{commit}`" if commit else f"{Path(settings['dataset']).name} (local)"
     config = f", config `{settings['dataset_config']}`" if settings["dataset_config"] else ""
     return f"{name}{config}, split `{settings['dataset_split']}`"
 
 
-def _rows(record: dict[str, Any]) -> str:
+def _describe_rows(record: dict[str, Any]) -> str:
+    """Describe the rows of a stage by audio contribution."""
     parts = ", ".join(f"{count} {label}" for label, count in record["rows_by_contribution"].items())
     return f"{record['rows']} ({parts.replace('None', 'unlabelled')})"
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
+    """Format a setting as the cell of a table."""
     if value is None:
         return MISSING
     if isinstance(value, int | float):
         return str(value)
-    # As code: the stars of a pattern are none of Markdown's, and its bars end no cell.
+    # As code, since stars in a pattern would be Markdown; bars would end the cell
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return "`{}`".format(text.replace("|", "\\|"))

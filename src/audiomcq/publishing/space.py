@@ -1,4 +1,4 @@
-"""An app and a few rows to try it on -> a folder that runs as a Space on the Hub."""
+"""Write an app with a few example rows to a folder that runs as a Space on the Hub."""
 
 import json
 import shutil
@@ -23,17 +23,18 @@ SETTINGS_FILE = "app.yaml"
 
 
 def publish_space(args: SpaceArguments, rows: Dataset, app: Path) -> list[PlannedFile]:
-    """Write the folder (`args.output_dir`, replaced if it is one of ours) and push it as a Space.
+    """Write the folder (`args.output_dir`, replaced if an earlier call wrote it) and push it as a Space.
 
     Args:
-        rows: labelled or not; some of them go along as examples.
-        app: folder of app.py and of the Space's README.md.
+        rows: with or without labels; some of them become examples.
+        app: folder with app.py and the Space's README.md.
 
     Returns:
         the files that were uploaded (or would be, with `args.dry_run`).
 
     Raises:
-        ValueError: the model is no Hub id, an example's licence does not allow giving it on, or as `push_folder`.
+        ValueError: the model is no Hub id, or an example's licence does not allow redistribution; see also
+            `push_folder`.
     """
     check_repo_id(args.repo_id)
     check_repo_id(args.model, "model")
@@ -50,7 +51,7 @@ def publish_space(args: SpaceArguments, rows: Dataset, app: Path) -> list[Planne
 
 
 def write_space(args: SpaceArguments, rows: Dataset, app: Path) -> Path:
-    """Write what a Space runs: the app, its settings, this package as it is, what that needs, examples with their clips."""
+    """Write what a Space runs: the app, its settings and requirements, this package, and examples with their clips."""
     picked = pick_rows(rows, args.num_examples)
     check_clips_inside({"train": picked}, args.clip_home())
     with replaced_folder(args.output_dir) as folder:
@@ -59,17 +60,18 @@ def write_space(args: SpaceArguments, rows: Dataset, app: Path) -> Path:
 
 
 def _write_content(folder: Path, args: SpaceArguments, picked: Dataset, app: Path) -> None:
+    """Write the content of a Space to an empty folder."""
     picked = licences.add_license_columns({"train": picked}, licences.read_sources(args.sources))["train"]
     files = write_examples(picked, folder / EXAMPLES)
-    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "tiny")  # as a wheel leaves tiny/ out
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "tiny")  # a wheel leaves out tiny/ as well
     shutil.copytree(Path(audiomcq.__file__).parent, folder / "audiomcq", ignore=ignored)
     shutil.copyfile(app / "app.py", folder / "app.py")
     (folder / SETTINGS_FILE).write_text(f"model: {args.model}\ndataset: {EXAMPLES}\n", encoding="utf-8")
-    # gradio is not among them: the Hub installs it itself, in the version that the card names
+    # Without gradio, which the Hub installs in the version of the card; with peft, since the model may be an adapter
     wanted = [
         line for line in requires("audiomcq") or [] if "extra ==" not in line or line.endswith('extra == "peft"')
     ]
-    needed = [line.partition(";")[0].strip() for line in wanted]  # peft: the model may be an adapter
+    needed = [line.partition(";")[0].strip() for line in wanted]
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in needed), encoding="utf-8")
     card = SpaceCard((app / CARD_FILE).read_text(encoding="utf-8"))
     card.data["title"], card.data["models"] = args.title, [args.model]
@@ -82,7 +84,7 @@ def _write_content(folder: Path, args: SpaceArguments, picked: Dataset, app: Pat
 
 
 def pick_rows(rows: Dataset, count: int) -> Dataset:
-    """At most `count` rows on different clips, of all question types and contributions in turn."""
+    """Pick at most `count` rows with different clips, from all question types and contributions in turn."""
     seen: set[object] = set()
     groups: Counter[tuple[str, str | None]] = Counter()
     ranked = []
@@ -95,7 +97,7 @@ def pick_rows(rows: Dataset, count: int) -> Dataset:
 
 
 def write_examples(rows: Dataset, folder: Path) -> list[str]:
-    """Write rows as train.jsonl with their clips, byte for byte, beside it; returns the names of these.
+    """Write rows as train.jsonl with copies of their clips, and return the names of the clips.
 
     Raises:
         AudioError: a clip does not decode.

@@ -1,4 +1,4 @@
-"""Clips whose every fact is known: drawn first (facts, caption, onsets), rendered later from their own seed, in any order."""
+"""Clips with known facts: drawn first (facts, caption, onsets), rendered later in any order, each from its own seed."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ PART_SECONDS = 0.6
 """Length of one sound inside a composition."""
 
 _KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
-_HEARD = {
+_DESCRIPTIONS = {
     "knock": "someone knocks on wood",
     "footsteps": "footsteps pass by",
     "clock": "a clock ticks",
@@ -39,15 +39,15 @@ _HEARD = {
 
 @dataclass(frozen=True)
 class Clip:
-    """What is in one clip, before it is a waveform.
+    """The content of one clip, before it is rendered as a waveform.
 
     Attributes:
         id: file name without suffix; says nothing about the content.
         question_type: speech, sound, music or temporal.
-        facts: the true option of every question that can be asked about the clip, and for `temporal` the `subject` asked about.
+        facts: the gold answer of every question that can be asked about the clip, and for `temporal` its `subject`.
         caption: the content in one sentence.
         onsets: (sound, seconds) of every sound of a `temporal` clip, in order.
-        seed: what the free variation (voice, pitch, level, noise) is drawn from.
+        seed: seed of the random variation (voice, pitch, level, noise).
     """
 
     id: str
@@ -84,7 +84,10 @@ def draw_clips(prefix: str, count: int, seed: tuple[int, ...]) -> list[Clip]:
 
 
 def render(clip: Clip) -> np.ndarray:
-    """The waveform of a clip: float32 [samples], 16 kHz mono, peak below 1, with background noise. Depends on the clip alone."""
+    """Render the waveform of a clip: float32 [samples], 16 kHz mono, peak below 1, with background noise.
+
+    It depends on the clip only.
+    """
     rng = np.random.default_rng(clip.seed)
     facts = clip.facts
     if clip.question_type == "speech":
@@ -117,18 +120,18 @@ def _record(parts: list[tuple[np.ndarray, float]], shortest: float, rng: np.rand
 def _draw_speech(count: int, rng: np.random.Generator) -> list[Content]:
     facts = zip(*(balanced(values, count, rng) for values in (WORDS, SPEAKERS, PACES)), strict=True)
     voices = {"whisper": "a whispering voice"}
-    return [
-        (
-            {"word": word, "speaker": who, "pace": pace},
-            f'{voices.get(who, f"a {who}")} says "{word}" at a {pace} pace.',
-            (),
-        )
-        for word, who, pace in facts
-    ]
+    contents: list[Content] = []
+    for word, who, pace in facts:
+        caption = f'{voices.get(who, f"a {who}")} says "{word}" at a {pace} pace.'
+        contents.append(({"word": word, "speaker": who, "pace": pace}, caption, ()))
+    return contents
 
 
 def _draw_sound(count: int, rng: np.random.Generator) -> list[Content]:
-    return [({"event": name, "kind": _KIND_OF[name]}, f"{_HEARD[name]}.", ()) for name in balanced(EVENTS, count, rng)]
+    return [
+        ({"event": name, "kind": _KIND_OF[name]}, f"{_DESCRIPTIONS[name]}.", ())
+        for name in balanced(EVENTS, count, rng)
+    ]
 
 
 def _draw_music(count: int, rng: np.random.Generator) -> list[Content]:
@@ -143,7 +146,7 @@ def _draw_music(count: int, rng: np.random.Generator) -> list[Content]:
 
 
 def _draw_temporal(count: int, rng: np.random.Generator) -> list[Content]:
-    """A third each: which sound comes first or last, how many times, when. Onsets lie on a grid of 0.1 s."""
+    """Draw a third each of: which sound comes first or last, how many times, when. Onsets are multiples of 0.1 s."""
     ordered, counted = -(-count // 3), (count + 1) // 3
     contents = [_draw_order(rng) for _ in range(ordered)]
     contents += [_draw_count(number, rng) for number in balanced(COUNTS, counted, rng)]
@@ -152,30 +155,30 @@ def _draw_temporal(count: int, rng: np.random.Generator) -> list[Content]:
 
 def _draw_order(rng: np.random.Generator) -> Content:
     names = [str(name) for name in rng.permutation(EVENTS)[: rng.integers(2, 4)]]
-    starts = _grid(rng.integers(1, 4) + np.cumsum([0, *rng.integers(8, 11, len(names) - 1)]))
+    starts = _to_seconds(rng.integers(1, 4) + np.cumsum([0, *rng.integers(8, 11, len(names) - 1)]))
     onsets = tuple(zip(names, starts, strict=True))
-    return {"first": names[0], "last": names[-1]}, _timeline(onsets), onsets
+    return {"first": names[0], "last": names[-1]}, _describe_timeline(onsets), onsets
 
 
 def _draw_count(number: str, rng: np.random.Generator) -> Content:
     name, count = str(rng.choice(list(STROKES))), COUNTS.index(number) + 1
-    starts = _grid(rng.integers(1, 5) + np.cumsum([0, *rng.integers(5, 8, count - 1)]))
+    starts = _to_seconds(rng.integers(1, 5) + np.cumsum([0, *rng.integers(5, 8, count - 1)]))
     onsets = tuple((name, start) for start in starts)
-    return {"count": number, "subject": name}, _timeline(onsets), onsets
+    return {"count": number, "subject": name}, _describe_timeline(onsets), onsets
 
 
 def _draw_start(start: str, rng: np.random.Generator) -> Content:
     name = str(rng.choice(EVENTS))
     onsets = ((name, float(start.split()[0])),)
-    return {"start": start, "subject": name}, _timeline(onsets), onsets
+    return {"start": start, "subject": name}, _describe_timeline(onsets), onsets
 
 
-def _grid(tenths: np.ndarray) -> list[float]:
+def _to_seconds(tenths: np.ndarray) -> list[float]:
     return [int(tenth) / 10 for tenth in tenths]
 
 
-def _timeline(onsets: tuple[tuple[str, float], ...]) -> str:
-    return ", then ".join(f"{_HEARD[name]} at {start:.1f} seconds" for name, start in onsets) + "."
+def _describe_timeline(onsets: tuple[tuple[str, float], ...]) -> str:
+    return ", then ".join(f"{_DESCRIPTIONS[name]} at {start:.1f} seconds" for name, start in onsets) + "."
 
 
 _DRAW = {"speech": _draw_speech, "sound": _draw_sound, "music": _draw_music, "temporal": _draw_temporal}

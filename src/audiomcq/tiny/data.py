@@ -1,4 +1,4 @@
-"""Builds the embedded default on disk: clips as flac, questions as one jsonl per split, everything from one seed."""
+"""Write the synthetic data of the demo: clips as flac, questions as one jsonl per split, everything from one seed."""
 
 import functools
 import json
@@ -21,7 +21,9 @@ SPLITS = {"pretrain": (1600, 4500), "train": (900, 2400), "validation": (120, 30
 
 
 def plan(seed: int = 0, scale: float = 1.0) -> dict[str, tuple[list[Clip], list[tuple[Row, Shortcut]]]]:
-    """The clips and rows of every split, nothing rendered; beside each row the truth about its shortcut, which stays in memory.
+    """Plan the clips and rows of every split without rendering them.
+
+    Each row comes with the truth about its shortcut, which is not written to disk.
 
     Raises:
         ValueError: `scale` leaves a split with fewer than 12 clips.
@@ -38,10 +40,10 @@ def plan(seed: int = 0, scale: float = 1.0) -> dict[str, tuple[list[Clip], list[
 
 
 def build(folder: Path, seed: int = 0, processes: int = 2, scale: float = 1.0) -> dict[str, int]:
-    """Write `folder`/audio/*.flac (16 kHz mono 16 bit) and one jsonl per split; under half a minute on two cores at scale 1.
+    """Write `folder`/audio/*.flac (16 kHz mono 16 bit) and one jsonl per split.
 
-    Same seed and scale: the same bytes, whatever `processes` is. The jsonl files are written last, so that they only exist
-    beside all their clips.
+    At scale 1 it takes less than half a minute on two cores. The same seed and scale give the same bytes, whatever
+    `processes` is. The jsonl files are written last, so that they exist only when all their clips do.
 
     Returns:
         the number of `clips` and the number of rows of every split.
@@ -65,7 +67,7 @@ def build(folder: Path, seed: int = 0, processes: int = 2, scale: float = 1.0) -
 
 
 def _write_clip(clip: Clip, folder: Path) -> float:
-    """Render one clip to `folder`; its length in seconds."""
+    """Render one clip to `folder` and return its length in seconds."""
     wave = render(clip)
     soundfile.write(folder / f"{clip.id}.flac", wave, SAMPLE_RATE, subtype="PCM_16")
     return len(wave) / SAMPLE_RATE

@@ -1,4 +1,4 @@
-"""Every wording of the tiny questions: how each family asks, and the words that give each answer away."""
+"""List every wording of the tiny questions: how each family asks, and the words that give each answer away."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ NEUTRAL = (
     "the recording was made today.",
     "the clip is played to you.",
 )
-"""What a plain question says where a shortcut would stand, so that length alone tells nothing."""
+"""Sentences in place of a shortcut in plain questions, so that length alone reveals nothing."""
 
 
 @dataclass(frozen=True)

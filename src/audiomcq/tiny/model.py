@@ -1,4 +1,5 @@
-"""A tiny Qwen2.5-Omni thinker: the real architecture classes and the real processor layout at one or two million parameters.
+"""A tiny Qwen2.5-Omni thinker: the real architecture classes and the real processor layout at one or two million
+parameters.
 
 Random at birth; `make demo` pretrains it. Tests use it as it is.
 """
@@ -66,7 +67,7 @@ def make_tiny_lalm(folder: str | Path, rows: Iterable[Row], seed: int = 0, width
 
 
 def train_tokenizer(rows: Iterable[Row]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer over the prompts and answers of `rows`, with Qwen2.5-Omni's special tokens."""
+    """Train a byte-level BPE tokenizer on the prompts and answers of `rows`, with Qwen2.5-Omni's special tokens."""
     texts = [SYSTEM_PROMPT, "system", "user", "assistant"]
     for row in rows:
         texts += [question_prompt(row["question"], row["choices"]), *map(answer_target, row["choices"])]
@@ -112,17 +113,14 @@ def write_processor(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def thinker_config(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> Qwen2_5OmniThinkerConfig:
-    """Real configuration classes, small numbers. Heads of 32, rotary sections in Qwen's proportions."""
+    """Configure a small thinker with the real classes: heads of 32, rotary sections in Qwen's proportions."""
     heads = width // 32
     # The usual 0.02 suits widths of thousands; at this width it costs the first hundreds of steps.
     scale = width**-0.5
     names = {f"{kind}_token_index": f"<|{kind.upper()}|>" for kind in ("image", "audio", "video")}
     names |= {"user_token_id": "user"}
-    names |= {
-        f"{kind}_{place}_token_id": f"<|{kind}_{edge}|>"
-        for kind in ("audio", "vision")
-        for place, edge in (("start", "bos"), ("end", "eos"))
-    }
+    for kind in ("audio", "vision"):
+        names |= {f"{kind}_start_token_id": f"<|{kind}_bos|>", f"{kind}_end_token_id": f"<|{kind}_eos|>"}
     # Not all are fields of this class: official checkpoints hold them too
     token_ids: dict[str, Any] = {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
     return Qwen2_5OmniThinkerConfig(

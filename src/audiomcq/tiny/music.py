@@ -1,4 +1,4 @@
-"""Short melodies for the embedded default: six instruments that differ in harmonics and envelope, tempo, mode and contour."""
+"""Synthesise short melodies: six instruments that differ in harmonics and envelope, tempo, mode and contour."""
 
 import numpy as np
 
@@ -68,7 +68,7 @@ _PLAY = {
 
 
 def degrees(contour: str, count: int) -> np.ndarray:
-    """Scale steps above the root of a melody of `count` notes with that contour: int [count]."""
+    """Return the scale steps above the root of a melody of `count` notes with that contour: int [count]."""
     steps = np.arange(count)
     if contour == "rising":
         return steps
@@ -80,7 +80,7 @@ def degrees(contour: str, count: int) -> np.ndarray:
 def melody(
     instrument: str, tempo: str, mode: str, contour: str, duration: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """About `duration` seconds of a melody over its soft held triad, peak 1: float32 [samples] at 16 kHz.
+    """Play about `duration` seconds of a melody over its soft held triad, peak 1: float32 [samples] at 16 kHz.
 
     The triad carries the mode, so that a level melody has one too.
     """

@@ -1,8 +1,9 @@
 """Questions about clips: the wordings, and the two text shortcuts that half of them carry.
 
-A plain question can only be answered by listening. A shortcut names, describes or implies the answer in words: an *explicit* clue
-describes it, *knowledge* puts it where the world says it belongs (the two causes of zero audio contribution in arXiv 2509.21060).
-Which rows carry one is returned beside the rows and is never part of them: finding out is what the contribution filter is for.
+A plain question can only be answered by listening. A shortcut names, describes or implies the answer in words: an
+*explicit* clue describes it, *knowledge* puts it where the world says it belongs (the two causes of zero audio
+contribution in arXiv 2509.21060). Which rows carry one is returned next to the rows and is never part of them:
+finding out is what the contribution filter is for.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ DECKS = {
     "music": ("instrument", "instrument", "instrument", "contour", "contour", "tempo", "mode"),
     "temporal": ("first", "first", "last", "last", "count", "count", "count", "start", "start", "start"),
 }
-"""What is asked about a clip is drawn from its type's deck without replacement (of `temporal`, what the clip can answer)."""
+"""Families of questions by type of clip, drawn without replacement; of `temporal`, those that the clip can answer."""
 MAX_CHOICES = 4
 
 _SHORTCUT_CYCLE: tuple[Shortcut, ...] = ("none", "explicit", "none", "knowledge")
@@ -41,27 +42,27 @@ class _Draft:
 
 
 def make_questions(prefix: str, clips: list[Clip], count: int, rng: np.random.Generator) -> list[tuple[Row, Shortcut]]:
-    """`count` rows about the clips in random order, each with the truth about its shortcut; ids are `prefix` and a number.
+    """Make `count` rows about the clips in random order, each with the truth about its shortcut.
 
-    Within every family of questions half the rows carry a shortcut (within 1), and within every number of options the gold
-    positions are equally frequent (within 1).
+    Ids are `prefix` and a number. Within every family of questions half the rows carry a shortcut (within 1), and
+    within every number of options the gold positions are equally frequent (within 1).
     """
-    requests = _requests(clips, count, rng)
+    requests = _draw_requests(clips, count, rng)
     seen: set[tuple[str, str, frozenset[str]]] = set()
     drafts: list[_Draft] = []
     for clip, family, shortcut in requests:
         while True:
-            draft = _draft(clip, family, shortcut, rng)
+            draft = _draft_question(clip, family, shortcut, rng)
             key = (clip.id, draft.question, frozenset(draft.distractors))
             if key not in seen:
                 break
         seen.add(key)
         drafts.append(draft)
-    return _finish(prefix, [drafts[index] for index in rng.permutation(len(drafts))], rng)
+    return _order_options(prefix, [drafts[index] for index in rng.permutation(len(drafts))], rng)
 
 
-def _requests(clips: list[Clip], count: int, rng: np.random.Generator) -> list[tuple[Clip, str, Shortcut]]:
-    """Which clip is asked what, and how."""
+def _draw_requests(clips: list[Clip], count: int, rng: np.random.Generator) -> list[tuple[Clip, str, Shortcut]]:
+    """Decide what is asked about each clip, and with which shortcut."""
     each, more = divmod(count, len(clips))
     counts = rng.permutation(np.repeat([each + 1, each], [more, len(clips) - more]))
     asked: dict[str, list[Clip]] = {family: [] for family in FAMILIES}
@@ -78,7 +79,7 @@ def _requests(clips: list[Clip], count: int, rng: np.random.Generator) -> list[t
     return requests
 
 
-def _draft(clip: Clip, family: str, shortcut: Shortcut, rng: np.random.Generator) -> _Draft:
+def _draft_question(clip: Clip, family: str, shortcut: Shortcut, rng: np.random.Generator) -> _Draft:
     texts, answer = FAMILIES[family], clip.facts[family]
     ask = str(rng.choice(texts.asks)).format(subject=clip.facts.get("subject"))
     if shortcut == "none":
@@ -87,20 +88,20 @@ def _draft(clip: Clip, family: str, shortcut: Shortcut, rng: np.random.Generator
         leads, cues = (texts.explicit, 0) if shortcut == "explicit" else (texts.knowledge, 1)
         lead = str(rng.choice(leads)).format(cue=str(rng.choice(texts.cues[answer][cues])))
     question = f"{lead} {ask}" if rng.random() < 0.5 else f"{ask} {lead}"
-    return _Draft(clip, family, shortcut, question, answer, _distractors(clip, family, rng))
+    return _Draft(clip, family, shortcut, question, answer, _draw_distractors(clip, family, rng))
 
 
-def _distractors(clip: Clip, family: str, rng: np.random.Generator) -> tuple[str, ...]:
-    """Wrong options: drawn evenly from the class, after the other sounds of the clip where the order is asked for."""
+def _draw_distractors(clip: Clip, family: str, rng: np.random.Generator) -> tuple[str, ...]:
+    """Draw wrong options evenly from the class; questions about order have the other sounds of the clip first."""
     answer = clip.facts[family]
-    heard = [name for name, _ in clip.onsets if name != answer] if family in ("first", "last") else []
-    others = [value for value in FAMILIES[family].cues if value != answer and value not in heard]
+    present = [name for name, _ in clip.onsets if name != answer] if family in ("first", "last") else []
+    others = [value for value in FAMILIES[family].cues if value != answer and value not in present]
     drawn = [others[index] for index in rng.permutation(len(others))]
-    return tuple((heard + drawn)[: MAX_CHOICES - 1])
+    return tuple((present + drawn)[: MAX_CHOICES - 1])
 
 
-def _finish(prefix: str, drafts: list[_Draft], rng: np.random.Generator) -> list[tuple[Row, Shortcut]]:
-    """Give every draft its option order, gold positions evenly spread."""
+def _order_options(prefix: str, drafts: list[_Draft], rng: np.random.Generator) -> list[tuple[Row, Shortcut]]:
+    """Order the options of every draft, with gold positions spread evenly."""
     positions: dict[int, list[int]] = {}
     for size in {len(draft.distractors) + 1 for draft in drafts}:
         number = sum(len(draft.distractors) + 1 == size for draft in drafts)
@@ -109,11 +110,11 @@ def _finish(prefix: str, drafts: list[_Draft], rng: np.random.Generator) -> list
     for number, draft in enumerate(drafts):
         choices = [str(choice) for choice in rng.permutation(draft.distractors)]
         choices.insert(positions[len(choices) + 1].pop(), draft.answer)
-        rows.append((_row(draft, choices, f"{prefix}_{number:05d}"), draft.shortcut))
+        rows.append((_make_row(draft, choices, f"{prefix}_{number:05d}"), draft.shortcut))
     return rows
 
 
-def _row(draft: _Draft, choices: list[str], row_id: str) -> Row:
+def _make_row(draft: _Draft, choices: list[str], row_id: str) -> Row:
     clip, answer = draft.clip, draft.answer
     wrong = ", ".join(choice for choice in choices if choice != answer)
     return {

@@ -1,4 +1,4 @@
-"""The demo's report: what the filter found, what training changed, and whether the figures are those that were asked for."""
+"""Write the demo's report: what the filter found, what training changed, and whether targets are reached."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ REWARD = "rewards/accuracy_reward/mean"
 
 @dataclass(frozen=True)
 class Check:
-    """One figure that the demo is asked for."""
+    """One figure of the demo with its target."""
 
     name: str
     value: float | None
@@ -51,11 +51,11 @@ class Check:
 
 
 def write_report(folder: Path, seconds: float, command: str) -> dict[str, Any]:
-    """Read what the demo left in `folder`, print its table, and write report.md, report.json and two plots there.
+    """Read the results of the demo in `folder`, print its table, and write report.md, report.json and two plots there.
 
     Args:
-        seconds: how long the demo took.
-        command: what was typed to run it.
+        seconds: duration of the demo.
+        command: the command line that ran it.
     """
     test = load_rows(folder / "labelled", "test", check_audio=False).remove_columns(["audio"])
     strong = {row_key(row) for row in test if row[CONTRIBUTION] == "strong"}
@@ -89,7 +89,7 @@ def write_report(folder: Path, seconds: float, command: str) -> dict[str, Any]:
 
 
 def unseen_voter_accuracy(votes: Dataset, strong: set[str], weak: set[str]) -> dict[str, Estimate]:
-    """Silent accuracy of a voter that had no say in the labels, on the rows labelled weak and strong."""
+    """Estimate the silent accuracy, on weak and strong rows, of a voter that did not vote on the labels."""
     right_by_row = dict(zip(votes["row_key"], votes["correct"], strict=True))
     sides = {"weak": [right_by_row[key] for key in weak], "strong": [right_by_row[key] for key in strong]}
     return {
@@ -99,13 +99,13 @@ def unseen_voter_accuracy(votes: Dataset, strong: set[str], weak: set[str]) -> d
 
 
 def reward_curve(run: Path) -> list[float]:
-    """Mean accuracy reward of every logged step of a GRPO run."""
+    """Read the mean accuracy reward of every logged step of a GRPO run."""
     history = json.loads((run / "trainer_state.json").read_text())["log_history"]
     return [entry[REWARD] for entry in history if REWARD in entry]
 
 
 def tenths(curve: Sequence[float]) -> tuple[float, float]:
-    """Means over the first and the last tenth of a curve."""
+    """Compute the means over the first and the last tenth of a curve."""
     size = max(1, len(curve) // 10)
     return sum(curve[:size]) / size, sum(curve[-size:]) / size
 
@@ -113,7 +113,7 @@ def tenths(curve: Sequence[float]) -> tuple[float, float]:
 def demo_checks(
     scores: Mapping[str, Scores], unseen: Mapping[str, Estimate], first: float, last: float
 ) -> list[Check]:
-    """The figures that the demo promises, in fractions."""
+    """Compare the figures that the demo promises with their targets, in fractions."""
     final, sft = scores["w2s_grpo"], scores["w2s_sft"]
     assert final.strong is not None and sft.strong is not None  # they are scored with the strong rows
     return [

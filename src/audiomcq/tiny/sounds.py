@@ -1,7 +1,7 @@
-"""Everyday sounds for the embedded default, each synthesised from what makes it: impacts, vibrating bodies, sweeps and shaped noise.
+"""Synthesise everyday sounds from their physics: impacts, vibrating bodies, sweeps and shaped noise.
 
-A *stroke* is one occurrence that can be counted (a knock, a drop, a bark); a *texture* fills the time it is given (rain, a siren).
-Both are float32 [samples] at 16 kHz, starting at full strength within 20 ms, of no particular level.
+A *stroke* is one occurrence that can be counted (a knock, a drop, a bark); a *texture* fills the given time (rain, a
+siren). Both are float32 [samples] at 16 kHz, reach full strength within 20 ms, and have no particular level.
 """
 
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from audiomcq.audio import SAMPLE_RATE
 
 
 def seconds(count: int) -> np.ndarray:
-    """Time in seconds of each of `count` samples."""
+    """Return the time in seconds of each of `count` samples."""
     return np.arange(count) / SAMPLE_RATE
 
 
 def samples(duration: float) -> int:
-    """Number of samples in `duration` seconds."""
+    """Return the number of samples in `duration` seconds."""
     return round(duration * SAMPLE_RATE)
 
 
 def noise_band(count: int, low: float, high: float, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise between `low` and `high` Hz with unit standard deviation: [count]."""
+    """Make Gaussian noise between `low` and `high` Hz with unit standard deviation: [count]."""
     size = -(-count // 1024) * 1024  # an FFT of prime length would take most of the time of a build
     frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     band = np.clip((frequencies - 0.7 * low) / (0.3 * low + 1), 0, 1) * (frequencies < high)
@@ -31,7 +31,7 @@ def noise_band(count: int, low: float, high: float, rng: np.random.Generator) ->
 
 
 def vibration(duration: float, partials: dict[float, tuple[float, float]]) -> np.ndarray:
-    """A struck body: partials {Hz: (amplitude, decay in seconds)} that all start together."""
+    """Synthesise a struck body: partials {Hz: (amplitude, decay in seconds)} that all start together."""
     time = seconds(samples(duration))
     parts = [
         level * np.exp(-time / decay) * np.sin(2 * np.pi * hertz * time) for hertz, (level, decay) in partials.items()
@@ -40,12 +40,12 @@ def vibration(duration: float, partials: dict[float, tuple[float, float]]) -> np
 
 
 def glide(frequency: np.ndarray) -> np.ndarray:
-    """Phase in radians of a tone whose frequency in Hz is given sample by sample."""
+    """Compute the phase in radians of a tone whose frequency in Hz is given sample by sample."""
     return 2 * np.pi * np.cumsum(frequency) / SAMPLE_RATE
 
 
 def fade(wave: np.ndarray, attack: float, release: float) -> np.ndarray:
-    """Linear fades of `attack` and `release` seconds at the two ends."""
+    """Fade in over `attack` and fade out over `release` seconds, linearly."""
     time = seconds(len(wave))
     return wave * np.clip((time + 1e-4) / attack, 0, 1) * np.clip((time[-1] - time) / release, 0, 1)
 
@@ -154,7 +154,7 @@ EVENTS = (*STROKES, *TEXTURES)
 
 
 def event(name: str, duration: float, rng: np.random.Generator) -> np.ndarray:
-    """`duration` seconds of the sound `name`, heard from its first sample on, peak 1: float32 [samples]."""
+    """Synthesise `duration` seconds of the sound `name`, audible from its first sample, peak 1: float32 [samples]."""
     count = samples(duration)
     if name in TEXTURES:
         return at_peak(fade(TEXTURES[name](count, rng), 0.01, 0.05))
@@ -167,7 +167,7 @@ def event(name: str, duration: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def stroke(name: str, rng: np.random.Generator) -> np.ndarray:
-    """One occurrence of the sound `name`, one of STROKES, peak 1: float32 [samples]."""
+    """Synthesise one occurrence of the sound `name`, one of STROKES, peak 1: float32 [samples]."""
     return at_peak(STROKES[name][0](rng))
 
 
@@ -179,5 +179,5 @@ def add(mix: np.ndarray, wave: np.ndarray, start: float) -> None:
 
 
 def at_peak(wave: np.ndarray, peak: float = 1.0) -> np.ndarray:
-    """The wave scaled to the given peak: float32."""
+    """Scale a wave to the given peak: float32."""
     return (wave * (peak / (np.abs(wave).max() + 1e-9))).astype(np.float32)

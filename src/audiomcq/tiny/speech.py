@@ -1,4 +1,7 @@
-"""Spoken words for the embedded default: espeak-ng in process, through the `espeakng-loader` wheel (library and voices included)."""
+"""Synthesise the spoken words of the demo with espeak-ng in process, from the `espeakng-loader` wheel.
+
+The wheel includes the library and its voices.
+"""
 
 import _ctypes
 import contextlib
@@ -39,8 +42,8 @@ _LOCK = threading.Lock()
 def synthesize(text: str, voice: str, rate: int, pitch: int, pitch_range: int = 50) -> tuple[np.ndarray, int]:
     """Speak `text`: float32 [samples] in -1..1 without the silence around it, and its sampling rate in Hz.
 
-    The samples depend on the arguments alone, not on what was spoken before. `voice` is an espeak name such as "en-us+f3";
-    `rate` is in words per minute (80 or more); `pitch` and `pitch_range` are espeak's 0..100.
+    The samples depend only on the arguments, not on what was spoken before. `voice` is an espeak name such as
+    "en-us+f3"; `rate` is in words per minute (80 or more); `pitch` and `pitch_range` are espeak's 0..100.
 
     Raises:
         ImportError: espeakng-loader is not installed.
@@ -60,7 +63,7 @@ def synthesize(text: str, voice: str, rate: int, pitch: int, pitch_range: int = 
         _PITCH_PARAMETER: pitch,
         _RANGE_PARAMETER: pitch_range,
     }
-    with _espeak() as (library, sample_rate):
+    with _load_espeak() as (library, sample_rate):
         if library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {voice!r}")
         for parameter, value in parameters.items():
@@ -77,11 +80,12 @@ def synthesize(text: str, voice: str, rate: int, pitch: int, pitch_range: int = 
 
 
 @contextlib.contextmanager
-def _espeak() -> Iterator[tuple[ctypes.CDLL, int]]:
-    """The library, loaded for one call, and its sampling rate.
+def _load_espeak() -> Iterator[tuple[ctypes.CDLL, int]]:
+    """Load the library for one call, with its sampling rate.
 
-    Phases of the pitch flutter, the gain control and the roughness are static variables that no call of its interface resets, and
-    the seed of its breath noise is the time of day: only a library loaded anew (0.3 ms) says the same word twice in the same way.
+    Phases of the pitch flutter, the gain control and the roughness are static variables that no call of its interface
+    resets, and the seed of its breath noise is the time of day: only a newly loaded library (0.3 ms) speaks the same
+    word twice in the same way.
     """
     try:
         import espeakng_loader
@@ -104,7 +108,7 @@ def _espeak() -> Iterator[tuple[ctypes.CDLL, int]]:
 
 
 def speak(word: str, speaker: str, pace: str, rng: np.random.Generator) -> np.ndarray:
-    """One spoken word at 16 kHz: float32 [samples]. Accent, voice, pitch and rate vary within speaker and pace."""
+    """Speak one word at 16 kHz: float32 [samples]. Accent, voice, pitch and rate vary within speaker and pace."""
     voice = f"{rng.choice(_LANGUAGES)}+{rng.choice(_VARIANTS[speaker])}"
     speed = _CHILD_SPEED if speaker == "child" else 1.0
     rate = max(80, round(rng.uniform(*_RATE[pace]) / speed))
