@@ -165,7 +165,7 @@ def test_every_paradigm_trains_two_steps_of_both_stages(
         script = ROOT / "recipes" / paradigm / f"{stage}.py"
         output = tmp_path / stage
         options = {**SMOKE, "dataset": rows_folder, "model_name_or_path": source, "output_dir": output}
-        options["benchmarks_to_avoid"] = f"audiomcq-rows={rows_folder / 'train.jsonl'}"
+        options["decontaminate_against"] = f"audiomcq-rows={rows_folder / 'train.jsonl'}"
         if stage == "grpo":
             options |= {"num_generations": 2, "max_completion_length": 4}
         config = ["--config", str(script.parent / "tiny" / f"{stage}.yaml")]

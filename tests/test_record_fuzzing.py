@@ -173,7 +173,7 @@ def test_rules_and_results_are_read_or_named(rule: bytes, results: bytes) -> Non
     with a_folder(m__jsonl=made.json_lines(LINES), results__json=results) as folder:
         (folder / SPLIT_FILE).write_bytes(rule)
         beside = ScoreArguments(
-            dataset=str(questions()), predictions=str(folder), beside=[f"other={folder / 'results.json'}"]
+            dataset=str(questions()), predictions=str(folder), other_results=[f"other={folder / 'results.json'}"]
         )
         read_or_named(
             folder, lambda: read_evaluation(folder / "results.json", "m", "org/data"), lambda: score_folder(beside)
@@ -183,7 +183,7 @@ def test_rules_and_results_are_read_or_named(rule: bytes, results: bytes) -> Non
 
 RECIPES = {
     "score": ("evaluate/score.py", ["--dataset", "{rows}", "--predictions", "{folder}"]),
-    "beside": ("evaluate/score.py", ["--dataset", "{rows}", "--predictions", "{folder}/p", "--beside", "other={folder}/results.json"]),
+    "beside": ("evaluate/score.py", ["--dataset", "{rows}", "--predictions", "{folder}/p", "--other_results", "other={folder}/results.json"]),
     "list": ("evaluate/score.py", ["--dataset", "{rows}", "--predictions", "{folder}/p", "--strong_list", "{folder}/strong.json"]),
     "votes": ("evaluate/score.py", ["--dataset", "{rows}", "--predictions", "{folder}/p", "--votes", "{folder}/v"]),
     "split": ("contribution_filter/split.py", ["--dataset", "{rows}", "--dataset_split", "test", "--votes", "{folder}/v"]),

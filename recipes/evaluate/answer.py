@@ -15,15 +15,15 @@ def main(args: AnswerArguments) -> None:
     from accelerate import PartialState
     from rich.console import Console
 
-    from audiomcq.evaluation.answering import answer_rows, check_parity
+    from audiomcq.evaluation.answering import answer_rows, check_batch_invariance
     from audiomcq.evaluation.questions import load_questions, questions_to_ask
     from audiomcq.run import set_up_logging
 
     set_up_logging()
     PartialState()  # one of the processes checks the clips for all
-    if args.check_parity:
+    if args.check_batch_invariance:
         rows, _ = load_questions(args, max_audio_seconds=args.max_audio_seconds)
-        Console().print(str(check_parity(args, rows)), markup=False, soft_wrap=True)
+        Console().print(str(check_batch_invariance(args, rows)), markup=False, soft_wrap=True)
     else:
         hearing = clips_needed(args.controls, args.silence_seconds)
         rows, without_clips = questions_to_ask(args, hearing, args.max_audio_seconds)

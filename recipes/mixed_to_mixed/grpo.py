@@ -1,4 +1,4 @@
-"""GRPO stage of mixed_to_mixed. Without --config: the 7B settings beside this file.
+"""GRPO stage of mixed_to_mixed. Without --config: the 7B settings next to this file.
 
 accelerate launch --config_file accelerate_configs/zero2.yaml recipes/mixed_to_mixed/grpo.py
 accelerate launch recipes/mixed_to_mixed/grpo.py --config recipes/mixed_to_mixed/tiny/grpo.yaml

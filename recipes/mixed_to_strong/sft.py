@@ -1,4 +1,4 @@
-"""SFT stage of mixed_to_strong. Without --config: the 7B settings beside this file.
+"""SFT stage of mixed_to_strong. Without --config: the 7B settings next to this file.
 
 accelerate launch --config_file accelerate_configs/zero2.yaml recipes/mixed_to_strong/sft.py
 accelerate launch recipes/mixed_to_strong/sft.py --config recipes/mixed_to_strong/tiny/sft.yaml

@@ -1,4 +1,4 @@
-"""GRPO stage of single_stage. Without --config: the 7B settings beside this file.
+"""GRPO stage of single_stage. Without --config: the 7B settings next to this file.
 
 accelerate launch --config_file accelerate_configs/zero2.yaml recipes/single_stage/grpo.py
 accelerate launch recipes/single_stage/grpo.py --config recipes/single_stage/tiny/grpo.yaml

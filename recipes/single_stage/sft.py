@@ -1,4 +1,4 @@
-"""SFT stage of single_stage. Without --config: the 7B settings beside this file.
+"""SFT stage of single_stage. Without --config: the 7B settings next to this file.
 
 accelerate launch --config_file accelerate_configs/zero2.yaml recipes/single_stage/sft.py
 accelerate launch recipes/single_stage/sft.py --config recipes/single_stage/tiny/sft.yaml

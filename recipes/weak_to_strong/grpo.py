@@ -1,4 +1,4 @@
-"""GRPO stage of weak_to_strong. Without --config: the 7B settings beside this file.
+"""GRPO stage of weak_to_strong. Without --config: the 7B settings next to this file.
 
 accelerate launch --config_file accelerate_configs/zero2.yaml recipes/weak_to_strong/grpo.py
 accelerate launch recipes/weak_to_strong/grpo.py --config recipes/weak_to_strong/tiny/grpo.yaml

@@ -55,7 +55,7 @@ def train_stage(
     """Train one stage of a paradigm and save the result to `args.output_dir`, which is locked meanwhile.
 
     Args:
-        audit: compares the rows with `data.benchmarks_to_avoid` (`audiomcq.construction.decontamination`, which this
+        audit: compares the rows with `data.decontaminate_against` (`audiomcq.construction.decontamination`, which this
             module may not import).
 
     Raises:
@@ -99,7 +99,7 @@ def _train(
     digests = hash_rows(rows.remove_columns([name for name in COT_COLUMNS if name != thoughts]))
     if start.record:
         check_rows(output, start.record, digests)
-    overlap = audit(rows, data.benchmarks_to_avoid, data.audio_root) if data.benchmarks_to_avoid else None
+    overlap = audit(rows, data.decontaminate_against, data.audio_root) if data.decontaminate_against else None
     seen = check_unseen(digests, Path(model.model_name_or_path or "")) if data.paradigm != "single_stage" else {}
     evaluation = load(data.eval_split) if data.eval_split else None
     lalm = load_lalm(str(model.model_name_or_path), model.model_revision, model.dtype, model.attn_implementation)

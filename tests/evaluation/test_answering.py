@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from answer_server import say, serving
 from audiomcq.evaluation import answering
-from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_parity
+from audiomcq.evaluation.answering import AnswerArguments, answer_rows, check_batch_invariance
 from audiomcq.evaluation.questions import questions_to_ask
 from audiomcq.evaluation.results import ScoreArguments, score_folder
 from audiomcq.evaluation.scoring import questions_by_key, rescore_predictions
@@ -115,12 +115,12 @@ def test_a_turn_beyond_the_options_is_not_asked_and_never_alone(args: AnswerArgu
         answer_rows(args, few)
 
 
-def test_parity_names_the_first_row_whose_answer_depends_on_its_batch(
+def test_the_check_of_batches_names_the_first_row_whose_answer_depends_on_its_batch(
     args: AnswerArguments, rows: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    args.check_parity = 3
-    parity = check_parity(args, rows)
-    assert (parity.rows, parity.equal, parity.first) == (3, 3, None)
+    args.check_batch_invariance = 3
+    found = check_batch_invariance(args, rows)
+    assert (found.rows, found.equal, found.first) == (3, 3, None)
     ask = answering.answer_questions
 
     def worse_in_batches(*given, batch_size: int, **options):
@@ -130,9 +130,9 @@ def test_parity_names_the_first_row_whose_answer_depends_on_its_batch(
         return answers
 
     monkeypatch.setattr(answering, "answer_questions", worse_in_batches)
-    parity = check_parity(args, rows)
-    assert (parity.equal, parity.first[0], parity.first[2]) == (2, row_key(rows[1]), "something else")
-    assert "2 of 3" in str(parity)
+    found = check_batch_invariance(args, rows)
+    assert (found.equal, found.first[0], found.first[2]) == (2, row_key(rows[1]), "something else")
+    assert "2 of 3" in str(found)
 
 
 def test_a_server_answers_in_place_of_a_model(args: AnswerArguments, rows: Dataset) -> None:
@@ -146,7 +146,7 @@ def test_a_server_answers_in_place_of_a_model(args: AnswerArguments, rows: Datas
     assert path.name == "listener.jsonl"
     assert [line["choice"] for line in read_predictions(path)["silence"]] == [2, 2, 2]
     with pytest.raises(ValueError, match="forms its own batches"):
-        check_parity(args, rows)
+        check_batch_invariance(args, rows)
 
 
 def test_answers_by_likelihood_are_scored_as_chosen(args: AnswerArguments, rows: Dataset) -> None:

@@ -136,7 +136,7 @@ def test_several_benchmarks_stand_in_one_table(rows: Dataset, rows_folder: Path,
     args = ScoreArguments(dataset=str(rows_folder), dataset_split="train", predictions=str(tmp_path / "p"))
     score_folder(args).save(tmp_path / "other")
     write_answers(tmp_path / "p" / "base.jsonl", rows, 4)
-    scored = score_folder(replace(args, beside=[f"tones again={tmp_path / 'other' / 'results.json'}"]))
+    scored = score_folder(replace(args, other_results=[f"tones again={tmp_path / 'other' / 'results.json'}"]))
     table = scored.page.split("## Benchmarks")[1].splitlines()
     assert "tones, strict" in table[2]
     assert "tones again, strong" in table[2]
@@ -144,7 +144,7 @@ def test_several_benchmarks_stand_in_one_table(rows: Dataset, rows_folder: Path,
     assert base.count("25.0 [") == 2
     assert tuned.count("75.0 [") == 4
     with pytest.raises(ValueError, match=r"gone\.json: no such results file"):
-        score_folder(replace(args, beside=[str(tmp_path / "gone.json")]))
+        score_folder(replace(args, other_results=[str(tmp_path / "gone.json")]))
 
 
 def test_weak_and_strong_come_from_votes_where_a_vote_table_is_given(rows: Dataset, tmp_path: Path) -> None:

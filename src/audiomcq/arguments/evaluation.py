@@ -58,7 +58,7 @@ class AnswerArguments(QuestionArguments, AskArguments):
         default_factory=lambda: ["audio", "silence"],
         metadata={"help": f"What is played: any of {', '.join(CONTROLS)}."},
     )
-    check_parity: int = field(
+    check_batch_invariance: int = field(
         default=0,
         metadata={"help": "Only answer this many rows one by one and in batches, and say where they differ."},
     )
@@ -158,7 +158,7 @@ class ScoreArguments(QuestionArguments):
     missing_as_wrong: bool = field(
         default=False, metadata={"help": "Count rows without a prediction as wrong instead of stopping."}
     )
-    beside: list[str] = field(
+    other_results: list[str] = field(
         default_factory=list, metadata={"help": "Results files of other benchmarks, for one table of all: name=path."}
     )
     export: bool = field(

@@ -22,7 +22,7 @@ class DataArguments(RowArguments):
             "help": "Decode every clip once before training and drop rows with broken or silent ones. false: only open the clips."
         },
     )
-    benchmarks_to_avoid: list[str] = field(
+    decontaminate_against: list[str] = field(
         default_factory=list,
         metadata={"help": "Benchmarks (name or name=source) whose overlap with the rows is logged and recorded."},
     )

@@ -24,7 +24,7 @@ from audiomcq.inference.run import Process, ask_missing
 
 
 @dataclass(frozen=True)
-class Parity:
+class BatchInvariance:
     """Whether answers depend on the other rows of their batch.
 
     Attributes:
@@ -81,19 +81,19 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[s
     return path
 
 
-def check_parity(args: AnswerArguments, rows: Sequence[Row]) -> Parity:
+def check_batch_invariance(args: AnswerArguments, rows: Sequence[Row]) -> BatchInvariance:
     """Compare the completions of the first rows when asked one by one and in batches of `args.batch_size`.
 
-    The first `args.check_parity` rows are asked.
+    The first `args.check_batch_invariance` rows are asked.
 
     Raises:
         ValueError: the model is an endpoint.
     """
     if parse_voter(args.model):
         raise ValueError(
-            f"{args.model}: a server forms its own batches; check_parity is for models that are loaded here"
+            f"{args.model}: a server forms its own batches; check_batch_invariance is for models that are loaded here"
         )
-    few = [rows[index] for index in range(min(args.check_parity, len(rows)))]
+    few = [rows[index] for index in range(min(args.check_batch_invariance, len(rows)))]
     style = prompt_style(args.benchmark, args.official_prompt)
     lalm, encoder = load_encoder(args, args.model, args.model_revision, args.audio_root, style, PartialState().device)
     alone, together = (
@@ -105,7 +105,9 @@ def check_parity(args: AnswerArguments, rows: Sequence[Row]) -> Parity:
         for one, other in zip(alone, together, strict=True)
         if one.completion != other.completion
     ]
-    return Parity(len(alone), len(alone) - len(differing), args.batch_size, differing[0] if differing else None)
+    return BatchInvariance(
+        len(alone), len(alone) - len(differing), args.batch_size, differing[0] if differing else None
+    )
 
 
 def run_settings(args: AnswerArguments, rows: Sequence[Row], identity: Identity | None = None) -> dict[str, Any]:

@@ -109,8 +109,8 @@ def score_folder(args: ScoreArguments) -> Scored:
     if left_out[0] and not benchmark:
         title += f" ({len(rows)} of {len(rows) + len(left_out[0])} rows)"
     page = results_page(title, results, markdown_table(scores, baselines), comparisons)
-    if args.beside:
-        page += "\n## Benchmarks\n\n" + benchmarks_table({title: results, **_read_other_results(args.beside)})
+    if args.other_results:
+        page += "\n## Benchmarks\n\n" + benchmarks_table({title: results, **_read_other_results(args.other_results)})
     return Scored(title, scores, baselines, results, page)
 
 
