@@ -4,7 +4,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -236,14 +235,14 @@ class _Questions:
     fingerprints: dict[int, str]
 
 
-def _load_scored_questions(args: ScoreArguments, left_out: Sequence[AbstractSet[str]]) -> _Questions:
+def _load_scored_questions(args: ScoreArguments, left_out: Sequence[frozenset[str]]) -> _Questions:
     """Load the questions without their clips, leaving out those whose clips were missing for every run.
 
     Raises:
         ValueError: runs left out different questions, so that their accuracies would not be comparable.
     """
     rows, benchmark = load_questions(args, check_audio=False)
-    some = {key for keys in left_out for key in keys if not all(key in others for others in left_out)}
+    some = left_out[0].union(*left_out) - left_out[0].intersection(*left_out)
     if some:
         raise ValueError(
             f"{len(some)} items were left out for want of audio by some runs and answered by others: {named(some)}"

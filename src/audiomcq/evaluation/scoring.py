@@ -298,8 +298,10 @@ def _score_groups(
 ) -> dict[str, dict[str, Any]]:
     """Compute accuracy, silent accuracy and official accuracy by every group of the rows."""
     columns: dict[str, dict[str, list[str]]] = {}
-    for key in (key for key in rows if key in audio):
-        for column, value in _select_groups(rows[key]).items():
+    for key, row in rows.items():
+        if key not in audio:
+            continue
+        for column, value in _select_groups(row).items():
             columns.setdefault(column, {}).setdefault(str(value), []).append(key)
 
     def score_group(keys: Sequence[str]) -> dict[str, Any]:
