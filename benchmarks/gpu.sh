@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 PYTHONWA
 if [ -d ../.whl ]; then
     # The folder must be called site-packages: dill pickles what lies elsewhere by value, and pyarrow cannot be
     site=$(mktemp -d)/site-packages
-    python3 -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target "$site" ../.whl/*.whl 2> /dev/null || exit 1
+    python3 -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target "$site" ../.whl*/*.whl 2> /dev/null || exit 1
     export PYTHONPATH=$site
 fi
 export PYTHONPATH=${PYTHONPATH:+$PYTHONPATH:}$PWD/../src

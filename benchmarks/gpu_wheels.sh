@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Collect what benchmarks/gpu.sh needs beside an image with Python 3.12, torch and Triton, in less than 64 MB: bash benchmarks/gpu_wheels.sh FOLDER
+# Collect what benchmarks/gpu.sh needs besides Python 3.12, torch and Triton: bash benchmarks/gpu_wheels.sh FOLDER
+# Writes FOLDER and FOLDER_av, less than 64 MB each, for machines that take no more at a time. PyAV is alone in the second.
 # pyarrow is most of it and is packed again without the parts that nothing here loads.
 set -euo pipefail
 folder=${1:?give a folder for the wheels}
 mkdir -p "$folder"
 pins() { grep -iE "^($1)==" "$(dirname "$0")/../constraints.txt"; }
-names='accelerate|cffi|datasets|dill|httpcore2|httpx2|huggingface_hub|multiprocess|peft|pyarrow|pycparser|rich|soundfile|soxr|tokenizers|transformers|trl|truststore|typer|xxhash'
+names='accelerate|av|cffi|datasets|dill|httpcore2|httpx2|huggingface_hub|multiprocess|peft|pyarrow|pycparser|rich|soundfile|soxr|tokenizers|transformers|trl|truststore|typer|xxhash'
 platforms=$(printf -- '--platform manylinux_2_%s_x86_64 ' 28 27 17; printf -- '--platform manylinux2014_x86_64')
 for pin in $(pins "$names") liger-kernel; do
     # shellcheck disable=SC2086
@@ -24,4 +25,6 @@ for wheel in Path(sys.argv[1]).glob("pyarrow-*.whl"):
                 new.writestr(item, old.read(item))
     smaller.replace(wheel)
 PYTHON
-du -sm "$folder"
+mkdir -p "${folder}_av"
+mv "$folder"/av-*.whl "${folder}_av"
+du -sm "$folder" "${folder}_av"
