@@ -69,6 +69,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     return head, output
 
 
+@pytest.mark.check
 def test_a_run_writes_both_paths_phase_by_phase_and_they_agree(smoke: tuple[str, Path]) -> None:
     head, output = smoke
     results = json.loads(output.read_text())
@@ -82,6 +83,7 @@ def test_a_run_writes_both_paths_phase_by_phase_and_they_agree(smoke: tuple[str,
     assert f"| {case['ratio']['step']:.3g} |" in output.with_suffix(".md").read_text()
 
 
+@pytest.mark.check
 def test_a_run_counts_the_prompt_once_with_sharing_and_once_per_completion_without(smoke: tuple[str, Path]) -> None:
     (case,) = json.loads(smoke[1].read_text())["cases"]
     prompt, group, completion = case["prompt_tokens"], case["num_generations"], case["completion_tokens"]
@@ -111,6 +113,7 @@ def test_the_tables_of_the_gpu_are_those_of_its_results(tmp_path: Path) -> None:
         assert table.split("\n\n")[0].rsplit("|\n", 1)[0] in document
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("script", ["decode", "precision"])
 def test_the_benchmarks_of_decoding_and_precision_run_on_a_cpu(script: str, tmp_path: Path) -> None:
     sizes = ["--prompts", "1", "--tokens", "4"] if script == "decode" else []
@@ -193,6 +196,7 @@ def test_the_table_in_the_readme_is_a_part_of_it() -> None:
     assert all(line in written for line in shown)
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("name", ["silent_probe", "answering"])
 def test_a_benchmark_of_answering_runs_and_its_ways_agree(name: str, tmp_path: Path) -> None:
     output = tmp_path / "smoke.json"

@@ -82,7 +82,7 @@ def test_every_program_names_an_input_that_it_cannot_use(
     assert "Traceback" not in log
 
 
-@pytest.mark.slow
+@pytest.mark.check
 @pytest.mark.parametrize(
     ("launcher", "report"),
     [

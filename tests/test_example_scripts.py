@@ -11,7 +11,7 @@ from processes import run
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SHORT = {"sft_audio": ["--steps", 2, "--rows", 16], "grpo_audio": ["--steps", 1, "--warm_steps", 2, "--rows", 8]}
-LORA = [[], ["--lora"]]
+LORA = [[], pytest.param(["--lora"], marks=pytest.mark.check)]
 
 
 def figures(path: Path, output: Path, *options: object) -> tuple[float, float]:

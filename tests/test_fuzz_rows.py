@@ -25,7 +25,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
 
 
-@settings(max_examples=examples(400), derandomize=True, **COMMON)
+@settings(max_examples=examples(200), derandomize=True, **COMMON)
 @given(file=row_files())
 def test_a_file_of_rows_is_read_as_written_or_named(folder: RowFolder, file: RowFile) -> None:
     assert_read_or_named(file, folder)

@@ -184,6 +184,7 @@ def test_a_data_set_without_rows_or_a_wrong_id_is_one_line(public: Hub, tmp_path
         assert name in each["error"]
 
 
+@pytest.mark.check
 def test_the_training_set_of_dcase_2026_trains_both_stages_by_its_id(
     public: Hub, strong: str, model_folder: Path, tmp_path: Path
 ) -> None:

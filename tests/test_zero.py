@@ -52,7 +52,7 @@ def launch(kind: str, stage: str, model: Path, rows: Path, output: Path, *option
     return json.loads((output / "trainer_state.json").read_text())["log_history"][:2]
 
 
-@pytest.mark.slow
+@pytest.mark.check
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_trained_by_two_processes_is_saved_whole_and_learns_the_same_however_it_is_sharded(
     kind: str, model_folder: Path, rows_folder: Path, tmp_path: Path
@@ -83,7 +83,7 @@ def answering_folder(tmp_path_factory: pytest.TempPathFactory, model_folder: Pat
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.check
 @pytest.mark.parametrize("kind", KINDS[:2])
 def test_sharing_prompts_changes_nothing_in_two_processes(
     kind: str, answering_folder: Path, rows_folder: Path, tmp_path: Path

@@ -320,6 +320,7 @@ def test_an_interrupted_push_is_repeated_and_a_finished_one_changes_nothing(stor
     assert set(store.files("model", "org/again")) == {".gitattributes"}
 
 
+@pytest.mark.check
 def test_a_run_whose_push_fails_ends_with_the_line_that_publishes_it(
     store: Hub, run: Path, rows_folder: Path, tmp_path: Path
 ) -> None:
