@@ -13,7 +13,7 @@ from audiomcq.configs import AudioSFTConfig
 from audiomcq.options import parse_stage
 from audiomcq.prompts import QUESTION_TEMPLATE, SYSTEM_PROMPT
 from audiomcq.publishing.model import PublishModelArguments, model_files, push_run
-from audiomcq.publishing.model_card import MEASURES, base_of, model_card, run_records
+from audiomcq.publishing.model_card import MEASURES, find_base, model_card, run_records
 from hub.cards import card_problems
 from small_runs import write_results
 
@@ -173,7 +173,7 @@ def test_the_languages_are_those_of_the_datas_card_or_the_publishers_own(two_sta
 
 def test_the_card_of_a_whole_model_says_that_its_talker_is_the_base_models(two_stages: Path) -> None:
     records = run_records(two_stages)
-    card = model_card("org/whole", records, base_of(records, "org/base"), "qwen2_5_omni", {"license": "mit"}, [])
+    card = model_card("org/whole", records, find_base(records, "org/base"), "qwen2_5_omni", {"license": "mit"}, [])
     assert card.data.pipeline_tag == "any-to-any"
     assert "Talker and vocoder are those of the base model, byte for byte; speech output" in card.text
     assert card_problems("model", str(card)) == ([], [])

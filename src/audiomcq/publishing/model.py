@@ -22,9 +22,9 @@ from audiomcq.publishing.model_card import (
     EVAL_FILE,
     Base,
     base_licence,
-    base_of,
     data_languages,
     eval_results_file,
+    find_base,
     model_card,
     read_evaluation,
     run_records,
@@ -56,7 +56,7 @@ def model_files(args: PublishModelArguments) -> dict[str, Path | bytes]:
             files[path.name] = path
     if not any(fnmatch(name, WEIGHTS[0]) for name in files):
         raise ValueError(f"{folder}: no .safetensors weights there")
-    base = base_of(records, args.base_model)
+    base = find_base(records, args.base_model)
     adapter = folder / ADAPTER_FILE
     if adapter.is_file():
         files[ADAPTER_FILE] = _make_adapter_config(adapter, base, len(records))

@@ -149,7 +149,7 @@ def run_records(folder: Path) -> list[dict[str, Any]]:
     return [*earlier, record]
 
 
-def base_of(records: list[dict[str, Any]], base_model: str | None = None) -> Base:
+def find_base(records: list[dict[str, Any]], base_model: str | None = None) -> Base:
     """Return the model that the first stage started from; `base_model` is its Hub id if the run had a local copy."""
     source = records[0]["settings"]["model_name_or_path"]
     commit = records[0].get("model_commit")
