@@ -8,22 +8,7 @@ from pathlib import Path
 import pytest
 
 import processes
-from audiomcq.arguments.construction import AuditArguments, ConvertArguments
-from audiomcq.arguments.contribution import LabelingRule, ProbeArguments, ReportArguments, SplitArguments
-from audiomcq.arguments.evaluation import (
-    AnswerArguments,
-    ForgettingArguments,
-    ImportArguments,
-    ScoreArguments,
-    SelectArguments,
-)
-from audiomcq.arguments.publishing import (
-    AppArguments,
-    ExportArguments,
-    PublishArguments,
-    PublishModelArguments,
-    SpaceArguments,
-)
+import recipe_options
 from audiomcq.arguments.training import AudioArguments, DataArguments, GRPOArguments, SFTArguments
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -31,21 +16,7 @@ SCRIPTS = sorted([*RECIPES.glob("*/*.py"), RECIPES / "publish" / "space" / "app.
 OPTIONS: dict[str, tuple[type, ...]] = {
     "sft": (DataArguments, SFTArguments, AudioArguments),
     "grpo": (DataArguments, GRPOArguments, AudioArguments),
-    "probe": (ProbeArguments,),
-    "split": (SplitArguments, LabelingRule),
-    "report": (ReportArguments, LabelingRule),
-    "answer": (AnswerArguments,),
-    "score": (ScoreArguments,),
-    "import_answers": (ImportArguments,),
-    "select_checkpoint": (SelectArguments,),
-    "forgetting": (ForgettingArguments,),
-    "audit_overlap": (AuditArguments,),
-    "convert": (ConvertArguments,),
-    "dataset": (PublishArguments,),
-    "model": (PublishModelArguments,),
-    "export": (ExportArguments,),
-    "space": (SpaceArguments,),
-    "app": (AppArguments,),
+    **recipe_options.OPTIONS,
 }
 ELSEWHERE = {
     "demo": ("--recordings TEXT", "Folder with manifest.csv; default: embedded data. (default: null)"),

@@ -13,22 +13,7 @@ import yaml
 from trl import ModelConfig, TrlParser
 
 import processes
-from audiomcq.arguments.construction import AuditArguments
-from audiomcq.arguments.contribution import LabelingRule, ProbeArguments, ReportArguments, SplitArguments
-from audiomcq.arguments.evaluation import (
-    AnswerArguments,
-    ForgettingArguments,
-    ImportArguments,
-    ScoreArguments,
-    SelectArguments,
-)
-from audiomcq.arguments.publishing import (
-    AppArguments,
-    ExportArguments,
-    PublishArguments,
-    PublishModelArguments,
-    SpaceArguments,
-)
+import recipe_options
 from audiomcq.arguments.training import DataArguments
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
 from audiomcq.datasets import PARADIGMS
@@ -42,20 +27,7 @@ OPTIONS = {
     "sft": (DataArguments, AudioSFTConfig, ModelConfig),
     "grpo": (DataArguments, AudioGRPOConfig, ModelConfig),
     "pretrain": (DataArguments, AudioSFTConfig, ModelConfig),
-    "probe": (ProbeArguments,),
-    "split": (SplitArguments, LabelingRule),
-    "report": (ReportArguments, LabelingRule),
-    "answer": (AnswerArguments,),
-    "dataset": (PublishArguments,),
-    "model": (PublishModelArguments,),
-    "export": (ExportArguments,),
-    "space": (SpaceArguments,),
-    "app": (AppArguments,),
-    "score": (ScoreArguments,),
-    "import_answers": (ImportArguments,),
-    "select_checkpoint": (SelectArguments,),
-    "audit_overlap": (AuditArguments,),
-    "forgetting": (ForgettingArguments,),
+    **recipe_options.OPTIONS,
 }
 NOT_A_STAGE = {
     "contribution_filter/probe.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",

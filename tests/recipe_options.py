@@ -1,0 +1,36 @@
+"""Which options each recipe takes, by the name of its script; those of training are in `audiomcq.options.parse_stage`."""
+
+from audiomcq.arguments.construction import AuditArguments, ConvertArguments
+from audiomcq.arguments.contribution import LabelingRule, ProbeArguments, ReportArguments, SplitArguments
+from audiomcq.arguments.evaluation import (
+    AnswerArguments,
+    ForgettingArguments,
+    ImportArguments,
+    ScoreArguments,
+    SelectArguments,
+)
+from audiomcq.arguments.publishing import (
+    AppArguments,
+    ExportArguments,
+    PublishArguments,
+    PublishModelArguments,
+    SpaceArguments,
+)
+
+OPTIONS: dict[str, tuple[type, ...]] = {
+    "probe": (ProbeArguments,),
+    "split": (SplitArguments, LabelingRule),
+    "report": (ReportArguments, LabelingRule),
+    "answer": (AnswerArguments,),
+    "score": (ScoreArguments,),
+    "import_answers": (ImportArguments,),
+    "select_checkpoint": (SelectArguments,),
+    "forgetting": (ForgettingArguments,),
+    "audit_overlap": (AuditArguments,),
+    "convert": (ConvertArguments,),
+    "dataset": (PublishArguments,),
+    "model": (PublishModelArguments,),
+    "export": (ExportArguments,),
+    "space": (SpaceArguments,),
+    "app": (AppArguments,),
+}
