@@ -1,0 +1,155 @@
+"""Candidates that language models write, behind OpenAI-compatible servers."""
+
+import heapq
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from audiomcq.arguments.construction import BuildArguments
+from audiomcq.construction.budget import Budget, Price
+from audiomcq.construction.candidates import Candidate
+from audiomcq.construction.captions import CaptionedClip
+from audiomcq.construction.responses import ResponseCache
+from audiomcq.construction.sources.table import Source
+from audiomcq.construction.stages import Models, Prompts, write_candidate
+from audiomcq.construction.writer import Halt, Writer
+from audiomcq.endpoints import parse_voter
+from audiomcq.inference.client import ask_in_parallel
+
+_TEXT_STAGES = ("captions", "question", "options", "structured_cot", "unstructured_cot", "grades")
+
+
+class ModelBuild:
+    """Candidates of a source, each taken through all stages by its models. A context.
+
+    Args:
+        cache: of the answers of this and earlier runs, open.
+
+    Raises:
+        ValueError: an option cannot be used, e.g. an endpoint without a model.
+    """
+
+    def __init__(self, args: BuildArguments, source: Source, cache: ResponseCache) -> None:
+        self.args, self.source, self.cache = args, source, cache
+        self.prompts = Prompts(args.prompts)
+        self.halt = Halt(patience=max(8, 2 * args.endpoint_concurrency))
+        self.budget = Budget(parse_prices(args.prices), args.max_cost, args.max_tokens)
+        for model, prompt_tokens, completion_tokens, answers in cache.tokens():
+            self.budget.count(model, prompt_tokens, completion_tokens, answers)
+        self.stages = (*_TEXT_STAGES, "audio_cot") if args.listener else _TEXT_STAGES
+        self.captions = sum(1 for _ in source.read())
+        self.total = min(self.captions, args.limit or self.captions)
+        self._resources = ExitStack()
+        self.models = Models(
+            writer=self._open(args.writer, args.temperature),
+            grader=self._open(args.grader or args.writer, 0.0),
+            listener=self._open(args.listener, args.temperature) if args.listener else None,
+            prompts=self.prompts,
+            template_question=source.template_question,
+            audio_root=source.audio_root,
+            min_grade=args.min_grade,
+        )
+
+    def __enter__(self) -> "ModelBuild":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+    @property
+    def fault(self) -> str | None:
+        return self.halt.reason if self.halt.fault else None
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Yield the candidates in the order of the source, as many under way at once as the options say."""
+        clips = enumerate(spread(self.source.read(), self.captions, self.total))
+
+        def write(numbered: tuple[int, CaptionedClip]) -> tuple[int, Candidate]:
+            number, clip = numbered
+            return number, write_candidate(Candidate(clip), self.models)
+
+        return in_order(ask_in_parallel(write, clips, self.args.endpoint_concurrency))
+
+    def describe(self) -> dict[str, Any]:
+        """Return who wrote with which prompts, what it cost, and, after a trial run, what all captions would cost."""
+        models = {stage: self.models.writer.endpoint.model for stage in _TEXT_STAGES[1:]}
+        models["grades"] = self.models.grader.endpoint.model
+        if self.models.listener:
+            models["audio_cot"] = self.models.listener.endpoint.model
+        spent = {"tokens": self.budget.total_tokens, "cost": self.budget.cost, "answers": self.budget.answers}
+        versions = {stage: version for stage, version in self.prompts.versions.items() if stage in models}
+        said: dict[str, Any] = {"captions": self.captions, "taken": self.total, "models": models, "prompts": versions}
+        if self.total < self.captions:
+            times = self.captions / self.total
+            said["projected"] = {"tokens": round(spent["tokens"] * times), "cost": spent["cost"] * times}
+        return {**said, "spent": spent, "stopped": self.halt.reason}
+
+    def progress(self) -> dict[str, str]:
+        return {"tokens": f"{self.budget.total_tokens:,}", "cost": f"{self.budget.cost:.4g}"}
+
+    def _open(self, name: str | None, temperature: float) -> Writer:
+        args = self.args
+        endpoint = parse_voter(name or "", args.endpoint_concurrency, args.endpoint_timeout, args.endpoint_retries)
+        if endpoint is None:
+            raise ValueError(f"{name!r}: name a model behind a server as URL#model, e.g. http://127.0.0.1:8000/v1#Qwen/Qwen3-8B")
+        options: dict[str, Any] = {"temperature": temperature, "max_tokens": args.max_new_tokens}
+        if args.request_options:
+            options["extra_body"] = parse_request_options(args.request_options)
+        writer = Writer(endpoint, self.cache, self.budget, self.halt, options, args.attempts)
+        return self._resources.enter_context(writer)
+
+
+def spread(clips: Iterable[CaptionedClip], total: int, count: int) -> Iterator[CaptionedClip]:
+    """Yield `count` of `total` captions, at equal distances, so that a trial run sees all of a source."""
+    taken = 0
+    for number, clip in enumerate(clips):
+        if number * count >= taken * total and taken < count:
+            taken += 1
+            yield clip
+
+
+def in_order(numbered: Iterable[tuple[int, Candidate]]) -> Iterator[Candidate]:
+    """Yield what is numbered from 0 on in order; what comes early waits."""
+    waiting: list[tuple[int, Candidate]] = []
+    due = 0
+    for pair in numbered:
+        heapq.heappush(waiting, pair)
+        while waiting and waiting[0][0] == due:
+            yield heapq.heappop(waiting)[1]
+            due += 1
+
+
+def parse_prices(texts: Iterable[str]) -> dict[str, Price]:
+    """Parse MODEL=PROMPT/COMPLETION.
+
+    Raises:
+        ValueError: one is written otherwise.
+    """
+    prices = {}
+    for text in texts:
+        model, _, numbers = text.rpartition("=")
+        try:
+            prompt, completion = map(float, numbers.split("/"))
+        except ValueError:
+            model = ""
+        if not model:
+            raise ValueError(f"prices {text!r}: write MODEL=PROMPT/COMPLETION per million tokens, e.g. my-model=0.2/0.6")
+        prices[model] = Price(prompt, completion)
+    return prices
+
+
+def parse_request_options(text: str) -> dict[str, Any]:
+    """Parse the JSON that every request carries besides.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    try:
+        options = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"request_options {text!r}: no JSON ({error})") from error
+    if not isinstance(options, dict):
+        raise ValueError(f'request_options {text!r}: write an object, e.g. {{"top_p": 0.9}}')
+    return options

@@ -1,0 +1,223 @@
+"""The stages in which a language model turns a caption into a question (arXiv 2509.21060, construction pipeline).
+
+Question and type; options; a structured and an unstructured chain of thought; grades; and, where a model that hears is
+named, a chain of thought from listening. Each has its template in prompts/.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
+
+from audiomcq.answers import is_correct, parse_answer
+from audiomcq.audio import AudioError, cut, load_audio
+from audiomcq.construction.candidates import AXES, Candidate
+from audiomcq.construction.captions import to_record
+from audiomcq.construction.chains import structured_chain, unstructured_chain
+from audiomcq.construction.row_checks import find_defect
+from audiomcq.construction.writer import Pending, Prompt, Rejected, Request, Writer, load_prompts
+from audiomcq.inference.client import audio_uri
+from audiomcq.prompts import answer_target
+from audiomcq.templating import fill_template
+
+PROMPTS = Path(__file__).parent / "prompts"
+WRONG_OPTIONS = 3
+
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300, pattern=r"^[^\n\r<>]*$")]
+"""One line without tags."""
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=20, max_length=4000, pattern=r"^[^<>]*$")]
+Grade = Annotated[int, Field(ge=1, le=5)]
+
+
+class Reply(BaseModel):
+    """What a model must answer: these fields, and no others."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class OptionsReply(Reply):
+    wrong_options: list[Line] = Field(min_length=WRONG_OPTIONS, max_length=WRONG_OPTIONS)
+
+
+class StructuredReply(Reply):
+    analysis: Text
+    reasons: Text
+
+
+class UnstructuredReply(Reply):
+    text: Text
+
+
+class AudioReply(Reply):
+    thought: Text
+    answer: Line
+
+
+GradesReply = create_model("GradesReply", __base__=Reply, **{axis: (Grade, ...) for axis in AXES})  # type: ignore[call-overload]
+
+
+@cache
+def question_reply(question_types: tuple[str, ...]) -> type[Any]:
+    """Return the reply of the question stage, whose type is one of those that the source has."""
+    kind = Literal[question_types]  # type: ignore[valid-type]
+    return create_model("QuestionReply", __base__=Reply, question=(Line, ...), question_type=(kind, ...), answer=(Line, ...))
+
+
+class Prompts:
+    """The templates, with those in a folder of the user's own in place of ours.
+
+    Raises:
+        ValueError: the folder has a template for a stage that there is not.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.templates = load_prompts(PROMPTS)
+        own = load_prompts(Path(folder)) if folder else {}
+        if unknown := sorted(set(own) - set(self.templates)):
+            raise ValueError(f"{folder}: no stage is called {unknown[0]}; the stages are {', '.join(sorted(self.templates))}")
+        if folder and not own:
+            raise ValueError(f"{folder}: no template there; name them STAGE-VERSION.txt, e.g. question-mine.txt")
+        self.templates |= own
+        # A template that was changed without a new name has another version all the same
+        self.versions = {stage: f"{path.stem}.{_digest(path)}" for stage, path in sorted(self.templates.items())}
+
+    def fill(self, stage: str, candidate: Candidate, **values: Any) -> Prompt:
+        record = {**to_record(candidate.clip), **{name: value for name, value in vars(candidate).items() if name != "clip"}}
+        text = fill_template(self.templates[stage], **{**record, "events": candidate.clip.events, **values})
+        return Prompt(text, self.versions[stage])
+
+
+def _digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=3).hexdigest()
+
+
+@dataclass(frozen=True)
+class Models:
+    """Who is asked for what.
+
+    Attributes:
+        grader: may be another model than the writer, so that nobody grades his own work.
+        listener: hears the clips; None: the stage is left out.
+        template_questions: the open question that starts each source's questions, by source.
+        audio_root: where clips are, for the listener.
+    """
+
+    writer: Writer
+    grader: Writer
+    listener: Writer | None
+    prompts: Prompts
+    template_questions: dict[str, str]
+    audio_root: Path | None = None
+    min_grade: int = 4
+    max_audio_seconds: float = 30.0
+
+    def ask(self, model: Writer, stage: str, candidate: Candidate, reply: type[Any], **options: Any) -> Any:
+        """Ask for a stage's reply, and note who gave it."""
+        values = options.pop("values", {})
+        prompt = self.prompts.fill(stage, candidate, **values)
+        answer = model.ask(Request(candidate.source_row, stage, prompt, reply, **options))
+        candidate.provenance.append({"stage": stage, "prompt_version": prompt.version, "model": model.endpoint.model})
+        return answer
+
+
+def write_candidate(candidate: Candidate, models: Models) -> Candidate:
+    """Take a candidate through all stages, until one rejects it or cannot go on for now."""
+    for name, write in STEPS.items():
+        if name == "audio_cot" and models.listener is None:
+            continue
+        candidate.stage = name
+        try:
+            write(candidate, models)
+        except Rejected as rejected:
+            candidate.status, candidate.reason = "rejected", str(rejected)
+            break
+        except Pending as pending:
+            candidate.status, candidate.reason = "pending", str(pending)
+            break
+    return candidate
+
+
+def write_question(candidate: Candidate, models: Models) -> None:
+    """Write question, type and answer. Where a caption has no question of its own, its source's template starts it."""
+    clip = candidate.clip
+    opening = clip.question or models.template_questions.get(clip.source) or "What can be heard in this clip?"
+    reply = models.ask(
+        models.writer, "question", candidate, question_reply(clip.question_types), values={"question": opening}
+    )
+    candidate.question, candidate.question_type, candidate.answer = reply.question, reply.question_type, reply.answer
+
+
+def write_options(candidate: Candidate, models: Models) -> None:
+    """Write three wrong options; those that a check refuses are asked for again."""
+
+    def check(reply: OptionsReply) -> str | None:
+        return find_candidate_defect(replace(candidate, choices=[str(candidate.answer), *reply.wrong_options]))
+
+    reply = models.ask(models.writer, "options", candidate, OptionsReply, find_defect=check)
+    candidate.choices = [str(candidate.answer), *reply.wrong_options]
+
+
+def find_candidate_defect(candidate: Candidate) -> str | None:
+    """Say what is wrong with a candidate's question and options; None if nothing is."""
+    clip = candidate.clip
+    return find_defect(
+        str(candidate.question),
+        candidate.choices,
+        str(candidate.answer),
+        str(candidate.question_type),
+        clip.events,
+        clip.seconds,
+    )
+
+
+def write_structured_cot(candidate: Candidate, models: Models) -> None:
+    """Write the analysis of the question and the reasons of the choice, in the published layout around the caption."""
+    reply = models.ask(models.writer, "structured_cot", candidate, StructuredReply)
+    analysis, reasons = (text.rstrip(" .,") for text in (reply.analysis, reply.reasons))
+    candidate.structured_cot = structured_chain(
+        analysis, str(candidate.question_type), candidate.clip.caption, reasons, str(candidate.answer)
+    )
+
+
+def write_unstructured_cot(candidate: Candidate, models: Models) -> None:
+    """Shorten the structured chain of thought to its key logic."""
+    reply = models.ask(models.writer, "unstructured_cot", candidate, UnstructuredReply)
+    candidate.unstructured_cot = unstructured_chain(reply.text)
+
+
+def grade(candidate: Candidate, models: Models) -> None:
+    """Grade the row on the five axes; it is kept if every grade is high enough."""
+    reply = models.ask(models.grader, "grades", candidate, GradesReply)
+    candidate.grades = {axis: getattr(reply, axis) for axis in AXES}
+    if low := [f"{axis} {value}" for axis, value in candidate.grades.items() if value < models.min_grade]:
+        raise Rejected(f"graded below {models.min_grade}: {', '.join(low)}")
+
+
+def write_audio_cot(candidate: Candidate, models: Models) -> None:
+    """Have a model that hears the clip think and answer; a row that it answers otherwise is rejected."""
+    assert models.listener is not None  # `write_candidate` leaves the stage out
+    try:
+        waveform = load_audio(candidate.clip.audio_path, models.audio_root)
+    except AudioError as error:
+        raise Rejected(str(error)) from error
+    waveform, _ = cut(waveform, models.max_audio_seconds)
+    reply = models.ask(models.listener, "audio_cot", candidate, AudioReply, audio=audio_uri(waveform))
+    read = parse_answer(answer_target(reply.answer), candidate.choices)
+    if not is_correct(read, candidate.choices, str(candidate.answer)):
+        raise Rejected(f"the listener answers {reply.answer!r}")
+    candidate.audio_cot = reply.thought
+
+
+STEPS: dict[str, Callable[[Candidate, Models], None]] = {
+    "question": write_question,
+    "options": write_options,
+    "structured_cot": write_structured_cot,
+    "unstructured_cot": write_unstructured_cot,
+    "grades": grade,
+    "audio_cot": write_audio_cot,
+}
+"""What each stage does, in order."""
