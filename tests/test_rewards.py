@@ -3,7 +3,14 @@
 import pytest
 
 from audiomcq.prompts import completion_target
-from audiomcq.rewards import REWARDS, accuracy_reward, completion_text, format_reward, gated_format_reward
+from audiomcq.rewards import (
+    REWARDS,
+    accuracy_reward,
+    completion_text,
+    format_reward,
+    gated_format_reward,
+    gated_thinking_format_reward,
+)
 
 CHOICES = ["Man", "Woman", "Child", "Dog"]
 ROWS = [
@@ -81,6 +88,45 @@ def test_the_format_is_paid_whether_the_answer_is_right_or_not_but_the_gated_one
     assert gated_format_reward(completions, **columns) == [1.0, 0.0, 0.0, 0.0]
 
 
+STRUCTURED = (
+    "<stage1> According to the question text, it asks who speaks, so the question type is speech. <stage1>\n"
+    "<stage2> I need to firstly analyze the audio content: a dog barks. <stage2>\n"
+    '<stage3> According to the audio content, it is a dog, so the correct answer is "Dog." <stage3>'
+)
+SIMPLE = "<simple analysis> The answer is Dog. </simple analysis>"
+
+
+@pytest.mark.parametrize("thought", [STRUCTURED, SIMPLE, "<think>Dog? No.</think>"])
+def test_a_chain_before_a_right_answer_is_paid_whatever_it_says_and_before_a_wrong_one_nothing_is(thought):
+    right, wrong = (f"{thought}\n<answer>{answer}</answer>" for answer in ("Man", "Dog"))
+    assert (pay(right), pay(right, reward=gated_thinking_format_reward)) == (1.0, 1.0)
+    assert (pay(wrong), pay(wrong, reward=gated_thinking_format_reward)) == (0.0, 0.0)
+    assert pay(right, reward=format_reward) == 0.0  # the published rule begins with the tag
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "<answer>Man</answer>",
+        "So: <answer>Man</answer>",
+        "<simple analysis> </simple analysis> <answer>Man</answer>",
+        "<stage1> <stage1> <stage2> <stage2> <stage3> <stage3> <answer>Man</answer>",
+        "<think></think><answer>Man</answer>",
+        SIMPLE,
+        f"{SIMPLE} Man",
+        f"{SIMPLE} so <answer>Man</answer>",
+        f"{SIMPLE} <answer>Man</answer> done",
+        f"{SIMPLE} <answer>Man</answer><answer>Man</answer>",
+        f"{STRUCTURED.replace('<stage2>', '<stage3>')} <answer>Man</answer>",
+        f"{STRUCTURED.rpartition('<stage3>')[0]} <answer>Man</answer>",
+        f"<answer>Man</answer> {SIMPLE}",
+        f"well {SIMPLE} <answer>Man</answer>",
+    ],
+)
+def test_what_is_not_a_chain_and_then_one_answer_gets_no_reward_for_thinking(completion):
+    assert pay(completion, reward=gated_thinking_format_reward) == 0.0
+
+
 def test_completions_keep_their_own_row():
     completions = ["<answer>rain</answer>"] * 2
     choices = [["rain", "wind"], ["wind", "rain"]]
@@ -109,9 +155,10 @@ def test_completions_come_as_strings_or_as_messages(completion, text):
 @pytest.mark.parametrize("name", sorted(REWARDS))
 def test_every_reward_takes_what_the_trainer_hands_over(name):
     """TRL passes prompts, completions, completion_ids, the trainer state and every column of the data set."""
+    thought = SIMPLE if "thinking" in name else ""
     paid = REWARDS[name](
         prompts=["?"],
-        completions=[[{"role": "assistant", "content": "<answer>Man</answer>"}]],
+        completions=[[{"role": "assistant", "content": f"{thought}<answer>Man</answer>"}]],
         completion_ids=[[1, 2]],
         choices=[CHOICES],
         answer=["Man"],

@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+from audiomcq.prompts import ANSWER_OPEN, SIMPLE_CLOSE, SIMPLE_OPEN, STAGE_1, STAGE_3
+
 _THOUGHTS = (
     r"(?:\w+:)?(?:think(?:ing)?|thoughts?|thought_process|reason(?:ing)?|analysis|scratch_?pad|reflection|planning|plan|caption|summary"
     r"|rationale|(?:inner_)?monologue|cot|chain_of_thought|observations?|perception|description)"
@@ -29,6 +31,11 @@ _ENDS_TURN = re.compile(
     r"<\|[^<>|\s]{1,40}\|>|</?s>|<eos>|<(?:end|start)_of_turn>|\[/?INST\]|\n(?:human|user|question|q):", re.IGNORECASE
 )
 _PLAIN = str.maketrans("‘’‛′´“”„‟«»‹›「」『』‐‑‒−", '\'\'\'\'\'""""""""""""----')
+_OPENS_CHAIN = re.compile(rf"{STAGE_1}|{SIMPLE_OPEN}", re.IGNORECASE)
+# Greedy: a caption in a chain may hold any of the marks
+_CHAIN = re.compile(
+    rf"{STAGE_1}.*{STAGE_3}.*{STAGE_3.replace('<', '</?')}|{SIMPLE_OPEN}.*{SIMPLE_CLOSE}", re.DOTALL | re.IGNORECASE
+)
 _UNSEEN = {
     0xAD,
     0x180E,
@@ -80,6 +87,7 @@ def extract_reply(completion: str) -> str | None:
     Returns None when the thinking never ends.
     """
     text = _read_final_channel(fold(completion))
+    text = None if text is None else _drop_chain(text)
     text = None if text is None else _drop_thinking(text)
     if text is None:
         return None
@@ -100,6 +108,21 @@ def _read_final_channel(text: str) -> str | None:
         _, found, final = text.rpartition("assistantfinal")
         return final if found else None
     return text
+
+
+def _drop_chain(text: str) -> str | None:
+    """Remove a chain of thought in the published layouts from the beginning, with all that it quotes.
+
+    Of a chain without an end, what follows is the first answer tag; without one it never ends.
+    """
+    begun = _BEGINS_TURN.match(text)
+    start = begun.end() if begun else 0
+    if not _OPENS_CHAIN.match(text, start):
+        return text
+    if chain := _CHAIN.match(text, start):
+        return text[chain.end() :]
+    answer = text.find(ANSWER_OPEN, start)
+    return text[answer:] if answer >= 0 else None
 
 
 def _drop_thinking(text: str) -> str | None:

@@ -26,9 +26,18 @@ from audiomcq.answer_openings import is_taken_back, read_opening
 from audiomcq.answer_statements import read_statement
 from audiomcq.answer_text import extract_reply, normalize, simplify_quotes
 from audiomcq.answer_words import ABSTAINS, ABSTAINS_ALONE, CORRECTS, LIST_ITEM, MARKS_ANSWER, TAKES_BACK
-from audiomcq.prompts import ANSWER_CLOSE, ANSWER_OPEN, AskedFor
+from audiomcq.prompts import ANSWER_CLOSE, ANSWER_OPEN, SIMPLE_CLOSE, SIMPLE_OPEN, STAGE_1, STAGE_2, STAGE_3, AskedFor
 
-__all__ = ["HOW", "How", "ParsedAnswer", "has_answer_format", "is_correct", "normalize", "parse_answer"]
+__all__ = [
+    "HOW",
+    "How",
+    "ParsedAnswer",
+    "has_answer_format",
+    "has_thinking_format",
+    "is_correct",
+    "normalize",
+    "parse_answer",
+]
 
 How = Literal["tag", "declared", "letter", "bare", "abstained", "unreadable"]
 HOW: tuple[How, ...] = ("tag", "declared", "letter", "bare", "abstained", "unreadable")
@@ -36,6 +45,12 @@ HOW: tuple[How, ...] = ("tag", "declared", "letter", "bare", "abstained", "unrea
 text of an option alone; abstained: it says that it gives no answer; unreadable: nothing in it can be read as one."""
 
 _LONE_LETTER = re.compile(r"[(\[]?[a-zA-Z][)\].:]?")
+_THOUGHT = re.compile(
+    r"\s*".join(rf"{mark}\s*\S.*\s{mark}" for mark in (STAGE_1, STAGE_2, STAGE_3))
+    + rf"|{SIMPLE_OPEN}\s*\S.*\s{SIMPLE_CLOSE}|<think>\s*\S.*</think>",
+    re.DOTALL,
+)
+"""A chain of thought in one of the published layouts, or as reasoning models write it; no part of it is empty."""
 _MOST_CHARACTERS = 100_000
 """Longer replies are not read."""
 _ABSTENTION_CHARACTERS = 400
@@ -70,6 +85,13 @@ def has_answer_format(completion: str) -> bool:
         and text.endswith(ANSWER_CLOSE)
         and text.count(ANSWER_OPEN) == text.count(ANSWER_CLOSE) == 1
     )
+
+
+def has_thinking_format(completion: str) -> bool:
+    """Tell whether the completion is one chain of thought, then one tagged answer, and nothing else."""
+    text = completion.strip()
+    thought = _THOUGHT.match(text)
+    return bool(thought) and has_answer_format(text[thought.end() :])
 
 
 def parse_answer(completion: str, choices: Sequence[str], asked_for: AskedFor = "either") -> ParsedAnswer:

@@ -17,6 +17,10 @@ QUESTION_TEMPLATE = (
     "Output the final answer in <answer> </answer>."
 )
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
+STAGE_1, STAGE_2, STAGE_3 = "<stage1>", "<stage2>", "<stage3>"
+"""Open and close the stages of a structured chain of thought: as published, the closing marks have no slash."""
+SIMPLE_OPEN, SIMPLE_CLOSE = "<simple analysis>", "</simple analysis>"
+"""Around an unstructured chain of thought."""
 MMSU_INSTRUCTION = (
     "Choose the most suitable answer from options A, B, C, and D. You must respond with only A, B, C, or D."
 )

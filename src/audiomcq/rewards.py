@@ -8,7 +8,7 @@ drop it.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from audiomcq.answers import has_answer_format, is_correct, parse_answer
+from audiomcq.answers import has_answer_format, has_thinking_format, is_correct, parse_answer
 from audiomcq.prompts import AUDIOMCQ_STYLE
 
 Completion = str | list[dict[str, Any]]
@@ -48,12 +48,28 @@ def gated_format_reward(
     return [right * tidy for right, tidy in zip(correct, format_reward(completions), strict=True)]
 
 
+def gated_thinking_format_reward(
+    completions: Sequence[Completion], choices: Sequence[Sequence[str]], answer: Sequence[str], **_: Any
+) -> list[float]:
+    """Reward a chain of thought before one tagged answer, only where the answer is right.
+
+    A chain is long and its shape is easy: paid without the gate, any well-formed chain beats a wrong answer, and an
+    all-wrong group learns to write chains about nothing. The accuracy is not gated by the chain in return: a right
+    answer without one keeps its larger part, so that the policy is not pushed from answers to shapes. What stands in
+    the chain is not judged.
+    """
+    correct = accuracy_reward(completions, choices=choices, answer=answer)
+    thinks = [has_thinking_format(completion_text(completion)) for completion in completions]
+    return [right * float(thought) for right, thought in zip(correct, thinks, strict=True)]
+
+
 REWARDS: dict[str, Callable[..., list[float]]] = {
     "accuracy": accuracy_reward,
     "format": format_reward,
     "gated_format": gated_format_reward,
+    "gated_thinking_format": gated_thinking_format_reward,
 }
-PUBLISHED_WEIGHTS = {"accuracy": 2.0, "format": 0.5, "gated_format": 0.5}
+PUBLISHED_WEIGHTS = {"accuracy": 2.0, "format": 0.5, "gated_format": 0.5, "gated_thinking_format": 0.5}
 
 
 def named_rewards(names: Sequence[str], weights: Sequence[float] | None) -> tuple[list[Callable], list[float]]:

@@ -82,7 +82,7 @@ class GRPOArguments:
 
     rewards: list[str] = field(
         default_factory=lambda: ["accuracy", "format"],
-        metadata={"help": "Rewards by name: accuracy, format, gated_format."},
+        metadata={"help": "Rewards by name: accuracy, format, gated_format, gated_thinking_format."},
     )
     reward_weights: list[float] | None = field(
         default=None,
