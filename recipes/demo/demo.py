@@ -184,7 +184,7 @@ def set_aside(folder: Path) -> None:
 
 def demo(folder: Path, recordings: str | None) -> None:
     """Run the demo in `folder`."""
-    from audiomcq.construction.sources import build as build_from_recordings
+    from audiomcq.construction.labelled import build as build_from_recordings
     from audiomcq.datasets import load_rows
     from audiomcq.tiny.data import build as build_tiny
     from audiomcq.tiny.model import make_tiny_lalm

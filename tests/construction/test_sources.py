@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from audiomcq.construction.clues import CLUES, WORDINGS
-from audiomcq.construction.sources import (
+from audiomcq.construction.labelled import (
     SPLITS,
     Clip,
     build,

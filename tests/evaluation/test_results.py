@@ -15,7 +15,7 @@ import pytest
 from datasets import Dataset
 
 import processes
-from audiomcq.construction.sources import build
+from audiomcq.construction.labelled import build
 from audiomcq.contribution import probe
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.answering import AnswerArguments, answer_rows

@@ -82,7 +82,7 @@ def read_sources(paths: Iterable[str | Path]) -> Sources:
     """Read terms from CSV tables.
 
     A table has a column `license` (or `licence`), and `source_dataset` or `file`; `attribution` and `url` are
-    optional. A manifest of recordings as in `audiomcq.construction.sources` is such a table.
+    optional. A manifest of recordings as in `audiomcq.construction.labelled` is such a table.
 
     Raises:
         ValueError: no such file, or a column is missing.
