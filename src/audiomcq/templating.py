@@ -1,6 +1,7 @@
 """Fill in the templates of pages and cards. The only place that knows the template engine, and how these write numbers."""
 
 import base64
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,20 @@ def fill_template(path: Path, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: the template asks for a value that is not there.
     """
+    return _open_folder(path.parent).get_template(path.name).render(values)
+
+
+@cache
+def _open_folder(folder: Path) -> Environment:
+    """Return the environment of a folder's templates, which keeps them compiled and notices when a file changes."""
     environment = Environment(
-        loader=FileSystemLoader(path.parent),
+        loader=FileSystemLoader(folder),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
     environment.filters |= {"percent": percent, "thousands": thousands, "base64": encode_base64}
-    return environment.get_template(path.name).render(values)
+    return environment
 
 
 def percent(fraction: float | None) -> str:

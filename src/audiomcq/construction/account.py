@@ -58,8 +58,15 @@ class Account:
             for stage, kinds in self.reasons.items()
         }
         grades = {axis: self._describe_axis(counter) for axis, counter in self.grades.items() if counter}
-        return {"stages": {stage: dict(counts) for stage, counts in self.counts.items()}, "reasons": reasons, "grades": grades}
+        return {
+            "stages": {stage: dict(counts) for stage, counts in self.counts.items()},
+            "reasons": reasons,
+            "grades": grades,
+        }
 
     def _describe_axis(self, counter: Counter[int]) -> dict[str, Any]:
         dropped = sum(count for grade, count in counter.items() if grade < self.min_grade)
-        return {"counts": {str(grade): counter[grade] for grade in range(1, 6)}, "drop_rate": dropped / counter.total()}
+        return {
+            "counts": {str(grade): counter[grade] for grade in range(1, 6)},
+            "drop_rate": dropped / counter.total(),
+        }

@@ -17,7 +17,7 @@ from audiomcq.construction.by_rules import RuleBuild
 from audiomcq.construction.candidates import Candidate, StageFiles
 from audiomcq.construction.responses import ResponseCache
 from audiomcq.construction.selection import select_rows
-from audiomcq.construction.sources.table import open_source
+from audiomcq.construction.sources.table import find_source
 from audiomcq.storage import replaced_folder, write_json
 
 logger = logging.getLogger(__name__)
@@ -28,12 +28,12 @@ class Making(Protocol):
 
     Attributes:
         stages: that candidates go through, in order.
-        total: how many there will be, None where that is not known.
+        total: how many there will be.
         fault: why it could not go on, None if it could.
     """
 
     stages: tuple[str, ...]
-    total: int | None
+    total: int
 
     @property
     def fault(self) -> str | None: ...
@@ -52,12 +52,12 @@ def build(args: BuildArguments) -> dict[str, Any]:
         ValueError: the source or an option cannot be used; or a server failed. What was built until then is written
             first, and the message says how many rows are pending.
     """
-    source, output = open_source(args), Path(args.output_dir)
+    source, output = find_source(args.source), Path(args.output_dir)
     with ExitStack() as stack:
         data = stack.enter_context(replaced_folder(output / "data"))
         making: Making
         if args.writer is None:
-            making = RuleBuild(args, source)
+            making = RuleBuild(args)
         else:
             cache = stack.enter_context(ResponseCache(output / "answers"))
             making = stack.enter_context(ModelBuild(args, source, cache))
@@ -70,7 +70,7 @@ def build(args: BuildArguments) -> dict[str, Any]:
         if account.counts[making.stages[-1]]["kept"]:
             record["selection"] = select_rows(files.paths[making.stages[-1]], data, args).to_dict()
         write_json(data / "build.json", record)
-        write_page(record, data, source.audio_root)
+        write_page(record, data, Path(args.audio_root or args.root))
     log_summary(record, output)
     if making.fault:
         raise ValueError(f"{making.fault}; {account.pending:,} rows are pending: the same command goes on with them")
@@ -82,7 +82,7 @@ def show_progress(making: Making, account: Account) -> Iterator[Candidate]:
     with tqdm(total=making.total, unit="row", dynamic_ncols=True, smoothing=0.05) as bar:
         for candidate in making.candidates():
             yield candidate
-            bar.set_postfix(**account.totals(), **making.progress(), refresh=False)
+            bar.set_postfix({**account.totals(), **making.progress()}, refresh=False)
             bar.update()
 
 

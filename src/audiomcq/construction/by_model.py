@@ -4,6 +4,7 @@ import heapq
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from audiomcq.construction.budget import Budget, Price
 from audiomcq.construction.candidates import Candidate
 from audiomcq.construction.captions import CaptionedClip
 from audiomcq.construction.responses import ResponseCache
-from audiomcq.construction.sources.table import Source
+from audiomcq.construction.sources.reading import LazyListing, Source
 from audiomcq.construction.stages import Models, Prompts, write_candidate
 from audiomcq.construction.writer import Halt, Writer
 from audiomcq.endpoints import parse_voter
@@ -38,8 +39,9 @@ class ModelBuild:
         self.budget = Budget(parse_prices(args.prices), args.max_cost, args.max_tokens)
         for model, prompt_tokens, completion_tokens, answers in cache.tokens():
             self.budget.count(model, prompt_tokens, completion_tokens, answers)
-        self.stages = (*_TEXT_STAGES, "audio_cot") if args.listener else _TEXT_STAGES
-        self.captions = sum(1 for _ in source.read())
+        self.stages: tuple[str, ...] = (*_TEXT_STAGES, "audio_cot") if args.listener else _TEXT_STAGES
+        self.root = Path(args.root)
+        self.captions = sum(1 for _ in source.read(self.root, args))
         self.total = min(self.captions, args.limit or self.captions)
         self._resources = ExitStack()
         self.models = Models(
@@ -48,7 +50,7 @@ class ModelBuild:
             listener=self._open(args.listener, args.temperature) if args.listener else None,
             prompts=self.prompts,
             template_question=source.template_question,
-            audio_root=source.audio_root,
+            audio_root=Path(args.audio_root or args.root),
             min_grade=args.min_grade,
         )
 
@@ -64,13 +66,16 @@ class ModelBuild:
 
     def candidates(self) -> Iterator[Candidate]:
         """Yield the candidates in the order of the source, as many under way at once as the options say."""
-        clips = enumerate(spread(self.source.read(), self.captions, self.total))
+        found = self.source.examine(self.root, self.args, LazyListing(self.root, self.args))
+        clips = (clip for clip in found if isinstance(clip, CaptionedClip))  # the broken ones were named when counted
 
         def write(numbered: tuple[int, CaptionedClip]) -> tuple[int, Candidate]:
             number, clip = numbered
             return number, write_candidate(Candidate(clip), self.models)
 
-        return in_order(ask_in_parallel(write, clips, self.args.endpoint_concurrency))
+        return in_order(
+            ask_in_parallel(write, enumerate(spread(clips, self.captions, self.total)), self.args.endpoint_concurrency)
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return who wrote with which prompts, what it cost, and, after a trial run, what all captions would cost."""
@@ -91,9 +96,12 @@ class ModelBuild:
 
     def _open(self, name: str | None, temperature: float) -> Writer:
         args = self.args
-        endpoint = parse_voter(name or "", args.endpoint_concurrency, args.endpoint_timeout, args.endpoint_retries)
+        endpoint = parse_voter(name or "", args.endpoint_concurrency, args.endpoint_timeout)
         if endpoint is None:
-            raise ValueError(f"{name!r}: name a model behind a server as URL#model, e.g. http://127.0.0.1:8000/v1#Qwen/Qwen3-8B")
+            raise ValueError(
+                "writer, grader and listener are models behind servers, URL#model: http://127.0.0.1:8000/v1#Qwen/Qwen3-8B"
+            )
+        endpoint = replace(endpoint, retries=args.endpoint_retries)
         options: dict[str, Any] = {"temperature": temperature, "max_tokens": args.max_new_tokens}
         if args.request_options:
             options["extra_body"] = parse_request_options(args.request_options)
@@ -135,7 +143,9 @@ def parse_prices(texts: Iterable[str]) -> dict[str, Price]:
         except ValueError:
             model = ""
         if not model:
-            raise ValueError(f"prices {text!r}: write MODEL=PROMPT/COMPLETION per million tokens, e.g. my-model=0.2/0.6")
+            raise ValueError(
+                f"prices {text!r}: write MODEL=PROMPT/COMPLETION per million tokens, e.g. my-model=0.2/0.6"
+            )
         prices[model] = Price(prompt, completion)
     return prices
 

@@ -8,7 +8,6 @@ from audiomcq.construction.candidates import Candidate
 from audiomcq.construction.captions import CaptionedClip
 from audiomcq.construction.labelled import rows_from_manifest
 from audiomcq.construction.row_checks import find_defect
-from audiomcq.construction.sources.table import Source
 from audiomcq.examples import Row
 
 RULES = "rules"
@@ -22,10 +21,14 @@ class RuleBuild:
         ValueError: the source has no labels.
     """
 
-    stages = ("captions", "options", "structured_cot", "unstructured_cot")
+    stages: tuple[str, ...] = ("captions", "options", "structured_cot", "unstructured_cot")
     fault: str | None = None
 
-    def __init__(self, args: BuildArguments, source: Source) -> None:
+    def __init__(self, args: BuildArguments) -> None:
+        if args.source != "manifest":
+            raise ValueError(
+                f"source {args.source!r} without a writer: rules write on labels alone (source: manifest); name a writer, URL#model"
+            )
         self.rows = rows_from_manifest(args.root, args.seed, max_bad_fraction=args.max_bad_fraction)
         self.total = len(self.rows)
 
@@ -42,7 +45,14 @@ class RuleBuild:
 
 def check_row(row: Row) -> Candidate:
     """Return a row of the rules as a candidate, rejected if a check refuses it."""
-    clip = CaptionedClip(row["id"], row["source_dataset"], row["audio_path"], row["answer"], (row["question_type"],), label=row["answer"])
+    clip = CaptionedClip(
+        row["id"],
+        row["source_dataset"],
+        row["audio_path"],
+        row["answer"],
+        (row["question_type"],),
+        label=row["answer"],
+    )
     wrong = [choice for choice in row["choices"] if choice != row["answer"]]
     candidate = Candidate(
         clip,

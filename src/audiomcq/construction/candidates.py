@@ -1,14 +1,14 @@
 """A question while it is built, and the files that show what became of it in every stage."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audiomcq.construction.captions import CAPTION_SCHEMA, CaptionedClip, to_record
+from audiomcq.construction.captions import CAPTION_SCHEMA, CaptionedClip
 
 STAGES = (
     "captions",
@@ -77,7 +77,7 @@ class Candidate:
 
     def to_record(self) -> dict[str, Any]:
         written = {name: value for name, value in vars(self).items() if name != "clip"}
-        return {**to_record(self.clip), **written}
+        return {**asdict(self.clip), **written}
 
 
 def make_schema(stage: str) -> pa.Schema:

@@ -201,4 +201,6 @@ def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError, KeyError) as error:
-        raise ValueError(f"{path}: not a whole shard of answers ({error}); delete it, its answers are asked for again") from error
+        raise ValueError(
+            f"{path}: not a whole shard of answers ({error}); delete it, its answers are asked for again"
+        ) from error

@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_mod
 from audiomcq.answers import is_correct, parse_answer
 from audiomcq.audio import AudioError, cut, load_audio
 from audiomcq.construction.candidates import AXES, Candidate
-from audiomcq.construction.captions import to_record
 from audiomcq.construction.chains import structured_chain, unstructured_chain
 from audiomcq.construction.row_checks import find_defect
 from audiomcq.construction.writer import Pending, Prompt, Rejected, Request, Writer, load_prompts
@@ -64,7 +63,9 @@ GradesReply = create_model("GradesReply", __base__=Reply, **{axis: (Grade, ...) 
 def question_reply(question_types: tuple[str, ...]) -> type[Any]:
     """Return the reply of the question stage, whose type is one of those that the source has."""
     kind = Literal[question_types]  # type: ignore[valid-type]
-    return create_model("QuestionReply", __base__=Reply, question=(Line, ...), question_type=(kind, ...), answer=(Line, ...))
+    return create_model(
+        "QuestionReply", __base__=Reply, question=(Line, ...), question_type=(kind, ...), answer=(Line, ...)
+    )
 
 
 class Prompts:
@@ -78,7 +79,9 @@ class Prompts:
         self.templates = load_prompts(PROMPTS)
         own = load_prompts(Path(folder)) if folder else {}
         if unknown := sorted(set(own) - set(self.templates)):
-            raise ValueError(f"{folder}: no stage is called {unknown[0]}; the stages are {', '.join(sorted(self.templates))}")
+            raise ValueError(
+                f"{folder}: no stage is called {unknown[0]}; the stages are {', '.join(sorted(self.templates))}"
+            )
         if folder and not own:
             raise ValueError(f"{folder}: no template there; name them STAGE-VERSION.txt, e.g. question-mine.txt")
         self.templates |= own
@@ -86,8 +89,7 @@ class Prompts:
         self.versions = {stage: f"{path.stem}.{_digest(path)}" for stage, path in sorted(self.templates.items())}
 
     def fill(self, stage: str, candidate: Candidate, **values: Any) -> Prompt:
-        record = {**to_record(candidate.clip), **{name: value for name, value in vars(candidate).items() if name != "clip"}}
-        text = fill_template(self.templates[stage], **{**record, "events": candidate.clip.events, **values})
+        text = fill_template(self.templates[stage], **{**vars(candidate.clip), **vars(candidate), **values})
         return Prompt(text, self.versions[stage])
 
 
@@ -102,7 +104,7 @@ class Models:
     Attributes:
         grader: may be another model than the writer, so that nobody grades his own work.
         listener: hears the clips; None: the stage is left out.
-        template_questions: the open question that starts each source's questions, by source.
+        template_question: the open question that starts the source's questions, where captions have none.
         audio_root: where clips are, for the listener.
     """
 
@@ -110,7 +112,7 @@ class Models:
     grader: Writer
     listener: Writer | None
     prompts: Prompts
-    template_questions: dict[str, str]
+    template_question: str | None
     audio_root: Path | None = None
     min_grade: int = 4
     max_audio_seconds: float = 30.0
@@ -144,7 +146,7 @@ def write_candidate(candidate: Candidate, models: Models) -> Candidate:
 def write_question(candidate: Candidate, models: Models) -> None:
     """Write question, type and answer. Where a caption has no question of its own, its source's template starts it."""
     clip = candidate.clip
-    opening = clip.question or models.template_questions.get(clip.source) or "What can be heard in this clip?"
+    opening = clip.question or models.template_question or "What can be heard in this clip?"
     reply = models.ask(
         models.writer, "question", candidate, question_reply(clip.question_types), values={"question": opening}
     )

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -166,7 +166,7 @@ class Writer:
         if request.audio is not None:
             content = [audio_part(request.audio), {"type": "text", "text": content}]
         messages = [{"role": "user", "content": content}]
-        schema = {"name": request.stage, "schema": request.reply.model_json_schema(), "strict": True}
+        schema = {"name": request.stage, "schema": make_json_schema(request.reply), "strict": True}
         form = {"type": "json_schema", "json_schema": schema}
         start = time.monotonic()
         try:
@@ -196,6 +196,11 @@ class Writer:
         )
 
 
+@cache
+def make_json_schema(kind: "type[BaseModel]") -> dict[str, Any]:
+    return kind.model_json_schema()
+
+
 def read_reply(kind: type[Reply], response: Response) -> tuple[Reply | None, str]:
     """Return an answer as the model's reply, or None and what is wrong with it."""
     from pydantic import ValidationError
@@ -220,6 +225,8 @@ def load_prompts(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.glob("*.txt")):
         stage = path.stem.rpartition("-")[0]
         if stage in templates:
-            raise ValueError(f"{folder}: two templates for the stage {stage}, {templates[stage].name} and {path.name}; keep one")
+            raise ValueError(
+                f"{folder}: two templates for the stage {stage}, {templates[stage].name} and {path.name}; keep one"
+            )
         templates[stage] = path
     return templates
