@@ -186,6 +186,7 @@ def demo(folder: Path, recordings: str | None) -> None:
     """Run the demo in `folder`."""
     from audiomcq.construction.labelled import build as build_from_recordings
     from audiomcq.datasets import load_rows
+    from audiomcq.prompts import COT_COLUMNS
     from audiomcq.tiny.data import build as build_tiny
     from audiomcq.tiny.model import make_tiny_lalm
     from audiomcq.tiny.report import write_report
@@ -198,7 +199,9 @@ def demo(folder: Path, recordings: str | None) -> None:
         build_from_recordings(recordings, folder / "data")
     else:
         build_tiny(folder / "data", processes=CORES)
-    texts = list(load_rows(folder / "data", "pretrain", check_audio=False).remove_columns(["audio"]))
+    # Nothing here learns the chains of thought of recordings: their words would only change the tokenizer
+    unread = ["audio", *COT_COLUMNS] if recordings else ["audio"]
+    texts = list(load_rows(folder / "data", "pretrain", check_audio=False).remove_columns(unread))
     models = [BASE, *VOTERS, UNSEEN]
     for model in models:
         make_tiny_lalm(folder / "random" / model.name, texts, model.seed, model.width, model.layers)

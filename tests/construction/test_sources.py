@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiomcq.answers import parse_answer
+from audiomcq.construction.chains import parse_structured_chain, parse_unstructured_chain
 from audiomcq.construction.clues import CLUES, WORDINGS
 from audiomcq.construction.labelled import (
     SPLITS,
@@ -25,6 +27,7 @@ from audiomcq.construction.labelled import (
 )
 from audiomcq.datasets import load_rows
 from audiomcq.examples import Row, clip_key, find_defect, row_key
+from audiomcq.prompts import COT_COLUMNS, completion_target
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "real_audio"
 SOUNDS = ("dog bark", "rain", "rooster", "sea waves", "chainsaw", "helicopter")
@@ -128,6 +131,20 @@ def test_every_row_is_sound_and_its_key_is_unique(folder: Path) -> None:
     assert [row["id"] for row in rows if find_defect(row)] == []
     assert len({row_key(row) for row in rows}) == len(rows)
     assert all((folder / row["audio_path"]).is_file() for row in rows)
+
+
+def test_every_row_has_both_chains_in_the_published_layouts_which_agree_with_it(folder: Path) -> None:
+    for pairs in split_questions(folder).values():
+        for row, clue in pairs:
+            chain = parse_structured_chain(row["structured_cot"])
+            assert (chain.question_type, chain.answer) == (row["question_type"], row["answer"])
+            assert row["answer"] in chain.caption
+            assert all(choice in chain.reasons for choice in row["choices"])
+            assert (clue or "it asks for") in chain.analysis
+            short = parse_unstructured_chain(row["unstructured_cot"])
+            assert chain.caption in short and len(row["unstructured_cot"]) < len(row["structured_cot"])
+            for cot in COT_COLUMNS:
+                assert parse_answer(completion_target(row, cot), row["choices"]).text == row["answer"]
 
 
 def test_wrong_options_come_from_the_same_kind_of_label(made: Path) -> None:

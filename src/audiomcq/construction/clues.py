@@ -11,14 +11,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Wordings:
-    """Question texts for one kind of label; `explicit` and `knowledge` have a `{clue}` to fill.
+    """Texts for one kind of label; `explicit` and `knowledge` have a `{clue}` to fill, `caption` a `{label}`.
 
     Attributes:
+        target: what the questions ask for.
+        caption: what a caption would say of a clip with that label.
         plain: says nothing about the answer.
         explicit: tells something about the clip.
         knowledge: can be answered from what everybody knows.
     """
 
+    target: str
+    caption: str
     plain: tuple[str, ...]
     explicit: tuple[str, ...] = ()
     knowledge: tuple[str, ...] = ()
@@ -26,6 +30,8 @@ class Wordings:
 
 WORDINGS: dict[str, Wordings] = {
     "sound": Wordings(
+        target="the sound in the recording",
+        caption="The sound of the recording is: {label}.",
         plain=(
             "What can be heard in this recording?",
             "Which sound does the clip contain?",
@@ -46,6 +52,8 @@ WORDINGS: dict[str, Wordings] = {
         ),
     ),
     "digit": Wordings(
+        target="the spoken number",
+        caption="A speaker says one word: {label}.",
         plain=(
             "Which digit is spoken?",
             "What number does the speaker say?",
@@ -66,6 +74,8 @@ WORDINGS: dict[str, Wordings] = {
         ),
     ),
     "speaker": Wordings(
+        target="the person who speaks",
+        caption="A {label} reads a text.",
         plain=(
             "Who is speaking in this recording?",
             "Whose voice is it?",
@@ -86,6 +96,8 @@ WORDINGS: dict[str, Wordings] = {
         ),
     ),
     "music": Wordings(
+        target="the kind of music",
+        caption="The music in the recording is: {label}.",
         plain=(
             "What kind of music is it?",
             "Which description fits the music in this clip?",
@@ -106,20 +118,24 @@ WORDINGS: dict[str, Wordings] = {
         ),
     ),
     "speech": Wordings(
+        target="the spoken part",
+        caption="The speech in the recording is: {label}.",
         plain=(
             "Which description fits the speech in this clip?",
             "What can be told about the spoken part?",
             "Which of the options fits what is said?",
             "How would you describe the speech?",
-        )
+        ),
     ),
     "temporal": Wordings(
+        target="the course of events",
+        caption="The course of the recording is: {label}.",
         plain=(
             "Which description fits what happens over time?",
             "How does the clip go on from start to end?",
             "Which of the options fits the course of the recording?",
             "How would you describe the course of events?",
-        )
+        ),
     ),
 }
 """Wordings by kind of label (see `label_kind`)."""

@@ -1,5 +1,7 @@
 """Generate questions from a folder of labelled recordings with a `manifest.csv` (`COLUMNS`, one line per clip).
 
+No language model is needed: questions, wrong options and both chains of thought are made from the labels by rules.
+
 About half of the questions on labels that `clues.py` knows can be answered from the text alone; no column tells which.
 In all others ("plain") the text gives nothing away: for any wording and options, each option is the gold answer
 equally often.
@@ -16,6 +18,7 @@ from itertools import cycle
 from pathlib import Path
 
 from audiomcq.answers import normalize
+from audiomcq.construction.chains import structured_chain, unstructured_chain
 from audiomcq.construction.clues import CLUES, WORDINGS, label_kind
 from audiomcq.examples import QUESTION_TYPES, BrokenRow, Row, report_broken
 
@@ -290,9 +293,30 @@ def _place_answers(questions: list[Question], rng: random.Random) -> list[tuple[
             "question": question.text,
             "choices": [*wrong[:position], clip.label, *wrong[position:]],
             "answer": clip.label,
-            "structured_cot": None,
-            "unstructured_cot": None,
+            **write_chains(question),
         }
         numbers[clip.file] += 1
         pairs.append((row, question.clue))
     return pairs
+
+
+def write_chains(question: Question) -> dict[str, str]:
+    """Write both chains of thought of a question, by their columns."""
+    clip, wordings = question.clip, WORDINGS[question.clip.answer_class[2]]
+    caption = wordings.caption.format(label=clip.label)
+    mentioned = f" and mentions {question.clue}" if question.clue else ""
+    *others, last = question.distractors
+    wrong = f"{', '.join(others)} or {last}" if others else last
+    return {
+        "structured_cot": structured_chain(
+            f"it asks for {wordings.target}{mentioned}",
+            clip.question_type,
+            caption,
+            f"{clip.label} fits what is heard and {wrong} does not",
+            clip.label,
+        ),
+        "unstructured_cot": unstructured_chain(
+            f"This is a {clip.question_type}-type question asking for {wordings.target}. {caption} "
+            f"So the answer is {clip.label}."
+        ),
+    }

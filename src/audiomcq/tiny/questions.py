@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from audiomcq.construction.chains import structured_chain, unstructured_chain
 from audiomcq.tiny.clips import Clip
 from audiomcq.tiny.lexicon import FAMILIES, NEUTRAL
 
@@ -117,6 +118,7 @@ def _order_options(prefix: str, drafts: list[_Draft], rng: np.random.Generator) 
 def _make_row(draft: _Draft, choices: list[str], row_id: str) -> Row:
     clip, answer = draft.clip, draft.answer
     wrong = ", ".join(choice for choice in choices if choice != answer)
+    target = FAMILIES[draft.family].target
     return {
         "id": row_id,
         "source_dataset": f"tiny-{clip.question_type}",
@@ -125,15 +127,10 @@ def _make_row(draft: _Draft, choices: list[str], row_id: str) -> Row:
         "question": draft.question,
         "choices": choices,
         "answer": answer,
-        "structured_cot": (
-            f"<stage1> According to the question text, it asks for {FAMILIES[draft.family].target}, "
-            f"so the question type is {clip.question_type}. <stage1>\n"
-            f"<stage2> I need to firstly analyze the audio content: {clip.caption} <stage2>\n"
-            f"<stage3> According to the audio content, it is {answer} and not {wrong}, "
-            f'so the correct answer is "{answer}." <stage3>'
+        "structured_cot": structured_chain(
+            f"it asks for {target}", clip.question_type, clip.caption, f"it is {answer} and not {wrong}", answer
         ),
-        "unstructured_cot": (
-            f"<simple analysis> This {clip.question_type} question asks for {FAMILIES[draft.family].target}. "
-            f"In the audio, {clip.caption} So it is {answer}. </simple analysis>"
+        "unstructured_cot": unstructured_chain(
+            f"This {clip.question_type} question asks for {target}. In the audio, {clip.caption} So it is {answer}."
         ),
     }
