@@ -1,6 +1,6 @@
 """Which options each recipe takes, by the name of its script; those of training are in `audiomcq.options.parse_stage`."""
 
-from audiomcq.arguments.construction import AuditArguments, ConvertArguments
+from audiomcq.arguments.construction import AuditArguments, CheckSourceArguments, ConvertArguments
 from audiomcq.arguments.contribution import LabelingRule, ProbeArguments, ReportArguments, SplitArguments
 from audiomcq.arguments.evaluation import (
     AnswerArguments,
@@ -28,6 +28,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "forgetting": (ForgettingArguments,),
     "audit_overlap": (AuditArguments,),
     "convert": (ConvertArguments,),
+    "check": (CheckSourceArguments,),
     "dataset": (PublishArguments,),
     "model": (PublishModelArguments,),
     "export": (ExportArguments,),

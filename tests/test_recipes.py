@@ -44,6 +44,7 @@ NOT_A_STAGE = {
     "demo/demo.py": "ten minutes; runs the recipes that are run here",
     "minimal/grpo_audio_loop.py": "run in test_minimal_loop.py",
     "prepare_data/convert.py": "run in construction/test_convert.py",
+    "prepare_data/check.py": "run in construction/test_source_check.py",
     "publish/dataset.py": "run in publishing/test_dataset.py",
     "publish/space.py": "run in publishing/test_space.py",
 }
