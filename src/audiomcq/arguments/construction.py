@@ -49,3 +49,35 @@ class ConvertArguments:
     output_file: str = field(
         default="", metadata={"help": "New .jsonl file; .parquet where rows contain their clips."}
     )
+
+
+@dataclass
+class SelectionArguments:
+    """Options of what becomes of candidates: checks that need no model, balance and splits."""
+
+    seed: int = field(default=0, metadata={"help": "Of option orders and splits."})
+    min_choices: int = field(default=4, metadata={"help": "Fewest options of a question, from 2."})
+    max_choices: int = field(default=4, metadata={"help": "Most options of a question, up to 26."})
+    language: str | None = field(
+        default="en", metadata={"help": "Language of the questions, as an ISO 639-1 code; null: any."}
+    )
+    language_odds: float = field(
+        default=10.0, metadata={"help": "A question is foreign if another language is this many times as likely."}
+    )
+    similar: float = field(
+        default=SIMILAR,
+        metadata={"help": "Least Jaccard similarity of near-duplicates, and of questions in benchmarks."},
+    )
+    benchmarks: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Drop what is in these benchmarks, by name, or name=question file, folder or Hub id."},
+    )
+    excluded_sources: list[str] = field(
+        default_factory=list, metadata={"help": "Drop clips from these data sets, e.g. those that a benchmark uses."}
+    )
+    length_tolerance: float = field(
+        default=0.03,
+        metadata={"help": "How far from chance the answer may be the longest or the shortest option; 1: no matter."},
+    )
+    validation_fraction: float = field(default=0.02, metadata={"help": "Share of the clips that validate."})
+    workers: int = field(default=2, metadata={"help": "Processes that check rows; 0: this one."})
