@@ -110,3 +110,82 @@ class CheckSourceArguments(SourceArguments):
     output_dir: str = field(
         default="outputs/sources", metadata={"help": "Folder for SOURCE.json and SOURCE_missing_clips.txt."}
     )
+
+
+class SelectionArguments:
+    """Options of what becomes of candidates: checks that need no model, balance and splits."""
+
+    seed: int = field(default=0, metadata={"help": "Of option orders and splits."})
+    min_choices: int = field(default=4, metadata={"help": "Fewest options of a question, from 2."})
+    max_choices: int = field(default=4, metadata={"help": "Most options of a question, up to 26."})
+    language: str | None = field(
+        default="en", metadata={"help": "Language of the questions, as an ISO 639-1 code; null: any."}
+    )
+    language_odds: float = field(
+        default=10.0, metadata={"help": "A question is foreign if another language is this many times as likely."}
+    )
+    similar: float = field(
+        default=SIMILAR,
+        metadata={"help": "Least Jaccard similarity of near-duplicates, and of questions in benchmarks."},
+    )
+    benchmarks: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Drop what is in these benchmarks, by name, or name=question file, folder or Hub id."},
+    )
+    excluded_sources: list[str] = field(
+        default_factory=list, metadata={"help": "Drop clips from these data sets, e.g. those that a benchmark uses."}
+    )
+    length_tolerance: float = field(
+        default=0.03,
+        metadata={"help": "How far from chance the answer may be the longest or the shortest option; 1: no matter."},
+    )
+    validation_fraction: float = field(default=0.02, metadata={"help": "Share of the clips that validate."})
+    workers: int = field(default=2, metadata={"help": "Processes that check rows; 0: this one."})
+
+
+@dataclass
+class BuildArguments(SourceArguments, SelectionArguments):
+    """Options of recipes/build_dataset/build.py."""
+
+    writer: str | None = field(
+        default=None,
+        metadata={
+            "help": "Who writes: URL#model of an OpenAI-compatible server; null: rules write (labelled clips only)."
+        },
+    )
+    grader: str | None = field(default=None, metadata={"help": "Who grades, likewise; null: the writer."})
+    listener: str | None = field(
+        default=None, metadata={"help": "Who listens for a chain of thought from the audio, likewise; null: nobody."}
+    )
+    prompts: str | None = field(
+        default=None, metadata={"help": "Folder with templates of your own, named STAGE-VERSION.txt; null: ours."}
+    )
+    limit: int | None = field(
+        default=None, metadata={"help": "Trial run on this many captions, spread over the source; null: all."}
+    )
+    min_grade: int = field(
+        default=4, metadata={"help": "A row is kept if each of its grades (1 to 5) is at least this."}
+    )
+    temperature: float = field(default=0.7, metadata={"help": "Of the writer; the grader is asked at 0."})
+    max_new_tokens: int = field(default=1024, metadata={"help": "Tokens of one answer at most."})
+    request_options: str | None = field(
+        default=None,
+        metadata={
+            "help": 'JSON that every request carries besides, e.g. {"chat_template_kwargs": {"enable_thinking": false}}.'
+        },
+    )
+    attempts: int = field(default=3, metadata={"help": "How often an answer that cannot be used is asked for."})
+    endpoint_concurrency: int = field(default=16, metadata={"help": "Rows under way at once."})
+    endpoint_timeout: float = field(default=120.0, metadata={"help": "Seconds to wait for one answer."})
+    endpoint_retries: int = field(default=5, metadata={"help": "Further attempts after faults of the server."})
+    prices: list[str] = field(
+        default_factory=list,
+        metadata={"help": "MODEL=PROMPT/COMPLETION, per million tokens, e.g. my-model=0.2/0.6."},
+    )
+    max_cost: float | None = field(
+        default=None, metadata={"help": "Stop before the build has cost more; null: no limit."}
+    )
+    max_tokens: int | None = field(
+        default=None, metadata={"help": "Stop before it has used more tokens; null: no limit."}
+    )
+    output_dir: str = field(default="outputs/built", metadata={"help": "Folder for answers/ and data/."})

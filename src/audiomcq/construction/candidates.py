@@ -90,13 +90,13 @@ def make_schema(stage: str) -> pa.Schema:
 
 
 class StageFiles:
-    """Writes each candidate to the file of every stage that it entered: NUMBER_STAGE.parquet in a folder. A context.
+    """Writes each candidate to the file of every stage that it entered: NUMBER_STAGE.parquet in a folder, e.g. 3_options.parquet. A context.
 
     Status, stage and reason are those after that stage: a row that a later stage rejects is kept in an earlier one's file.
     """
 
     def __init__(self, folder: Path, stages: Iterable[str]) -> None:
-        self.paths = {name: folder / f"{number}_{name}.parquet" for number, name in enumerate(stages, 1)}
+        self.paths = {name: folder / f"{STAGES.index(name) + 1}_{name}.parquet" for name in stages}
         self._schemas = {name: make_schema(name) for name in self.paths}
         self._waiting: dict[str, list[dict[str, Any]]] = {name: [] for name in self.paths}
         self._writers: dict[str, pq.ParquetWriter] = {}

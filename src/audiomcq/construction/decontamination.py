@@ -45,7 +45,8 @@ _COMPARED = ("id", "source_dataset", "question_type", "question", "choices", "gr
 _ROWS_AT_ONCE = 10_000
 _WORD = re.compile(r"\w+")
 _NOTHING_OF_ITS_OWN = re.compile(r"[A-Z]?[a-z]*[ _-]*\d{0,6}")
-_VIDEO = re.compile(r"Y?([A-Za-z0-9_-]{11})(?:_\d.*)?")
+VIDEO = re.compile(r"Y?([A-Za-z0-9_-]{11})(?:_\d.*)?")
+"""File names of clips that were cut from a video of AudioSet; the group is the video's id."""
 
 
 @dataclass(frozen=True)
@@ -295,7 +296,7 @@ def clip_names(row: Row) -> set[str]:
     """
     path = (row.get("audio") or {}).get("path") or ""
     stems = {PurePosixPath(path).stem, PurePosixPath(str(row["id"])).stem}
-    videos = {match[1] for stem in stems if (match := _VIDEO.fullmatch(stem))}
+    videos = {match[1] for stem in stems if (match := VIDEO.fullmatch(stem))}
     return {name for name in stems | videos if not _NOTHING_OF_ITS_OWN.fullmatch(name)}
 
 
