@@ -45,8 +45,8 @@ _SOUNDS = (
 )
 
 
-def write_reply(stage: str, prompt: str, draw: random.Random) -> dict[str, Any]:
-    """Return a good reply of a stage."""
+def write_reply(stage: str, prompt: str, draw: random.Random, deaf: int = 0) -> dict[str, Any]:
+    """Return a good reply of a stage; every `deaf`-th of a model that hears picks an option at random."""
     if stage == "question":
         types = re.search(r"question_type is what the question is about: (.*)\.", prompt)[1].split(", ")
         opening = draw.choice(("Which sound is", "What can be", "Which event is"))
@@ -70,7 +70,10 @@ def write_reply(stage: str, prompt: str, draw: random.Random) -> dict[str, Any]:
         return dict.fromkeys(re.findall(r"^- (\w+): ", prompt.partition("Give a whole")[2], re.MULTILINE), 5)
     if stage == "audio_cot":
         options = re.findall(r"^- (.*)$", prompt, re.MULTILINE)
-        return {"thought": "I hear one event that stands out clearly against silence.", "answer": options[0]}
+        return {
+            "thought": "I hear one event that stands out clearly against silence.",
+            "answer": draw.choice(options) if deaf and draw.randrange(deaf) == 0 else options[0],
+        }
     raise ValueError(stage)
 
 
@@ -97,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class ScriptedLLM(ThreadingHTTPServer):
-    """Answers by stage. What it does on the n-th request for one prompt depends on prompt, n and seed alone.
+    """Answers by stage. What it does on the n-th request for one prompt depends on prompt and n alone.
 
     Args:
         latency: seconds before an answer.
@@ -107,9 +110,9 @@ class ScriptedLLM(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, folder: Path, latency: float, faults: float, kinds: tuple[str, ...], seed: int = 0) -> None:
+    def __init__(self, folder: Path, latency: float, faults: float, kinds: tuple[str, ...], deaf: int = 0) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.latency, self.faults, self.kinds, self.seed = latency, faults, kinds, seed
+        self.latency, self.faults, self.kinds, self.deaf = latency, faults, kinds, deaf
         self.lock, self.times = threading.Lock(), Counter[str]()
         self.log = (folder / "requests.jsonl").open("a", buffering=1)
 
@@ -118,7 +121,7 @@ class ScriptedLLM(ThreadingHTTPServer):
         with self.lock:
             self.times[key] += 1
             time_asked = self.times[key]
-        draw = random.Random(f"{self.seed}/{key}/{time_asked}")
+        draw = random.Random(f"{key}/{time_asked}")
         fault = draw.choice(self.kinds) if draw.random() < self.faults and time_asked % 2 else None
         stage = body["response_format"]["json_schema"]["name"]
         time.sleep(self.latency)
@@ -141,7 +144,7 @@ class ScriptedLLM(ThreadingHTTPServer):
             return None
         content = body["messages"][0]["content"]
         prompt = content if isinstance(content, str) else content[-1]["text"]
-        reply = write_reply(stage, prompt, draw)
+        reply = write_reply(stage, prompt, draw, self.deaf)
         text, finish, refusal = json.dumps(reply), "stop", None
         if fault == "invalid_json":
             text = "Sure! Here it is: " + text
@@ -180,8 +183,9 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--faults", type=float, default=0.0)
     parser.add_argument("--kinds", nargs="*", default=list(FAULTS))
+    parser.add_argument("--deaf", type=int, default=0)
     args = parser.parse_args()
-    server = ScriptedLLM(args.folder, args.latency, args.faults, tuple(args.kinds))
+    server = ScriptedLLM(args.folder, args.latency, args.faults, tuple(args.kinds), args.deaf)
     partial = args.folder / "port.partial"
     partial.write_text(str(server.server_port))
     partial.rename(args.folder / "port")

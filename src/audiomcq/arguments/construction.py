@@ -112,6 +112,7 @@ class CheckSourceArguments(SourceArguments):
     )
 
 
+@dataclass
 class SelectionArguments:
     """Options of what becomes of candidates: checks that need no model, balance and splits."""
 

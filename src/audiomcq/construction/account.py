@@ -55,7 +55,7 @@ class Account:
         """Return counts by stage, reasons by stage and kind (most frequent first), and grades with drop rates by axis."""
         reasons = {
             stage: dict(sorted(kinds.items(), key=lambda kind: (-kind[1]["count"], kind[0])))
-            for stage, kinds in self.reasons.items()
+            for stage, kinds in sorted(self.reasons.items(), key=lambda item: self.stages.index(item[0]))
         }
         grades = {axis: self._describe_axis(counter) for axis, counter in self.grades.items() if counter}
         return {

@@ -29,12 +29,13 @@ class RuleBuild:
             raise ValueError(
                 f"source {args.source!r} without a writer: rules write on labels alone (source: manifest); name a writer, URL#model"
             )
+        self.args = args
         self.rows = rows_from_manifest(args.root, args.seed, max_bad_fraction=args.max_bad_fraction)
         self.total = len(self.rows)
 
     def candidates(self) -> Iterator[Candidate]:
         for row in self.rows:
-            yield check_row(row)
+            yield check_row(row, self.args)
 
     def describe(self) -> dict[str, Any]:
         return {"captions": self.total, "models": {stage: RULES for stage in self.stages[1:]}, "prompts": {}}
@@ -43,7 +44,7 @@ class RuleBuild:
         return {}
 
 
-def check_row(row: Row) -> Candidate:
+def check_row(row: Row, args: BuildArguments) -> Candidate:
     """Return a row of the rules as a candidate, rejected if a check refuses it."""
     clip = CaptionedClip(
         row["id"],
@@ -65,6 +66,7 @@ def check_row(row: Row) -> Candidate:
         stage="unstructured_cot",
         provenance=[{"stage": stage, "prompt_version": RULES, "model": RULES} for stage in RuleBuild.stages[1:]],
     )
-    if defect := find_defect(row["question"], candidate.choices, row["answer"], row["question_type"]):
+    counts = {"min_choices": args.min_choices, "max_choices": args.max_choices}
+    if defect := find_defect(row["question"], candidate.choices, row["answer"], row["question_type"], **counts):
         candidate.status, candidate.stage, candidate.reason = "rejected", "options", defect
     return candidate

@@ -83,12 +83,15 @@ class ResponseCache:
 
     In memory are the keys (28 bytes per answer), the journal, and a few shards.
 
+    Args:
+        patience: seconds to wait for another process that has it open, e.g. one that was just killed.
+
     Raises:
         ValueError: another process has it open, a shard is torn, or it cannot be written to.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, patience: float = 10.0) -> None:
+        self.folder, self.patience = Path(folder), patience
         self._lock = threading.Lock()
         self._waiting: dict[str, Response] = {}
         self._shards: list[Path] = []
@@ -102,7 +105,9 @@ class ResponseCache:
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         self._resources.enter_context(
-            hold(self.folder / ".lock", f"{self.folder}: another process is building there; wait for it")
+            hold(
+                self.folder / ".lock", f"{self.folder}: another process is building there; wait for it", self.patience
+            )
         )
         for partial in self.folder.glob(".*.partial"):
             partial.unlink()

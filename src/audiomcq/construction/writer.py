@@ -197,7 +197,7 @@ class Writer:
 
 
 @cache
-def make_json_schema(kind: "type[BaseModel]") -> dict[str, Any]:
+def make_json_schema(kind: Any) -> dict[str, Any]:
     return kind.model_json_schema()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import processes
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "scripted_llm.py"
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "scripted_llm.py"
 
 
 @dataclass(frozen=True)
