@@ -1,6 +1,6 @@
 """Which options each recipe takes, by the name of its script; those of training are in `audiomcq.options.parse_stage`."""
 
-from audiomcq.arguments.construction import AuditArguments, CheckSourceArguments, ConvertArguments
+from audiomcq.arguments.construction import AuditArguments, BuildArguments, CheckSourceArguments, ConvertArguments
 from audiomcq.arguments.contribution import LabelingRule, ProbeArguments, ReportArguments, SplitArguments
 from audiomcq.arguments.evaluation import (
     AnswerArguments,
@@ -27,6 +27,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "select_checkpoint": (SelectArguments,),
     "forgetting": (ForgettingArguments,),
     "audit_overlap": (AuditArguments,),
+    "build": (BuildArguments,),
     "convert": (ConvertArguments,),
     "check": (CheckSourceArguments,),
     "dataset": (PublishArguments,),

@@ -30,6 +30,7 @@ OPTIONS = {
     **recipe_options.OPTIONS,
 }
 NOT_A_STAGE = {
+    "build_dataset/build.py": "run in construction/test_build.py",
     "contribution_filter/probe.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "contribution_filter/split.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "contribution_filter/report.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",

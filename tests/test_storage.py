@@ -347,7 +347,7 @@ def test_a_folder_whose_writing_fails_is_as_it_was(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_what_a_killed_process_left_is_named_and_not_deleted(tmp_path: Path) -> None:
+def test_what_a_killed_process_staged_is_removed_by_the_next_and_nothing_else_is(tmp_path: Path) -> None:
     def die() -> None:
         with replaced_folder(tmp_path / "out") as staged:
             (staged / "card").write_text("half")
@@ -357,10 +357,16 @@ def test_what_a_killed_process_left_is_named_and_not_deleted(tmp_path: Path) -> 
     process.start()
     process.join(60)
     assert process.exitcode == -9
-    with pytest.raises(ValueError, match=r"holds other things \(.partial-\w+/card\)"):
+    (left_over,) = (tmp_path / "out").glob(".partial-*")
+    assert (left_over / "card").read_text() == "half"
+    mine = tmp_path / "out" / ".partial-of-mine"
+    mine.mkdir()
+    (mine / "notes").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds other things \(.partial-of-mine/notes\)"):
         write(tmp_path / "out", card="new")
-    shutil.rmtree(tmp_path / "out")
+    shutil.rmtree(mine)
     write(tmp_path / "out", card="new")
+    assert set(files_of(tmp_path / "out")) == {"card", OWN_FILE}
 
 
 def test_a_new_folder_is_refused_where_anything_lies_and_appears_whole(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ _PATIENCE_SECONDS = 10.0
 """Seconds to wait for a killed process, or a data-loader worker that it left behind, to end."""
 _WHOLE = {"run": TEXT, "files": MAPPING}
 """Fields of `WHOLE_FILE`."""
+_PARTIAL = re.compile(r"\.partial-[0-9a-f]{8}")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -362,6 +363,10 @@ def _staged(folder: Path) -> Iterator[Path]:
     with hold(folder / LOCK_FILE, f"output folder {folder}: another process is writing it"):
         try:
             with writing(folder):
+                for left_over in folder.glob(".partial-*"):
+                    # Under the lock it is nobody's: its process was killed
+                    if _PARTIAL.fullmatch(left_over.name):
+                        shutil.rmtree(left_over)
                 staged.mkdir()
                 yield staged
         finally:

@@ -324,6 +324,29 @@ def test_the_card_is_valid_and_filled_in_and_its_files_are_there(folder: Path) -
     assert [(task["config"], task["split"]) for task in tasks] == [(name, "test") for name in tested]
 
 
+def test_the_card_says_how_rows_were_made_of_captions(labelled: Path, tmp_path: Path) -> None:
+    counts = {"kept": 16, "rejected": 4, "pending": 0}
+    build = {
+        "source": "AudioCaps",
+        "stages": {"captions": {**counts, "kept": 20, "rejected": 0}, "grades": counts},
+        "models": {"grades": "/models/of/mine/grader"},
+        "prompts": {"grades": "grades-1.abc"},
+        "grades": {"language_fluency": {"counts": {}, "drop_rate": 0.2}},
+        "selection": {"entered": 16, "kept": 15},
+    }
+    (tmp_path / "build.json").write_text(json.dumps(build))
+    args = arguments(labelled, tmp_path / "card", builds=[str(tmp_path / "build.json")])
+    text = (write_folder(args, load_from_disk(labelled / "data"), None) / "README.md").read_text()
+    assert card_problems("dataset", text) == ([], [])
+    assert "written from 20 captions of AudioCaps" in text
+    assert cells(text, "grades") == ["grader", "grades-1.abc", "16", "4"]
+    assert cells(text, "selection") == ["–", "–", "15", "1"]
+    assert cells(text, "language fluency") == ["20.0"]
+    (tmp_path / "build.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"build.json: has no 'grades'.*name the build.json that"):
+        write_folder(args, load_from_disk(labelled / "data"), None)
+
+
 def cells(text: str, first: str) -> list[str]:
     """The cells behind `first` in the card's tables."""
     line = next(line for line in text.splitlines() if line.startswith(f"| {first} |"))

@@ -23,6 +23,10 @@ class PublishArguments(RowArguments):
     labels_from: str = field(
         default="", metadata={"help": "Without votes: one sentence on where the labels are from."}
     )
+    builds: list[str] = field(
+        default_factory=list,
+        metadata={"help": "build.json of each build that made rows; the card then says how they were made."},
+    )
     sources: list[str] = field(
         default_factory=list, metadata={"help": "CSV tables: source_dataset or file, license, attribution, url."}
     )

@@ -66,7 +66,8 @@ def build(args: BuildArguments) -> dict[str, Any]:
             for candidate in show_progress(making, account):
                 files.add(candidate)
                 account.add(candidate)
-        record = {"audiomcq": __version__, "source": source.name, **making.describe(), **account.to_dict()}
+        name = args.source_dataset or (Path(args.root).name if source.name in ("manifest", "hub") else source.name)
+        record = {"audiomcq": __version__, "source": name, **making.describe(), **account.to_dict()}
         if account.counts[making.stages[-1]]["kept"]:
             record["selection"] = select_rows(files.paths[making.stages[-1]], data, args).to_dict()
         write_json(data / "build.json", record)

@@ -28,6 +28,7 @@ from audiomcq.inference.vote_files import VOTE_FEATURES
 from audiomcq.publishing import licences
 from audiomcq.publishing.dataset_card import CardText, render_card
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
+from audiomcq.records import MAPPING, TEXT, advise, read_json
 from audiomcq.storage import replaced_folder
 
 logger = logging.getLogger(__name__)
@@ -136,11 +137,23 @@ def _write_content(
     if records:
         _write_parquet(folder / "votes" / "train-00000-of-00001.parquet", [records], VOTE_FEATURES)
     configs = make_configs(folder, parts, records)
-    texts = CardText(args.repo_id, args.pretty_name, args.languages, args.labels_from, rule or LabelingRule())
+    builds = [read_build(Path(path)) for path in args.builds]
+    texts = CardText(args.repo_id, args.pretty_name, args.languages, args.labels_from, rule or LabelingRule(), builds)
     clips = {split: [part.clips for part in parts if part.split == split] for split in splits}
     (folder / CARD_FILE).write_text(render_card(texts, splits, clips, records, sources, configs), encoding="utf-8")
     if "test" in splits:
         (folder / "eval.yaml").write_text(eval_yaml(args, parts), encoding="utf-8")
+
+
+def read_build(path: Path) -> dict[str, Any]:
+    """Read the build.json of a build.
+
+    Raises:
+        ValueError: it is none.
+    """
+    kinds = {"source": TEXT, "stages": MAPPING, "models": MAPPING, "prompts": MAPPING, "grades": MAPPING}
+    with advise("name the build.json that recipes/build_dataset/build.py wrote"):
+        return read_json(path, kinds, frozenset(kinds))
 
 
 def cut_splits(splits: Mapping[str, Dataset], validation: float, test: float, seed: int) -> dict[str, Dataset]:

@@ -20,7 +20,7 @@ from audiomcq.evaluation.report import markdown
 from audiomcq.examples import CONTRIBUTION, QUESTION_TYPES
 from audiomcq.inference.vote_files import VOTE_FEATURES
 from audiomcq.publishing.licences import Sources, hub_licence
-from audiomcq.templating import fill_template, percent
+from audiomcq.templating import MISSING, fill_template, percent
 
 TEMPLATE = Path(__file__).parent / "templates" / "dataset_card.md"
 
@@ -46,6 +46,8 @@ class CardText:
     languages: Sequence[str]
     labels_from: str
     rule: LabelingRule
+    builds: Sequence[Mapping[str, Any]] = ()
+    """What build.json of each build says."""
 
 
 def render_card(
@@ -88,8 +90,28 @@ def render_card(
         sources_and_types_table=sources_and_types_table(everything),
         baselines_table=baselines_table(everything),
         licences_table=licences_table(everything, sources),
+        builds=[describe_build(each) for each in text.builds],
         votes=votes and describe_votes(text.rule, votes, report),
     )
+
+
+def describe_build(build: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe how rows were made of captions: by whom, with which prompts, and what was dropped."""
+    stages = []
+    for stage, counts in build["stages"].items():
+        model, prompt = Path(build["models"].get(stage, "")).name, build["prompts"].get(stage, "")
+        numbers = [f"{counts[status]:,}" for status in ("kept", "rejected")]
+        stages.append([stage.replace("_", " "), model or MISSING, prompt or MISSING, *numbers])
+    if selection := build.get("selection"):
+        dropped = selection["entered"] - selection["kept"]
+        stages.append(["selection", MISSING, MISSING, f"{selection['kept']:,}", f"{dropped:,}"])
+    axes = [[axis.replace("_", " "), percent(each["drop_rate"])] for axis, each in build["grades"].items()]
+    return {
+        "source": build["source"],
+        "captions": sum(build["stages"]["captions"].values()),
+        "stages_table": table(["stage", "model", "prompt", "passed", "rejected"], stages),
+        "axes_table": table(["axis", "dropped, %"], axes) if axes else "",
+    }
 
 
 def report_published(splits: Mapping[str, Dataset], votes: Votes, rule: LabelingRule) -> Numbers:
