@@ -15,7 +15,7 @@ from demo import RECIPES, Step, prepare, set_aside, side_by_side
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
 
-COTS = ("none", "structured", "unstructured")
+COTS = ("structured", "unstructured", "none")
 LONGEST = 256
 """Tokens of an answer at most; a chain that is longer has gone wrong."""
 MAX_AUDIO_SECONDS = 3.5
@@ -28,11 +28,11 @@ class CompareThinkingArguments:
     demo_dir: str = field(
         default="outputs/demo", metadata={"help": "Folder of `make demo`; made where it is missing."}
     )
-    sft_steps: int = field(default=400, metadata={"help": "Steps of SFT, the same for all."})
-    grpo_steps: int = field(default=100, metadata={"help": "Steps of GRPO, the same for all."})
+    sft_steps: int = field(default=250, metadata={"help": "Steps of SFT, the same for all."})
+    grpo_steps: int = field(default=50, metadata={"help": "Steps of GRPO, the same for all."})
 
 
-def train(cot: str, stage: str, source: Path, folder: Path, demo_folder: Path, options: dict[str, object]) -> Step:
+def train(cot: str, stage: str, source: Path, folder: Path, demo_folder: Path, steps: dict[str, float]) -> Step:
     settings = stage if cot == "none" else f"{stage}_{cot}"
     options = {
         "config": RECIPES / "weak_to_strong" / "tiny" / f"{settings}.yaml",
@@ -40,7 +40,7 @@ def train(cot: str, stage: str, source: Path, folder: Path, demo_folder: Path, o
         "model_name_or_path": source,
         "output_dir": folder / f"{cot}_{stage}",
         "max_audio_seconds": MAX_AUDIO_SECONDS,
-        **options,
+        **steps,
     }
     return Step(f"{cot}_{stage}", f"weak_to_strong/{stage}.py", options)
 
@@ -70,12 +70,11 @@ def compare(args: CompareThinkingArguments) -> None:
     set_aside(folder)
     folder.mkdir(parents=True)
     # The same learning rate too: the demo's SFT of answers alone is a short one from a base that knows them
-    sft: dict[str, object] = {"max_steps": args.sft_steps, "learning_rate": 1e-3}
-    grpo: dict[str, object] = {"max_steps": args.grpo_steps}
+    sft = {"max_steps": args.sft_steps, "learning_rate": 2e-3, "per_device_train_batch_size": 16}
+    grpo = {"max_steps": args.grpo_steps, "per_device_train_batch_size": 32}
     chains = [
         [
             train(cot, "sft", base, folder, demo_folder, sft),
-            answer(folder / f"{cot}_sft", folder, demo_folder),
             train(cot, "grpo", folder / f"{cot}_sft", folder, demo_folder, grpo),
             answer(folder / f"{cot}_grpo", folder, demo_folder),
         ]

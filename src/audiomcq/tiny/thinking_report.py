@@ -1,4 +1,4 @@
-"""Write the report that compares chains of thought: accuracy, length and reward, after SFT and after GRPO."""
+"""Write the report that compares chains of thought: accuracy, length and reward."""
 
 import json
 from collections.abc import Mapping
@@ -19,10 +19,9 @@ from audiomcq.prompts import PROMPT_VERSION
 from audiomcq.tiny.report import REWARD, reward_curve
 
 COTS = {"none": "answer only", "structured": "structured", "unstructured": "unstructured"}
-STAGES = {"sft": "SFT", "grpo": "GRPO"}
 WINDOW = 20
 """Steps at the beginning and at the end of GRPO whose rewards are averaged."""
-_HEAD = ("chain of thought", "after", "accuracy", "strong", "weak", "silent", "in format", "tokens")
+_HEAD = ("chain of thought", "accuracy", "strong", "weak", "silent", "in format", "tokens")
 
 
 def write_report(demo_folder: Path, folder: Path, seconds: float, command: str) -> dict[str, Any]:
@@ -35,18 +34,14 @@ def write_report(demo_folder: Path, folder: Path, seconds: float, command: str) 
     """
     test = load_rows(demo_folder / "labelled", "test", check_audio=False).remove_columns(["audio"])
     strong = {row_key(row) for row in test if row[CONTRIBUTION] == "strong"}
-    models = {
-        f"{cot}_{stage}": score_model(folder, f"{cot}_{stage}", strong, cot != "none")
-        for cot in COTS
-        for stage in STAGES
-    }
+    models = {cot: score_model(folder, f"{cot}_grpo", strong, cot != "none") for cot in COTS}
     report = {
         "command": command,
         "seconds": round(seconds, 1),
         "prompt_version": PROMPT_VERSION,
         "rows": {"test": len(test), "strong": len(strong)},
         "chance": chance_accuracy(test),
-        "steps": {stage: count_steps(folder / f"none_{stage}") for stage in STAGES},
+        "steps": {stage: count_steps(folder / f"none_{stage}") for stage in ("sft", "grpo")},
         "models": models,
         "accuracy_reward": {cot: ends_of(reward_curve(folder / f"{cot}_grpo")) for cot in COTS},
     }
@@ -88,10 +83,9 @@ def write_page(report: Mapping[str, Any]) -> str:
     """Write the report as Markdown."""
     lines = [_HEAD]
     for cot, title in COTS.items():
-        for stage, after in STAGES.items():
-            model = report["models"][f"{cot}_{stage}"]
-            shares = [_percent(model[key]) for key in ("accuracy", "strong", "weak", "silent")]
-            lines.append((title, after, *shares, f"{100 * model['in_format']:.1f}", f"{model['tokens']:.1f}"))
+        model = report["models"][cot]
+        shares = [_percent(model[key]) for key in ("accuracy", "strong", "weak", "silent")]
+        lines.append((title, *shares, f"{100 * model['in_format']:.1f}", f"{model['tokens']:.1f}"))
     rewards = [("chain of thought", f"first {WINDOW} steps", f"last {WINDOW} steps", "change")]
     for cot, title in COTS.items():
         first, last = (report["accuracy_reward"][cot][end] for end in ("first", "last"))
