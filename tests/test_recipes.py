@@ -27,6 +27,8 @@ OPTIONS = {
     "sft": (DataArguments, AudioSFTConfig, ModelConfig),
     "grpo": (DataArguments, AudioGRPOConfig, ModelConfig),
     "pretrain": (DataArguments, AudioSFTConfig, ModelConfig),
+    **{f"sft_{cot}": (DataArguments, AudioSFTConfig, ModelConfig) for cot in ("structured", "unstructured")},
+    **{f"grpo_{cot}": (DataArguments, AudioGRPOConfig, ModelConfig) for cot in ("structured", "unstructured")},
     **recipe_options.OPTIONS,
 }
 NOT_A_STAGE = {
@@ -43,6 +45,7 @@ NOT_A_STAGE = {
     "evaluate/audit_overlap.py": "run in test_further_evaluation_recipes_run_as_typed",
     "evaluate/forgetting.py": "run in test_further_evaluation_recipes_run_as_typed",
     "demo/demo.py": "ten minutes; runs the recipes that are run here",
+    "demo/compare_thinking.py": "twenty minutes; runs the recipes that are run here and in test_thinking.py",
     "minimal/grpo_audio_loop.py": "run in test_minimal_loop.py",
     "prepare_data/convert.py": "run in construction/test_convert.py",
     "prepare_data/check.py": "run in construction/test_source_check.py",

@@ -182,17 +182,14 @@ def set_aside(folder: Path) -> None:
         logging.getLogger("audiomcq").info("the earlier %s is kept as %s", folder, kept)
 
 
-def demo(folder: Path, recordings: str | None) -> None:
-    """Run the demo in `folder`."""
+def prepare(folder: Path, recordings: str | None) -> None:
+    """Make what trainings begin with, in the new `folder`: data, base model, voters, labels."""
     from audiomcq.construction.labelled import build as build_from_recordings
     from audiomcq.datasets import load_rows
     from audiomcq.prompts import COT_COLUMNS
     from audiomcq.tiny.data import build as build_tiny
     from audiomcq.tiny.model import make_tiny_lalm
-    from audiomcq.tiny.report import write_report
 
-    started = time.monotonic()
-    set_aside(folder)
     folder.mkdir(parents=True)
     clips = Path(recordings).resolve() if recordings else folder / "data"
     if recordings:
@@ -210,6 +207,15 @@ def demo(folder: Path, recordings: str | None) -> None:
     probes += [[probe(UNSEEN, folder, "unseen_votes", clips)]]
     side_by_side("contribution filter: silent votes", probes, folder)
     side_by_side("contribution filter: weak or strong", [[split(folder, clips)]], folder)
+
+
+def demo(folder: Path, recordings: str | None) -> None:
+    """Run the demo in `folder`."""
+    from audiomcq.tiny.report import write_report
+
+    started = time.monotonic()
+    set_aside(folder)
+    prepare(folder, recordings)
     paradigms = (("weak_to_strong", "w2s"), ("mixed_to_mixed", "m2m"))
     chains = [
         [
