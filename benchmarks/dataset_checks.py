@@ -49,7 +49,9 @@ FOREIGN = (
     "Welches Geräusch ist in dieser Aufnahme am deutlichsten zu hören?",
     "Quel instrument joue la mélodie au début de cet enregistrement ?",
 )
-WORDS = [f"{a}{b}" for a in "bcdfghjklmnprstvwz" for b in ("ell", "orn", "ain", "ird", "ock", "um", "ark", "ine", "oad")]
+WORDS = [
+    f"{a}{b}" for a in "bcdfghjklmnprstvwz" for b in ("ell", "orn", "ain", "ird", "ock", "um", "ark", "ine", "oad")
+]
 AT_ONCE = 10_000
 EVENT = pa.struct([("text", pa.string()), ("onset", pa.float64()), ("offset", pa.float64())])
 SCHEMA = pa.schema(
