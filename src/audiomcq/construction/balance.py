@@ -13,9 +13,8 @@ import pyarrow.compute as pc
 
 MIDDLE, LONGEST, SHORTEST, EQUAL = range(4)
 """Whether the answer is the longest or the shortest option, none of them, or as long as all others."""
+_EPS = 1e-9
 _GOLDEN, _MIX1, _MIX2 = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-_SLACK = 0.005
-"""The balance is this much stricter than asked for: between equally long options the position decides later."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +87,16 @@ def balance_lengths(
         Whether each row is kept, shape (rows,).
     """
     kept = np.ones(len(groups), bool)
+    tied = (lengths.margins == 0) & np.isin(lengths.classes, (LONGEST, SHORTEST))
     order = np.lexsort((draw(keys, 1), lengths.margins, groups))
     bounds = np.flatnonzero(np.diff(groups[order], prepend=-1))
     for group in np.split(order, bounds[1:]):
         parts = [group[lengths.classes[group] == each] for each in (MIDDLE, LONGEST, SHORTEST)]
         chance = 1 / int(counts[group[0]]) if len(group) else 1.0
-        quotas = _find_quotas(*map(len, parts), chance, max(0.0, tolerance - _SLACK))
+        sizes = (len(parts[0]), len(parts[1]), len(parts[2]))
+        # Which of equally long options comes first is decided later, and by chance: by so much the balance is stricter
+        luck = math.sqrt(int(tied[group].sum())) / max(len(group), 1)
+        quotas = _find_quotas(*sizes, chance, max(0.0, tolerance - luck))
         for part, quota in zip(parts, quotas, strict=True):
             kept[part[quota:]] = False
     return kept
@@ -102,19 +105,20 @@ def balance_lengths(
 def _find_quotas(middle: int, longest: int, shortest: int, chance: float, tolerance: float) -> tuple[int, int, int]:
     """Return how many rows of each class to keep: as many as possible with both shares within chance +- tolerance.
 
-    Shares are met to within one row.
+    Totals that have no such number of rows get the numbers next to chance.
     """
     low, high = max(0.0, chance - tolerance), chance + tolerance
     total = middle + longest + shortest
     if low > 0:  # the largest total of which the rarer class is still that share
-        total = min(total, math.ceil((min(longest, shortest) + 1) / low) - 1)
+        rarer = min(longest, shortest)
+        total = min(total, max(math.floor(rarer / low + _EPS), math.ceil((rarer + 1) / chance - _EPS) - 1))
     while True:  # what can be kept out of a total only falls with it, so this ends at the largest that can be
-        most = math.ceil(high * total)
+        most = max(math.floor(high * total + _EPS), math.ceil(chance * total - _EPS))
         possible = min(longest, most) + min(shortest, most) + middle
         if possible >= total:
             break
         total = possible
-    least = math.floor(low * total)
+    least = max(0, min(math.ceil(low * total - _EPS), math.floor(chance * total + _EPS)))
     middle = min(middle, total - 2 * least)
     longest = min(longest, most, total - middle - least)
     return middle, longest, total - middle - longest

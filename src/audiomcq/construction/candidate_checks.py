@@ -4,10 +4,10 @@ A worker takes a batch of rows and returns the reasons for rejections and a few 
 """
 
 import hashlib
+import multiprocessing
 import re
-import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -22,7 +22,6 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from audiomcq.answer_text import simplify_quotes
 from audiomcq.arguments.construction import SelectionArguments
 from audiomcq.clip_paths import shorten
-from audiomcq.clip_workers import process_context
 from audiomcq.construction.balance import Lengths, measure_lengths
 from audiomcq.construction.decontamination import QuestionIndex, clip_names, find_origins, make_shingles
 from audiomcq.construction.near_duplicates import BANDS, find_source_clip, sketch_texts
@@ -78,7 +77,7 @@ class CandidateChecker:
         for benchmark, item in items:
             self.marks |= dict.fromkeys(_mark_clip(item), benchmark)
         self.excluded = {name for each in args.excluded_sources for name in _name_source(each)}
-        self.find_foreign = lru_cache(_REMEMBERED)(lambda question: None)
+        self.find_foreign: Callable[[str], str | None] = lambda question: None
         if args.language:
             identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
             if args.language not in identifier.labels:
@@ -86,8 +85,8 @@ class CandidateChecker:
             find = partial(find_foreign_language, identifier, args.language, args.language_odds)
             self.find_foreign = lru_cache(_REMEMBERED)(find)
 
-    def find_reason(self, row: Row) -> str | None:
-        """Say why a candidate is rejected whatever the others are; return None if nothing speaks against it."""
+    def find_defect(self, row: Row) -> str | None:
+        """Say what is wrong with a candidate itself or its language; return None if nothing is."""
         if not row["id"] or not row["source"] or not row["audio_path"]:
             return "no valid row: id, source or audio_path is empty"
         events = [Times(event["onset"], event["offset"]) for event in row.get("events") or ()]
@@ -96,16 +95,18 @@ class CandidateChecker:
             return defect
         if language := self.find_foreign(row["question"]):
             return f"language: {language}, not {self.args.language}: {shorten(repr(row['question']), 100)}"
-        return self._find_leak(row | {"source_dataset": row["source"], "audio": {"path": row["audio_path"]}})
+        return None
 
-    def _find_leak(self, row: Row) -> str | None:
+    def find_leak(self, row: Row, shingles: frozenset[str]) -> str | None:
+        """Say what a candidate shares with a benchmark or an excluded source; return None if nothing."""
+        row = row | {"source_dataset": row["source"], "audio": {"path": row["audio_path"]}}
         if self.excluded and (named := find_origins(row) & self.excluded):
             return f"excluded source: {', '.join(sorted(named))}"
         if not self.items:
             return None
         if benchmarks := {self.marks[mark] for mark in _mark_clip(row) if mark in self.marks}:
             return f"clip in a benchmark: {min(benchmarks)} has {row['audio_path']}"
-        if found := self.questions.find_similar(make_shingles(row)):
+        if found := self.questions.find_similar(shingles):
             index, similarity = max(found, key=lambda pair: pair[1])
             benchmark, item = self.items[index]
             return f"question in a benchmark: {benchmark}, item {item['id']}, similarity {similarity:.2f}"
@@ -146,8 +147,9 @@ def check_batches(batches: Iterator[pa.Table], args: SelectionArguments, items: 
         _start_worker(args, items)
         yield from map(check_batch, batches)
         return
-    context = process_context(sys.platform)
-    with ProcessPoolExecutor(args.workers, context, _start_worker, (args, items)) as pool:
+    # Spawned: the threads of Arrow, which this process reads with, do not survive a fork
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.workers, spawn, _start_worker, (args, items)) as pool:
         running: deque[Future[CheckedBatch]] = deque()
         for batch in batches:
             running.append(pool.submit(check_batch, batch))
@@ -169,7 +171,16 @@ def check_batch(table: pa.Table) -> CheckedBatch:
     """Check the rows of a table with `READ_COLUMNS`."""
     assert _checker is not None
     rows, seed = table.to_pylist(), _checker.args.seed
-    reasons = pa.array([_checker.find_reason(row) for row in rows], pa.string())
+    found: list[str | None] = []
+    shingles: list[frozenset[str]] = []
+    for row in rows:
+        reason = _checker.find_defect(row)
+        if reason is None:
+            own = make_shingles(row)
+            if (reason := _checker.find_leak(row, own)) is None:
+                shingles.append(own)
+        found.append(reason)
+    reasons = pa.array(found, pa.string())
     sound = reasons.is_null().to_numpy(zero_copy_only=False)
     keys = _hash_texts([row_key(row | {"source_dataset": row["source"]}) for row in rows], seed)
     clips = _hash_texts([find_source_clip(row["audio_path"] or "") for row in rows], seed)
@@ -181,7 +192,7 @@ def check_batch(table: pa.Table) -> CheckedBatch:
         measured = measure_lengths(choices, answers, keys[sound])
         lengths.classes[sound], lengths.margins[sound] = measured.classes, measured.margins
         counts[sound] = pc.list_value_length(choices).to_numpy(zero_copy_only=False)
-        sketches[sound] = sketch_texts(make_shingles(rows[index]) for index in np.flatnonzero(sound).tolist())
+        sketches[sound] = sketch_texts(shingles)
     types = pc.fill_null(table["question_type"], "").combine_chunks().dictionary_encode()
     return CheckedBatch(reasons, keys, clips, sketches, counts, lengths, types)
 

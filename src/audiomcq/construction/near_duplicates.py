@@ -28,11 +28,11 @@ def find_source_clip(audio_path: str) -> str:
 
     AudioCaps, MusicCaps and CompA-R have clips of the same videos under different names.
     """
-    stem = PurePosixPath(audio_path).stem
-    video = VIDEO.fullmatch(stem)
-    names = clip_names({"id": "", "audio": {"path": audio_path}})
-    # Words of eleven letters ("mixed_audio") are the names of very many clips
-    return video[1] if video and video[1] in names and _HAS_CODE.match(video[1]) else audio_path
+    video = VIDEO.fullmatch(PurePosixPath(audio_path).stem)
+    # Words of eleven letters ("mixed_audio") are the names of very many clips, and so are numbers ("audio_00001")
+    if not video or not _HAS_CODE.match(video[1]):
+        return audio_path
+    return video[1] if video[1] in clip_names({"id": "", "audio": {"path": audio_path}}) else audio_path
 
 
 def sketch_texts(shingles: Iterable[Iterable[str]], seed: int = 0) -> np.ndarray:

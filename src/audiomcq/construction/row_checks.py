@@ -236,7 +236,9 @@ def comparison_key(text: str) -> str:
     Case, accents' encoding, punctuation, articles, and the spelling of numbers and units do not count. Signs that
     change a number or a tone do.
     """
-    key = _COMPOUND.sub(lambda pair: str(_TENS[pair[1]] + _ONES[pair[2]]), normalize(text))
+    key = normalize(text)
+    if "ty" in key:
+        key = _COMPOUND.sub(lambda pair: str(_TENS[pair[1]] + _ONES[pair[2]]), key)
     key = _OTHER_NUMBER.sub(lambda word: _OTHER_NUMBERS[word[0]], prepare_sentence(key))
     if any(map(str.isdigit, key)):
         key = _unify_numbers(key)
@@ -352,7 +354,7 @@ def _find_time_defect(
         return None
     points = [(time,) for event in events for time in (event.onset, event.offset)]
     lengths = [(event.offset - event.onset,) for event in events]
-    kinds = [points, lengths, [(event.onset, event.offset) for event in events]]
+    kinds: list[Sequence[Sequence[float]]] = [points, lengths, [(event.onset, event.offset) for event in events]]
     if answer in times:
         kinds = [known for known in kinds if any(_agree(times[answer], each, tolerance) for each in known)]
         if not kinds:

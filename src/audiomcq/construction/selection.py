@@ -75,9 +75,9 @@ class _Columns:
     lengths: Lengths
     type_names: list[str]
 
-    def number_groups(self) -> np.ndarray:
-        """Number the groups within which answers are balanced, by number of options and question type."""
-        return self.counts.astype(np.int64) * len(self.type_names) + self.types
+    def number_groups(self, splits: np.ndarray) -> np.ndarray:
+        """Number the groups within which answers are balanced, by split, number of options and question type."""
+        return (splits.astype(np.int64) * (MAX_CHOICES + 1) + self.counts) * len(self.type_names) + self.types
 
 
 def select_rows(candidates: Path, output: Path, args: SelectionArguments) -> SelectionReport:
@@ -85,7 +85,7 @@ def select_rows(candidates: Path, output: Path, args: SelectionArguments) -> Sel
 
     In this order a candidate is rejected for: a defect of its own (`row_checks`), its language, a clip or question that
     is in a benchmark, another row with its key, a near-identical question on the same clip, and the balance of answer
-    lengths. The answers of what is left are placed, and the clips are split.
+    lengths, within each split of the clips. Then the answers of what is left are placed.
 
     Args:
         candidates: Parquet file of a stage; rows that are not kept there are passed over.
@@ -100,9 +100,10 @@ def select_rows(candidates: Path, output: Path, args: SelectionArguments) -> Sel
     with tempfile.TemporaryFile() as scratch:
         columns = _check_all(candidates, args, items, scratch)
         repeated = _reject_repeated(candidates, columns, args.similar)
-        _reject_unbalanced(columns, args.length_tolerance)
+        splits = _split_clips(columns, args.validation_fraction)
+        _reject_unbalanced(columns, splits, args.length_tolerance)
         scratch.seek(0)
-        report = _write(candidates, output, columns, repeated, args.validation_fraction, scratch)
+        report = _write(candidates, output, columns, splits, repeated, scratch)
     _log(report)
     return report
 
@@ -135,11 +136,13 @@ def _check_all(candidates: Path, args: SelectionArguments, items: Items, scratch
             parts.append((decisions, batch.keys, batch.clips, batch.sketches, batch.counts, types, *lengths))
     if not parts:
         raise ValueError(f"{candidates}: it holds no row")
-    *columns, types, classes, margins = (np.concatenate(each) for each in zip(*parts, strict=True))
+    merged = [np.concatenate(each) for each in zip(*parts, strict=True)]
+    decided, keys, clips, sketches, counts, types, classes, margins = merged
     names = sorted(codes)
     places = np.argsort([codes[name] for name in names]).astype(np.int16)
     # From numbers in the order of the file to numbers in the order of the names
-    return _Columns(*columns, places[types] if names else types, Lengths(classes, margins), names)
+    types = places[types] if names else types
+    return _Columns(decided, keys, clips, sketches, counts, types, Lengths(classes, margins), names)
 
 
 def _reject_repeated(candidates: Path, columns: _Columns, similar: float) -> dict[int, str]:
@@ -168,21 +171,22 @@ def _reject_repeated(candidates: Path, columns: _Columns, similar: float) -> dic
     return {row: ids[original] for row, original in found.items()}
 
 
-def _reject_unbalanced(columns: _Columns, tolerance: float) -> None:
+def _reject_unbalanced(columns: _Columns, splits: np.ndarray, tolerance: float) -> None:
     """Reject rows until the answer is about as often the longest and the shortest option as chance has it."""
     left = np.flatnonzero(columns.decisions == _KEPT)
-    groups = columns.number_groups()[left]
+    groups = columns.number_groups(splits)[left]
     lengths = Lengths(columns.lengths.classes[left], columns.lengths.margins[left])
     kept = balance_lengths(groups, columns.counts[left], lengths, columns.keys[left], tolerance)
     columns.decisions[left[~kept]] = _UNBALANCED
     for group in np.unique(groups).tolist():
-        count, kind = divmod(group, len(columns.type_names))
         before, after = int((groups == group).sum()), int(kept[groups == group].sum())
         if after < before / 2:
+            split, of_split = divmod(group, (MAX_CHOICES + 1) * len(columns.type_names))
+            count, kind = divmod(of_split, len(columns.type_names))
             logger.warning(
-                "%s questions with %d options: %d of %d are left; in most of the others the answer is given away by "
+                "%s, %s questions with %d options: %d of %d are left; in most of the others the answer is given away by "
                 "its length: let options be written that are equally long, or raise length_tolerance",
-                *(columns.type_names[kind], count, after, before),
+                *(SPLITS[split], columns.type_names[kind], count, after, before),
             )
 
 
@@ -197,13 +201,12 @@ def _write(
     candidates: Path,
     output: Path,
     columns: _Columns,
+    splits: np.ndarray,
     repeated: dict[int, str],
-    validation_fraction: float,
     scratch: IO[bytes],
 ) -> SelectionReport:
-    kept, splits = columns.decisions == _KEPT, _split_clips(columns, validation_fraction)
-    groups = columns.number_groups()
-    strata = (splits * (groups.max(initial=0) + 1) + groups) * 4 + columns.lengths.classes
+    kept = columns.decisions == _KEPT
+    strata = columns.number_groups(splits) * 4 + columns.lengths.classes
     positions = np.zeros(len(kept), np.uint8)
     positions[kept] = place_answers(strata[kept], columns.counts[kept], columns.keys[kept])
     reasons: Counter[str] = Counter()
