@@ -1,6 +1,7 @@
 """Build questions, options, chains of thought and grades from the captions of a source.
 
-python recipes/build_dataset/build.py --config recipes/build_dataset/clotho.yaml --root Clotho --writer http://127.0.0.1:8000/v1#Qwen/Qwen3-235B-A22B --limit 50
+python recipes/build_dataset/build.py --config recipes/build_dataset/clotho/build.yaml --limit 50 \
+    --writer http://127.0.0.1:8000/v1#Qwen/Qwen3-235B-A22B
 """
 
 from audiomcq.arguments.construction import BuildArguments

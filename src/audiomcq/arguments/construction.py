@@ -154,6 +154,12 @@ class BuildArguments(SourceArguments, SelectionArguments):
             "help": "Who writes: URL#model of an OpenAI-compatible server; null: rules write (labelled clips only)."
         },
     )
+    composed_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "Without a writer: share of each label's clips that are joined to clips with known onsets, for temporal questions."
+        },
+    )
     grader: str | None = field(default=None, metadata={"help": "Who grades, likewise; null: the writer."})
     listener: str | None = field(
         default=None, metadata={"help": "Who listens for a chain of thought from the audio, likewise; null: nobody."}

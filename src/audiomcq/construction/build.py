@@ -29,11 +29,13 @@ class Making(Protocol):
     Attributes:
         stages: that candidates go through, in order.
         total: how many there will be.
+        audio_root: folder that the paths of clips start from.
         fault: why it could not go on, None if it could.
     """
 
     stages: tuple[str, ...]
     total: int
+    audio_root: Path
 
     @property
     def fault(self) -> str | None: ...
@@ -71,8 +73,8 @@ def build(args: BuildArguments) -> dict[str, Any]:
         if account.counts[making.stages[-1]]["kept"]:
             record["selection"] = select_rows(files.paths[making.stages[-1]], data, args).to_dict()
         write_json(data / "build.json", record)
-        write_page(record, data, Path(args.audio_root or args.root))
-    log_summary(record, output)
+        write_page(record, data, making.audio_root)
+    log_summary(record, output, making.audio_root)
     if making.fault:
         raise ValueError(f"{making.fault}; {account.pending:,} rows are pending: the same command goes on with them")
     return record
@@ -87,7 +89,7 @@ def show_progress(making: Making, account: Account) -> Iterator[Candidate]:
             bar.update()
 
 
-def log_summary(record: dict[str, Any], output: Path) -> None:
+def log_summary(record: dict[str, Any], output: Path, audio_root: Path) -> None:
     """Log what became of the captions, the most frequent reasons, what it cost, and what all captions would cost."""
     for stage, counts in record["stages"].items():
         logger.info("%s: %s", stage, ", ".join(f"{count:,} {status}" for status, count in counts.items() if count))
@@ -101,4 +103,4 @@ def log_summary(record: dict[str, Any], output: Path) -> None:
             "all %s captions would take about %s tokens and cost about %.4g",
             f"{record['captions']:,}", f"{projected['tokens']:,}", projected["cost"],
         )  # fmt: skip
-    logger.info("%s: rows, stages and report.html", output / "data")
+    logger.info("%s: rows, stages and report.html; the clips are in --audio_root %s", output / "data", audio_root)

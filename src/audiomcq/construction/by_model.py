@@ -40,7 +40,7 @@ class ModelBuild:
         for model, prompt_tokens, completion_tokens, answers in cache.tokens():
             self.budget.count(model, prompt_tokens, completion_tokens, answers)
         self.stages: tuple[str, ...] = (*_TEXT_STAGES, "audio_cot") if args.listener else _TEXT_STAGES
-        self.root = Path(args.root)
+        self.root, self.audio_root = Path(args.root), Path(args.audio_root or args.root)
         self.captions = sum(1 for _ in source.read(self.root, args))
         self.total = min(self.captions, args.limit or self.captions)
         self._resources = ExitStack()
@@ -50,7 +50,7 @@ class ModelBuild:
             listener=self._open(args.listener, args.temperature) if args.listener else None,
             prompts=self.prompts,
             template_question=source.template_question,
-            audio_root=Path(args.audio_root or args.root),
+            audio_root=self.audio_root,
             min_grade=args.min_grade,
         )
 

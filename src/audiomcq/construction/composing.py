@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from audiomcq.audio import SAMPLE_RATE, is_silent, load_audio, silence, wav_bytes
+from audiomcq.construction.captions import Event
 from audiomcq.construction.chains import structured_chain, unstructured_chain
 from audiomcq.construction.labelled import MANIFEST, SPLITS, AnswerClass, Clip, find_usable_clips, split_clips
 from audiomcq.examples import Row
@@ -46,15 +47,6 @@ _ASKS = {
     "start": ("When does the {label} start?", "At what time does the {label} begin?"),
     "order": ("In which order are the sounds heard?", "Which order of the sounds is right?"),
 }
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that is heard from `onset` to `offset`, in seconds."""
-
-    text: str
-    onset: float
-    offset: float
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,8 @@ def build(
     check_size(clips_per_split * len(splits), max_megabytes)
     made, counts = [], {}
     for name, clips in splits.items():
-        compositions = compose(clips, folder, out, name, clips_per_split, seed)
+        rng = random.Random(f"{seed}/{name}/compose")
+        compositions = compose(draw_parts(clips, clips_per_split, rng), folder, out, name, rng)
         rows = write_temporal_questions(compositions, random.Random(f"{seed}/{name}"))
         write_whole(out / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         made += compositions
@@ -116,39 +109,67 @@ def check_size(count: int, max_megabytes: float) -> None:
         )
 
 
-def compose(
-    clips: Sequence[Clip], folder: Path, out: Path, prefix: str, count: int, seed: int = 0
-) -> list[Composition]:
-    """Write `count` composed clips `out`/audio/`prefix`_*.wav (16 kHz mono, 16 bit) from clips in `folder`.
+def draw_parts(clips: Sequence[Clip], count: int, rng: random.Random) -> list[list[Clip]]:
+    """Draw the clips of `count` compositions: `EVENTS` different labels of one kind each.
 
     Labels of a kind take turns, as do the clips of a label; a clip may be part of several compositions.
 
     Raises:
         ValueError: no kind of label has `EVENTS` labels among the clips.
     """
-    rng = random.Random(f"{seed}/{prefix}/compose")
+    kinds = _group_by_label(clips)
+    queues = {
+        (kind, label): itertools.cycle(rng.sample(members, len(members)))
+        for kind, labels in kinds.items()
+        for label, members in sorted(labels.items())
+    }
+    sizes = [sum(map(len, labels.values())) for labels in kinds.values()]
+    drawn = []
+    for _ in range(count):
+        kind = rng.choices(list(kinds), sizes)[0]
+        labels = rng.sample(sorted(kinds[kind]), EVENTS)
+        drawn.append([next(queues[kind, label]) for label in labels])
+    return drawn
+
+
+def deal_parts(clips: Sequence[Clip], rng: random.Random) -> list[list[Clip]]:
+    """Deal the clips out to as many compositions as they make, no clip to two: so that whole recordings can be split.
+
+    Raises:
+        ValueError: see `draw_parts`.
+    """
+    dealt = []
+    for _, labels in _group_by_label(clips).items():
+        left = {label: rng.sample(members, len(members)) for label, members in sorted(labels.items())}
+        while len(fullest := sorted(left, key=lambda label: (-len(left[label]), rng.random()))[:EVENTS]) == EVENTS:
+            parts = [left[label].pop() for label in fullest]
+            dealt.append(rng.sample(parts, EVENTS))
+            left = {label: members for label, members in left.items() if members}
+    return dealt
+
+
+def _group_by_label(clips: Sequence[Clip]) -> dict[AnswerClass, dict[str, list[Clip]]]:
     groups: dict[AnswerClass, dict[str, list[Clip]]] = defaultdict(lambda: defaultdict(list))
     for clip in clips:
         groups[clip.answer_class][clip.label].append(clip)
     usable = {kind: labels for kind, labels in sorted(groups.items()) if len(labels) >= EVENTS}
     if not usable:
         raise ValueError(f"no kind of label has {EVENTS} labels of one source: a composition needs {EVENTS} sounds")
-    queues = {
-        (kind, label): itertools.cycle(rng.sample(members, len(members)))
-        for kind, labels in usable.items()
-        for label, members in sorted(labels.items())
-    }
+    return usable
+
+
+def compose(
+    drawn: Sequence[Sequence[Clip]], folder: Path, out: Path, prefix: str, rng: random.Random
+) -> list[Composition]:
+    """Write each group of clips in `folder` as one clip `out`/audio/`prefix`_*.wav (16 kHz mono, 16 bit)."""
     (out / "audio").mkdir(parents=True, exist_ok=True)
     compositions = []
-    for number in tqdm(range(count), desc=f"composing {prefix}", unit="clip", disable=count < EVENTS):
-        kind = rng.choices(list(usable), [sum(map(len, labels.values())) for labels in usable.values()])[0]
-        labels = rng.sample(sorted(usable[kind]), EVENTS)
-        parts = [next(queues[kind, label]) for label in labels]
+    for number, parts in enumerate(tqdm(drawn, desc=f"composing {prefix}", unit="clip", disable=len(drawn) < EVENTS)):
         wave, events = join([(part.label, load_sound(folder / part.file)) for part in parts], rng)
         file = f"audio/{prefix}_{number:05d}.wav"
         write_whole(out / file, wav_bytes(wave))
         names = tuple(part.file for part in parts)
-        compositions.append(Composition(file, kind[0], round(len(wave) / SAMPLE_RATE, 3), names, events))
+        compositions.append(Composition(file, parts[0].source, round(len(wave) / SAMPLE_RATE, 3), names, events))
     return compositions
 
 
