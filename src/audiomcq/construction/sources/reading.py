@@ -297,11 +297,13 @@ def find_text(row: Row, *names: str) -> str:
         ValueError: it is no text.
     """
     for name in names:
-        try:
-            value = (as_text(row.get(name)) or "").strip()
-        except ValueError as error:
-            raise ValueError(f"{name} {error}") from None
-        if value:
+        value = row.get(name)
+        if type(value) is not str or not value.isascii():  # the usual text needs no check
+            try:
+                value = as_text(value)
+            except ValueError as error:
+                raise ValueError(f"{name} {error}") from None
+        if value and (value := value.strip()):
             return value
     return ""
 
