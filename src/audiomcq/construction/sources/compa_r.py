@@ -17,7 +17,7 @@ has no captions: its answer is the caption of a question, which is an assumption
 """
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from audiomcq.arguments.construction import SourceArguments
 from audiomcq.construction.sources.listing import split_suffix
@@ -32,7 +32,7 @@ def _lines(root: Path, args: SourceArguments) -> Iterator[Line]:
 
 
 def _parse(line: Line, args: SourceArguments) -> list[FoundCaption]:
-    name = PurePosixPath(need_text(line.row, "audio_id")).name
+    name = need_text(line.row, "audio_id").rpartition("/")[2]
     pairs = line.row.get("instruction_output") or [line.row]
     if not isinstance(pairs, list) or not all(isinstance(pair, dict) for pair in pairs):
         raise ValueError("instruction_output is no list of questions and answers")

@@ -41,7 +41,10 @@ class ClipListing:
                         self.count += 1
                 bar.update(len(files))
         if not self.count:
-            raise ValueError(f"{root}: no audio file below it ({', '.join(AUDIO_SUFFIXES)}); name another audio_root")
+            raise ValueError(
+                f"{root}: no audio file below it ({', '.join(AUDIO_SUFFIXES)}), without following links to folders; "
+                "name another audio_root"
+            )
 
     def find(self, names: Sequence[str]) -> str | None:
         """Return the path of the first of these names that is there, relative to the root; None if none is.

@@ -17,7 +17,7 @@ caption_attribute_prediction is never read: its authors warn of it.
 """
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from audiomcq.arguments.construction import SourceArguments
 from audiomcq.construction.sources.reading import FoundCaption, Line, Source, find_text, need_text, read_splits
@@ -37,7 +37,7 @@ def _lines(root: Path, args: SourceArguments) -> Iterator[Line]:
 def _parse(line: Line, args: SourceArguments) -> list[FoundCaption]:
     path, track = find_text(line.row, "path", "fname"), find_text(line.row, "track_id")
     id_ = track or need_text(line.row, "track_id", "path", "fname")
-    names = tuple(name for name in (path, PurePosixPath(path).name, track) if name)
+    names = tuple(name for name in (path, path.rpartition("/")[2], track) if name)
     need_text(line.row, *_CAPTIONS)
     captions = [caption for name in _CAPTIONS if (caption := find_text(line.row, name))]
     return [FoundCaption(id_, names, caption) for caption in captions]

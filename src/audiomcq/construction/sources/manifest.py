@@ -47,7 +47,8 @@ def _lines(root: Path, args: SourceArguments) -> Iterator[Line]:
     if len(files) != 1:
         raise ValueError(f"{root}: {'two manifests are' if files else 'no manifest is'} there; {_ORIGIN}")
     clip, caption = _columns(args)
-    lines = (Line(place, root.resolve().name, row) for place, row in read_file(files[0]))
+    folder = root.resolve().name
+    lines = (Line(place, folder, row) for place, row in read_file(files[0]))
     timed = "onset" in read_column_names(files[0])
     yield from with_events(lines, clip, (*caption, "label")) if timed else lines
 

@@ -118,8 +118,8 @@ class Source:
     def examine(self, root: Path, args: SourceArguments, clips: "LazyListing") -> Iterator[CaptionedClip | BrokenRow]:
         """Yield every caption: with its clip, or as broken with the reason."""
         limit = self.captions_per_clip if args.captions_per_clip is None else args.captions_per_clip
+        counts: Counter[str] = Counter()  # of captions, by the id that is numbered or else by clip
         ids: set[str] = set()
-        counts: Counter[str] = Counter()
         for line in self.lines(root, args):
             try:
                 captions = self.parse(line, args)
@@ -127,22 +127,24 @@ class Source:
                 yield BrokenRow(self.name, str(None), str(error), line.place)
                 continue
             for found in captions:
-                counts[found.names[0]] += 1
-                number = counts[found.names[0]]
-                if not limit or number <= limit:
-                    id_ = f"{found.id}#{number}" if self.numbered else found.id
-                    yield self._complete(found, id_, line.place, ids, args, clips)
+                number = 0
+                if self.numbered or limit:
+                    key = found.id if self.numbered else found.names[0]
+                    counts[key] = number = counts[key] + 1
+                if limit and number > limit:
+                    continue
+                if self.numbered:
+                    yield self._complete(found, f"{found.id}#{number}", line.place, args, clips)
+                elif found.id in ids:
+                    yield BrokenRow(self.name, found.id, "a second caption with this id", line.place)
+                else:
+                    ids.add(found.id)
+                    yield self._complete(found, found.id, line.place, args, clips)
 
     def _complete(
-        self,
-        found: FoundCaption,
-        id_: str,
-        place: str,
-        ids: set[str],
-        args: SourceArguments,
-        clips: "LazyListing",
+        self, found: FoundCaption, id_: str, place: str, args: SourceArguments, clips: "LazyListing"
     ) -> CaptionedClip | BrokenRow:
-        """Look up the clip of a caption, and check that its id is new."""
+        """Look up the clip of a caption."""
         source = args.source_dataset or found.source or self.name
         try:
             path = found.path or clips.find(found.names)
@@ -150,16 +152,12 @@ class Source:
             return BrokenRow(source, id_, str(error), place)
         if path is None:
             return MissingClip(source, id_, f"no clip {found.names[0]} below {clips.root}", place, found.names[0])
-        if id_ in ids:
-            return BrokenRow(source, id_, "a second caption with this id", place)
-        ids.add(id_)
-        types = found.question_types or tuple(args.question_types) or self.question_types
         return CaptionedClip(
             id_,
             source,
             path,
             found.caption,
-            types,
+            found.question_types or tuple(args.question_types) or self.question_types,
             found.question,
             found.answer,
             found.events,
@@ -297,11 +295,13 @@ def find_text(row: Row, *names: str) -> str:
         ValueError: it is no text.
     """
     for name in names:
-        try:
-            value = (as_text(row.get(name)) or "").strip()
-        except ValueError as error:
-            raise ValueError(f"{name} {error}") from None
-        if value:
+        value = row.get(name)
+        if type(value) is not str or not value.isascii():  # the usual text needs no check
+            try:
+                value = as_text(value)
+            except ValueError as error:
+                raise ValueError(f"{name} {error}") from None
+        if value and (value := value.strip()):
             return value
     return ""
 

@@ -17,7 +17,7 @@ out because a benchmark (MMSU) is made of it. They have 228,033 questions on Spe
 import logging
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from audiomcq.arguments.construction import SourceArguments
 from audiomcq.construction.sources.listing import split_suffix
@@ -42,9 +42,9 @@ _LIBRITTS = re.compile(r"\d+_\d+_\d{6}_\d{6}")
 """Ids of LibriTTS: speaker, chapter, paragraph and sentence."""
 
 
-def _utterance(line: Line, args: SourceArguments) -> str:
-    columns = (args.audio_column,) if args.audio_column else _UTTERANCE
-    return split_suffix(PurePosixPath(need_text(line.row, *columns)).name)[0]
+def _bare(name: str) -> str:
+    """Return the name of a file without its folder and suffix."""
+    return split_suffix(name.rpartition("/")[2])[0]
 
 
 def _lines(root: Path, args: SourceArguments) -> Iterator[Line]:
@@ -54,7 +54,7 @@ def _lines(root: Path, args: SourceArguments) -> Iterator[Line]:
     others = 0
     for path in find_files(root, _PATTERNS, _ORIGIN):
         for place, row in read_file(path):
-            name = split_suffix(PurePosixPath(find_text(row, *columns)).name)[0]
+            name = _bare(find_text(row, *columns))
             if name and not _LIBRITTS.fullmatch(name):
                 others += 1
             else:
@@ -64,7 +64,7 @@ def _lines(root: Path, args: SourceArguments) -> Iterator[Line]:
 
 
 def _parse(line: Line, args: SourceArguments) -> list[FoundCaption]:
-    utterance = _utterance(line, args)
+    utterance = _bare(need_text(line.row, *((args.audio_column,) if args.audio_column else _UTTERANCE)))
     caption = need_text(line.row, *((args.caption_column,) if args.caption_column else _CAPTION))
     return [FoundCaption(utterance, (utterance,), caption)]
 
