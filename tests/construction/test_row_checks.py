@@ -1,11 +1,10 @@
 """What is wrong with a question by itself is found, and what only looks wrong is left alone."""
 
-from types import SimpleNamespace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audiomcq.construction.captions import Event
 from audiomcq.construction.row_checks import comparison_key, find_defect, parse_times, reason_kind
 
 OPTIONS = ("Rain on a roof", "A dog barking", "Engine noise", "Children laughing")
@@ -32,7 +31,8 @@ ONES = [
     "nineteen",
 ]
 TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-DOG, BELL = SimpleNamespace(onset=2.04, offset=5.5), SimpleNamespace(onset=9.0, offset=21.23)
+DOG, BELL = Event("a dog barks", 2.04, 5.5), Event("a bell", 9.0, 21.23)
+AGAIN = Event("another dog", 24.0, 25.0)
 
 
 def spell(number: int) -> str:
@@ -200,8 +200,10 @@ def test_an_answer_that_is_an_annotated_time_passes_and_another_one_does_not() -
     assert at("5.7", "7.7", "12.4", "25.0", question="At what second does it stop?") == "time not annotated"
 
 
-def test_a_wrong_option_that_is_annotated_as_well_is_a_defect() -> None:
-    assert at("5.5s", "7.7s", "9.0s", "25.0s") == "wrong option is annotated"
+def test_a_wrong_option_that_is_the_time_of_a_similar_event_is_a_defect() -> None:
+    assert at("5.5s", "7.7s", "9.0s", "25.0s") is None  # of the bell
+    assert at("5.5s", "7.7s", "9.0s", "25.0s", events=(DOG, BELL, AGAIN)) == "wrong option is annotated"
+    assert at("5.5s", "7.7s", "2.0s", "25.0s") == "wrong option is annotated"  # where the dog begins
     assert at("5.5s", "7.7s", "3.46s", "25.0s") is None  # a length among points of time
     assert at("never", "5.5s", "7.7s", "25.0s") == "wrong option is annotated"
 

@@ -12,7 +12,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import PurePosixPath
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +22,7 @@ from audiomcq.answer_text import simplify_quotes
 from audiomcq.arguments.construction import SelectionArguments
 from audiomcq.clip_paths import shorten
 from audiomcq.construction.balance import Lengths, measure_lengths
+from audiomcq.construction.captions import Event
 from audiomcq.construction.decontamination import QuestionIndex, clip_names, find_origins, make_shingles
 from audiomcq.construction.near_duplicates import BANDS, find_source_clip, sketch_texts
 from audiomcq.construction.row_checks import find_defect
@@ -37,13 +37,6 @@ _REMEMBERED = 1 << 14
 _QUOTED = re.compile(r'"[^"]*"|(?<!\w)\'[^\']*\'(?!\w)')
 _LONG_NUMBER = re.compile(r"(?:\D*\d){4}")
 """File names that only count are names where the source is known, if they count far."""
-
-
-class Times(NamedTuple):
-    """Onset and offset of an annotated event in seconds."""
-
-    onset: float
-    offset: float
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,7 @@ class CandidateChecker:
         """Say what is wrong with a candidate itself or its language; return None if nothing is."""
         if not row["id"] or not row["source"] or not row["audio_path"]:
             return "no valid row: id, source or audio_path is empty"
-        events = [Times(event["onset"], event["offset"]) for event in row.get("events") or ()]
+        events = [Event(**event) for event in row.get("events") or ()]
         texts = (row["question"], row["choices"], row["answer"], row["question_type"])
         if defect := find_defect(*texts, events, row.get("seconds"), self.args.min_choices, self.args.max_choices):
             return defect

@@ -158,8 +158,10 @@ _ASKS_SECONDS = re.compile(r"\b(?:seconds?|secs?)\b|\(s\)", re.IGNORECASE)
 
 
 class Timed(Protocol):
-    """An annotated event, of which only the times are read, in seconds."""
+    """An annotated event: what is heard, and from when to when in seconds."""
 
+    @property
+    def text(self) -> str: ...
     @property
     def onset(self) -> float: ...
     @property
@@ -338,8 +340,8 @@ def _find_time_defect(
 ) -> str | None:
     """Compare options that are times with the annotation: the answer agrees with it, and no other option does.
 
-    A wrong option that is the time of another event counts as a defect too: which of two similar events a question
-    means is more than can be decided here.
+    A wrong option may be the time of another event, but not of one that is described with a word of the answer's event:
+    which of two similar events a question means is more than can be decided here.
     """
     bare = bool(_ASKS_SECONDS.search(question))
     times = {choice: read for choice in choices if (read := parse_times(choice, bare))}
@@ -352,17 +354,42 @@ def _find_time_defect(
                 return f"times too close: {_quote(choice)} and {_quote(other)}"
     if not events or not times:
         return None
-    points = [(time,) for event in events for time in (event.onset, event.offset)]
-    lengths = [(event.offset - event.onset,) for event in events]
-    kinds: list[Sequence[Sequence[float]]] = [points, lengths, [(event.onset, event.offset) for event in events]]
-    if answer in times:
-        kinds = [known for known in kinds if any(_agree(times[answer], each, tolerance) for each in known)]
-        if not kinds:
+    tellings = [_tell_times(event) for event in events]
+    if answer not in times:
+        meant, kinds = list(range(len(events))), set(range(len(_TELLINGS)))
+    else:
+        agreed = [
+            (index, kind)
+            for index, telling in enumerate(tellings)
+            for kind, known in enumerate(telling)
+            if any(_agree(times[answer], each, tolerance) for each in known)
+        ]
+        if not agreed:
             return f"time not annotated: {_quote(answer)} is no onset, offset or length of an event"
+        meant, kinds = [index for index, _ in agreed], {kind for _, kind in agreed}
+    words = set().union(*(_find_words(events[index]) for index in meant))
     for choice, read in times.items():
-        if choice != answer and any(_agree(read, each, tolerance) for known in kinds for each in known):
-            return f"wrong option is annotated: {_quote(choice)} is an onset, offset or length of an event"
+        for event, telling in zip(events, tellings, strict=True):
+            known = [each for kind in kinds for each in telling[kind]]
+            if (
+                choice != answer
+                and any(_agree(read, each, tolerance) for each in known)
+                and words & _find_words(event)
+            ):
+                return f"wrong option is annotated: {_quote(choice)} is a time of {_quote(event.text)}"
     return None
+
+
+_TELLINGS = ("points", "length", "span")
+
+
+def _tell_times(event: Timed) -> tuple[Sequence[Sequence[float]], ...]:
+    """Return the times that may stand for an event: its onset or offset, its length, or both ends."""
+    return [(event.onset,), (event.offset,)], [(event.offset - event.onset,)], [(event.onset, event.offset)]
+
+
+def _find_words(event: Timed) -> set[str]:
+    return set(_content_words(comparison_key(event.text)).split())
 
 
 def _agree(one: Sequence[float], other: Sequence[float], tolerance: float) -> bool:

@@ -3,11 +3,11 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from audiomcq.construction.budget import Budget
 from audiomcq.construction.responses import Response, ResponseCache, make_key
@@ -166,7 +166,7 @@ class Writer:
         if request.audio is not None:
             content = [audio_part(request.audio), {"type": "text", "text": content}]
         messages = [{"role": "user", "content": content}]
-        schema = {"name": request.stage, "schema": make_json_schema(request.reply), "strict": True}
+        schema = {"name": request.stage, "schema": make_json_schema(cast(Hashable, request.reply)), "strict": True}
         form = {"type": "json_schema", "json_schema": schema}
         start = time.monotonic()
         try:
