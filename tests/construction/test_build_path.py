@@ -116,7 +116,6 @@ def test_what_is_built_is_probed_split_trained_and_published_as_documented(
             "weak_to_strong/sft.py",
             **short,
             cot="structured",
-            max_length=2048,
             paradigm="mixed_to_strong",
             model_name_or_path=model_folder,
             output_dir=tmp_path / "sft",
