@@ -13,6 +13,7 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from audiomcq.arguments.construction import SelectionArguments
 from audiomcq.baselines import trivial_baselines
+from audiomcq.construction import selection_files
 from audiomcq.construction.candidate_checks import find_foreign_language
 from audiomcq.construction.clues import CLUES, WORDINGS
 from audiomcq.construction.selection import SelectionReport, select_rows
@@ -193,7 +194,10 @@ def test_splits_share_no_clip_and_have_the_asked_for_shares(balanced) -> None:
         assert len(rows) == count
 
 
-def test_the_order_of_the_file_and_the_number_of_workers_change_nothing(balanced, tmp_path: Path) -> None:
+def test_the_order_of_the_file_and_the_number_of_workers_change_nothing(
+    balanced, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection_files, "ROWS_AT_ONCE", 700)
     _, report, decisions, _ = balanced
     rows = uneven(4000)
     random.Random(1).shuffle(rows)

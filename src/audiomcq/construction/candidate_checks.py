@@ -134,19 +134,21 @@ def find_foreign_language(identifier: LanguageIdentifier, wanted: str, odds: flo
     return language if probability > odds * likely else None
 
 
-def check_batches(batches: Iterator[pa.Table], args: SelectionArguments, items: Items) -> Iterator[CheckedBatch]:
+def check_batches(
+    batches: Iterator[pa.Table], workers: int, args: SelectionArguments, items: Items
+) -> Iterator[CheckedBatch]:
     """Yield what is found out about each batch, in order, with few batches under way at a time."""
-    if args.workers < 1:
+    if workers < 1:
         _start_worker(args, items)
         yield from map(check_batch, batches)
         return
     # Spawned: the threads of Arrow, which this process reads with, do not survive a fork
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.workers, spawn, _start_worker, (args, items)) as pool:
+    with ProcessPoolExecutor(workers, spawn, _start_worker, (args, items)) as pool:
         running: deque[Future[CheckedBatch]] = deque()
         for batch in batches:
             running.append(pool.submit(check_batch, batch))
-            if len(running) > 2 * args.workers:
+            if len(running) > 2 * workers:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()

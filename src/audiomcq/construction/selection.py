@@ -14,8 +14,10 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from audiomcq.arguments.construction import SelectionArguments
+from audiomcq.construction import selection_files
 from audiomcq.construction.balance import LONGEST, Lengths, balance_lengths, draw, place_answers
 from audiomcq.construction.candidate_checks import READ_COLUMNS, Items, check_batches
 from audiomcq.construction.decontamination import load_benchmarks, make_shingles
@@ -126,8 +128,10 @@ def _check_all(candidates: Path, args: SelectionArguments, items: Items, scratch
     """Check all rows, write the reasons for rejections to the scratch file, and return what is remembered."""
     codes: dict[str, int] = {}
     parts: list[tuple[np.ndarray, ...]] = []
+    several = pq.read_metadata(candidates).num_rows > selection_files.ROWS_AT_ONCE
+    workers = args.workers if several else 0  # which take longer to start than one batch takes
     with pa.ipc.new_stream(scratch, _REASONS) as stream:
-        for batch in check_batches(read_kept(candidates, READ_COLUMNS, "checking"), args, items):
+        for batch in check_batches(read_kept(candidates, READ_COLUMNS, "checking"), workers, args, items):
             stream.write_batch(pa.record_batch([batch.reasons], schema=_REASONS))
             decisions = batch.reasons.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8) * _DEFECT
             numbers = [codes.setdefault(name, len(codes)) for name in batch.types.dictionary.to_pylist()]

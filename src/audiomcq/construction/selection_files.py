@@ -22,7 +22,8 @@ SELECTION_FILE = Path("stages", "8_selection.parquet")
 ROWS_FOLDER = Path("rows")
 SPLITS = ("train", "validation")
 
-_ROWS_AT_ONCE = 5_000
+ROWS_AT_ONCE = 5_000
+"""Rows of a batch."""
 _ROW_COLUMNS = {"id": "id", "source_dataset": "source", "question_type": "question_type", "audio_path": "audio_path",
                 "question": "question", "choices": "choices", "answer": "answer", "structured_cot": "structured_cot",
                 "unstructured_cot": "unstructured_cot", "audio_cot": "audio_cot"}  # fmt: skip
@@ -44,13 +45,14 @@ def read_kept(path: Path, columns: Sequence[str] | None, what: str) -> Iterator[
         columns: those to read, as far as they are there; None for all.
         what: says in the progress bar what is done.
     """
-    with pq.ParquetFile(path) as file:
+    # With pre_buffer Arrow keeps all of the file that was read
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         names = file.schema_arrow.names
         wanted = None if columns is None else [name for name in (*columns, "status") if name in names]
         with tqdm(
             total=file.metadata.num_rows, desc=what, unit="row", unit_scale=True, dynamic_ncols=True
         ) as progress:
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=wanted, use_threads=False):
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted, use_threads=False):
                 rows = pa.Table.from_batches([batch])
                 yield rows.filter(pc.equal(rows["status"], "kept")) if "status" in names else rows
                 progress.update(len(batch))
@@ -133,13 +135,13 @@ class SelectionFiles:
         for name in self.splits:
             own = rows.filter(pc.equal(rows["split"], name)).select(list(self._renamed.values()))
             self._waiting[name].append(own.rename_columns(list(self._renamed)))
-            if sum(map(len, self._waiting[name])) >= _ROWS_AT_ONCE:
+            if sum(map(len, self._waiting[name])) >= ROWS_AT_ONCE:
                 self._flush(name)
 
     def _flush(self, split: str) -> None:
         if self._waiting[split]:
             rows = pa.concat_tables(self._waiting[split]).combine_chunks()
-            self._writers[split].write_table(rows, row_group_size=2 * _ROWS_AT_ONCE)
+            self._writers[split].write_table(rows, row_group_size=2 * ROWS_AT_ONCE)
             self._waiting[split].clear()
 
     def _measure(self, rows: pa.Table) -> None:
