@@ -17,7 +17,10 @@ def main(args: SplitArguments, rule: LabelingRule) -> None:
 
     set_up_logging()
     # Labels depend on votes alone, so no clip is opened. Training checks the clips that it will hear.
-    splits = {split: args.load(split, check_audio=False) for split in args.dataset_split.split("+")}
+    parts: dict[str, list[str]] = {}
+    for part in args.dataset_split.split("+"):
+        parts.setdefault(part.partition("[")[0], []).append(part)  # rows of "train[:100]" are a split train
+    splits = {name: args.load("+".join(each), check_audio=False) for name, each in parts.items()}
     record = save_split(splits, load_votes(args.votes), rule, args)
     check_unreadable(record["unreadable_share"], args.max_unreadable)
 

@@ -7,10 +7,11 @@ is a recipe of weak_to_strong with its tiny settings.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from demo import RECIPES, Step, prepare, set_aside, side_by_side
+from demo import MAX_AUDIO_SECONDS, RECIPES, Step, prepare, set_aside, side_by_side  # type: ignore[import-not-found]
 
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
@@ -18,7 +19,6 @@ from audiomcq.options import parse
 COTS = ("structured", "unstructured", "none")
 LONGEST = 256
 """Tokens of an answer at most; a chain that is longer has gone wrong."""
-MAX_AUDIO_SECONDS = 3.5
 
 
 @dataclass
@@ -32,7 +32,7 @@ class CompareThinkingArguments:
     grpo_steps: int = field(default=50, metadata={"help": "Steps of GRPO, the same for all."})
 
 
-def train(cot: str, stage: str, source: Path, folder: Path, demo_folder: Path, steps: dict[str, float]) -> Step:
+def train(cot: str, stage: str, source: Path, folder: Path, demo_folder: Path, steps: Mapping[str, float]) -> Step:
     settings = stage if cot == "none" else f"{stage}_{cot}"
     options = {
         "config": RECIPES / "weak_to_strong" / "tiny" / f"{settings}.yaml",

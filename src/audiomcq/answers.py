@@ -91,7 +91,7 @@ def has_thinking_format(completion: str) -> bool:
     """Tell whether the completion is one chain of thought, then one tagged answer, and nothing else."""
     text = completion.strip()
     thought = _THOUGHT.match(text)
-    return bool(thought) and has_answer_format(text[thought.end() :])
+    return thought is not None and has_answer_format(text[thought.end() :])
 
 
 def parse_answer(completion: str, choices: Sequence[str], asked_for: AskedFor = "either") -> ParsedAnswer:

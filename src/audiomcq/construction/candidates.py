@@ -132,6 +132,6 @@ class StageFiles:
 
 def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[list[dict[str, Any]]]:
     """Yield the records of a stage's file, `_AT_ONCE` at a time."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:  # else the whole file stays in memory
         for batch in file.iter_batches(_AT_ONCE, columns=columns):
             yield batch.to_pylist()

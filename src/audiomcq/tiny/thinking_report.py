@@ -81,7 +81,7 @@ def ends_of(curve: list[float]) -> dict[str, float]:
 
 def write_page(report: Mapping[str, Any]) -> str:
     """Write the report as Markdown."""
-    lines = [_HEAD]
+    lines: list[tuple[str, ...]] = [_HEAD]
     for cot, title in COTS.items():
         model = report["models"][cot]
         shares = [_percent(model[key]) for key in ("accuracy", "strong", "weak", "silent")]
