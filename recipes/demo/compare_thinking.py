@@ -3,11 +3,12 @@
 python recipes/demo/compare_thinking.py
 
 It takes the labelled rows and the base model of `make demo`, and makes them first where there are none. Each training
-is a recipe of weak_to_strong with its tiny settings.
+is a recipe of weak_to_strong with its tiny settings. What a killed comparison has finished is kept.
 """
 
-import time
-from collections.abc import Mapping
+import itertools
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class CompareThinkingArguments:
         default="outputs/demo", metadata={"help": "Folder of `make demo`; made where it is missing."}
     )
     sft_steps: int = field(default=250, metadata={"help": "Steps of SFT, the same for all."})
-    grpo_steps: int = field(default=50, metadata={"help": "Steps of GRPO, the same for all."})
+    grpo_steps: int = field(default=40, metadata={"help": "Steps of GRPO, the same for all."})
 
 
 def train(cot: str, stage: str, source: Path, folder: Path, demo_folder: Path, steps: Mapping[str, float]) -> Step:
@@ -45,16 +46,37 @@ def train(cot: str, stage: str, source: Path, folder: Path, demo_folder: Path, s
     return Step(f"{cot}_{stage}", f"weak_to_strong/{stage}.py", options)
 
 
-def answer(model: Path, folder: Path, demo_folder: Path) -> Step:
+def answer(cot: str, folder: Path, demo_folder: Path) -> Step:
     options = {
         "config": RECIPES / "evaluate" / "tiny" / "answer.yaml",
-        "model": model,
+        "model": folder / f"{cot}_grpo",
         "dataset": demo_folder / "labelled",
-        "output_dir": folder / "predictions",
+        "output_dir": folder / f"{cot}_answers",
         "max_audio_seconds": MAX_AUDIO_SECONDS,
         "max_new_tokens": LONGEST,
     }
-    return Step(f"answer_{model.name}", "evaluate/answer.py", options)
+    return Step(f"{cot}_answers", "evaluate/answer.py", options)
+
+
+def leave_out_finished(chain: Sequence[Step]) -> list[Step]:
+    """Return the steps of a chain from the first training on that has not finished.
+
+    What those have written before is set aside. Unfinished answers are resumed by their own recipe.
+    """
+    finished = list(itertools.takewhile(has_finished, chain))
+    left = list(chain[len(finished) :])
+    for step in left if len(left) > 1 else ():
+        set_aside(Path(str(step.options["output_dir"])))
+    return left
+
+
+def has_finished(step: Step) -> bool:
+    """Tell whether a training has finished with as many steps as it is to have."""
+    record = Path(str(step.options["output_dir"])) / "run.json"
+    if not record.is_file():
+        return False
+    run = json.loads(record.read_text())
+    return run["finished"] and run["settings"]["max_steps"] == step.options["max_steps"]
 
 
 def compare(args: CompareThinkingArguments) -> None:
@@ -66,22 +88,21 @@ def compare(args: CompareThinkingArguments) -> None:
     if not (demo_folder / "labelled").is_dir():
         set_aside(demo_folder)
         prepare(demo_folder, None)
-    started = time.monotonic()
-    set_aside(folder)
-    folder.mkdir(parents=True)
-    # The same learning rate too: the demo's SFT of answers alone is a short one from a base that knows them
+    folder.mkdir(exist_ok=True)
+    # The same learning rates too: the demo's SFT of answers alone is a short one from a base that knows them
     sft = {"max_steps": args.sft_steps, "learning_rate": 2e-3, "per_device_train_batch_size": 16}
-    grpo = {"max_steps": args.grpo_steps, "per_device_train_batch_size": 32}
+    grpo = {"max_steps": args.grpo_steps, "learning_rate": 2e-4, "temperature": 0.7, "per_device_train_batch_size": 32}
     chains = [
         [
             train(cot, "sft", base, folder, demo_folder, sft),
             train(cot, "grpo", folder / f"{cot}_sft", folder, demo_folder, grpo),
-            answer(folder / f"{cot}_grpo", folder, demo_folder),
+            answer(cot, folder, demo_folder),
         ]
         for cot in COTS
     ]
-    side_by_side("SFT, GRPO and answers, without and with chains of thought", chains, folder)
-    write_report(demo_folder, folder, time.monotonic() - started, "python recipes/demo/compare_thinking.py")
+    left = [leave_out_finished(chain) for chain in chains]
+    side_by_side("SFT, GRPO and answers, without and with chains of thought", left, folder)
+    write_report(demo_folder, folder, "python recipes/demo/compare_thinking.py")
 
 
 def main(args: CompareThinkingArguments) -> None:

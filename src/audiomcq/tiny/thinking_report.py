@@ -21,26 +21,27 @@ from audiomcq.tiny.report import REWARD, reward_curve
 COTS = {"none": "answer only", "structured": "structured", "unstructured": "unstructured"}
 WINDOW = 20
 """Steps at the beginning and at the end of GRPO whose rewards are averaged."""
-_HEAD = ("chain of thought", "accuracy", "strong", "weak", "silent", "in format", "tokens")
+_HEAD = ("chain of thought", "accuracy", "strong", "weak", "silent", "in format", "tokens", "training, s")
 
 
-def write_report(demo_folder: Path, folder: Path, seconds: float, command: str) -> dict[str, Any]:
+def write_report(demo_folder: Path, folder: Path, command: str) -> dict[str, Any]:
     """Read the runs and answers in `folder`, print the table, and write report.json and report.md there.
 
     Args:
         demo_folder: the demo's folder, with the labelled rows.
-        seconds: duration of the comparison.
         command: the command line that ran it.
     """
     test = load_rows(demo_folder / "labelled", "test", check_audio=False).remove_columns(["audio"])
     strong = {row_key(row) for row in test if row[CONTRIBUTION] == "strong"}
-    models = {cot: score_model(folder, f"{cot}_grpo", strong, cot != "none") for cot in COTS}
+    models = {cot: score_model(folder, cot, strong) for cot in COTS}
     report = {
         "command": command,
-        "seconds": round(seconds, 1),
         "prompt_version": PROMPT_VERSION,
         "rows": {"test": len(test), "strong": len(strong)},
         "chance": chance_accuracy(test),
+        "training_seconds": {
+            cot: round(sum(measure_seconds(folder / f"{cot}_{stage}") for stage in ("sft", "grpo")), 1) for cot in COTS
+        },
         "steps": {stage: count_steps(folder / f"none_{stage}") for stage in ("sft", "grpo")},
         "models": models,
         "accuracy_reward": {cot: ends_of(reward_curve(folder / f"{cot}_grpo")) for cot in COTS},
@@ -52,13 +53,13 @@ def write_report(demo_folder: Path, folder: Path, seconds: float, command: str) 
     return report
 
 
-def score_model(folder: Path, name: str, strong: set[str], thinks: bool) -> dict[str, Any]:
+def score_model(folder: Path, cot: str, strong: set[str]) -> dict[str, Any]:
     """Score one model: estimates with intervals, the share of answers in the format that it was taught, and tokens."""
-    predictions = read_predictions(folder / "predictions" / f"{name}.jsonl")
+    predictions = read_predictions(folder / f"{cot}_answers" / f"{cot}_grpo.jsonl")
     scores = score(predictions["audio"], predictions["silence"], strong)
     completions = [prediction["completion"] for prediction in predictions["audio"]]
-    tokenizer = AutoTokenizer.from_pretrained(folder / name)
-    fits = has_thinking_format if thinks else has_answer_format
+    tokenizer = AutoTokenizer.from_pretrained(folder / f"{cot}_grpo")
+    fits = has_answer_format if cot == "none" else has_thinking_format
     estimates = {key: getattr(scores, key) for key in ("accuracy", "strong", "weak", "silent")}
     return {
         **{key: asdict(value) for key, value in estimates.items()},
@@ -73,6 +74,12 @@ def count_steps(run: Path) -> int:
     return json.loads((run / "trainer_state.json").read_text())["global_step"]
 
 
+def measure_seconds(run: Path) -> float:
+    """Read how long a training took."""
+    history = json.loads((run / "trainer_state.json").read_text())["log_history"]
+    return next(entry["train_runtime"] for entry in history if "train_runtime" in entry)
+
+
 def ends_of(curve: list[float]) -> dict[str, float]:
     """Compute the means of the first and of the last `WINDOW` steps of a curve."""
     first, last = curve[:WINDOW], curve[-WINDOW:]
@@ -85,7 +92,15 @@ def write_page(report: Mapping[str, Any]) -> str:
     for cot, title in COTS.items():
         model = report["models"][cot]
         shares = [_percent(model[key]) for key in ("accuracy", "strong", "weak", "silent")]
-        lines.append((title, *shares, f"{100 * model['in_format']:.1f}", f"{model['tokens']:.1f}"))
+        lines.append(
+            (
+                title,
+                *shares,
+                f"{100 * model['in_format']:.1f}",
+                f"{model['tokens']:.1f}",
+                f"{report['training_seconds'][cot]:.0f}",
+            )
+        )
     rewards = [("chain of thought", f"first {WINDOW} steps", f"last {WINDOW} steps", "change")]
     for cot, title in COTS.items():
         first, last = (report["accuracy_reward"][cot][end] for end in ("first", "last"))
@@ -95,7 +110,7 @@ def write_page(report: Mapping[str, Any]) -> str:
         [
             "# Chains of thought at equal steps",
             "",
-            f"`{report['command']}`, {report['seconds']:.0f} s after the demo's base model and labels. Weak-to-Strong from one base: "
+            f"`{report['command']}`, after the demo's base model and labels. Weak-to-Strong from one base: "
             f"{steps['sft']} steps of SFT on weak rows, {steps['grpo']} steps of GRPO on strong rows.",
             "",
             f"The {rows['test']} test rows ({rows['strong']} strong) in percent, 95 % intervals in brackets; guessing: "
