@@ -81,7 +81,6 @@ def main() -> None:
                         "rows_per_second_from_cache": round(CAPTIONS / again),
                     }
                 )
-                print(runs[-1], flush=True)
         finally:
             server.terminate()
             server.wait()

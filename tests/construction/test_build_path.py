@@ -110,13 +110,12 @@ def test_what_is_built_is_probed_split_trained_and_published_as_documented(
             root=clips,
             output_dir=built,
         ),
-        command_line("contribution_filter/probe.py", **some, output_dir=votes, voters=voters),
-        command_line("contribution_filter/split.py", **some, votes=votes, output_dir=labelled, unreadable="not_right"),
+        command_line("contribution_filter/probe.py", **some, mode="likelihood", output_dir=votes, voters=voters),
+        command_line("contribution_filter/split.py", **some, votes=votes, output_dir=labelled, mode="likelihood"),
         command_line(
             "weak_to_strong/sft.py",
             **short,
             cot="structured",
-            paradigm="mixed_to_strong",
             model_name_or_path=model_folder,
             output_dir=tmp_path / "sft",
         ),
@@ -131,6 +130,7 @@ def test_what_is_built_is_probed_split_trained_and_published_as_documented(
         command_line(
             "publish/dataset.py",
             dataset=labelled,
+            dataset_split="train",
             audio_root=root,
             votes=votes,
             builds=built / "data" / "build.json",
