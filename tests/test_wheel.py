@@ -51,8 +51,12 @@ def test_a_wheel_brings_the_templates_of_page_and_cards_and_its_types(installed:
         file = site / "publishing" / "templates" / name
         assert not file.is_symlink()
         assert file.read_text() == (ROOT / template / name).read_text()
-    page = Path("contribution", "templates", "report.html")
-    assert (site / page).read_text() == (ROOT / "src" / "audiomcq" / page).read_text()
+    source = ROOT / "src" / "audiomcq"
+    pages = [Path("contribution", "templates", "report.html"), Path("construction", "templates", "build.html")]
+    prompts = [path.relative_to(source) for path in source.glob("construction/prompts/*.txt")]
+    assert len(prompts) == 6
+    for file in pages + prompts:
+        assert (site / file).read_text() == (source / file).read_text()
     assert (site / "py.typed").is_file()
 
 

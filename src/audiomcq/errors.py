@@ -33,7 +33,7 @@ _FOREIGN = {
 """Class names of library errors that users cause. By name, because importing all the libraries would take seconds."""
 _EXTRAS = {"gradio": "space", "openai": "endpoint", "httpx2": "endpoint", "peft": "peft", "deepspeed": "deepspeed",
            "espeakng_loader": "tts", "evaluate": "metrics", "jiwer": "metrics",
-           "rensa": "construction", "py3langid": "construction"}  # fmt: skip
+           "rensa": "construction", "py3langid": "construction", "pydantic": "construction"}  # fmt: skip
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _PATIENCE_SECONDS = 3.0
