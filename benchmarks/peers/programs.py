@@ -132,6 +132,7 @@ def our_settings(case: Case, folder: Path, steps: int, shared: bool) -> dict[str
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": [],
+        "dataloader_num_workers": 1,  # ms-swift's default
     }
     if case.stage == "sft":
         return settings | {"per_device_train_batch_size": case.rows, "warmup_steps": 0.05}
@@ -149,6 +150,7 @@ def trl_settings(case: Case, folder: Path, steps: int) -> dict[str, Any]:
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": [],
+        "dataloader_num_workers": 1,
         "bf16": False,
         "use_cpu": True,
         "reward_weights": [2.0, 0.5],
