@@ -1,6 +1,7 @@
 """Gradient checkpointing that recomputes what is cheap: norms, activations and sums, but no matrix product."""
 
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
@@ -23,15 +24,15 @@ def keep_products(model: PreTrainedModel) -> None:
     The same operations run on the same numbers, so that gradients are those of full checkpointing bit by bit. It costs
     less memory than no checkpointing and more than full checkpointing, and saves the second forward's products.
     """
-    enable = model.gradient_checkpointing_enable
-    contexts = partial(create_selective_checkpoint_contexts, _choose)
+    # On the instance, since options of a run have to stay writable as JSON
+    vars(model)["activation_checkpointing_enable"] = MethodType(_enable, model)
 
-    def enable_selective(gradient_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
-        given = {"use_reentrant": False, **(gradient_checkpointing_kwargs or {}), "context_fn": contexts}
-        enable(gradient_checkpointing_kwargs=given, **options)
 
-    # On the instance, as TRL does for its own `selective` option: options of a run have to stay writable as JSON
-    vars(model)["gradient_checkpointing_enable"] = enable_selective
+def _enable(model: Any, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
+    given = {"use_reentrant": False, **(activation_checkpointing_kwargs or {})}
+    if not given["use_reentrant"]:
+        given["context_fn"] = partial(create_selective_checkpoint_contexts, _choose)
+    type(model).activation_checkpointing_enable(model, given, **options)
 
 
 def _choose(_context: Any, operation: Any, *_: Any, **__: Any) -> CheckpointPolicy:
