@@ -1,5 +1,6 @@
 """The comparison with other programs: the same questions in every layout, steps out of any program's log, the table."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_the_table_has_medians_ratios_and_memory_of_every_program() -> None:
     case = report.summarize("SFT, 20 rows", [first, second])
     assert case["programs"][programs.SWIFT]["ratio_by_round"] == [4, 5]
     row = report.markdown([case]).splitlines()[-1]
-    assert row == "| SFT, 20 rows | 2 | 5 | 9 | – | 4.5 | 4.0, 5.0 | 4.5 | 100 / 2,000 |"
+    assert row == "| SFT, 20 rows | 2 (4) | 5 (10) | 9 (18) | – | 4.5 (4.5) | 100 / 2,000 |"
 
 
 def test_programs_get_the_same_sizes_and_sampling(tmp_path: Path) -> None:
@@ -106,6 +107,12 @@ def test_programs_get_the_same_sizes_and_sampling(tmp_path: Path) -> None:
     for name in (*both, "max_completion_length"):
         assert float(flags[flags.index(f"--{name}") + 1]) == ours[name], name
     assert ours["gradient_checkpointing"] and flags[flags.index("--gradient_checkpointing") + 1] == "true"
+
+
+def test_the_table_in_the_document_is_that_of_the_results() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "peers_cpu.json").read_text())
+    assert report.markdown(results["cases"]) in (ROOT / "docs" / "performance.md").read_text()
+    assert '"/' not in json.dumps(results)  # no path of a machine
 
 
 @pytest.mark.check

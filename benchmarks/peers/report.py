@@ -14,10 +14,9 @@ COLUMNS = (
     "ms-swift, s",
     "stock TRL on text, s",
     "ms-swift / ours",
-    "in each round",
-    "in processor seconds",
     "peak memory ours / ms-swift, MiB",
 )
+"""Seconds and ratios on the clock and, in brackets, of the processor."""
 
 
 def summarize(label: str, rounds: list[dict[str, Measured]]) -> dict[str, Any]:
@@ -53,9 +52,9 @@ def markdown(cases: list[dict[str, Any]]) -> str:
 
 def _cells(label: str, programs: dict[str, dict[str, Any]]) -> list[str]:
     seconds = [
-        f"{programs[name]['seconds']:.3g}" if name in programs else "–" for name in (OURS, UNSHARED, SWIFT, STOCK_TRL)
+        f"{programs[name]['seconds']:.3g} ({programs[name]['processor_seconds']:.3g})" if name in programs else "–"
+        for name in (OURS, UNSHARED, SWIFT, STOCK_TRL)
     ]
-    swift = programs[SWIFT]
-    rounds = ", ".join(f"{ratio:.1f}" for ratio in swift["ratio_by_round"])
+    ratio = f"{programs[SWIFT]['ratio']:.1f} ({programs[SWIFT]['processor_ratio']:.1f})"
     memory = " / ".join(f"{programs[name]['peak_mib']:,.0f}" for name in (OURS, SWIFT))
-    return [label, *seconds, f"{swift['ratio']:.1f}", rounds, f"{swift['processor_ratio']:.1f}", memory]
+    return [label, *seconds, ratio, memory]
