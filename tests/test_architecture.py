@@ -55,6 +55,7 @@ FLOORS = {
         "rollout_engine",
         "shared_prefix",
         "training_kernels",
+        "checkpointing",
         "phases",
         "arguments",
         "configs",

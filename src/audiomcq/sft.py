@@ -24,6 +24,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from audiomcq.answers import is_correct, parse_answer
 from audiomcq.arguments.training import DataArguments
+from audiomcq.checkpointing import keep_products
 from audiomcq.collation import ConversationEncoder, to_model
 from audiomcq.configs import AudioSFTConfig, with_audio_options
 from audiomcq.construction.decontamination import audit_training
@@ -128,6 +129,9 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         self.clip_seconds = measure_audio(rows) if isinstance(rows, Dataset) else []
         if peft_config is None and not is_adapted(model):
             set_trainable(lalm.model, lalm.family, args.train_modules)
+        # Memory of a device is what checkpointing is for; on a CPU time is dearer. Whoever sets its options has chosen
+        if args.gradient_checkpointing and not args.gradient_checkpointing_kwargs and args.device.type == "cpu":
+            keep_products(lalm.model)
         learns_prompts, assistant_only = args.completion_only_loss is False, args.assistant_only_loss
         collator = SFTCollator(
             self.encoder, cot, args.strong_weight, learns_prompts=learns_prompts, assistant_only=assistant_only
@@ -179,7 +183,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         audio = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
         packed_call: dict[str, Any] = {}
-        if self.shares_clips:
+        if self.shares_clips and clip.unique().numel() < len(clip):
             # A packed completion is all that its row does not share, the rest of the prompt included: only the columns
             # with a target go on to the LM head
             packed, targets = pack_by_clip(ids, mask, labels, clip)
