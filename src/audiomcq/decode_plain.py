@@ -55,11 +55,11 @@ def rotate_and_store(
 
     query: (N, H, D); key, value: (N, K, D); cos, sin: (N, D).
     """
-    cos, sin = cos[:, None], sin[:, None]
-    half = query.shape[-1] // 2
-    query, key = (
-        given * cos + torch.cat([-given[..., half:], given[..., :half]], dim=-1) * sin for given in (query, key)
-    )
+    heads, half = query.shape[1], query.shape[2] // 2
+    both = torch.cat([query, key], dim=1)
+    turned = torch.cat([-both[..., half:], both[..., :half]], dim=-1)
+    both = both * cos[:, None] + turned * sin[:, None]
+    query, key = both[:, :heads], both[:, heads:]
     if place.length is None:
         states.keys.index_copy_(2, place.at, key[:, :, None].to(states.keys.dtype))
         states.values.index_copy_(2, place.at, value[:, :, None].to(states.values.dtype))
@@ -76,21 +76,25 @@ def attend(query: Tensor, states: LayerStates, place: Place, scaling: float) -> 
     """
     (prompts, heads, length, width), rows = states.prompt_keys.shape, len(query)
     keys, values = states.keys[:, :, : place.length], states.values[:, :, : place.length]
-    asking = query.view(rows, heads, -1, width)
-    shared = asking.shape[2]
+    asking = query.view(prompts, rows // prompts, heads, -1, width)
+    shared, own = asking.shape[3], keys.shape[2]
     # Queries against the same keys are one matrix product: the heads that share a key head and, for the prompt, all
-    # its rollouts
-    together = asking.view(prompts, -1, heads, shared, width).transpose(1, 2).flatten(2, 3)
-    over_prompt = (together @ states.prompt_keys.transpose(2, 3)).view(prompts, heads, -1, shared, length)
-    over_prompt = over_prompt.transpose(1, 2).reshape(rows, heads, shared, length)
-    scores = torch.cat([over_prompt, asking @ keys.transpose(2, 3)], dim=-1).float() * scaling
+    # its rollouts. All scores are (U, K, R, shared, P + own), so that those of the prompt need no copy.
+    over_prompt = asking.transpose(1, 2).flatten(2, 3) @ states.prompt_keys.transpose(2, 3)
+    over_own = query.view(rows, heads, shared, width) @ keys.transpose(2, 3)
+    scores = torch.cat(
+        [over_prompt.unflatten(2, (-1, shared)), over_own.view(prompts, -1, heads, shared, own).transpose(1, 2)],
+        dim=-1,
+    ).float()
+    scores *= scaling
     if place.padded:
-        scores = scores.masked_fill(~_visible(place, rows, length, keys.shape[2])[:, None, None], -torch.inf)
+        visible = _visible(place, rows, length, own).view(prompts, 1, -1, 1, length + own)
+        scores.masked_fill_(~visible, -torch.inf)
     weights = scores.softmax(-1).to(query.dtype)
-    from_prompt = weights[..., :length].view(prompts, -1, heads, shared, length).transpose(1, 2).flatten(2, 3)
-    of_prompt = (from_prompt @ states.prompt_values).view(prompts, heads, -1, shared, width).transpose(1, 2)
-    found = of_prompt.reshape(asking.shape) + weights[..., length:] @ values
-    return found.reshape(rows, -1, width)
+    of_prompt = weights[..., :length].flatten(2, 3) @ states.prompt_values
+    of_own = weights[..., length:].transpose(1, 2).reshape(rows, heads, shared, own) @ values
+    found = of_own.view(asking.shape) + of_prompt.unflatten(2, (-1, shared)).transpose(1, 2)
+    return found.view(rows, -1, width)
 
 
 def _visible(place: Place, rows: int, length: int, own: int) -> Tensor:
