@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
+from torch.nn.functional import rms_norm, silu
 
 
 @dataclass
@@ -43,6 +43,8 @@ class Place:
 def add_norm(hidden: Tensor, added: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Add `added` to the residual stream and normalise it: (sum, RMS norm of the sum)."""
     total = hidden if added is None else hidden + added
+    if total.dtype == torch.float32:  # the same numbers in fewer calls
+        return total, rms_norm(total, weight.shape, weight, eps)
     exact = total.float()  # a mean of squares in bf16 would lose the small ones
     exact = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + eps)
     return total, weight * exact.to(total.dtype)
@@ -75,26 +77,27 @@ def attend(query: Tensor, states: LayerStates, place: Place, scaling: float) -> 
     query: (N, H, D); returns (N, H, D).
     """
     (prompts, heads, length, width), rows = states.prompt_keys.shape, len(query)
-    keys, values = states.keys[:, :, : place.length], states.values[:, :, : place.length]
+    keys, values = (own.flatten(0, 1)[:, : place.length] for own in (states.keys, states.values))
     asking = query.view(prompts, rows // prompts, heads, -1, width)
-    shared, own = asking.shape[3], keys.shape[2]
+    shared, own = asking.shape[3], keys.shape[1]
     # Queries against the same keys are one matrix product: the heads that share a key head and, for the prompt, all
-    # its rollouts. All scores are (U, K, R, shared, P + own), so that those of the prompt need no copy.
-    over_prompt = asking.transpose(1, 2).flatten(2, 3) @ states.prompt_keys.transpose(2, 3)
-    over_own = query.view(rows, heads, shared, width) @ keys.transpose(2, 3)
-    scores = torch.cat(
-        [over_prompt.unflatten(2, (-1, shared)), over_own.view(prompts, -1, heads, shared, own).transpose(1, 2)],
-        dim=-1,
-    ).float()
+    # its rollouts. All scores are (U x K, R x shared, P + own), so that those of the prompt need no copy.
+    together = asking.transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    over_prompt = torch.bmm(together, states.prompt_keys.flatten(0, 1).transpose(1, 2))
+    over_own = torch.bmm(asking.flatten(0, 2), keys.transpose(1, 2))
+    over_own = over_own.view(*asking.shape[:-1], own).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    scores = torch.cat([over_prompt, over_own], dim=-1).float()
     scores *= scaling
+    in_heads = (prompts, heads, -1, shared)
     if place.padded:
         visible = _visible(place, rows, length, own).view(prompts, 1, -1, 1, length + own)
-        scores.masked_fill_(~visible, -torch.inf)
+        scores.view(*in_heads, length + own).masked_fill_(~visible, -torch.inf)
     weights = scores.softmax(-1).to(query.dtype)
-    of_prompt = weights[..., :length].flatten(2, 3) @ states.prompt_values
-    of_own = weights[..., length:].transpose(1, 2).reshape(rows, heads, shared, own) @ values
-    found = of_own.view(asking.shape) + of_prompt.unflatten(2, (-1, shared)).transpose(1, 2)
-    return found.view(rows, -1, width)
+    of_prompt = torch.bmm(weights[..., :length], states.prompt_values.flatten(0, 1)).view(*in_heads, width)
+    of_own = torch.bmm(
+        weights[..., length:].view(*in_heads, own).transpose(1, 2).reshape(rows * heads, shared, own), values
+    )
+    return (of_own.view(asking.shape) + of_prompt.transpose(1, 2)).view(rows, -1, width)
 
 
 def _visible(place: Place, rows: int, length: int, own: int) -> Tensor:
