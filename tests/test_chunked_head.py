@@ -36,7 +36,7 @@ def test_scores_and_gradients_are_those_of_all_logits_at_once(bias: bool, weight
         if chunked:
             with (
                 patch.object(chunked_head, "_TILE", 0),
-                patch.object(chunked_head, "_LEAST_ROWS", 4),  # six tiles and a part of one
+                patch.object(chunked_head, "_LEAST_ROWS", 4),  # seven tiles
                 chunked_head.chunked_head(head, labels, IGNORED, TEMPERATURE, True),
             ):
                 scores = head(hidden)
