@@ -29,5 +29,5 @@ def test_this_build_of_torch_draws_as_expected() -> None:
 
 
 def test_probabilities_that_are_not_finite_raise_the_error_of_multinomial() -> None:
-    with pytest.raises(RuntimeError, match="inf, nan"):
+    with pytest.raises(RuntimeError, match="element < 0"):
         draw_with_multinomial(torch.tensor([[0.5, torch.nan]]))
