@@ -48,6 +48,7 @@ FLOORS = {
     3: (
         "packing",
         "shared_attention",
+        "chunked_head",
         "sampling",
         "decode_plain",
         "decode_kernels",

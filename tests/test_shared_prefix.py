@@ -8,6 +8,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import pad_sequence
 
+from audiomcq import shared_prefix
 from audiomcq.packing import group_rows, pack, unpack
 from audiomcq.shared_attention import build_layout
 from audiomcq.shared_prefix import shared_logps, sharing_obstacle
@@ -16,7 +17,6 @@ from random_lalms import (
     FAMILIES,
     FRAMES,
     TEMPERATURE,
-    VOCABULARY,
     clips,
     padded_rows,
     prompts_of,
@@ -74,11 +74,18 @@ def packed(model):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("temperature", [None, TEMPERATURE], ids=["fused head", "logits"])
-def test_packed_log_probs_and_entropies_equal_those_of_each_completion_alone(family, attention, temperature):
+@pytest.mark.parametrize("head", ["fused", "chunked", "logits"])
+def test_packed_log_probs_and_entropies_equal_those_of_each_completion_alone(family, attention, head):
     model = tiny(family, attention)
     packed = pack(prompts_of(model), COMPLETIONS)
-    logps, entropies = shared_logps(model, packed, clips(model), compute_entropy=True, temperature=temperature)
+    with patch.object(shared_prefix, "chunks_head", return_value=head == "chunked"):
+        logps, entropies = shared_logps(
+            model,
+            packed,
+            clips(model),
+            compute_entropy=True,
+            temperature=None if head == "fused" else TEMPERATURE,
+        )
     expected_logps, expected_entropies = each_alone(model)
     torch.testing.assert_close(logps, expected_logps, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(entropies, expected_entropies, rtol=1e-5, atol=1e-5)
@@ -86,10 +93,11 @@ def test_packed_log_probs_and_entropies_equal_those_of_each_completion_alone(fam
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_packed_gradients_equal_those_of_each_completion_alone_in_the_audio_tower_too(family, attention):
+@pytest.mark.parametrize("temperature", [None, TEMPERATURE], ids=["fused head", "chunked head"])
+def test_packed_gradients_equal_those_of_each_completion_alone_in_the_audio_tower_too(family, attention, temperature):
     model = tiny(family, attention)
     packed = pack(prompts_of(model), COMPLETIONS)
-    shared = gradients_of(model, shared_logps(model, packed, clips(model))[0])
+    shared = gradients_of(model, shared_logps(model, packed, clips(model), temperature=temperature)[0])
     assert any("audio_tower" in name and gradient.abs().max() > 1e-3 for name, gradient in shared.items())
     assert_same_gradients(shared, gradients_of(model, each_alone(model)[0]))
 
@@ -186,11 +194,12 @@ def test_a_completion_masked_out_as_a_whole_scores_zero_and_leaves_the_others_al
     torch.testing.assert_close(logps[[0, 2, 3, 4, 5], :5], expected[[0, 2, 3, 4, 5]], rtol=1e-5, atol=1e-5)
 
 
-def test_a_micro_batch_without_any_token_still_takes_part_in_the_backward_pass(model):
+@pytest.mark.parametrize("temperature", [None, TEMPERATURE], ids=["fused head", "chunked head"])
+def test_a_micro_batch_without_any_token_still_takes_part_in_the_backward_pass(model, temperature):
     *_, completion_ids, completion_mask = padded_rows(model)
     groups = group_rows(completion_ids, torch.zeros_like(completion_mask), 3)
     nothing = pack(prompts_of(model), groups, width=completion_ids.size(1))
-    gradients = gradients_of(model, shared_logps(model, nothing, clips(model))[0])
+    gradients = gradients_of(model, shared_logps(model, nothing, clips(model), temperature=temperature)[0])
     assert any("audio_tower" in name for name in gradients)
     assert all(gradient.eq(0).all() for gradient in gradients.values())
 
@@ -211,11 +220,13 @@ def test_audio_repeated_per_completion_is_refused(model, packed):
         shared_logps(model, packed, repeated)
 
 
-def test_the_lm_head_meets_completion_tokens_only(model, packed):
+@pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "logits"])
+def test_the_lm_head_meets_completion_tokens_only(model, packed, chunked):
     seen = []
-    model.lm_head.register_forward_hook(lambda module, args, output: seen.append(output.shape))
-    shared_logps(model, packed, clips(model), temperature=1.0)
-    assert seen == [(6, 5, VOCABULARY)]
+    model.lm_head.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[:2]))
+    with patch.object(shared_prefix, "chunks_head", return_value=chunked):
+        shared_logps(model, packed, clips(model), temperature=1.0)
+    assert seen == [(6, 5)]
 
 
 def test_gradient_checkpointing_changes_no_gradient(model, packed):
@@ -262,11 +273,12 @@ def process_group(tmp_path):
     torch.distributed.destroy_process_group()
 
 
-def test_the_distributed_wrapper_gives_the_same_log_probs_and_gradients(model, packed, process_group):
-    logps = shared_logps(model, packed, clips(model))[0]
+@pytest.mark.parametrize("temperature", [None, TEMPERATURE], ids=["fused head", "chunked head"])
+def test_the_distributed_wrapper_gives_the_same_log_probs_and_gradients(model, packed, process_group, temperature):
+    logps = shared_logps(model, packed, clips(model), temperature=temperature)[0]
     plain = gradients_of(model, logps)
     wrapped = DistributedDataParallel(model, find_unused_parameters=True)
-    wrapped_logps = shared_logps(wrapped, packed, clips(model))[0]
+    wrapped_logps = shared_logps(wrapped, packed, clips(model), temperature=temperature)[0]
     torch.testing.assert_close(wrapped_logps, logps)
     in_ddp = gradients_of(wrapped, wrapped_logps)
     in_ddp = {name.removeprefix("module."): gradient for name, gradient in in_ddp.items()}

@@ -27,6 +27,10 @@ def operations_for(device: torch.device) -> ModuleType:
     return decode_kernels if device.type == "cuda" and decode_kernels is not None else decode_plain
 
 
+Turns = tuple[Tensor, Tensor]
+"""Cosine and sine of rotary position embeddings."""
+
+
 class Decoder(Protocol):
     """The interface that `layer_obstacle` checks: a decoder like transformers' Qwen and Llama models."""
 
@@ -56,21 +60,49 @@ def layer_obstacle(language_model: nn.Module) -> str | None:
     return None
 
 
-def decode_token(
-    language_model: Decoder, tokens: Tensor, positions: Tensor, states: list[LayerStates], place: Place
-) -> Tensor:
-    """Run one token of each row through the decoder; its keys and values are written into `states`.
-
-    tokens, positions: (N,). Returns the last hidden states, (N, hidden).
-    """
-    operations = operations_for(tokens.device)
-    hidden: Tensor = language_model.embed_tokens(tokens[:, None])
+def compute_turns(language_model: Decoder, like: Tensor, positions: Tensor) -> Turns:
+    """Compute cosine and sine of positions (N,) as the model does: (N, D) each, in the dtype of `like`."""
     position_ids = positions[:, None]
     rope = getattr(language_model.config, "rope_parameters", None) or {}
     # Multimodal RoPE has three axes; audio and text have the same position on all of them
     if "mrope_section" in rope:
         position_ids = position_ids.expand(3, *position_ids.shape)
-    turn = tuple(part[:, 0] for part in language_model.rotary_emb(hidden, position_ids))
+    cos, sin = language_model.rotary_emb(like, position_ids)
+    return cos[:, 0], sin[:, 0]
+
+
+def tabulate_turns(language_model: Decoder, positions: int) -> Turns | None:
+    """Compute cosine and sine of the first `positions` positions at once.
+
+    Returns None where they depend on the length of the text.
+    """
+    rope = getattr(language_model.config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):
+        return None
+    device = language_model.norm.weight.device
+    like = language_model.embed_tokens(torch.zeros(1, 1, dtype=torch.long, device=device))
+    return compute_turns(language_model, like, torch.arange(positions, device=device))
+
+
+def decode_token(
+    language_model: Decoder,
+    tokens: Tensor,
+    positions: Tensor,
+    states: list[LayerStates],
+    place: Place,
+    turns: Turns | None = None,
+) -> Tensor:
+    """Run one token of each row through the decoder; its keys and values are written into `states`.
+
+    tokens, positions: (N,). turns: those of all positions (`tabulate_turns`); None computes those of the token.
+    Returns the last hidden states, (N, hidden).
+    """
+    operations = operations_for(tokens.device)
+    hidden: Tensor = language_model.embed_tokens(tokens[:, None])
+    if turns is None:
+        turn = compute_turns(language_model, hidden, positions)
+    else:
+        turn = (turns[0][positions], turns[1][positions])
     added: Tensor | None = None
     for layer, own in zip(language_model.layers, states, strict=True):
         hidden, normed = _add_norm(hidden, added, layer.input_layernorm, operations)
@@ -90,7 +122,7 @@ def _add_norm(hidden: Tensor, added: Tensor | None, norm: Any, operations: Modul
 def attention(
     module: Any,
     normed: Tensor,
-    turn: tuple[Tensor, ...],
+    turn: Turns,
     states: LayerStates,
     place: Place,
     operations: ModuleType,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
+from torch.nn.functional import rms_norm, silu
 
 
 @dataclass
@@ -43,6 +43,8 @@ class Place:
 def add_norm(hidden: Tensor, added: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Add `added` to the residual stream and normalise it: (sum, RMS norm of the sum)."""
     total = hidden if added is None else hidden + added
+    if total.dtype == torch.float32:  # the same numbers in fewer calls
+        return total, rms_norm(total, weight.shape, weight, eps)
     exact = total.float()  # a mean of squares in bf16 would lose the small ones
     exact = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + eps)
     return total, weight * exact.to(total.dtype)
@@ -55,11 +57,11 @@ def rotate_and_store(
 
     query: (N, H, D); key, value: (N, K, D); cos, sin: (N, D).
     """
-    cos, sin = cos[:, None], sin[:, None]
-    half = query.shape[-1] // 2
-    query, key = (
-        given * cos + torch.cat([-given[..., half:], given[..., :half]], dim=-1) * sin for given in (query, key)
-    )
+    heads, half = query.shape[1], query.shape[2] // 2
+    both = torch.cat([query, key], dim=1)
+    turned = torch.cat([-both[..., half:], both[..., :half]], dim=-1)
+    both = both * cos[:, None] + turned * sin[:, None]
+    query, key = both[:, :heads], both[:, heads:]
     if place.length is None:
         states.keys.index_copy_(2, place.at, key[:, :, None].to(states.keys.dtype))
         states.values.index_copy_(2, place.at, value[:, :, None].to(states.values.dtype))
@@ -75,22 +77,27 @@ def attend(query: Tensor, states: LayerStates, place: Place, scaling: float) -> 
     query: (N, H, D); returns (N, H, D).
     """
     (prompts, heads, length, width), rows = states.prompt_keys.shape, len(query)
-    keys, values = states.keys[:, :, : place.length], states.values[:, :, : place.length]
-    asking = query.view(rows, heads, -1, width)
-    shared = asking.shape[2]
+    keys, values = (own.flatten(0, 1)[:, : place.length] for own in (states.keys, states.values))
+    asking = query.view(prompts, rows // prompts, heads, -1, width)
+    shared, own = asking.shape[3], keys.shape[1]
     # Queries against the same keys are one matrix product: the heads that share a key head and, for the prompt, all
-    # its rollouts
-    together = asking.view(prompts, -1, heads, shared, width).transpose(1, 2).flatten(2, 3)
-    over_prompt = (together @ states.prompt_keys.transpose(2, 3)).view(prompts, heads, -1, shared, length)
-    over_prompt = over_prompt.transpose(1, 2).reshape(rows, heads, shared, length)
-    scores = torch.cat([over_prompt, asking @ keys.transpose(2, 3)], dim=-1).float() * scaling
+    # its rollouts. All scores are (U x K, R x shared, P + own), so that those of the prompt need no copy.
+    together = asking.transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    over_prompt = torch.bmm(together, states.prompt_keys.flatten(0, 1).transpose(1, 2))
+    over_own = torch.bmm(asking.flatten(0, 2), keys.transpose(1, 2))
+    over_own = over_own.view(*asking.shape[:-1], own).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    scores = torch.cat([over_prompt, over_own], dim=-1).float()
+    scores *= scaling
+    in_heads = (prompts, heads, -1, shared)
     if place.padded:
-        scores = scores.masked_fill(~_visible(place, rows, length, keys.shape[2])[:, None, None], -torch.inf)
+        visible = _visible(place, rows, length, own).view(prompts, 1, -1, 1, length + own)
+        scores.view(*in_heads, length + own).masked_fill_(~visible, -torch.inf)
     weights = scores.softmax(-1).to(query.dtype)
-    from_prompt = weights[..., :length].view(prompts, -1, heads, shared, length).transpose(1, 2).flatten(2, 3)
-    of_prompt = (from_prompt @ states.prompt_values).view(prompts, heads, -1, shared, width).transpose(1, 2)
-    found = of_prompt.reshape(asking.shape) + weights[..., length:] @ values
-    return found.reshape(rows, -1, width)
+    of_prompt = torch.bmm(weights[..., :length], states.prompt_values.flatten(0, 1)).view(*in_heads, width)
+    of_own = torch.bmm(
+        weights[..., length:].view(*in_heads, own).transpose(1, 2).reshape(rows * heads, shared, own), values
+    )
+    return (of_own.view(asking.shape) + of_prompt.transpose(1, 2)).view(rows, -1, width)
 
 
 def _visible(place: Place, rows: int, length: int, own: int) -> Tensor:

@@ -36,7 +36,7 @@ from audiomcq.phases import PhaseClock
 from audiomcq.rewards import REWARDS, named_rewards
 from audiomcq.run import train_stage
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
-from audiomcq.shared_prefix import shared_generation, shared_logps, sharing_obstacle
+from audiomcq.shared_prefix import chunks_head, shared_generation, shared_logps, sharing_obstacle
 from audiomcq.trainer_setup import (
     check_mixed_audio,
     fit_lora,
@@ -330,7 +330,9 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
                 self.clock.count(packed_tokens=packed.tokens, places=packed.input_ids.numel())
                 with self.accelerator.autocast():
                     audio = to_model(audio_batch(prompts), self.model)
-                    parts.append((*shared_logps(model, packed, audio, kwargs.get("compute_entropy", False)), None))
+                    temperature = self.temperature if chunks_head(model) else None  # None: TRL's head has its own
+                    scores = shared_logps(model, packed, audio, kwargs.get("compute_entropy", False), temperature)
+                    parts.append((*scores, None))
             else:
                 audio = to_model(audio_batch([prompt for prompt in prompts for _ in range(size)]), self.model)
                 parts.append(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from audiomcq.decode_layer import Decoder, decode_token, layer_obstacle
+from audiomcq.decode_layer import Decoder, Turns, decode_token, layer_obstacle, tabulate_turns
 from audiomcq.decode_plain import LayerStates, Place
 from audiomcq.sampling import Sampler, Sampling, draw_with_multinomial
 
@@ -161,6 +161,10 @@ def signature(model: PreTrainedModel) -> tuple[Any, ...]:
     return (hash(weights), adapters, autocast)
 
 
+def _decoder_of(model: PreTrainedModel) -> Decoder:
+    return cast(Decoder, model.base_model.language_model)  # `engine_obstacle` has looked
+
+
 def _round_up(length: int, bucket: int) -> int:
     return -(-length // bucket) * bucket
 
@@ -277,10 +281,11 @@ class _Decoder:
                     break
                 self.graph.replay()
         else:
+            turns = tabulate_turns(_decoder_of(model), int(self.positions.max()) + left) if left else None
             for column in range(self.read, self.read + left):
                 if bool(self.finished.all()):
                     break
-                self._step(model, column)
+                self._step(model, column, turns)
         return self.new[:, : int(self.lengths.max())].clone()
 
     def _capture(self, model: PreTrainedModel) -> None:
@@ -320,13 +325,15 @@ class _Decoder:
             *seen,
         ]
 
-    def _step(self, model: PreTrainedModel, column: int | None) -> None:
-        """Forward the last token of every row and choose the next. column: where it goes, where the host knows."""
+    def _step(self, model: PreTrainedModel, column: int | None, turns: Turns | None = None) -> None:
+        """Forward the last token of every row and choose the next.
+
+        column: where it goes, where the host knows. turns: see `decode_token`.
+        """
         self.place.length = None if column is None else column + 1
         self.place.padded = self.padded
         with self._autocast():
-            decoder = cast(Decoder, model.base_model.language_model)  # `engine_obstacle` has looked
-            hidden = decode_token(decoder, self.tokens, self.positions, self.states, self.place)
+            hidden = decode_token(_decoder_of(model), self.tokens, self.positions, self.states, self.place, turns)
             logits = model.get_output_embeddings()(hidden)
         self.place.at.add_(1)
         self.positions.add_(1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedModel
 
+from audiomcq.chunked_head import chunked_head, fits_chunked_head
 from audiomcq.generation_options import as_generative, resolve_config
 from audiomcq.packing import IGNORED, PackedBatch, pack, shared_attention_mask, unpack
 from audiomcq.rollout_engine import Continued, engine_obstacle, get_engine
@@ -46,18 +47,28 @@ def shared_logps(
 
     model: what the trainer calls (DDP, DeepSpeed, PEFT or bare). audio: the model's audio inputs, one row per clip,
     prompt by prompt: input_features (clips, mel, frames), feature_attention_mask (clips, frames); empty for text.
-    temperature: None scores with TRL's fused LM head, which was given its own; a number goes through logits (N x C x
-    vocabulary in memory). Returns log-probs (N, C) and entropies (N, C) or None, zero where there is no token, like
+    temperature: None scores with TRL's fused LM head, which was given its own; a number scores in chunks where
+    `chunks_head` says so, else through logits (N x C x vocabulary in memory). Returns log-probs (N, C) and entropies (N, C) or None, zero where there is no token, like
     GRPOTrainer's own.
     """
     inputs = build_packed_inputs(model, packed, audio)
     packed = packed.to(inputs["input_ids"].device)
     with selected_hidden_states(model, partial(unpack, packed=packed)):  # the LM head meets completion tokens only
+        if temperature is not None and chunks_head(model):
+            head = cast(nn.Linear, _unwrap(model).get_output_embeddings())
+            with chunked_head(head, packed.labels, IGNORED, temperature, compute_entropy):
+                scores = model(**inputs, use_cache=False).logits
+            return scores[..., 0], scores[..., 1] if compute_entropy else None
         if temperature is not None:
             logits = model(**inputs, use_cache=False).logits
             return _score(logits, packed.labels, temperature, compute_entropy)
         outputs = model(**inputs, shift_labels=packed.labels, fused_lm_head=True)
     return outputs.log_probs, outputs.entropy if compute_entropy else None
+
+
+def chunks_head(model: nn.Module) -> bool:
+    """Tell whether `shared_logps` can score with the LM head in chunks (`audiomcq.chunked_head`), given a temperature."""
+    return fits_chunked_head(_unwrap(model).get_output_embeddings())
 
 
 def build_packed_inputs(model: nn.Module, packed: PackedBatch, audio: dict[str, Tensor]) -> dict[str, Any]:
