@@ -108,7 +108,7 @@ def test_the_reward_of_chains_rises_in_grpo_after_sft(
     source = make_tiny_lalm(tmp_path / "random", thinking_rows, width=64, layers=2)
     # All rows in both stages: the four tones have too few of them for a split
     common = {"paradigm": "single_stage"}
-    learnt = {"max_steps": 60, "per_device_train_batch_size": 16, **common}
+    learnt = {"max_steps": 42, "per_device_train_batch_size": 16, **common}
     run("sft", cot, source, tmp_path / "sft", rows_folder, thinking_folder, **learnt)
     paid = {"max_steps": 40, "per_device_train_batch_size": 32, "max_completion_length": 100, **common}
     steps = run("grpo", cot, tmp_path / "sft", tmp_path / "grpo", rows_folder, thinking_folder, **paid)
