@@ -34,8 +34,8 @@ DOCUMENTED_MODULES = {
     "transformers.masking_utils",
 }
 """Modules below the first level that the libraries' own documentation imports from."""
-DOCUMENTED_NAMES = {"_exit", "_handle"}
-"""Of os and of ctypes: with an underscore, and documented."""
+DOCUMENTED_NAMES = {"_exit", "_handle", "_replace"}
+"""Of os, ctypes and named tuples: with an underscore, and documented."""
 NOT_EVERYWHERE = {"audiomcq.decode_kernels"}
 """Imports Triton, which is on CUDA machines alone."""
 

@@ -7,7 +7,7 @@ Letters: N rows, U prompts, H heads, K key heads, D width of a head.
 
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -79,9 +79,8 @@ def tabulate_turns(language_model: Decoder, positions: int) -> Turns | None:
     rope = getattr(language_model.config, "rope_parameters", None) or {}
     if rope.get("rope_type") in ("dynamic", "longrope"):
         return None
-    device = language_model.norm.weight.device
-    like = language_model.embed_tokens(torch.zeros(1, 1, dtype=torch.long, device=device))
-    return compute_turns(language_model, like, torch.arange(positions, device=device))
+    embeddings = cast(Any, language_model.embed_tokens).weight  # of the dtype that hidden states have
+    return compute_turns(language_model, embeddings, torch.arange(positions, device=embeddings.device))
 
 
 def decode_token(
