@@ -28,6 +28,7 @@ FAULTS = (
     "half_a_stream",
     "not_distinct",
     "low_grade",
+    "layout",
 )
 PASSING = ("429", "500", "hang", "half_a_stream")
 """Faults of the transfer, which the client tries again."""
@@ -156,6 +157,8 @@ class ScriptedLLM(ThreadingHTTPServer):
             text, refusal = None, "I cannot help with that."
         elif fault == "not_distinct" and stage == "options":
             text = json.dumps({"wrong_options": [reply["wrong_options"][0]] * 3})
+        elif fault == "layout" and stage == "structured_cot":
+            text = json.dumps({**reply, "analysis": "it asks what is heard, so the question type is sound"})
         elif fault == "low_grade" and stage == "grades":
             text = json.dumps({**reply, "language_fluency": 2})
         message = {"role": "assistant", "content": text, "refusal": refusal}

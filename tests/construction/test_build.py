@@ -1,6 +1,7 @@
 """Captions become rows through a real server that misbehaves, and every row ends kept, rejected or pending."""
 
 import csv
+import json
 import logging
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+import answer_server as answers
 import processes
 from audiomcq.answers import is_correct, parse_answer
 from audiomcq.arguments.construction import BuildArguments
@@ -76,7 +78,7 @@ def test_every_row_ends_kept_rejected_or_pending_whatever_the_server_does(audioc
     rejected = sum(counts["rejected"] for counts in record["stages"].values())
     assert record["stages"]["grades"]["kept"] + rejected == CAPTIONS
     assert rejected == sum(kind["count"] for kinds in record["reasons"].values() for kind in kinds.values()) > 0
-    assert any(reason.startswith("the model refuses") for kinds in record["reasons"].values() for reason in kinds)
+    assert {reason for kinds in record["reasons"].values() for reason in kinds} >= {"the model refuses"}
 
 
 def test_what_is_built_loads_trains_and_is_read_as_published(audiocaps: Path, tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_a_budget_stops_in_time_and_a_larger_one_goes_on(audiocaps: Path, tmp_pa
         limits = {"max_cost": 0.02, "prices": ["scripted=1/2"], "endpoint_concurrency": 4}
         record = build(arguments(audiocaps, server.name, tmp_path / "built", **limits))
         pending = sum(counts["pending"] for counts in record["stages"].values())
-        assert 0.015 < record["spent"]["cost"] <= 0.0205
+        assert 0.01 < record["spent"]["cost"] <= 0.02
         assert record["stopped"].startswith("the budget of 0.02 is spent (0.01")
         assert 0 < pending < CAPTIONS
         assert record["stages"]["grades"]["kept"] > 0  # rows are finished one by one, not stage by stage
@@ -198,7 +200,7 @@ def test_another_model_grades_and_one_that_hears_must_agree(audiocaps: Path, tmp
     agreed = [row for row in heard if row["status"] == "kept"]
     assert 0 < len(agreed) < len(heard) == CAPTIONS
     assert all(row["audio_cot"].startswith("I hear") for row in agreed)
-    assert {row["reason"].split("'")[0] for row in heard if row["status"] == "rejected"} == {"the listener answers "}
+    assert {row["reason"].split(":")[0] for row in heard if row["status"] == "rejected"} == {"the listener disagrees"}
     rows = load_rows(str(tmp_path / "built" / "data" / "rows"), audio_root=str(audiocaps), cot_column="audio_cot")
     assert all(completion_target(row, "audio_cot").startswith("I hear") for row in rows)
 
@@ -265,3 +267,161 @@ def test_twenty_kills_lose_no_answer_that_was_paid_for(audiocaps: Path, tmp_path
         seen[each.key] = each.time
     assert repeated <= 2 * len(kills)
     assert len(seen) == 5 * CAPTIONS
+
+
+ODD_REPLIES = {
+    "no message": {"choices": [{"index": 0, "message": None, "finish_reason": "stop"}]},
+    "a list": {"choices": [{"index": 0, "message": {"role": "assistant", "content": ["x"]}, "finish_reason": "stop"}]},
+    "no choice": {"choices": []},
+    "odd numbers": {
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "{}"}, "finish_reason": 7}],
+        "usage": {"prompt_tokens": 3 * 10**9, "completion_tokens": None, "total_tokens": "many"},
+    },
+}
+
+
+@pytest.mark.parametrize("odd", ODD_REPLIES)
+def test_an_odd_reply_is_no_traceback_and_spoils_nothing(odd: str, audiocaps: Path, tmp_path: Path) -> None:
+    content = json.dumps(ODD_REPLIES[odd]).encode()
+    with answers.serving(otherwise=lambda handler, body: handler.send(200, content)) as odd_server:
+        url = f"http://127.0.0.1:{odd_server.server_port}/v1#scripted"
+        options = {"limit": 3, "endpoint_retries": 0}
+        if odd == "odd numbers":
+            record = build(arguments(audiocaps, url, tmp_path / "built", **options))
+            assert list(record["reasons"]["question"]) == ["not what was asked for"]
+        else:
+            with pytest.raises(ValueError, match=r"half an answer.*; 3 rows are pending"):
+                build(arguments(audiocaps, url, tmp_path / "built", **options))
+            said = json.loads((tmp_path / "built" / "data" / "build.json").read_text())
+            assert said["reasons"]["question"]["no answer"]["count"] == 3
+    with serving(tmp_path / "server") as server:
+        again = build(arguments(audiocaps, server.name, tmp_path / "built", limit=3))
+    assert again["stages"]["grades"]["kept"] == (0 if odd == "odd numbers" else 3)
+
+
+def test_a_key_that_the_server_repeats_is_in_no_file(
+    audiocaps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = "topsecretkey-abcdef123456"
+    monkeypatch.setenv("AUDIOMCQ_API_KEY", key)
+    escaped = key.replace("t", r"\\u0074")
+    said = [
+        {"content": None, "refusal": f"your key {key} is bad"},
+        {
+            "content": json.dumps({"question": "What is heard?", "question_type": "sound", "answer": "x"}).replace(
+                "x", escaped
+            )
+        },
+        {"content": f"the key {key}"},
+    ]
+    replies = [
+        lambda handler, body, message=message: handler.send(
+            200, json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": key}]}).encode()
+        )
+        for message in said
+    ]
+    long = ("x" * 290 + key).encode()
+    with (
+        caplog.at_level(logging.DEBUG),
+        answers.serving(*replies, otherwise=lambda handler, body: handler.send(400, long)) as odd_server,
+    ):
+        url = f"http://127.0.0.1:{odd_server.server_port}/v1#scripted"
+        build(arguments(audiocaps, url, tmp_path / "built", limit=6, endpoint_retries=0, endpoint_concurrency=1))
+    for path in (tmp_path / "built").rglob("*"):
+        assert not path.is_file() or key[:8].encode() not in path.read_bytes(), path
+    assert key[:8] not in caplog.text
+
+
+def test_a_sentence_that_repeats_the_layout_is_asked_for_again_and_rejected_at_last(
+    audiocaps: Path, tmp_path: Path
+) -> None:
+    with serving(tmp_path / "server", "--faults", 1.0, "--kinds", "layout") as server:
+        once = build(arguments(audiocaps, server.name, tmp_path / "once", attempts=1, limit=6))
+        again = build(arguments(audiocaps, server.name, tmp_path / "again", attempts=2, limit=6))
+    assert list(once["reasons"]["structured_cot"]) == ["the chain repeats its own layout"]
+    assert again["stages"]["structured_cot"] == {"kept": 6, "rejected": 0, "pending": 0}
+
+
+def test_a_grader_that_is_gone_stops_the_writer(audiocaps: Path, tmp_path: Path) -> None:
+    with answers.serving() as gone:
+        nowhere = f"http://127.0.0.1:{gone.server_port}/v1#strict"
+    with serving(tmp_path / "server") as server:
+        args = arguments(
+            audiocaps, server.name, tmp_path / "built", grader=nowhere, endpoint_retries=0, endpoint_concurrency=2
+        )
+        with pytest.raises(ValueError, match=r"no answer in 1 attempts.*rows are pending"):
+            build(args)
+        assert len(server.asked()) / 2 <= 4 * (8 + 2)  # four stages, patience of eight, two under way
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limit": 0}, "limit 0: at least 1"),
+        ({"attempts": 0}, "attempts 0: at least 1"),
+        ({"endpoint_concurrency": 0}, "endpoint_concurrency 0: at least 1"),
+        ({"min_grade": 6}, "min_grade 6: from 1 to 5"),
+        ({"min_choices": 5, "max_choices": 6}, "models write four options"),
+        ({"language": "zz"}, "language 'zz' is not known"),
+        ({"validation_fraction": 2.0}, "validation_fraction 2.0: a share"),
+        ({"max_cost": 1.0}, "max_cost 1: no price of scripted is given"),
+        ({"prices": ["scripted=nan/1"]}, "prices 'scripted=nan/1': write MODEL=PROMPT/COMPLETION"),
+        ({"request_options": '{"model": "other"}'}, "request_options: model cannot be set there"),
+        ({"writer": None, "limit": 5}, "without a writer: rules write on labels alone"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused_before_anything_is_asked(
+    options: dict, message: str, audiocaps: Path, tmp_path: Path
+) -> None:
+    with serving(tmp_path / "server") as server:
+        with pytest.raises(ValueError, match=message):
+            build(arguments(audiocaps, **{"writer": server.name, "output": tmp_path / "built", **options}))
+        assert not (tmp_path / "server" / "requests.jsonl").read_text()
+
+
+@pytest.mark.parametrize("text", ["{{ captoin }}", "{% if %}", "{{ caption + 1 }}"])
+def test_a_template_with_an_error_is_named_before_anything_is_asked(
+    text: str, audiocaps: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "options-mine.txt").write_text(text)
+    args = arguments(audiocaps, "http://127.0.0.1:9/v1#m", tmp_path / "built", prompts=str(tmp_path / "prompts"))
+    with pytest.raises(ValueError, match=r"options-mine.txt: the template of the stage options cannot be filled in: "):
+        build(args)
+
+
+def test_a_caption_that_no_row_can_carry_is_rejected_and_a_dollar_is_no_formula(tmp_path: Path) -> None:
+    captions = ["a dog <|AUDIO|> barks", "a bell \x1b[1m rings", "rain $a_{b$ falls"]
+    for number in range(3):
+        soundfile.write(tmp_path / f"{number}.wav", np.sin(np.arange(8000) / (number + 2)) / 2, 16000)
+    lines = [json.dumps({"file": f"{number}.wav", "caption": caption}) for number, caption in enumerate(captions)]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
+    with serving(tmp_path / "server") as server:
+        args = arguments(tmp_path, server.name, tmp_path / "built", source="manifest", source_dataset="$a_{b$")
+        record = build(args)
+    assert record["stages"]["captions"] == {"kept": 1, "rejected": 2, "pending": 0}
+    assert set(record["reasons"]["captions"]) == {"control token in the caption", "control character in the caption"}
+
+
+def test_an_interrupted_build_asks_nothing_new_and_says_how_to_go_on(audiocaps: Path, tmp_path: Path) -> None:
+    with serving(tmp_path / "server", "--latency", 0.1) as server:
+        command = [
+            sys.executable,
+            ROOT / "recipes/build_dataset/build.py",
+            "--source",
+            "audiocaps",
+            "--root",
+            audiocaps,
+        ]
+        where = ["--writer", server.name, "--output_dir", tmp_path / "built", "--endpoint_concurrency", 2]
+        with processes.running([*command, *where], stderr=subprocess.PIPE) as process:
+            while not (tmp_path / "server" / "requests.jsonl").exists() or len(server.asked()) < 30:
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            asked = len(server.asked())
+            _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "interrupted" in said.splitlines()[-1] and "the same command goes on" in said.splitlines()[-1]
+    assert len(server.asked()) <= asked + 8
+    assert (tmp_path / "built" / "data" / "report.html").is_file()

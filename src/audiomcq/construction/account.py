@@ -1,14 +1,11 @@
 """Keep account of a build: what became of the captions in every stage, and for which reasons."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from audiomcq.construction.candidates import AXES, Candidate
-
-_PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\d[\d.,]*")
-"""What differs between reasons of one kind: quotations and numbers."""
+from audiomcq.construction.row_checks import reason_kind
 
 
 class Account:
@@ -33,14 +30,16 @@ class Account:
         self.counts[candidate.stage][candidate.status] += 1
         for axis, grade in (candidate.grades or {}).items():
             self.grades[axis][grade] += 1
-        if candidate.status == "rejected":
-            self.add_reason(candidate.stage, str(candidate.reason), candidate.source_row)
+        if candidate.status != "kept":
+            self.add_reason(candidate)
 
-    def add_reason(self, stage: str, reason: str, source_row: str, count: int = 1) -> None:
-        """Count rejections for one kind of reason; the first of them is shown."""
-        kinds = self.reasons.setdefault(stage, {})
-        kind = kinds.setdefault(_PARTICULARS.sub("...", reason), {"count": 0, "first": f"{source_row}: {reason}"})
-        kind["count"] += count
+    def add_reason(self, candidate: Candidate) -> None:
+        """Count a decision under its kind of reason; the first of them is shown."""
+        kind = reason_kind(str(candidate.reason))
+        kinds = self.reasons.setdefault(candidate.stage, {})
+        first = f"{candidate.source_row}: {candidate.reason}"
+        known = kinds.setdefault(kind, {"status": candidate.status, "count": 0, "first": first})
+        known["count"] += 1
 
     @property
     def pending(self) -> int:

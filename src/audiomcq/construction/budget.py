@@ -21,8 +21,8 @@ class Price:
 class Budget:
     """Tokens and cost of all answers of a build, those of earlier runs included. Safe for threads.
 
-    A request may start while what is spent, and what the requests under way are expected to cost (as much as the answers so
-    far did on average), stay within the limits. Limits hold within the cost of one request.
+    A request may start while what is spent and what the requests under way may cost at most, by the length of their prompts
+    and the tokens that they may answer with, stay within the limits.
 
     Args:
         prices: by model; a model without a price costs nothing.
@@ -35,7 +35,7 @@ class Budget:
         self.prices, self.max_cost, self.max_tokens = prices, max_cost, max_tokens
         self.answers, self.cost = 0, 0.0
         self.tokens: Counter[tuple[str, str]] = Counter()
-        self._under_way = 0
+        self._reserved_cost, self._reserved_tokens = 0.0, 0
         self._lock = threading.Lock()
 
     @property
@@ -50,23 +50,37 @@ class Budget:
             self.tokens[model, "completion"] += completion_tokens
             self.cost += self.prices.get(model, Price()).of(prompt_tokens, completion_tokens)
 
-    def find_limit(self) -> str | None:
+    @property
+    def has_limit(self) -> bool:
+        """Whether the build may not spend as much as it likes."""
+        return self.max_cost is not None or self.max_tokens is not None
+
+    def _find_limit(self, cost: float, tokens: int) -> str | None:
         """Say which limit one more request would cross; None if it may start."""
-        expected = (self._under_way + 1) / self.answers if self.answers else 0.0
-        if self.max_cost is not None and self.cost * (1 + expected) > self.max_cost:
+        if self.max_cost is not None and self.cost + self._reserved_cost + cost > self.max_cost:
             return f"the budget of {self.max_cost:g} is spent ({self.cost:.4g} so far)"
-        if self.max_tokens is not None and self.total_tokens * (1 + expected) > self.max_tokens:
+        if self.max_tokens is not None and self.total_tokens + self._reserved_tokens + tokens > self.max_tokens:
             return f"the budget of {self.max_tokens:,} tokens is spent ({self.total_tokens:,} so far)"
         return None
 
     @contextmanager
-    def request(self) -> Iterator[str | None]:
-        """Hold the place of one request under way. Yields the limit that it would cross: then it must not be sent."""
+    def request(self, model: str, prompt_tokens: int, completion_tokens: int) -> Iterator[str | None]:
+        """Hold the place of one request under way. Yields the limit that it might cross: then it must not be sent.
+
+        Args:
+            prompt_tokens, completion_tokens: as many as it may take.
+        """
+        cost = self.prices.get(model, Price()).of(prompt_tokens, completion_tokens)
+        tokens = prompt_tokens + completion_tokens
         with self._lock:
-            limit = self.find_limit()
-            self._under_way += limit is None
+            limit = self._find_limit(cost, tokens)
+            if limit is None:
+                self._reserved_cost += cost
+                self._reserved_tokens += tokens
         try:
             yield limit
         finally:
-            with self._lock:
-                self._under_way -= limit is None
+            if limit is None:
+                with self._lock:
+                    self._reserved_cost -= cost
+                    self._reserved_tokens -= tokens

@@ -1,9 +1,13 @@
 """Build questions from captions: ask for what is missing, check, select, and say what became of every caption."""
 
 import logging
+import os
+import signal
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from tqdm.auto import tqdm
@@ -16,8 +20,9 @@ from audiomcq.construction.by_model import ModelBuild
 from audiomcq.construction.by_rules import RuleBuild
 from audiomcq.construction.candidates import Candidate, StageFiles
 from audiomcq.construction.responses import ResponseCache
-from audiomcq.construction.selection import select_rows
+from audiomcq.construction.selection import check_selection, select_rows
 from audiomcq.construction.sources.table import find_source
+from audiomcq.construction.writer import Halt
 from audiomcq.storage import replaced_folder, write_json
 
 logger = logging.getLogger(__name__)
@@ -55,6 +60,7 @@ def build(args: BuildArguments) -> dict[str, Any]:
             first, and the message says how many rows are pending.
     """
     source, output = find_source(args.source), Path(args.output_dir)
+    check_selection(args)
     with ExitStack() as stack:
         data = stack.enter_context(replaced_folder(output / "data"))
         making: Making
@@ -63,6 +69,7 @@ def build(args: BuildArguments) -> dict[str, Any]:
         else:
             cache = stack.enter_context(ResponseCache(output / "answers"))
             making = stack.enter_context(ModelBuild(args, source, cache))
+            stack.enter_context(stopping_on_interrupt(making.halt))
         account = Account(making.stages, args.min_grade)
         with StageFiles(data / "stages", making.stages) as files:
             for candidate in show_progress(making, account):
@@ -78,6 +85,25 @@ def build(args: BuildArguments) -> dict[str, Any]:
     if making.fault:
         raise ValueError(f"{making.fault}; {account.pending:,} rows are pending: the same command goes on with them")
     return record
+
+
+@contextmanager
+def stopping_on_interrupt(halt: Halt) -> Iterator[None]:
+    """Ask nothing new after Ctrl-C, and write what is there; leave at once after a second one. Answers are kept either way."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if halt.reason is not None:
+            os._exit(128 + number)
+        halt.stop("interrupted; again to leave at once", fault=True)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def show_progress(making: Making, account: Account) -> Iterator[Candidate]:

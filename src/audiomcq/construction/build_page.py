@@ -79,6 +79,8 @@ def plot(kinds: Counter[tuple[str, str]]) -> bytes:
     """Draw the selected rows by source and question type, as PNG (the paper's figure 3 for one's own data)."""
     from matplotlib.figure import Figure
 
+    # A dollar sign would begin a formula
+    kinds = Counter({(source.replace("$", r"\$"), name.replace("$", r"\$")): n for (source, name), n in kinds.items()})
     sources, types = (sorted({kind[place] for kind in kinds}) for place in (0, 1))
     figure = Figure(figsize=(10, 1.5 + 0.4 * len(sources)), layout="constrained")
     axes = figure.subplots()

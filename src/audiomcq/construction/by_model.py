@@ -2,6 +2,7 @@
 
 import heapq
 import json
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,11 +15,12 @@ from audiomcq.construction.candidates import Candidate
 from audiomcq.construction.captions import CaptionedClip
 from audiomcq.construction.responses import ResponseCache
 from audiomcq.construction.sources.reading import LazyListing, Source
-from audiomcq.construction.stages import Models, Prompts, write_candidate
+from audiomcq.construction.stages import WRONG_OPTIONS, Models, Prompts, write_candidate
 from audiomcq.construction.writer import Halt, Writer
 from audiomcq.endpoints import parse_voter
 from audiomcq.inference.client import ask_in_parallel
 
+RESERVED = frozenset(("model", "messages", "stream", "n", "response_format", "temperature", "max_tokens"))
 _TEXT_STAGES = ("captions", "question", "options", "structured_cot", "unstructured_cot", "grades")
 
 
@@ -33,9 +35,10 @@ class ModelBuild:
     """
 
     def __init__(self, args: BuildArguments, source: Source, cache: ResponseCache) -> None:
+        check_arguments(args)
         self.args, self.source, self.cache = args, source, cache
         self.prompts = Prompts(args.prompts)
-        self.halt = Halt(patience=max(8, 2 * args.endpoint_concurrency))
+        self.halt = Halt()
         self.budget = Budget(parse_prices(args.prices), args.max_cost, args.max_tokens)
         for model, prompt_tokens, completion_tokens, answers in cache.tokens():
             self.budget.count(model, prompt_tokens, completion_tokens, answers)
@@ -44,6 +47,7 @@ class ModelBuild:
         self.captions = sum(1 for _ in source.read(self.root, args))
         self.total = min(self.captions, args.limit or self.captions)
         self._resources = ExitStack()
+        self._writers: list[Writer] = []
         self.models = Models(
             writer=self._open(args.writer, args.temperature),
             grader=self._open(args.grader or args.writer, 0.0),
@@ -53,6 +57,7 @@ class ModelBuild:
             audio_root=self.audio_root,
             min_grade=args.min_grade,
         )
+        self._check_prices()
 
     def __enter__(self) -> "ModelBuild":
         return self
@@ -62,7 +67,9 @@ class ModelBuild:
 
     @property
     def fault(self) -> str | None:
-        return self.halt.reason if self.halt.fault else None
+        """Why the build could not go on: it was halted, or a server has not answered once."""
+        unanswered = [writer.unanswered for writer in self._writers if writer.unanswered]
+        return (self.halt.reason if self.halt.fault else None) or next(iter(unanswered), None)
 
     def candidates(self) -> Iterator[Candidate]:
         """Yield the candidates in the order of the source, as many under way at once as the options say."""
@@ -105,8 +112,37 @@ class ModelBuild:
         options: dict[str, Any] = {"temperature": temperature, "max_tokens": args.max_new_tokens}
         if args.request_options:
             options["extra_body"] = parse_request_options(args.request_options)
-        writer = Writer(endpoint, self.cache, self.budget, self.halt, options, args.attempts)
+        patience = max(8, 2 * args.endpoint_concurrency)
+        writer = Writer(endpoint, self.cache, self.budget, self.halt, options, args.attempts, patience)
+        self._writers.append(writer)
         return self._resources.enter_context(writer)
+
+    def _check_prices(self) -> None:
+        """Refuse a limit of costs for models whose prices are not known."""
+        for writer in self._writers:
+            if self.args.max_cost is not None and writer.endpoint.model not in self.budget.prices:
+                raise ValueError(
+                    f"max_cost {self.args.max_cost:g}: no price of {writer.endpoint.model} is given; add "
+                    f"--prices {writer.endpoint.model}=PROMPT/COMPLETION, or limit max_tokens"
+                )
+
+
+def check_arguments(args: BuildArguments) -> None:
+    """Check the options of a build by models before anything is asked.
+
+    Raises:
+        ValueError: one is out of range.
+    """
+    least = {"limit": args.limit, "attempts": args.attempts, "endpoint_concurrency": args.endpoint_concurrency}
+    for name, value in least.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} {value}: at least 1")
+    if not 1 <= args.min_grade <= 5:
+        raise ValueError(f"min_grade {args.min_grade}: from 1 to 5")
+    if not args.min_choices <= WRONG_OPTIONS + 1 <= args.max_choices:
+        raise ValueError(f"min_choices {args.min_choices}, max_choices {args.max_choices}: models write four options")
+    if args.composed_share:
+        raise ValueError(f"composed_share {args.composed_share:g}: rules compose clips; leave it out with a writer")
 
 
 def spread(clips: Iterable[CaptionedClip], total: int, count: int) -> Iterator[CaptionedClip]:
@@ -141,8 +177,8 @@ def parse_prices(texts: Iterable[str]) -> dict[str, Price]:
         try:
             prompt, completion = map(float, numbers.split("/"))
         except ValueError:
-            model = ""
-        if not model:
+            model, prompt, completion = "", 0.0, 0.0
+        if not model or not all(math.isfinite(price) and price >= 0 for price in (prompt, completion)):
             raise ValueError(
                 f"prices {text!r}: write MODEL=PROMPT/COMPLETION per million tokens, e.g. my-model=0.2/0.6"
             )
@@ -162,4 +198,6 @@ def parse_request_options(text: str) -> dict[str, Any]:
         raise ValueError(f"request_options {text!r}: no JSON ({error})") from error
     if not isinstance(options, dict):
         raise ValueError(f'request_options {text!r}: write an object, e.g. {{"top_p": 0.9}}')
+    if ours := sorted(RESERVED & options.keys()):
+        raise ValueError(f"request_options: {', '.join(ours)} cannot be set there; the build sets it itself")
     return options

@@ -44,6 +44,10 @@ class RuleBuild:
                 f"source {args.source!r} without a writer: rules write on labels alone (source: manifest); name a writer, "
                 "URL#model"
             )
+        if given := [name for name in ("limit", "grader", "listener", "prompts") if getattr(args, name) is not None]:
+            raise ValueError(
+                f"{given[0]} {getattr(args, given[0])}: rules have no use for it; name a writer, or leave it out"
+            )
         if not 0 <= args.composed_share < 1:
             raise ValueError(f"composed_share {args.composed_share}: a share of the clips, from 0 to below 1")
         self.args, self.audio_root = args, Path(args.audio_root or args.root)

@@ -72,9 +72,7 @@ class CandidateChecker:
         self.excluded = {name for each in args.excluded_sources for name in _name_source(each)}
         self.find_foreign: Callable[[str], str | None] = lambda question: None
         if args.language:
-            identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-            if args.language not in identifier.labels:
-                raise ValueError(f"language {args.language!r} is not known; known are {', '.join(identifier.labels)}")
+            identifier = check_language(args.language)
             find = partial(find_foreign_language, identifier, args.language, args.language_odds)
             self.find_foreign = lru_cache(_REMEMBERED)(find)
 
@@ -116,6 +114,18 @@ def _mark_clip(row: Row) -> set[str | tuple[str, str]]:
     stem = PurePosixPath((row.get("audio") or {}).get("path") or "").stem
     numbered = {(origin, stem) for origin in find_origins(row)} if _LONG_NUMBER.match(stem) else set()
     return {*clip_names(row), *numbered}
+
+
+def check_language(language: str) -> LanguageIdentifier:
+    """Return what tells languages apart.
+
+    Raises:
+        ValueError: it does not know this one.
+    """
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    if language not in identifier.labels:
+        raise ValueError(f"language {language!r} is not known; known are {', '.join(identifier.labels)}")
+    return identifier
 
 
 def find_foreign_language(identifier: LanguageIdentifier, wanted: str, odds: float, question: str) -> str | None:

@@ -179,6 +179,10 @@ def _find_defect(clip: Clip, folder: Path, known: dict[str, Clip], spelling: str
         return f"question_type {clip.question_type!r} is none of {', '.join(QUESTION_TYPES)}"
     if clip.file in known:
         return "a second line for this file"
+    try:
+        structured_chain("it", clip.question_type, f"{clip.label}.", f"it is {clip.label}", clip.label)
+    except ValueError:
+        return f"the label {clip.label!r} repeats the layout of a chain of thought"
     if clip.label != spelling:
         return f"the label {clip.label!r} is written {spelling!r} elsewhere; use one spelling"
     if not (folder / clip.file).is_file():

@@ -66,7 +66,7 @@ _SCHEMA = pa.schema(
         *((name, pa.string()) for name in ("key", "source_row", "stage", "prompt_version", "model")),
         ("attempt", pa.int16()),
         *((name, pa.string()) for name in ("finish_reason", "text", "refusal")),
-        *((name, pa.int32()) for name in ("prompt_tokens", "completion_tokens")),
+        *((name, pa.int64()) for name in ("prompt_tokens", "completion_tokens")),
         ("seconds", pa.float32()),
     ]
 )

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from audiomcq.arguments.construction import SelectionArguments
 from audiomcq.construction import selection_files
 from audiomcq.construction.balance import LONGEST, Lengths, balance_lengths, draw, place_answers
-from audiomcq.construction.candidate_checks import READ_COLUMNS, Items, check_batches
+from audiomcq.construction.candidate_checks import READ_COLUMNS, Items, check_batches, check_language
 from audiomcq.construction.decontamination import load_benchmarks, make_shingles
 from audiomcq.construction.near_duplicates import find_duplicates, hash_shingles, mark_candidates
 from audiomcq.construction.row_checks import reason_kind
@@ -95,7 +95,7 @@ def select_rows(candidates: Path, output: Path, args: SelectionArguments) -> Sel
     Raises:
         ValueError: an option is out of range, a column is missing, or a file to be written exists already.
     """
-    _check_arguments(args)
+    check_selection(args)
     check_columns(candidates)
     benchmarks = load_benchmarks(args.benchmarks) if args.benchmarks else {}
     items = [(name, item) for name, each in benchmarks.items() for item in each]
@@ -110,7 +110,16 @@ def select_rows(candidates: Path, output: Path, args: SelectionArguments) -> Sel
     return report
 
 
-def _check_arguments(args: SelectionArguments) -> None:
+def check_selection(args: SelectionArguments) -> None:
+    """Check the options of a selection.
+
+    Raises:
+        ValueError: one is out of range, a language is not known, or a benchmark is not found.
+    """
+    if args.language:
+        check_language(args.language)
+    if args.benchmarks:
+        load_benchmarks(args.benchmarks)
     if not MIN_CHOICES <= args.min_choices <= args.max_choices <= MAX_CHOICES:
         raise ValueError(
             f"min_choices {args.min_choices}, max_choices {args.max_choices}: within {MIN_CHOICES} to {MAX_CHOICES}, "

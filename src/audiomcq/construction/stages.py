@@ -5,30 +5,41 @@ named, a chain of thought from listening. Each has its template in prompts/.
 """
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from jinja2 import TemplateError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
 
 from audiomcq.answers import is_correct, parse_answer
 from audiomcq.audio import AudioError, cut, load_audio
 from audiomcq.construction.candidates import AXES, Candidate
+from audiomcq.construction.captions import CaptionedClip, Event
 from audiomcq.construction.chains import structured_chain, unstructured_chain
 from audiomcq.construction.row_checks import find_defect
 from audiomcq.construction.writer import Pending, Prompt, Rejected, Request, Writer, load_prompts
 from audiomcq.inference.client import audio_uri
-from audiomcq.prompts import answer_target
+from audiomcq.prompts import CONTROL_TOKENS, answer_target
 from audiomcq.templating import fill_template
 
 PROMPTS = Path(__file__).parent / "prompts"
 WRONG_OPTIONS = 3
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
-Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300, pattern=r"^[^\n\r<>]*$")]
-"""One line without tags."""
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=20, max_length=4000, pattern=r"^[^<>]*$")]
+Line = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f<>]*$")
+]
+"""One line without tags and control characters."""
+Text = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=20, max_length=4000, pattern=r"^[^\x00-\x09\x0b-\x1f\x7f<>]*$"
+    ),
+]
 Grade = Annotated[int, Field(ge=1, le=5)]
 
 
@@ -85,12 +96,30 @@ class Prompts:
         if folder and not own:
             raise ValueError(f"{folder}: no template there; name them STAGE-VERSION.txt, e.g. question-mine.txt")
         self.templates |= own
+        for stage, path in self.templates.items():
+            _try_template(stage, path)
         # A template that was changed without a new name has another version all the same
         self.versions = {stage: f"{path.stem}.{_digest(path)}" for stage, path in sorted(self.templates.items())}
 
     def fill(self, stage: str, candidate: Candidate, **values: Any) -> Prompt:
         text = fill_template(self.templates[stage], **{**vars(candidate.clip), **vars(candidate), **values})
         return Prompt(text, self.versions[stage])
+
+
+def _try_template(stage: str, path: Path) -> None:
+    """Fill in a template once, so that its errors are found before anything is asked.
+
+    Raises:
+        ValueError: it cannot be filled in.
+    """
+    clip = CaptionedClip(
+        "1", "Source", "a.wav", "A dog barks.", ("sound",), events=(Event("a dog", 0.0, 1.0),), seconds=2.0
+    )
+    written = Candidate(clip, "sound", "What is heard?", "a dog", ["a dog", "a cat"], "a chain", "a chain")
+    try:
+        fill_template(path, **{**vars(clip), **vars(written)})
+    except (TemplateError, TypeError, ValueError, LookupError) as error:
+        raise ValueError(f"{path}: the template of the stage {stage} cannot be filled in: {error}") from error
 
 
 def _digest(path: Path) -> str:
@@ -128,7 +157,7 @@ class Models:
 
 def write_candidate(candidate: Candidate, models: Models) -> Candidate:
     """Take a candidate through all stages, until one rejects it or cannot go on for now."""
-    for name, write in STEPS.items():
+    for name, write in {"captions": check_caption, **STEPS}.items():
         if name == "audio_cot" and models.listener is None:
             continue
         candidate.stage = name
@@ -141,6 +170,16 @@ def write_candidate(candidate: Candidate, models: Models) -> Candidate:
             candidate.status, candidate.reason = "pending", str(pending)
             break
     return candidate
+
+
+def check_caption(candidate: Candidate, models: Models) -> None:
+    """Reject a caption that no row can carry: training refuses control tokens and characters in its texts."""
+    clip = candidate.clip
+    for text in (clip.caption, clip.question or "", *(event.text for event in clip.events)):
+        if found := CONTROL_TOKENS.search(text):
+            raise Rejected(f"control token in the caption: {found[0]}")
+        if found := _CONTROL_CHARACTER.search(text):
+            raise Rejected(f"control character in the caption: {found[0]!r}")
 
 
 def write_question(candidate: Candidate, models: Models) -> None:
@@ -178,10 +217,22 @@ def find_candidate_defect(candidate: Candidate) -> str | None:
 
 def write_structured_cot(candidate: Candidate, models: Models) -> None:
     """Write the analysis of the question and the reasons of the choice, in the published layout around the caption."""
-    reply = models.ask(models.writer, "structured_cot", candidate, StructuredReply)
-    analysis, reasons = (text.rstrip(" .,") for text in (reply.analysis, reply.reasons))
-    candidate.structured_cot = structured_chain(
-        analysis, str(candidate.question_type), candidate.clip.caption, reasons, str(candidate.answer)
+
+    def write(reply: StructuredReply) -> str:
+        analysis, reasons = (text.rstrip(" .,") for text in (reply.analysis, reply.reasons))
+        return structured_chain(
+            analysis, str(candidate.question_type), candidate.clip.caption, reasons, str(candidate.answer)
+        )
+
+    def check(reply: StructuredReply) -> str | None:
+        try:
+            write(reply)
+        except ValueError:
+            return "the chain repeats its own layout: it could not be taken apart again"
+        return None
+
+    candidate.structured_cot = write(
+        models.ask(models.writer, "structured_cot", candidate, StructuredReply, find_defect=check)
     )
 
 
@@ -210,7 +261,7 @@ def write_audio_cot(candidate: Candidate, models: Models) -> None:
     reply = models.ask(models.listener, "audio_cot", candidate, AudioReply, audio=audio_uri(waveform))
     read = parse_answer(answer_target(reply.answer), candidate.choices)
     if not is_correct(read, candidate.choices, str(candidate.answer)):
-        raise Rejected(f"the listener answers {reply.answer!r}")
+        raise Rejected(f"the listener disagrees: it answers {reply.answer!r}")
     candidate.audio_cot = reply.thought
 
 

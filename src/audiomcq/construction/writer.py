@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FINISHES = ("stop", "length", "content_filter", "tool_calls", "function_call")
+"""Reasons that OpenAI's interface has for the end of an answer."""
+
 Reply = TypeVar("Reply", bound="BaseModel")
 
 
@@ -65,15 +68,12 @@ class Halt:
     """Whether a build asks no more, and why. Shared by the writers of a build.
 
     Attributes:
-        patience: requests in a row that may stay without an answer before the server counts as gone.
         reason: why nothing is asked any more; None while something is.
         fault: whether that is an error, as opposed to a budget that is spent.
     """
 
-    patience: int
     reason: str | None = None
     fault: bool = False
-    _failed: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def stop(self, reason: str, fault: bool) -> None:
@@ -82,15 +82,6 @@ class Halt:
                 self.reason, self.fault = reason, fault
                 logger.warning("nothing more is asked: %s", reason)
 
-    def succeed(self) -> None:
-        self._failed = 0
-
-    def fail(self, error: EndpointError) -> None:
-        with self._lock:
-            self._failed += 1
-        if error.fault == "settings" or self._failed >= self.patience:
-            self.stop(str(error), fault=True)
-
 
 class Writer:
     """Asks one model, through its server. A context. Safe for threads.
@@ -98,6 +89,10 @@ class Writer:
     Args:
         options: of every request, beside what each stage says: temperature, max_tokens, extra_body, ...
         attempts: how often an answer that cannot be used is asked for.
+        patience: requests in a row that may stay without an answer before the server counts as gone.
+
+    Attributes:
+        unanswered: what was said of the first request without an answer, while none was answered; else None.
     """
 
     def __init__(
@@ -108,9 +103,13 @@ class Writer:
         halt: Halt,
         options: Mapping[str, Any],
         attempts: int = 3,
+        patience: int = 32,
     ) -> None:
         self.endpoint, self.cache, self.budget, self.halt = endpoint, cache, budget, halt
-        self.options, self.attempts = dict(options), attempts
+        self.options, self.attempts, self.patience = dict(options), attempts, patience
+        self.unanswered: str | None = None
+        self._failed, self._answered = 0, False
+        self._lock = threading.Lock()
 
     @cached_property
     def client(self) -> "openai.OpenAI":
@@ -150,7 +149,9 @@ class Writer:
             return known
         if self.halt.reason is not None:
             raise Pending(self.halt.reason)
-        with self.budget.request() as limit:
+        # A token is three characters or more, but in few languages
+        tokens = (len(prompt.text) // 3, int(self.options.get("max_tokens", 0)))
+        with self.budget.request(model, *tokens) as limit:
             if limit is not None:
                 self.halt.stop(limit, fault=False)
                 raise Pending(limit)
@@ -174,12 +175,21 @@ class Writer:
                 self.client, self.endpoint, messages, name, response_format=form, **self.options
             )
         except EndpointError as error:
-            self.halt.fail(error)
+            self._fail(error)
             if error.fault == "question":
-                raise Rejected(str(error)) from error
-            raise Pending(str(error)) from error
-        self.halt.succeed()
-        choice, usage = completion.choices[0], completion.usage
+                raise Rejected(f"the server refuses: {error}") from error
+            raise Pending(f"no answer: {error}") from error
+        with self._lock:
+            self._failed, self._answered, self.unanswered = 0, True, None
+        choice = completion.choices[0]
+        prompt_tokens, completion_tokens = (
+            count if isinstance(count, int) and 0 <= count < 2**53 else 0
+            for count in (getattr(completion.usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
+        )
+        if not prompt_tokens and self.budget.has_limit:
+            self.halt.stop(
+                f"{self.endpoint.url} does not say how many tokens it used, so that no limit can hold", True
+            )
         return Response(
             key,
             request.source_row,
@@ -187,13 +197,22 @@ class Writer:
             request.prompt.version,
             self.endpoint.model,
             attempt,
-            choice.finish_reason or "",
+            choice.finish_reason if choice.finish_reason in FINISHES else "other",
             None if choice.message.content is None else make_encodable(choice.message.content),
             None if choice.message.refusal is None else make_encodable(choice.message.refusal),
-            usage.prompt_tokens if usage else 0,
-            usage.completion_tokens if usage else 0,
+            prompt_tokens,
+            completion_tokens,
             time.monotonic() - start,
         )
+
+    def _fail(self, error: EndpointError) -> None:
+        with self._lock:
+            self._failed += 1
+            if not self._answered and self.unanswered is None:
+                self.unanswered = str(error)
+            gone = error.fault == "settings" or self._failed >= self.patience
+        if gone:
+            self.halt.stop(str(error), fault=True)
 
 
 @cache
@@ -206,7 +225,7 @@ def read_reply(kind: type[Reply], response: Response) -> tuple[Reply | None, str
     from pydantic import ValidationError
 
     if response.finish_reason == "length":
-        return None, f"the answer breaks off after {response.completion_tokens} tokens; raise max_new_tokens"
+        return None, f"the answer breaks off: after {response.completion_tokens} tokens; raise max_new_tokens"
     try:
         return kind.model_validate_json(response.text or ""), ""
     except ValidationError as error:
@@ -224,6 +243,8 @@ def load_prompts(folder: Path) -> dict[str, Path]:
     templates: dict[str, Path] = {}
     for path in sorted(folder.glob("*.txt")):
         stage = path.stem.rpartition("-")[0]
+        if not stage:
+            raise ValueError(f"{path}: name it STAGE-VERSION.txt, e.g. {path.stem}-mine.txt")
         if stage in templates:
             raise ValueError(
                 f"{folder}: two templates for the stage {stage}, {templates[stage].name} and {path.name}; keep one"

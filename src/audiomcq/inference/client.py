@@ -8,6 +8,7 @@ Authorization header alone. Where the server says that the questions should go e
 import base64
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _MESSAGE_CHARACTERS = 300
 _TELLING = 8
 """Characters from which on a key is blacked out in answers too: a shorter one ("EMPTY") may be a word of them."""
+
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 Fault = Literal["settings", "server", "question"]
 Question = TypeVar("Question")
@@ -120,15 +123,19 @@ def _without_openai_variables() -> Iterator[None]:
 
 
 def _require_whole_answer(response: "httpx2.Response") -> None:
-    """Turn a truncated answer into a broken transfer, which the client retries."""
+    """Turn a truncated or odd answer into a broken transfer, which the client retries."""
     import httpx2
 
     if response.is_success:
         response.read()
         try:
-            response.json()["choices"][0]["message"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise httpx2.RemoteProtocolError(f"half an answer: {response.text[:80]!r}") from error
+            message = response.json()["choices"][0]["message"]
+            for name in ("content", "refusal"):
+                if not isinstance(message.get(name), str | None):
+                    raise TypeError(name)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            said = remove_secrets(response.text)[:80]
+            raise httpx2.RemoteProtocolError(f"half an answer: {said!r}") from error
 
 
 def request_completion(
@@ -153,11 +160,19 @@ def request_completion(
     if failure is not None:
         # Outside the handler: the client's error holds the request with its key, and would travel along as the cause
         raise failure
-    key = os.environ.get(API_KEY_VARIABLE) or ""
     message = completion.choices[0].message
-    if message.content and len(key) >= _TELLING:
-        message.content = message.content.replace(key, "***")
+    message.content, message.refusal = _hide_key(message.content), _hide_key(message.refusal)
     return completion
+
+
+def _hide_key(text: str | None) -> str | None:
+    """Black out the key in what a server says, also where it is written with escapes of JSON."""
+    key = os.environ.get(API_KEY_VARIABLE) or ""
+    if not text or len(key) < _TELLING:
+        return text
+    text = text.replace(key, "***")
+    plain = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
+    return "***" if key in plain else text
 
 
 def _find_fault(error: "openai.APIError") -> Fault:
@@ -187,7 +202,7 @@ def _explain(error: "openai.APIError", endpoint: Endpoint, question: str) -> str
         target = urlsplit(error.response.headers.get("Location", ""))
         place = f"{target.scheme}://{target.hostname}" if target.hostname else "another path"
         return f"{server}: redirects to {place} ({status}), which is not followed; give the URL that answers by itself"
-    said = f"{status}: {error.response.text[:_MESSAGE_CHARACTERS]}"
+    said = f"{status}: {remove_secrets(error.response.text)[:_MESSAGE_CHARACTERS]}"
     if status in (401, 403):
         # Without the server's own words: some repeat the key
         return f"{server}: refused the key ({status}); put the server's key into the environment variable {API_KEY_VARIABLE}"
