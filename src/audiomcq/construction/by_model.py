@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from audiomcq.construction.captions import CaptionedClip
 from audiomcq.construction.responses import ResponseCache
 from audiomcq.construction.sources.reading import LazyListing, Source
 from audiomcq.construction.stages import WRONG_OPTIONS, Models, Prompts, write_candidate
-from audiomcq.construction.writer import Halt, Writer
+from audiomcq.construction.writer import Halt, Missing, Writer
 from audiomcq.endpoints import parse_voter
 from audiomcq.inference.client import ask_in_parallel
 
@@ -75,14 +76,23 @@ class ModelBuild:
         """Yield the candidates in the order of the source, as many under way at once as the options say."""
         found = self.source.examine(self.root, self.args, LazyListing(self.root, self.args))
         clips = (clip for clip in found if isinstance(clip, CaptionedClip))  # the broken ones were named when counted
+        numbered = enumerate(spread(clips, self.captions, self.total))
+        offline = self.models.offline()
+        for number, clip in numbered:
+            # As long as the cache has everything, no threads are needed, which would take twice as long
+            try:
+                yield write_candidate(Candidate(clip), offline)
+            except Missing:
+                left = chain([(number, clip)], numbered)
+                break
+        else:
+            return
 
         def write(numbered: tuple[int, CaptionedClip]) -> tuple[int, Candidate]:
             number, clip = numbered
             return number, write_candidate(Candidate(clip), self.models)
 
-        return in_order(
-            ask_in_parallel(write, enumerate(spread(clips, self.captions, self.total)), self.args.endpoint_concurrency)
-        )
+        yield from in_order(ask_in_parallel(write, left, self.args.endpoint_concurrency), number)
 
     def describe(self) -> dict[str, Any]:
         """Return who wrote with which prompts, what it cost, and, after a trial run, what all captions would cost."""
@@ -154,10 +164,9 @@ def spread(clips: Iterable[CaptionedClip], total: int, count: int) -> Iterator[C
             yield clip
 
 
-def in_order(numbered: Iterable[tuple[int, Candidate]]) -> Iterator[Candidate]:
-    """Yield what is numbered from 0 on in order; what comes early waits."""
+def in_order(numbered: Iterable[tuple[int, Candidate]], due: int) -> Iterator[Candidate]:
+    """Yield what is numbered from `due` on in order; what comes early waits."""
     waiting: list[tuple[int, Candidate]] = []
-    due = 0
     for pair in numbered:
         heapq.heappush(waiting, pair)
         while waiting and waiting[0][0] == due:

@@ -146,6 +146,11 @@ class Models:
     min_grade: int = 4
     max_audio_seconds: float = 30.0
 
+    def offline(self) -> "Models":
+        """Return the same models, which answer from the cache alone."""
+        listener = self.listener and self.listener.offline()
+        return replace(self, writer=self.writer.offline(), grader=self.grader.offline(), listener=listener)
+
     def ask(self, model: Writer, stage: str, candidate: Candidate, reply: type[Any], **options: Any) -> Any:
         """Ask for a stage's reply, and note who gave it."""
         values = options.pop("values", {})
@@ -156,7 +161,11 @@ class Models:
 
 
 def write_candidate(candidate: Candidate, models: Models) -> Candidate:
-    """Take a candidate through all stages, until one rejects it or cannot go on for now."""
+    """Take a candidate through all stages, until one rejects it or cannot go on for now.
+
+    Raises:
+        Missing: the models are offline, and an answer is not in the cache.
+    """
     for name, write in {"captions": check_caption, **STEPS}.items():
         if name == "audio_cot" and models.listener is None:
             continue

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -29,6 +30,10 @@ Reply = TypeVar("Reply", bound="BaseModel")
 
 class Rejected(Exception):
     """The row is left out, for the reason that this says."""
+
+
+class Missing(Exception):
+    """The cache alone cannot answer."""
 
 
 class Pending(Exception):
@@ -108,6 +113,7 @@ class Writer:
         self.endpoint, self.cache, self.budget, self.halt = endpoint, cache, budget, halt
         self.options, self.attempts, self.patience = dict(options), attempts, patience
         self.unanswered: str | None = None
+        self.asks = True
         self._failed, self._answered = 0, False
         self._lock = threading.Lock()
 
@@ -122,10 +128,17 @@ class Writer:
         if "client" in self.__dict__:
             self.client.close()
 
+    def offline(self) -> "Writer":
+        """Return the same writer, which asks nothing."""
+        twin = copy(self)
+        twin.asks = False
+        return twin
+
     def ask(self, request: Request[Reply]) -> Reply:
         """Return the first usable answer, from the cache if it was given before.
 
         Raises:
+            Missing: it was not, and this writer asks nothing.
             Rejected: the model or its server refuses, or none of the attempts can be used.
             Pending: the server does not answer, or nothing may be asked any more.
         """
@@ -147,6 +160,8 @@ class Writer:
         key = make_key(model, prompt.text, request.source_row, attempt, self.options)
         if (known := self.cache.get(key)) is not None:
             return known
+        if not self.asks:
+            raise Missing
         if self.halt.reason is not None:
             raise Pending(self.halt.reason)
         # A token is three characters or more, but in few languages
