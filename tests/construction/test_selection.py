@@ -275,7 +275,7 @@ def test_short_english_questions_stay_and_other_languages_go() -> None:
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     odds = SelectionArguments().language_odds
     questions = english_questions()
-    assert len(questions) >= 200
+    assert len(questions) >= (200 if MMAU_SAMPLE.is_file() else 80)
     assert [text for text in questions if find_foreign_language(identifier, "en", odds, text)] == []
     for language, texts in FOREIGN.items():
         for text in texts:
