@@ -98,17 +98,6 @@ def test_questions_on_one_clip_share_it_and_change_neither_loss_nor_gradients(
     assert_close(gradients, expected)
 
 
-def test_a_batch_without_a_shared_clip_is_not_packed(lalm: LALM, rows: Dataset, tmp_path: Path) -> None:
-    trainer = build(AudioSFTTrainer, lalm, sft_config(tmp_path), rows)
-    packed: list[bool] = []
-    lalm.model.register_forward_pre_hook(
-        lambda _module, _args, inputs: packed.append("layout" in inputs), with_kwargs=True
-    )
-    for batch in ([rows[index] for index in range(4)], on_one_clip(rows)):
-        trainer.compute_loss(trainer.model, trainer.data_collator(batch))
-    assert packed == [False, True]
-
-
 def test_a_router_with_a_balancing_loss_has_every_clip_to_itself(rows: Dataset, tmp_path: Path) -> None:
     folder = write_voter(tmp_path / "model", "Qwen3OmniMoeThinkerForConditionalGeneration", rows)
     trainer = build(AudioSFTTrainer, load_lalm(folder), sft_config(tmp_path, max_steps=1), rows)

@@ -183,7 +183,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         audio = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
         packed_call: dict[str, Any] = {}
-        if self.shares_clips and clip.unique().numel() < len(clip):
+        if self.shares_clips:
             # A packed completion is all that its row does not share, the rest of the prompt included: only the columns
             # with a target go on to the LM head
             packed, targets = pack_by_clip(ids, mask, labels, clip)
