@@ -29,8 +29,8 @@ class CompareThinkingArguments:
     demo_dir: str = field(
         default="outputs/demo", metadata={"help": "Folder of `make demo`; made where it is missing."}
     )
-    sft_steps: int = field(default=250, metadata={"help": "Steps of SFT, the same for all."})
-    grpo_steps: int = field(default=40, metadata={"help": "Steps of GRPO, the same for all."})
+    sft_steps: int = field(default=700, metadata={"help": "Steps of SFT, the same for all."})
+    grpo_steps: int = field(default=60, metadata={"help": "Steps of GRPO, the same for all."})
 
 
 def train(cot: str, stage: str, source: Path, folder: Path, demo_folder: Path, steps: Mapping[str, float]) -> Step:
