@@ -20,7 +20,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
 }
 ELSEWHERE = {
     "demo": ("--recordings TEXT", "Folder with manifest.csv; default: embedded data. (default: null)"),
-    "compare_thinking": ("--grpo_steps INT", "Steps of GRPO, the same for all. (default: 40)"),
+    "compare_thinking": ("--grpo_steps INT", "Steps of GRPO, the same for all. (default: 60)"),
     "grpo_audio_loop": ("--prompts PROMPTS", "rows per step (N) (default: 16)"),
 }
 """One option of each script that declares its own."""
