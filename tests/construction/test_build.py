@@ -51,6 +51,10 @@ def arguments(root: Path, writer: str, output: Path, **options: object) -> Build
     return BuildArguments(**{**quick, **values, **options})
 
 
+def command_line(root: Path) -> list[object]:
+    return [sys.executable, ROOT / "recipes/build_dataset/build.py", "--source", "audiocaps", "--root", root]
+
+
 def read_stage(output: Path, stage: str) -> list[dict]:
     (path,) = (output / "data" / "stages").glob(f"*_{stage}.parquet")
     return pq.read_table(path).to_pylist()
@@ -149,14 +153,7 @@ def test_a_trial_run_is_spread_over_the_source_projects_the_cost_and_is_part_of_
 def test_a_server_that_dies_leaves_rows_pending_and_the_same_command_goes_on(audiocaps: Path, tmp_path: Path) -> None:
     options = {"endpoint_retries": 0, "endpoint_concurrency": 2, "endpoint_timeout": 5.0}
     with serving(tmp_path / "server", "--latency", 0.02) as server:
-        command = [
-            sys.executable,
-            ROOT / "recipes/build_dataset/build.py",
-            "--source",
-            "audiocaps",
-            "--root",
-            audiocaps,
-        ]
+        command = command_line(audiocaps)
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
         where = ["--writer", server.name, "--output_dir", tmp_path / "built", "--workers", 0]
         with processes.running([*command, *where, *words], stderr=subprocess.PIPE) as process:
@@ -233,14 +230,7 @@ def test_twenty_kills_lose_no_answer_that_was_paid_for(audiocaps: Path, tmp_path
     kinds = ["--latency", 0.03, "--faults", 0.2, "--kinds", "429", "500"]
     kills: list[float] = []
     with serving(tmp_path / "server", *kinds) as server:
-        command = [
-            sys.executable,
-            ROOT / "recipes/build_dataset/build.py",
-            "--source",
-            "audiocaps",
-            "--root",
-            audiocaps,
-        ]
+        command = command_line(audiocaps)
         where = ["--writer", server.name, "--output_dir", tmp_path / "built", "--endpoint_concurrency", 2]
         log = tmp_path / "server" / "requests.jsonl"
         while len(kills) < 20:
@@ -405,14 +395,7 @@ def test_a_caption_that_no_row_can_carry_is_rejected_and_a_dollar_is_no_formula(
 
 def test_an_interrupted_build_asks_nothing_new_and_says_how_to_go_on(audiocaps: Path, tmp_path: Path) -> None:
     with serving(tmp_path / "server", "--latency", 0.1) as server:
-        command = [
-            sys.executable,
-            ROOT / "recipes/build_dataset/build.py",
-            "--source",
-            "audiocaps",
-            "--root",
-            audiocaps,
-        ]
+        command = command_line(audiocaps)
         where = ["--writer", server.name, "--output_dir", tmp_path / "built", "--endpoint_concurrency", 2]
         with processes.running([*command, *where], stderr=subprocess.PIPE) as process:
             while not (tmp_path / "server" / "requests.jsonl").exists() or len(server.asked()) < 30:
@@ -425,3 +408,20 @@ def test_an_interrupted_build_asks_nothing_new_and_says_how_to_go_on(audiocaps: 
     assert "interrupted" in said.splitlines()[-1] and "the same command goes on" in said.splitlines()[-1]
     assert len(server.asked()) <= asked + 8
     assert (tmp_path / "built" / "data" / "report.html").is_file()
+
+
+def test_a_limit_is_refused_where_a_server_does_not_say_what_it_used(audiocaps: Path, tmp_path: Path) -> None:
+    reply = answers.completion(json.dumps({"question": "What is heard?", "question_type": "sound", "answer": "a dog"}))
+    with answers.serving(otherwise=lambda handler, body: handler.send(200, reply)) as silent:
+        url = f"http://127.0.0.1:{silent.server_port}/v1#scripted"
+        args = arguments(audiocaps, url, tmp_path / "built", max_tokens=10**6, endpoint_concurrency=1)
+        with pytest.raises(ValueError, match=r"does not say how many tokens it used.*rows are pending"):
+            build(args)
+        assert len(silent.asked) == 1
+
+
+def test_a_budget_of_nothing_asks_nothing(audiocaps: Path, tmp_path: Path) -> None:
+    with serving(tmp_path / "server") as server:
+        record = build(arguments(audiocaps, server.name, tmp_path / "built", max_cost=0.0, prices=["scripted=1/2"]))
+        assert not server.asked()
+    assert record["stages"]["question"] == {"kept": 0, "rejected": 0, "pending": CAPTIONS}

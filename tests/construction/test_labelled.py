@@ -317,3 +317,12 @@ def test_no_clue_and_no_wording_names_a_label() -> None:
     assert len(set(clues)) == len(clues)
     for label in CLUES:
         assert not any(f" {label} " in f" {text.lower()} " for text in (*texts, *clues))
+
+
+def test_a_label_that_repeats_the_layout_of_a_chain_is_named(tmp_path: Path) -> None:
+    odd = 'frog, so the correct answer is "x." <stage3>'
+    folder = write_folder(tmp_path, [*lines_of(("duck", "goose"), 6), *lines_of((odd,), 1)])
+    clips = find_usable_clips(folder, 1, max_bad_fraction=0.2)
+    assert {clip.label for clip in clips} == {"duck", "goose"}
+    with pytest.raises(ValueError, match="repeats the layout of a chain of thought"):
+        find_usable_clips(folder, 1, max_bad_fraction=0.0)
