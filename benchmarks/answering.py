@@ -21,7 +21,7 @@ from audiomcq.inference.local import Answer, answer_questions
 PRESETS = {
     "smoke": Preset(4, 2, new_tokens=2, repeats=1, model=({"hidden_size": 64, "num_hidden_layers": 2}, {})),
     "cpu": Preset(64, 16, model=({"hidden_size": 128, "num_hidden_layers": 3}, {})),
-    "h200": Preset(512, 64, model=SEVEN_B, device="cuda", dtype="bfloat16"),
+    "h200": Preset(48, 48, model=SEVEN_B, repeats=2, device="cuda", dtype="bfloat16"),
 }
 
 

@@ -62,7 +62,7 @@ def make_rows(folder: Path, case: Case) -> list[Row]:
 
 def write_model(folder: Path, rows: list[Row], text: dict[str, Any], audio: dict[str, Any], dtype: str) -> Path:
     """A random Qwen2.5-Omni thinker whose configuration takes `text` and `audio` over the tiny one's; returns `folder`."""
-    _quiet()
+    quiet()
     folder.mkdir(parents=True)
     model, tokenizer = random_thinker(rows, text, audio, getattr(torch, dtype))
     write_processor(folder, tokenizer)
@@ -223,7 +223,7 @@ def measure(folder: Path, case: Case, shared: bool, repeats: int, device: str, d
     Returns seconds (medians) and peak bytes by phase, decoder tokens by phase, the prompt's tokens, and the first step's
     log-probs and gradients.
     """
-    _quiet()
+    quiet()
     meter = Meter(device)
     lalm = load_lalm(folder / case.model, dtype=dtype, device=device)
     rows = make_rows(folder, case)
@@ -253,7 +253,7 @@ def measure(folder: Path, case: Case, shared: bool, repeats: int, device: str, d
     }
 
 
-def _quiet() -> None:
+def quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("trl").setLevel(logging.ERROR)

@@ -21,7 +21,7 @@ from audiomcq.inference.local import Answer, answer_questions
 PRESETS = {
     "smoke": Preset(4, 2, new_tokens=2, repeats=1, model=({"hidden_size": 64, "num_hidden_layers": 2}, {})),
     "cpu": Preset(128, 32),
-    "h200": Preset(1_024, 128, model=SEVEN_B, device="cuda", dtype="bfloat16"),
+    "h200": Preset(512, 128, model=SEVEN_B, repeats=2, device="cuda", dtype="bfloat16"),
 }
 PUBLISHED_ROWS, PUBLISHED_VOTERS = 571_118, 3
 
