@@ -113,7 +113,9 @@ def measure(folder: Path, case: str, device: str, dtype: str) -> dict[str, Any]:
     )
     run.train()
     return {
-        "seconds": statistics.median(after - before for before, after in zip(clock.ends, clock.ends[1:], strict=False)),
+        "seconds": statistics.median(
+            after - before for before, after in zip(clock.ends, clock.ends[1:], strict=False)
+        ),
         "prompt_tokens": len(PromptEncoder(lalm.processor, lalm.family)(rows[:1])[0].input_ids),
         "loaded_bytes": loaded,
         "peak_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
