@@ -5,6 +5,7 @@ from pathlib import Path
 
 from audiomcq.arguments.asking import clips_needed
 from audiomcq.arguments.contribution import LabelingRule, ProbeArguments, ReportArguments, SplitArguments
+from audiomcq.commands.start import require
 
 
 def probe(args: ProbeArguments) -> None:
@@ -18,6 +19,7 @@ def probe(args: ProbeArguments) -> None:
     from audiomcq.inference.run import Process
     from audiomcq.run import set_up_logging
 
+    require(voters=args.voters, dataset=args.dataset)
     set_up_logging()
     state = PartialState()
     hearing = clips_needed(args.controls, args.silence_seconds)

@@ -11,6 +11,7 @@ from audiomcq.arguments.evaluation import (
     ScoreArguments,
     SelectArguments,
 )
+from audiomcq.commands.start import require
 
 
 def answer(args: AnswerArguments) -> None:
@@ -22,6 +23,7 @@ def answer(args: AnswerArguments) -> None:
     from audiomcq.evaluation.questions import load_questions, questions_to_ask
     from audiomcq.run import set_up_logging
 
+    require(model=args.model, dataset=args.dataset or args.benchmark)
     set_up_logging()
     PartialState()  # one of the processes checks the clips for all
     if args.check_batch_invariance:
@@ -61,6 +63,7 @@ def import_answers(args: ImportArguments) -> None:
     from audiomcq.evaluation import imports
     from audiomcq.run import set_up_logging
 
+    require(answers=args.answers, dataset=args.dataset or args.benchmark)
     set_up_logging()
     imports.import_answers(args)
 
@@ -74,6 +77,7 @@ def select_checkpoint(args: SelectArguments) -> None:
     from audiomcq.evaluation.questions import load_questions
     from audiomcq.run import set_up_logging
 
+    require(run=args.run, dataset=args.dataset or args.benchmark)
     set_up_logging()
     state = PartialState()  # one of the processes checks the clips for all
     rows, _ = load_questions(args, max_audio_seconds=args.max_audio_seconds)
@@ -102,5 +106,6 @@ def forgetting(args: ForgettingArguments) -> None:
     from audiomcq.evaluation.forgetting import check_forgetting, save_forgetting
     from audiomcq.run import set_up_logging
 
+    require(before=args.before, after=args.after)
     set_up_logging()
     save_forgetting(args, check_forgetting(args))

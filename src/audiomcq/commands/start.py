@@ -29,6 +29,17 @@ def start(
         command(*parse(kinds, argv=argv, settings=settings, program=program))
 
 
+def require(**options: object) -> None:
+    """Refuse to start without an option that has no sensible default, such as a model.
+
+    Raises:
+        ValueError: the value of one of the options is empty.
+    """
+    for name, value in options.items():
+        if not value:
+            raise ValueError(f"{name}: give --{name}, or a YAML file that has it (--config)")
+
+
 def find_in_clone(part: str) -> Path | None:
     """Return the path of a file or folder of the repository; None where this package was installed without one."""
     path = Path(audiomcq.__file__).parents[2] / part
