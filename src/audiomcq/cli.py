@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from audiomcq import __version__
 from audiomcq.commands import construction, contribution, evaluation, publishing, training
@@ -89,16 +89,13 @@ def main(argv: list[str] | None = None) -> None:
 def _run(name: str, words: list[str]) -> None:
     command = COMMANDS[name]
     program = Program(f"audiomcq {name}", str(inspect.getdoc(command.run)).partition("\n\nArgs:")[0])
-    settings = find_in_clone("recipes") or Path("recipes")
-    options: dict[str, Any] = {"argv": words, "program": program}
-    if command.recipe:
-        options["settings"] = settings / command.recipe
+    settings = (find_in_clone("recipes") or Path("recipes")) / command.recipe if command.recipe else None
     if command.run is memory:
         memory(words)
-    elif name.startswith("train "):
-        training.start_stage(name.split()[1], **options)
+    elif command.run in (training.sft, training.grpo):
+        training.start_stage("sft" if command.run is training.sft else "grpo", settings, argv=words, program=program)
     else:
-        start(command.run, **options)
+        start(command.run, settings, words, program)
 
 
 def _overview(commands: dict[str, Command]) -> str:
