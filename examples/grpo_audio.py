@@ -1,15 +1,14 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["audiomcq", "peft"]
+# dependencies = ["audiomcq @ git+https://github.com/OWNER/audiomcq", "datasets>=5.2", "numpy>=2.0", "peft>=0.21",
+#     "soundfile>=0.14"]
 # ///
 """Reinforce a large audio language model with a reward of your own: read a number from its telephone tones.
 
     python examples/grpo_audio.py                                                    # a tiny model, on a CPU, in minutes
-    python examples/grpo_audio.py --lora
     accelerate launch examples/grpo_audio.py --model Qwen/Qwen2.5-Omni-3B --lora --steps 200   # a real one
 
-The reward is the edit distance to a column of the data, `number`. Bring your own data: write `calls` so that it gives a `prompt`,
-as TRL has them, with your clips as audio parts, and the columns of your reward.
+Bring your own data: write `calls` so that it gives `prompt`, with your clips as audio parts, and the columns of your reward.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["audiomcq", "peft"]
+# dependencies = ["audiomcq @ git+https://github.com/OWNER/audiomcq", "datasets>=5.2", "numpy>=2.0", "peft>=0.21",
+#     "soundfile>=0.14"]
 # ///
 """Teach a large audio language model to caption sounds: supervised fine-tuning on conversations with audio in them.
 

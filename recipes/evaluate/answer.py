@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["audiomcq @ git+https://github.com/OWNER/audiomcq"]
+# ///
 """Answer the questions of a data set with and without audio; a killed run goes on where it stopped.
 
 accelerate launch recipes/evaluate/answer.py --config recipes/evaluate/tiny/answer.yaml

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["audiomcq @ git+https://github.com/OWNER/audiomcq"]
+# ///
 """Score prediction files against each other: tables, a plot and a results file. Needs no model and no GPU.
 
 python recipes/evaluate/score.py --config recipes/evaluate/tiny/score.yaml

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["audiomcq[peft] @ git+https://github.com/OWNER/audiomcq"]
+# ///
 """SFT stage of mixed_to_mixed.
 
 accelerate launch --config_file accelerate_configs/zero2.yaml recipes/mixed_to_mixed/sft.py --config recipes/mixed_to_mixed/qwen2_5_omni_7b/sft.yaml

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["audiomcq[peft] @ git+https://github.com/OWNER/audiomcq"]
+# ///
 """SFT stage of single_stage.
 
 accelerate launch --config_file accelerate_configs/zero2.yaml recipes/single_stage/sft.py --config recipes/single_stage/qwen2_5_omni_7b/sft.yaml
