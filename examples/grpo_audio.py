@@ -1,15 +1,14 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["audiomcq", "peft"]
+# dependencies = ["audiomcq @ git+https://github.com/OWNER/audiomcq", "datasets>=5.2", "numpy>=2.0", "peft>=0.21",
+#     "soundfile>=0.14", "torch>=2.13"]
 # ///
 """Reinforce a large audio language model with a reward of your own: read a number from its telephone tones.
 
     python examples/grpo_audio.py                                                    # a tiny model, on a CPU, in minutes
-    python examples/grpo_audio.py --lora
     accelerate launch examples/grpo_audio.py --model Qwen/Qwen2.5-Omni-3B --lora --steps 200   # a real one
 
-The reward is the edit distance to a column of the data, `number`. Bring your own data: write `calls` so that it gives a `prompt`,
-as TRL has them, with your clips as audio parts, and the columns of your reward.
+Bring your own data: write `calls` so that it gives `prompt`, with your clips as audio parts, and the columns of your reward.
 """
 
 import argparse
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 from datasets import Dataset
 from peft import LoraConfig
 
@@ -95,12 +95,12 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     real, rate = args.model is not None, 5e-3 if args.lora else 5e-4
+    bf16 = real and torch.cuda.is_available()
     settings = AudioGRPOConfig(
         str(args.output / "model"), max_steps=args.steps, per_device_train_batch_size=32, num_generations=8,
-        max_completion_length=8, learning_rate=1e-5 if real else rate, bf16=real, gradient_checkpointing=real,
-        model_init_kwargs={"dtype": "bfloat16" if real else "float32"}, per_device_eval_batch_size=32,
-        logging_steps=10, save_strategy="no", report_to=[],
-    )  # fmt: skip
+        max_completion_length=8, learning_rate=1e-5 if real else rate, bf16=bf16, gradient_checkpointing=real,
+        model_init_kwargs={"dtype": "bfloat16" if bf16 else "float32"}, per_device_eval_batch_size=32,
+        logging_steps=10, save_strategy="no", report_to=[])  # fmt: skip
     trainer = AudioGRPOTrainer(
         model=args.model or warmed_up(args.output, args.warm_steps),
         args=settings,

@@ -1,6 +1,7 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["audiomcq", "peft"]
+# dependencies = ["audiomcq @ git+https://github.com/OWNER/audiomcq", "datasets>=5.2", "numpy>=2.0", "peft>=0.21",
+#     "soundfile>=0.14", "torch>=2.13"]
 # ///
 """Teach a large audio language model to caption sounds: supervised fine-tuning on conversations with audio in them.
 
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 from datasets import Dataset
 from peft import LoraConfig
 
@@ -73,6 +75,7 @@ def main() -> None:
     train = captions(args.output / "clips", args.rows, seed=0)
     held_out = captions(args.output / "clips", 32, seed=1)
     model = args.model or tiny_model(args.output / "tiny")
+    bf16 = args.model is not None and torch.cuda.is_available()
     trainer = AudioSFTTrainer(
         model=model,
         args=AudioSFTConfig(
@@ -81,8 +84,8 @@ def main() -> None:
             max_steps=args.steps,
             per_device_train_batch_size=16,
             learning_rate=1e-4 if args.model else 3e-3,
-            model_init_kwargs={"dtype": "bfloat16" if args.model else "float32"},
-            bf16=bool(args.model),
+            model_init_kwargs={"dtype": "bfloat16" if bf16 else "float32"},
+            bf16=bf16,
             gradient_checkpointing=bool(args.model),
             logging_steps=20,
             save_strategy="no",

@@ -71,6 +71,7 @@ FLOORS = {
     4: ("rewards", "inference"),
     5: ("sft", "grpo", "contribution", "evaluation", "construction"),
     6: ("tiny", "publishing"),
+    7: ("commands", "cli", "__main__"),
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.name != "__init__.py")

@@ -61,7 +61,11 @@ INPUTS = {
     "wrong number": ("minimal/grpo_audio_loop.py", ["--steps", "many"], "argument --steps: invalid int value: 'many'"),
     "torn weights": ("evaluate/answer.py", torn_weights, "torn"),
     "wrong precision": ("evaluate/answer.py", ["--model", "MODEL", "--dtype", "float12"], "dtype 'float12': known are"),
-    "no text questions": ("evaluate/forgetting.py", ["--text_questions", "nowhere"], "nowhere: no such file"),
+    "no text questions": ("evaluate/forgetting.py", ["--before", "MODEL", "--after", "MODEL", "--text_questions", "nowhere"],
+                          "nowhere: no such file"),
+    "no rows": ("contribution_filter/report.py", ["--output_dir", "OUT"], "dataset: name the rows, by --dataset"),
+    "no voters": ("contribution_filter/probe.py", ["--dataset", "ROWS"], "voters: give --voters, or a YAML file that has it"),
+    "no model to ask": ("evaluate/select_checkpoint.py", ["--benchmark", "mmar"], "run: give --run"),
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from audiomcq.arguments.evaluation import AnswerArguments
 from audiomcq.arguments.training import DataArguments
 from audiomcq.configs import AudioSFTConfig
 from audiomcq.errors import EXIT_CODE, UserErrorExit, exit_on_user_error
-from audiomcq.options import _hints, _read_with_base, parse
+from audiomcq.options import _hints, _read_with_base, parse, parse_stage
 from test_recipes import OPTIONS, ROOT, YAMLS
 
 CPU = ["--use_cpu", "true", "--output_dir", "unused"]
@@ -67,12 +67,56 @@ def test_a_recipe_without_any_option_names_its_settings_and_stops(monkeypatch: p
     assert parse((ProbeArguments,), argv=["--batch_size", "3"], settings=script)[0].batch_size == 3
 
 
-def test_settings_that_nobody_named_are_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    file = write(tmp_path, "batch_size: 3\n")
-    parse((ProbeArguments,), file, [])
-    assert capsys.readouterr().err == f"no --config: the settings of {file}\n"
-    parse((ProbeArguments,), file, ["--config", str(file)])
+def test_one_line_says_which_settings_apply(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file, script = write(tmp_path, "batch_size: 3\n"), tmp_path / "probe.py"
+    for default, words, says in (
+        (file, [], f"settings: {file}\n"),
+        (None, [f"--config={file}"], f"settings: {file}\n"),
+        (None, ["--mode=generate", "--config", str(file), "--voters", "a", "b"], f"settings: {file}, changed by --mode --voters\n"),
+        (None, ["--voters", "a"], "settings: --voters of the command line and, for the rest, the defaults that --help lists (no --config)\n"),
+    ):  # fmt: skip
+        parse((ProbeArguments,), default, words, None if default else script)
+        assert capsys.readouterr().err == says
+
+
+def test_a_further_process_does_not_say_which_settings_apply(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    parse((ProbeArguments,), write(tmp_path, "batch_size: 3\n"), [])
     assert capsys.readouterr().err == ""
+
+
+def test_an_installed_package_says_where_the_settings_are(tmp_path: Path) -> None:
+    with pytest.raises(ValueError) as error:
+        parse((ProbeArguments,), argv=[], settings=tmp_path / "contribution_filter" / "split.py")
+    assert "examples are recipes/contribution_filter/*/split.yaml of the repository" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "no settings: give --config and one of recipes/weak_to_strong/qwen2_5_omni_3b_lora/sft.yaml, "),
+        (["--model_name_or_path", "org/m", *CPU], "dataset: name the rows to train; no settings: give --config"),
+        (["--dataset", "my.jsonl", *CPU], "model_name_or_path: name the model to train; no settings: give --config"),
+    ],
+)
+def test_training_takes_no_rows_and_no_model_that_nobody_named(
+    words: list[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ValueError) as error:
+        parse_stage("sft", ROOT / "recipes" / "weak_to_strong" / "sft.py", words)
+    assert str(error.value).startswith(says)
+
+
+def test_a_recipe_says_its_paradigm_and_settings_may_say_another() -> None:
+    words = ["--dataset", "my.jsonl", "--model_name_or_path", "org/m", *CPU]
+    data, _, _ = parse_stage("sft", argv=words, paradigm="mixed_to_strong")
+    assert (data.paradigm, data.audio_root) == ("mixed_to_strong", None)
+    assert parse_stage("sft", argv=words)[0].paradigm == "single_stage"
+    config = ["--config", str(ROOT / "recipes" / "single_stage" / "tiny" / "sft.yaml")]
+    assert parse_stage("sft", argv=[*config, *words], paradigm="mixed_to_strong")[0].paradigm == "single_stage"
 
 
 @pytest.mark.parametrize("words", [["--config", "FILE"], ["--config=FILE"]], ids=["two words", "one word"])

@@ -1,12 +1,11 @@
 """Every recipe is run and every YAML is built strictly. Both are discovered, so that a new one cannot stay untested."""
 
-import importlib.util
 import json
 import re
+import runpy
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
@@ -17,7 +16,7 @@ import recipe_options
 from audiomcq.arguments.training import DataArguments
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
 from audiomcq.datasets import PARADIGMS
-from audiomcq.options import parse, parse_stage
+from audiomcq.options import parse
 
 ROOT = Path(__file__).parents[1]
 STAGES = sorted((ROOT / "recipes").glob("*/*.py"))
@@ -62,13 +61,6 @@ SMOKE = {
 
 def relative(path: Path) -> str:
     return str(path.relative_to(ROOT / "recipes"))
-
-
-def load(script: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"recipe_{script.parent.name}_{script.stem}", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def arguments(options: dict[str, object]) -> list[str]:
@@ -136,7 +128,7 @@ def test_every_script_is_a_stage_or_has_a_reason_not_to_be_one() -> None:
 
 @pytest.mark.parametrize("paradigm", sorted(PARADIGMS))
 def test_every_paradigm_trains_two_steps_of_both_stages(
-    paradigm: str, rows_folder: Path, model_folder: Path, tmp_path: Path
+    paradigm: str, rows_folder: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = model_folder
     for stage in ("sft", "grpo"):
@@ -147,7 +139,8 @@ def test_every_paradigm_trains_two_steps_of_both_stages(
         if stage == "grpo":
             options |= {"num_generations": 2, "max_completion_length": 4}
         config = ["--config", str(script.parent / "tiny" / f"{stage}.yaml")]
-        load(script).main(*parse_stage(stage, script.parent / "unused.yaml", [*config, *arguments(options)]))
+        monkeypatch.setattr("sys.argv", [str(script), *config, *arguments(options)])
+        runpy.run_path(str(script), run_name="__main__")
         record = json.loads((output / "run.json").read_text())
         assert record["finished"]
         assert record["settings"]["paradigm"] == paradigm

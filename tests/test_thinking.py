@@ -9,15 +9,17 @@ from datasets import Dataset
 
 from audiomcq.answers import has_thinking_format
 from audiomcq.collation import IGNORED
+from audiomcq.commands import training
 from audiomcq.construction.chains import structured_chain, unstructured_chain
 from audiomcq.examples import Row
 from audiomcq.models import LALM, load_lalm
+from audiomcq.options import parse_stage
 from audiomcq.prompts import completion_target
 from audiomcq.sft import AudioSFTTrainer
 from audiomcq.tiny.data import plan
 from audiomcq.tiny.model import make_tiny_lalm, train_tokenizer
 from small_runs import build, sft_config
-from test_recipes import ROOT, SMOKE, arguments, load, parse_stage
+from test_recipes import ROOT, SMOKE, arguments
 
 COTS = ("structured", "unstructured")
 SETTINGS = ROOT / "recipes" / "weak_to_strong"
@@ -50,9 +52,8 @@ def run(stage: str, cot: str, source: Path, output: Path, rows_folder: Path, thi
     """Run a recipe with the tiny settings of a chain of thought, and return the log of its steps."""
     words = {**SMOKE, "dataset": thinking, "audio_root": rows_folder, "model_name_or_path": source, **options}
     config = ["--config", str(SETTINGS / "tiny" / f"{stage}_{cot}.yaml")]
-    load(SETTINGS / f"{stage}.py").main(
-        *parse_stage(stage, SETTINGS / "unused.yaml", [*config, *arguments({**words, "output_dir": output})])
-    )
+    train = {"sft": training.sft, "grpo": training.grpo}[stage]
+    train(*parse_stage(stage, argv=[*config, *arguments({**words, "output_dir": output})]))
     return json.loads((output / "trainer_state.json").read_text())["log_history"]
 
 

@@ -4,19 +4,10 @@ python recipes/build_dataset/build.py --config recipes/build_dataset/clotho/buil
     --writer http://127.0.0.1:8000/v1#Qwen/Qwen3-235B-A22B
 """
 
-from audiomcq.arguments.construction import BuildArguments
-from audiomcq.errors import exit_on_user_error
-from audiomcq.options import parse
+from pathlib import Path
 
-
-def main(args: BuildArguments) -> None:
-    from audiomcq.construction.build import build
-    from audiomcq.run import set_up_logging
-
-    set_up_logging()
-    build(args)
-
+from audiomcq.commands.construction import build
+from audiomcq.commands.start import start
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        main(*parse((BuildArguments,)))
+    start(build, Path(__file__))

@@ -5,24 +5,8 @@ python recipes/evaluate/audit_overlap.py --config recipes/evaluate/tiny/audit_ov
 
 from pathlib import Path
 
-from audiomcq.arguments.construction import AuditArguments
-from audiomcq.errors import exit_on_user_error
-from audiomcq.options import parse
-
-
-def main(args: AuditArguments) -> None:
-    from rich.console import Console
-
-    from audiomcq.construction.decontamination import audit, load_benchmarks
-    from audiomcq.run import set_up_logging
-
-    set_up_logging()
-    rows = args.load(check_audio=False, fetch_clips=args.content)
-    found = audit(rows, load_benchmarks(args.benchmarks), args.content, args.similar, args.audio_root)
-    found.save(Path(args.output_dir))
-    Console().print("\n".join(found.summarize()), markup=False, soft_wrap=True)
-
+from audiomcq.commands.evaluation import audit_overlap
+from audiomcq.commands.start import start
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        main(*parse((AuditArguments,), settings=Path(__file__)))
+    start(audit_overlap, Path(__file__))

@@ -5,19 +5,8 @@ python recipes/evaluate/forgetting.py --config recipes/evaluate/tiny/forgetting.
 
 from pathlib import Path
 
-from audiomcq.arguments.evaluation import ForgettingArguments
-from audiomcq.errors import exit_on_user_error
-from audiomcq.options import parse
-
-
-def main(args: ForgettingArguments) -> None:
-    from audiomcq.evaluation.forgetting import check_forgetting, save_forgetting
-    from audiomcq.run import set_up_logging
-
-    set_up_logging()
-    save_forgetting(args, check_forgetting(args))
-
+from audiomcq.commands.evaluation import forgetting
+from audiomcq.commands.start import start
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        main(*parse((ForgettingArguments,), settings=Path(__file__)))
+    start(forgetting, Path(__file__))

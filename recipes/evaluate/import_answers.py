@@ -5,19 +5,8 @@ python recipes/evaluate/import_answers.py --config recipes/evaluate/tiny/import_
 
 from pathlib import Path
 
-from audiomcq.arguments.evaluation import ImportArguments
-from audiomcq.errors import exit_on_user_error
-from audiomcq.options import parse
-
-
-def main(args: ImportArguments) -> None:
-    from audiomcq.evaluation.imports import import_answers
-    from audiomcq.run import set_up_logging
-
-    set_up_logging()
-    import_answers(args)
-
+from audiomcq.commands.evaluation import import_answers
+from audiomcq.commands.start import start
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        main(*parse((ImportArguments,), settings=Path(__file__)))
+    start(import_answers, Path(__file__))

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["audiomcq @ git+https://github.com/OWNER/audiomcq", "torch>=2.13", "tqdm>=4.67"]
+# ///
 """GRPO on audio questions in one readable file. Nothing imports it; to train, use recipes/*/grpo.py.
 
     make demo    # once: the data, the filter's labels and the model after SFT

@@ -5,22 +5,8 @@ python recipes/publish/export.py --config recipes/publish/tiny/export.yaml
 
 from pathlib import Path
 
-from audiomcq.arguments.publishing import ExportArguments
-from audiomcq.errors import exit_on_user_error
-from audiomcq.options import parse
-
-
-def main(args: ExportArguments) -> None:
-    from audiomcq.publishing.export import export_full, merge_adapter
-    from audiomcq.run import set_up_logging
-
-    set_up_logging()
-    if args.base:
-        export_full(Path(args.folder), args.base, Path(args.output_dir), args.base_revision)
-    else:
-        merge_adapter(Path(args.folder), Path(args.output_dir), args.dtype)
-
+from audiomcq.commands.publishing import export
+from audiomcq.commands.start import start
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        main(*parse((ExportArguments,)))
+    start(export, Path(__file__))

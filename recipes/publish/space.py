@@ -6,19 +6,13 @@ python recipes/publish/space.py --config recipes/publish/tiny/space.yaml
 from pathlib import Path
 
 from audiomcq.arguments.publishing import SpaceArguments
-from audiomcq.errors import exit_on_user_error
-from audiomcq.options import parse
+from audiomcq.commands import publishing
+from audiomcq.commands.start import start
 
 
-def main(args: SpaceArguments) -> None:
-    from audiomcq.publishing.space import publish_space
-    from audiomcq.run import set_up_logging
-
-    set_up_logging()
-    rows = args.load(check_audio=False)
-    publish_space(args, rows, Path(__file__).with_name("space"))
+def space(args: SpaceArguments) -> None:
+    publishing.space(args, Path(__file__).with_name("space"))
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        main(*parse((SpaceArguments,)))
+    start(space, Path(__file__))

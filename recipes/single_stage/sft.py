@@ -1,23 +1,16 @@
-"""SFT stage of single_stage. Without --config: the 7B settings next to this file.
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["audiomcq[peft] @ git+https://github.com/OWNER/audiomcq"]
+# ///
+"""SFT stage of single_stage.
 
-accelerate launch --config_file accelerate_configs/zero2.yaml recipes/single_stage/sft.py
+accelerate launch --config_file accelerate_configs/zero2.yaml recipes/single_stage/sft.py --config recipes/single_stage/qwen2_5_omni_7b/sft.yaml
 accelerate launch recipes/single_stage/sft.py --config recipes/single_stage/tiny/sft.yaml
 """
 
 from pathlib import Path
-from typing import Any
 
-from audiomcq.errors import exit_on_user_error
-from audiomcq.options import parse_stage
-
-
-def main(*options: Any) -> None:
-    from audiomcq.publishing.model import push_run
-    from audiomcq.sft import train
-
-    push_run(train(*options))
-
+from audiomcq.commands.training import start_stage
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        main(*parse_stage("sft", Path(__file__).parent / "qwen2_5_omni_7b" / "sft.yaml"))
+    start_stage("sft", Path(__file__), "single_stage")

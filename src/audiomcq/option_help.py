@@ -6,21 +6,30 @@ import sys
 import types
 from dataclasses import MISSING, Field, fields
 from enum import Enum
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 _LIBRARIES = ("trl", "transformers")
 _WORDS = {bool: "true|false", int: "INT", float: "NUMBER", str: "TEXT", dict: "JSON"}
 
 
-def help_text(kinds: tuple[type, ...], abridged: bool = False) -> str:
+class Program(NamedTuple):
+    """What help says of a program: its name and what it does."""
+
+    name: str
+    does: str
+
+
+def help_text(kinds: tuple[type, ...], abridged: bool = False, program: Program | None = None) -> str:
     """Describe the options of dataclasses, ours before those of the libraries.
 
     Args:
         abridged: whether there are more than these: the last line then says how to see them.
+        program: by default the file that was started, with its docstring.
     """
     parser = argparse.ArgumentParser(
+        prog=program.name if program else None,
         usage="%(prog)s [--config FILE] [--OPTION VALUE ...]",
-        description=sys.modules["__main__"].__doc__,
+        description=program.does if program else sys.modules["__main__"].__doc__,
         epilog="--help-all shows the options inherited from TRL and transformers too." if abridged else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,

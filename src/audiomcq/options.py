@@ -15,7 +15,7 @@ import yaml
 
 from audiomcq.arguments.training import AudioArguments, DataArguments, GRPOArguments, SFTArguments
 from audiomcq.errors import explain_os_error
-from audiomcq.option_help import help_text
+from audiomcq.option_help import Program, help_text
 
 if TYPE_CHECKING:
     from trl import ModelConfig, TrlParser
@@ -46,19 +46,24 @@ def parse(
     argv: list[str] | None = None,
     settings: Path | None = None,
     inheriting: Callable[[], tuple[type, ...]] | None = None,
+    defaults: dict[str, Any] | None = None,
+    program: Program | None = None,
 ) -> tuple[Any, ...]:
     """Read options from a YAML file (`--config FILE` or `--config=FILE`) and the command line, which wins.
 
     A YAML file may inherit from another with `base:` (a path relative to its own folder). `--help` lists our options
-    and ends the program; `--help-all` also lists those of TRL and transformers.
+    and ends the program; `--help-all` also lists those of TRL and transformers. No YAML file is read that nobody named:
+    its rows and its model would be somebody else's. The first line of the log says which settings apply.
 
     Args:
         kinds: dataclasses of the options.
-        default_config: YAML file to use without `--config`. The first line of the log says so.
+        default_config: YAML file to use without `--config`, where it belongs to the program, as app.yaml to an app.
         argv: words of the command line; by default this program's.
-        settings: a recipe's script. Without any option the script only names the YAML files in the folders next to it.
+        settings: a recipe's script. Without any option, the YAML files in the folders next to it are named.
         inheriting: returns the dataclasses to read instead of `kinds`: subclasses with the options of TRL and
             transformers. Importing those takes seconds, which `--help` saves.
+        defaults: values of options that the YAML file and the command line may change.
+        program: what help calls it; by default the file that was started, with its docstring.
 
     Returns:
         one object of each kind.
@@ -69,19 +74,17 @@ def parse(
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if "--help-all" in words:
-        _print_help(inheriting() if inheriting else kinds)
+        _print_help(help_text(inheriting() if inheriting else kinds, program=program))
     if {"-h", "--help"}.intersection(words):
-        _print_help(kinds, abridged=inheriting is not None)
+        _print_help(help_text(kinds, inheriting is not None, program))
     named, words = _config_of(words)
-    kinds = inheriting() if inheriting else kinds
     if settings is not None and named is None and not words:
-        raise ValueError(_say_settings(settings))
-    if named is None and default_config is not None and int(os.environ.get("RANK", 0)) == 0:
-        sys.stderr.write(f"no --config: the settings of {_from_here(default_config)}\n")
+        raise ValueError(name_settings(settings))
+    kinds = inheriting() if inheriting else kinds
     file = named or default_config
     parser = _make_parser(kinds)
-    if file is not None:
-        parser.set_defaults_with_config(**_values(Path(file), kinds))
+    values = _values(Path(file), kinds) if file is not None else {}
+    parser.set_defaults_with_config(**{**(defaults or {}), **values})
     try:
         *options, unknown = parser.parse_args_into_dataclasses(
             words, return_remaining_strings=True, look_for_args_file=False
@@ -93,13 +96,27 @@ def parse(
         raise ValueError(what if file is None else f"{what} (options of {file} and the command line)") from error
     if unknown:
         raise ValueError(_unknown(unknown[0].partition("=")[0].lstrip("-"), _hints(kinds), "on the command line"))
+    if (settings is not None or file is not None) and int(os.environ.get("RANK", 0)) == 0:
+        sys.stderr.write(f"{_say_what_applies(file, words)}\n")
     return tuple(options)
 
 
 def parse_stage(
-    stage: Literal["sft", "grpo"], default_config: Path, argv: list[str] | None = None
+    stage: Literal["sft", "grpo"],
+    settings: Path | None = None,
+    argv: list[str] | None = None,
+    paradigm: str | None = None,
+    program: Program | None = None,
 ) -> tuple[DataArguments, Any, "ModelConfig"]:
-    """Read the options of a training stage: its rows, TRL's configuration with our options, and the model."""
+    """Read the options of a training stage: its rows, TRL's configuration with our options, and the model.
+
+    Args:
+        settings, argv, program: as of `parse`.
+        paradigm: the one of the recipe, where neither YAML file nor command line names one.
+
+    Raises:
+        ValueError: no rows or no model are named; see also `parse`.
+    """
 
     def inheriting() -> tuple[type, ...]:
         from trl import ModelConfig
@@ -109,12 +126,18 @@ def parse_stage(
         return DataArguments, AudioSFTConfig if stage == "sft" else AudioGRPOConfig, ModelConfig
 
     own = SFTArguments if stage == "sft" else GRPOArguments
-    data, args, model = parse((DataArguments, own, AudioArguments), default_config, argv, inheriting=inheriting)
+    defaults = {"paradigm": paradigm} if paradigm else {}
+    own_kinds = (DataArguments, own, AudioArguments)
+    data, args, model = parse(own_kinds, None, argv, settings, inheriting, defaults, program)
+    for option, value in (("dataset", data.dataset), ("model_name_or_path", model.model_name_or_path)):
+        if not value:
+            shipped = f"; {name_settings(settings)}" if settings else ""
+            raise ValueError(f"{option}: name {'the rows' if option == 'dataset' else 'the model'} to train{shipped}")
     return data, args, model
 
 
-def _print_help(kinds: tuple[type, ...], abridged: bool = False) -> NoReturn:
-    sys.stdout.write(help_text(kinds, abridged))
+def _print_help(text: str) -> NoReturn:
+    sys.stdout.write(text)
     raise SystemExit(0)
 
 
@@ -129,9 +152,27 @@ def _make_parser(kinds: tuple[type, ...]) -> "TrlParser":
     return Parser([DataClassType(kind) for kind in kinds], allow_abbrev=False)
 
 
-def _say_settings(script: Path) -> str:
+def name_settings(script: Path) -> str:
+    """Name the YAML files that a recipe ships, or say where they are: an installed package has none."""
     files = sorted(script.parent.glob(f"*/{script.stem}.yaml"))
-    return f"no settings: give --config and one of {', '.join(map(_from_here, files))}, or the options themselves (--help lists them)"
+    if files:
+        return (
+            f"no settings: give --config and one of {', '.join(map(_from_here, files))}, or the options themselves "
+            "(--help lists them)"
+        )
+    pattern = Path("recipes", script.parent.name, "*", f"{script.stem}.yaml")
+    return (
+        f"no settings: give --config FILE, or the options themselves (--help lists them); examples are {pattern} of the "
+        "repository, which an installed package leaves out"
+    )
+
+
+def _say_what_applies(file: str | Path | None, words: list[str]) -> str:
+    """Say in one line where the options come from: a YAML file, the command line, or the defaults."""
+    given = " ".join(word.partition("=")[0] for word in words if word.startswith("--"))
+    if file is None:
+        return f"settings: {given} of the command line and, for the rest, the defaults that --help lists (no --config)"
+    return f"settings: {_from_here(Path(file))}" + (f", changed by {given}" if given else "")
 
 
 def _from_here(file: Path) -> str:

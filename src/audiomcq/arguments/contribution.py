@@ -110,7 +110,7 @@ class LabelingRule:
 class ReportArguments(RowArguments):
     """Options of recipes/contribution_filter/report.py, beside those of the rule."""
 
-    dataset: str = field(default="outputs/labelled", metadata={"help": "Labelled rows, from split.py or elsewhere."})
+    dataset: str = field(default="", metadata={"help": "Labelled rows, from split.py or elsewhere."})
     votes: str | None = field(
         default=None,
         metadata={

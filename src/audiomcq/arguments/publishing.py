@@ -12,7 +12,7 @@ class PublishArguments(RowArguments):
     """Options of recipes/publish/dataset.py."""
 
     repo_id: str = field(default="", metadata={"help": "Where to: org/name."})
-    dataset: str = field(default="outputs/labelled", metadata={"help": "Labelled rows: folder, file or Hub id."})
+    dataset: str = field(default="", metadata={"help": "Labelled rows: folder, file or Hub id."})
     dataset_split: str = field(default="train", metadata={"help": "Splits to publish, joined with +."})
     validation_fraction: float = field(
         default=0.0, metadata={"help": "Share of train's clips for validation, if there is no such split."}
@@ -114,7 +114,7 @@ class SpaceArguments(RowArguments):
 
     repo_id: str = field(default="", metadata={"help": "Where to: org/name."})
     model: str = field(default=AppArguments.model, metadata={"help": "Hub id of the model that is asked."})
-    dataset: str = field(default="outputs/labelled", metadata={"help": "Rows to try: folder, file or Hub id."})
+    dataset: str = field(default="", metadata={"help": "Rows to try: folder, file or Hub id."})
     num_examples: int = field(default=8, metadata={"help": "Rows to try."})
     sources: list[str] = field(
         default_factory=list, metadata={"help": "CSV tables: source_dataset or file, license, attribution, url."}

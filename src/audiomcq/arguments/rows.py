@@ -39,9 +39,17 @@ class RowArguments:
     )
 
     def load(self, split: str | None = None, **options: Any) -> "Dataset":
-        """Load the rows of a split, by default of `dataset_split`; options as of `load_rows`."""
+        """Load the rows of a split, by default of `dataset_split`; options as of `load_rows`.
+
+        Raises:
+            ValueError: no rows are named; see also `load_rows`.
+        """
         from audiomcq.datasets import load_rows
 
+        if not self.dataset:
+            raise ValueError(
+                "dataset: name the rows, by --dataset (a Hub id, a folder or a file) or in a YAML file (--config)"
+            )
         return load_rows(
             self.dataset,
             split or self.dataset_split,

@@ -1,0 +1,69 @@
+"""The commands of the contribution filter: ask, label, report."""
+
+from functools import partial
+from pathlib import Path
+
+from audiomcq.arguments.asking import clips_needed
+from audiomcq.arguments.contribution import LabelingRule, ProbeArguments, ReportArguments, SplitArguments
+from audiomcq.commands.start import require
+
+
+def probe(args: ProbeArguments) -> None:
+    """Ask every voter every question under every control, and add the votes to a folder.
+
+    Stopped and started again, it goes on.
+    """
+    from accelerate import PartialState
+
+    from audiomcq.contribution.probe import list_unplayable, run_probe
+    from audiomcq.inference.run import Process
+    from audiomcq.run import set_up_logging
+
+    require(voters=args.voters, dataset=args.dataset)
+    set_up_logging()
+    state = PartialState()
+    hearing = clips_needed(args.controls, args.silence_seconds)
+    load = partial(args.load, max_audio_seconds=args.max_audio_seconds, fetch_clips=hearing)
+    rows, unplayable = load(check_audio=False), []
+    if hearing:
+        unplayable = list_unplayable(rows, load(check_audio=True))
+    process = Process(state.process_index, state.num_processes, state.device)
+    run_probe(args, rows, Path(args.output_dir), unplayable, process)
+
+
+def split(args: SplitArguments, rule: LabelingRule) -> None:
+    """Turn votes into weak / strong labels, and save the labelled rows with the votes beside them."""
+    from audiomcq.contribution.split import check_unreadable, save_split
+    from audiomcq.inference.load import load_votes
+    from audiomcq.run import set_up_logging
+
+    set_up_logging()
+    # Labels depend on votes alone, so no clip is opened. Training checks the clips that it will hear.
+    parts: dict[str, list[str]] = {}
+    for part in args.dataset_split.split("+"):
+        parts.setdefault(part.partition("[")[0], []).append(part)  # rows of "train[:100]" are a split train
+    splits = {name: args.load("+".join(each), check_audio=False) for name, each in parts.items()}
+    record = save_split(splits, load_votes(args.votes), rule, args)
+    check_unreadable(record["unreadable_share"], args.max_unreadable)
+
+
+def report(args: ReportArguments, rule: LabelingRule) -> None:
+    """Report on labelled rows and, where there are votes, on the voters behind the labels: HTML, PNG and JSON."""
+    from audiomcq.contribution.html_report import pick_examples, write_report
+    from audiomcq.contribution.report import contribution_report
+    from audiomcq.contribution.split import check_unreadable, count_saved_unreadable, load_saved_rule, load_saved_votes
+    from audiomcq.inference.load import load_votes
+    from audiomcq.records import naming
+    from audiomcq.run import set_up_logging
+
+    set_up_logging()
+    rows = args.load(check_audio=False, fetch_clips=False)
+    votes = load_votes(args.votes) if args.votes else load_saved_votes(args.dataset)
+    made_by = load_saved_rule(args.dataset) or rule
+    if rule not in (LabelingRule(), made_by):
+        raise ValueError(f"{args.dataset} was labelled by {made_by}: split again to report on another rule")
+    with naming(args.votes or args.dataset):
+        contribution = contribution_report(rows, votes, made_by, count_saved_unreadable(args.dataset))
+    write_report(contribution, pick_examples(rows, votes, contribution, args.examples), args.output_dir)
+    if votes is not None:
+        check_unreadable(contribution["unreadable"]["share"], args.max_unreadable)
