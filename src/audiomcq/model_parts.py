@@ -22,7 +22,7 @@ MISSING = "bitsandbytes is not installed: pip install -c constraints.txt -e '.[q
 def without_vision(architecture: type) -> type:
     """Return a class of LALMs whose vision tower is neither built nor read from the checkpoint.
 
-    `restore_class` makes an instance one of `architecture` again. A class without a vision tower is returned as it is.
+    `restore_class` makes an instance one of `architecture` again.
     """
 
     class Listening(architecture):  # type: ignore[misc]  # a base that is known at run time alone
