@@ -75,7 +75,9 @@ def test_a_model_without_its_vision_tower_saves_its_adapter_and_nothing_less_tha
     full_layout: Path, tmp_path: Path
 ) -> None:
     blind = load_lalm(full_layout, vision=False)
-    with pytest.raises(ValueError, match=r"loaded without its vision tower.* save its adapter, or load it with vision"):
+    with pytest.raises(
+        ValueError, match=r"loaded without its vision tower.* save its adapter, or load it with vision"
+    ):
         blind.model.save_pretrained(tmp_path / "whole")
     get_peft_model(blind.model, LORA).save_pretrained(tmp_path / "adapter")
     merge_adapter(tmp_path / "adapter", tmp_path / "merged", "float32")
@@ -197,7 +199,7 @@ def sample(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, audio: dict)
     return generate(model, 3, input_ids=ids, attention_mask=mask, generation_config=options, **audio)
 
 
-@pytest.mark.parametrize("family", ["Qwen2.5-Omni", "Qwen2-Audio"])
+@pytest.mark.parametrize("family", ["Qwen2.5-Omni", "Qwen2-Audio", "Music Flamingo"])
 @pytest.mark.parametrize("adapted", [False, True], ids=["bare", "lora"])
 def test_rollouts_and_log_probs_in_4_bits_are_those_of_the_model_s_own_generate_and_forward(
     family: str, adapted: bool

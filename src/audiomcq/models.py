@@ -80,6 +80,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3_omni_moe_thinker": _OMNI3,
     "qwen2_audio": Family("Qwen2AudioForConditionalGeneration"),  # R1-AQA too
     "audioflamingo3": Family("AudioFlamingo3ForConditionalGeneration", mask_name="input_features_mask"),
+    # Music Flamingo, and Audio Flamingo Next
     "musicflamingo": Family("MusicFlamingoForConditionalGeneration", mask_name="input_features_mask"),
 }
 
