@@ -3,6 +3,8 @@
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
+    MusicFlamingoConfig,
+    MusicFlamingoForConditionalGeneration,
     PreTrainedModel,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
@@ -16,6 +18,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 VOCABULARY, AUDIO_TOKEN, EOS, MEL_BINS = 320, 300, 310, 16
 FRAMES = [40, 130]  # mel frames of the two clips
+OF_ONE_LENGTH = ("qwen2_audio", "musicflamingo")  # take clips of one length, twice their positions, padded to it
 TEMPERATURE = 0.7
 TEXT = {
     "hidden_size": 64,
@@ -75,7 +78,22 @@ def qwen2_audio(attention: str) -> PreTrainedModel:
     return Qwen2AudioForConditionalGeneration._from_config(config, attn_implementation=attention)
 
 
-FAMILIES = {"Qwen2.5-Omni": omni, "Qwen3-Omni": omni3, "Qwen2-Audio": qwen2_audio}
+def music_flamingo(attention: str) -> PreTrainedModel:
+    """Audio Flamingo Next too. Rotates audio features by their place in the clip, which it reads from the prompt."""
+    config = MusicFlamingoConfig(
+        text_config=TEXT | {"model_type": "qwen2"},
+        audio_config=AUDIO | {"model_type": "audioflamingo3_encoder"},
+        audio_token_id=AUDIO_TOKEN,
+    )
+    return MusicFlamingoForConditionalGeneration._from_config(config, attn_implementation=attention)
+
+
+FAMILIES = {
+    "Qwen2.5-Omni": omni,
+    "Qwen3-Omni": omni3,
+    "Qwen2-Audio": qwen2_audio,
+    "Music Flamingo": music_flamingo,
+}
 
 
 def tiny(family: str = "Qwen2.5-Omni", attention: str = "sdpa") -> PreTrainedModel:
@@ -98,11 +116,11 @@ def audio_tokens(model: PreTrainedModel) -> list[int]:
 
 
 def clips(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    # Qwen2-Audio takes clips of one length: twice its positions
-    longest = 200 if model.config.model_type == "qwen2_audio" else max(FRAMES)
+    longest = 200 if model.config.model_type in OF_ONE_LENGTH else max(FRAMES)
     mask = torch.arange(longest) < torch.tensor(FRAMES)[:, None]
     mel = torch.randn(2, MEL_BINS, longest, generator=torch.Generator().manual_seed(1))
-    return {"input_features": mel * mask[:, None], "feature_attention_mask": mask.long()}
+    name = "input_features_mask" if model.config.model_type == "musicflamingo" else "feature_attention_mask"
+    return {"input_features": mel * mask[:, None], name: mask.long()}
 
 
 def prompts_of(model: PreTrainedModel) -> list[list[int]]:

@@ -7,15 +7,27 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import nbformat
 import pytest
+import torch
+from datasets import Dataset
 from nbclient import NotebookClient
 from nbformat import NotebookNode
-from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+from peft import LoraConfig
+from transformers import BitsAndBytesConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
+import card_memory
+from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
 from audiomcq.datasets import load_rows
 from audiomcq.examples import CONTRIBUTION
+from audiomcq.hardware import check_hardware
+from audiomcq.models import load_lalm
+from audiomcq.sft import AudioSFTTrainer
+from audiomcq.shared_attention import list_states
+from small_runs import sft_config
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -107,6 +119,7 @@ def check_clean(notebook: NotebookNode) -> None:
     for output in outputs(notebook):
         assert output.output_type != "error"
         assert "Traceback" not in output.get("text", "")
+        assert "Empty DataFrame" not in output.get("data", {}).get("text/plain", "")
 
 
 @pytest.mark.slow
@@ -140,6 +153,78 @@ def test_the_fine_tuning_notebook_runs_from_rows_to_a_merged_checkpoint(tmp_path
     assert not info["missing_keys"]
 
 
+@pytest.fixture
+def on_a_t4(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the cells of settings choose on a T4."""
+    card = SimpleNamespace(total_memory=15_828_320_256, major=7, minor=5)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _index: card)
+    monkeypatch.delenv("TINY", raising=False)
+    chosen: dict[str, Any] = {}
+    sources = {cell.id: cell.source for cell in cells(FINE_TUNE, "code")}
+    for name in ("settings", "hardware", "sizes"):
+        exec(sources[name], chosen)
+    return chosen
+
+
+def test_on_a_t4_the_fine_tuning_notebook_chooses_what_a_t4_can_do(on_a_t4: dict[str, Any], tmp_path: Path) -> None:
+    assert (on_a_t4["dtype"], on_a_t4["common"]["fp16"], on_a_t4["common"]["bf16"]) == ("float16", True, False)
+    assert on_a_t4["four_bits"].load_in_4bit
+    assert on_a_t4["common"]["gradient_checkpointing"]
+    for kind, own in ((AudioSFTConfig, on_a_t4["sft"]), (AudioGRPOConfig, on_a_t4["grpo"])):
+        # Built where no card is; whether fp16 can be honoured is asked of the card's own device
+        args = kind(output_dir=str(tmp_path), **on_a_t4["common"] | own | {"fp16": False, "use_cpu": True})
+        there = SimpleNamespace(
+            **{**vars(args), "fp16": True, "device": torch.device("cuda"), "deepspeed_plugin": None}
+        )
+        check_hardware(there, on_a_t4["dtype"], adapted=True, quantized=True)
+
+
+def test_the_memory_that_the_notebook_states_for_a_t4_is_counted_from_its_settings(on_a_t4: dict[str, Any]) -> None:
+    grpo = on_a_t4["grpo"]
+    work = card_memory.Work(
+        seconds=on_a_t4["common"]["max_audio_seconds"],
+        rows=on_a_t4["sft"]["per_device_train_batch_size"],
+        rollouts=grpo["num_generations"],
+        new_tokens=grpo["max_completion_length"],
+        asked=on_a_t4["asking"]["batch_size"],
+        rank=16,
+    )
+    counted = card_memory.phases(card_memory.thinker_3b(), work)
+    assert max(counted.values()) < 15
+    stated = next(cell.source for cell in cells(FINE_TUNE, "markdown") if cell.id == "memory")
+    assert f"| {' | '.join(counted)} |" in stated
+    assert f"| {' | '.join(map(str, counted.values()))} |" in stated
+
+
+def test_what_is_counted_of_weights_trained_state_and_cache_is_what_a_tiny_model_holds(
+    full_layout: Path, rows: Dataset, tmp_path: Path
+) -> None:
+    half = load_lalm(full_layout, dtype="float16", vision=False).model
+    weights = sum(each.numel() * each.element_size() for each in half.parameters())
+    assert card_memory.weight_bytes(half, four_bits=False) == weights
+    args = sft_config(tmp_path, max_steps=1, model_init_kwargs={"dtype": "float16"})
+    lora = LoraConfig(r=16, target_modules=card_memory.PROJECTIONS)
+    trainer = AudioSFTTrainer(
+        str(full_layout), args, train_dataset=rows, peft_config=lora,
+        quantization_config=BitsAndBytesConfig(load_in_4bit=True),
+    )  # fmt: skip
+    trainer.train()
+    frozen = [each for each in trainer.model.parameters() if not each.requires_grad]
+    scales = [each.quant_state.absmax for each in frozen if hasattr(each, "quant_state")]
+    held = sum(each.numel() * each.element_size() for each in [*frozen, *scales])
+    assert card_memory.weight_bytes(half, four_bits=True) == held
+    trained = [each for each in trainer.model.parameters() if each.requires_grad]
+    states = [value for state in trainer.optimizer.optimizer.state.values() for value in state.values() if value.ndim]
+    # Gradients are freed after the step, and are as large as the weights
+    held = sum(each.numel() * each.element_size() for each in [*trained, *trained, *states])
+    assert card_memory.trained_bytes(half, rank=16) == held
+    with torch.no_grad():
+        cache = half(input_ids=torch.ones(1, 5, dtype=torch.long), use_cache=True).past_key_values
+    held = sum(each.numel() * each.element_size() for states in list_states(cache) for each in states)
+    assert card_memory.cache_bytes(half, 5) == held
+
+
 @pytest.mark.check
 def test_the_measuring_notebook_finds_nothing_in_voters_that_guess(tmp_path: Path) -> None:
     notebook = run(read(MEASURE), tmp_path)
@@ -162,6 +247,11 @@ def test_the_measuring_notebook_finds_nothing_in_voters_that_guess(tmp_path: Pat
     kinds = shown(notebook, "text/markdown", "listen")
     assert [any(text.startswith(f"**{kind}**") for text in kinds) for kind in ("weak", "strong")] == [True, True]
     assert players(notebook) == 1 + len(kinds)
+    chosen = [text for text in shown(notebook, "text/plain", "listen") if "voter" in text]
+    assert len(chosen) == len(kinds)
+    for table in chosen:
+        assert re.search(r"silence\s+audio\n", table), "what was chosen without the clip and with it"
+        assert len(table.splitlines()) == 1 + 3, "a line for each voter"
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

@@ -16,6 +16,7 @@ from random_lalms import (
     COMPLETIONS,
     FAMILIES,
     FRAMES,
+    OF_ONE_LENGTH,
     TEMPERATURE,
     clips,
     padded_rows,
@@ -39,7 +40,7 @@ def alone(model, prompt: int, completion: list[int]) -> tuple[torch.Tensor, torc
     """Log-probs and entropies of one completion from a plain, unpadded forward of its own."""
     tokens = torch.tensor([prompts_of(model)[prompt] + completion])
     audio = {name: value[prompt : prompt + 1] for name, value in clips(model).items()}
-    if model.config.model_type != "qwen2_audio":
+    if model.config.model_type not in OF_ONE_LENGTH:
         audio = {name: value[..., : FRAMES[prompt]] for name, value in audio.items()}
     logits = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), **audio).logits.float()
     logps = torch.log_softmax(logits[0, -len(completion) - 1 : -1] / TEMPERATURE, dim=-1)

@@ -24,8 +24,12 @@ except ImportError:  # Triton is on CUDA machines alone
 
 
 def operations_for(device: torch.device) -> ModuleType:
-    """Return the module with the small operations between projections: fused kernels where the device has them."""
-    return decode_kernels if device.type == "cuda" and decode_kernels is not None else decode_plain
+    """Return the module with the small operations between projections: fused kernels where the device has them.
+
+    Triton supports CUDA devices of compute capability 8.0 and above, which a T4 (7.5) is below.
+    """
+    fused = decode_kernels is not None and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return decode_kernels if fused else decode_plain
 
 
 Turns = tuple[Tensor, Tensor]

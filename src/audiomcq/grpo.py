@@ -30,6 +30,7 @@ from audiomcq.construction.decontamination import audit_training
 from audiomcq.conversations import holds_questions, measure_audio
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.examples import Row
+from audiomcq.hardware import adapter_kept, check_hardware, hold_adapter_in_fp32
 from audiomcq.models import LALM, set_trainable
 from audiomcq.packing import group_rows, pack
 from audiomcq.phases import PhaseClock
@@ -107,7 +108,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             "optimizers": optimizers,
         }
         beyond = {"tools": tools, "rollout_func": rollout_func, "environment_factory": environment_factory}
-        lalm = take_model(model, processing_class, args, train_dataset, quantization_config)
+        lalm = take_model(model, processing_class, args, train_dataset, quantization_config, peft_config)
         if lalm is None:
             super().__init__(
                 model, reward_funcs, args, train_dataset, eval_dataset, processing_class,
@@ -141,6 +142,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         )
         self.clip_seconds = measure_audio(rows) if isinstance(rows, Dataset) else []
         adapted = peft_config is not None or is_adapted(model)
+        check_hardware(args, lalm.model.dtype, adapted, getattr(lalm.model, "is_loaded_in_4bit", False))
         if not adapted:
             set_trainable(lalm.model, lalm.family, args.train_modules)
         needs_reference = args.beta > 0 and not adapted
@@ -149,7 +151,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             if needs_reference
             else nullcontext()
         )
-        with _image_token(lalm.model.config), by_name:
+        with _image_token(lalm.model.config), by_name, adapter_kept(model):
             super().__init__(
                 model=lalm.model if isinstance(model, str | Path) else model,
                 reward_funcs=reward_funcs,
@@ -160,6 +162,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
                 peft_config=peft_config and fit_lora(peft_config, lalm),
                 **others,
             )
+        hold_adapter_in_fp32(self.model, args.fp16)
         check_mixed_audio(self, self.clip_seconds)
         self.data_collator: Any = PromptCollator(self.encoder)  # of objects, not of tensors
         self.clock.device = self.accelerator.device

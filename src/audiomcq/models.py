@@ -7,9 +7,7 @@ skipped) or from a thinker-only folder, which is what training saves.
 import hashlib
 import json
 import logging
-import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,16 +19,18 @@ import transformers
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoProcessor,
-    PreTrainedModel,
-    ProcessorMixin,
-    Qwen2_5OmniProcessor,
-    Qwen3OmniMoeProcessor,
-)
+from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from audiomcq.generation_options import NeutralGeneration
+from audiomcq.model_parts import (
+    count_numbers,
+    fit_quantization,
+    quantize,
+    restore_class,
+    settle_quantized,
+    without_vision,
+)
+from audiomcq.omni_processors import AudioOnlyOmni3Processor, AudioOnlyOmniProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -39,48 +39,6 @@ _ENDS = 1 << 20
 """Bytes hashed at each end of a weight file."""
 ADAPTER_FILE = "adapter_config.json"
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
-
-
-class AudioOnlyOmniProcessor(Qwen2_5OmniProcessor):
-    """Qwen2.5-Omni's processor without its image and video parts, which import torchvision. Ids and mel are identical.
-
-    It saves copies of the files that it was loaded from, so that a checkpoint opens with the stock `AutoProcessor`.
-    """
-
-    def __init__(self, feature_extractor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
-        ProcessorMixin.__init__(self, feature_extractor, tokenizer, chat_template=chat_template)
-        for kind in ("image", "audio", "video"):
-            setattr(self, f"{kind}_token", getattr(tokenizer, f"{kind}_token"))
-            setattr(self, f"{kind}_token_id", getattr(tokenizer, f"{kind}_token_id"))
-        for edge in ("vision_bos", "vision_eos", "audio_bos", "audio_eos"):
-            setattr(self, f"{edge}_token", getattr(tokenizer, f"{edge}_token"))
-        self.source_files: list[Path] = []
-
-    @property
-    def model_input_names(self) -> list[str]:
-        names = [
-            *self.tokenizer.model_input_names,
-            *self.feature_extractor.model_input_names,
-            "feature_attention_mask",
-        ]
-        return list(dict.fromkeys(names))
-
-    def save_pretrained(self, save_directory: str | os.PathLike, *_: Any, **__: Any) -> None:
-        target = Path(save_directory)
-        target.mkdir(parents=True, exist_ok=True)
-        for file in self.source_files:
-            if file.resolve() != (target / file.name).resolve():
-                shutil.copyfile(file, target / file.name)
-
-
-class AudioOnlyOmni3Processor(AudioOnlyOmniProcessor):
-    """Qwen3-Omni's processor, likewise. The stock one (transformers 5.23) drops `audio_kwargs`, and with them the
-    padding length.
-    """
-
-    audio_kwargs = Qwen3OmniMoeProcessor.audio_kwargs
-    n_window = Qwen3OmniMoeProcessor.n_window
-    _process_audio = Qwen3OmniMoeProcessor._process_audio
 
 
 @dataclass(frozen=True)
@@ -122,6 +80,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3_omni_moe_thinker": _OMNI3,
     "qwen2_audio": Family("Qwen2AudioForConditionalGeneration"),  # R1-AQA too
     "audioflamingo3": Family("AudioFlamingo3ForConditionalGeneration", mask_name="input_features_mask"),
+    # Music Flamingo, and Audio Flamingo Next
     "musicflamingo": Family("MusicFlamingoForConditionalGeneration", mask_name="input_features_mask"),
 }
 
@@ -187,12 +146,20 @@ def load_lalm(
     dtype: str | torch.dtype | None = "float32",
     attn_implementation: str | None = "sdpa",
     device: str | torch.device | None = None,
+    vision: bool = True,
+    quantization_config: Any = None,
     **options: Any,
 ) -> LALM:
     """Load a LALM from a folder or a Hub id. Further options go to `from_pretrained`.
 
+    Args:
+        vision: whether to load a vision tower. Audio and text never reach it; a whole checkpoint can only be saved with
+            it.
+        quantization_config: a `BitsAndBytesConfig`, to load the language model in 4 bits (`model_parts`), for LoRA.
+
     Raises:
-        ValueError: nothing is found there, the family is unknown, or the checkpoint lacks weights.
+        ValueError: nothing is found there, the family is unknown, the checkpoint lacks weights, or see
+            `fit_quantization`.
     """
     source = str(source)
     if source.startswith((".", "/")) and not Path(source).is_dir():
@@ -207,9 +174,14 @@ def load_lalm(
     if adapter:
         adapted = json.loads(adapter.read_text())
         base = load_lalm(
-            adapted["base_model_name_or_path"], adapted.get("revision"), dtype, attn_implementation, device, **options
-        )
-        return _merge_adapter(base, source, revision, _find_commit(source, adapter))
+            adapted["base_model_name_or_path"], adapted.get("revision"), dtype, attn_implementation, device, vision,
+            **options,
+        )  # fmt: skip
+        lalm = _merge_adapter(base, source, revision, _find_commit(source, adapter))
+        if quantization_config is not None:
+            quantize(lalm.model, fit_quantization(quantization_config, dtype, lalm.model.config))
+            settle_quantized(lalm.model)
+        return lalm
     assert config is not None  # without an adapter there is one
     # By the config alone: weights of an unknown family are not downloaded
     if config.model_type not in FAMILIES:
@@ -217,8 +189,13 @@ def load_lalm(
     family = FAMILIES[config.model_type]
     if isinstance(dtype, str) and dtype not in _DTYPES:
         raise ValueError(f"dtype {dtype!r}: known are {', '.join(_DTYPES)}")
+    architecture = getattr(transformers, family.architecture)
+    if quantization_config is not None:
+        # Quantized while it is read, on the device where it stays
+        options["quantization_config"] = fit_quantization(quantization_config, dtype, config)
+        options["device_map"] = None if device is None else {"": device}
     with _naming_source(source):
-        model, info = getattr(transformers, family.architecture).from_pretrained(
+        model, info = (architecture if vision else without_vision(architecture)).from_pretrained(
             source,
             revision=revision,
             dtype=dtype,
@@ -230,8 +207,12 @@ def load_lalm(
         raise ValueError(
             f"{source}: {len(info['missing_keys'])} tensors are missing, e.g. {min(info['missing_keys'])}"
         )
+    if not vision:
+        restore_class(model, architecture)
     neutralize(model, _find_file(source, "generation_config.json", revision))
-    if device is not None:
+    if quantization_config is not None:
+        settle_quantized(model)
+    elif device is not None:
         model.to(device)
     processor = load_processor(source, revision)
     commit = _find_commit(source, _find_file(source, "config.json", revision))
@@ -394,7 +375,7 @@ def count_trainable(model: nn.Module, family: Family) -> dict[str, dict[str, int
     counts = {group: {"parameters": 0, "trainable": 0} for group in PARAMETER_GROUPS}
     for name, parameter in model.named_parameters():
         group = counts[parameter_group(name, family)]
-        numbers = getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3 leaves an empty tensor in each process
+        numbers = count_numbers(parameter)
         group["parameters"] += numbers
         group["trainable"] += numbers * parameter.requires_grad
     for part, count in counts.items():

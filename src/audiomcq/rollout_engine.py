@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -74,6 +75,8 @@ def graph_obstacle(model: PreTrainedModel, device: torch.device) -> str | None:
     """Say why decoding a token is a plain call and not a graph; return None where a graph can hold it."""
     if device.type != "cuda":
         return "no CUDA device"
+    if getattr(model, "is_loaded_in_4bit", False):
+        return "layers in 4 bits have not been tried inside a graph"
     text = model.config.get_text_config(decoder=True)
     experts = getattr(text, "_experts_implementation", None)
     if getattr(text, "num_experts", 0) and experts not in ("grouped_mm", "batched_mm"):
@@ -122,7 +125,10 @@ class RolloutEngine:
         prompt = start.prompt_mask.shape[1]
         own = sampling.max_new_tokens + (0 if start.own_mask is None else start.own_mask.shape[1])
         device = start.tokens.device
-        captured = graph_obstacle(model, device) is None
+        obstacle = graph_obstacle(model, device)
+        captured = obstacle is None
+        if device.type == "cuda" and obstacle is not None:
+            _log_once(f"tokens are decoded without CUDA graphs: {obstacle}")
         if not captured:  # without a graph nothing needs fixed addresses, so the memory is freed with the call
             return _Decoder(model, start, sampling, prompt, own, captured)
         key = (rows, prompts, sampling)  # all of these are constants of the captured graph
@@ -160,6 +166,11 @@ def signature(model: PreTrainedModel) -> tuple[Any, ...]:
     )
     autocast = (torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda"))
     return (hash(weights), adapters, autocast)
+
+
+@cache
+def _log_once(message: str) -> None:
+    logger.info(message)
 
 
 def _decoder_of(model: PreTrainedModel) -> Decoder:

@@ -24,6 +24,7 @@ from audiomcq.datasets import stage_rows
 from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import CONTRIBUTION, arrow_column
 from audiomcq.generation_options import generation_settings
+from audiomcq.hardware import check_hardware, read_quantization
 from audiomcq.models import LALM, count_trainable, is_adapter, load_lalm
 from audiomcq.prompts import COT_COLUMNS, cot_name
 from audiomcq.run_record import (
@@ -87,6 +88,8 @@ def _train(
     output = Path(args.output_dir or "")
     # What can refuse a run comes before the model is loaded, which may take minutes
     check_push(args, model)
+    quantization = read_quantization(model)
+    check_hardware(args, model.dtype, model.use_peft, quantization is not None)
     load = partial(
         data.load,
         check_audio=data.check_audio or "header",
@@ -102,7 +105,15 @@ def _train(
     overlap = audit(rows, data.decontaminate_against, data.audio_root) if data.decontaminate_against else None
     seen = check_unseen(digests, Path(model.model_name_or_path or "")) if data.paradigm != "single_stage" else {}
     evaluation = load(data.eval_split) if data.eval_split else None
-    lalm = load_lalm(str(model.model_name_or_path), model.model_revision, model.dtype, model.attn_implementation)
+    lalm = load_lalm(
+        str(model.model_name_or_path),
+        model.model_revision,
+        model.dtype,
+        model.attn_implementation,
+        device=args.device if quantization else None,
+        vision=not model.use_peft,  # a checkpoint of all weights has to hold it
+        quantization_config=quantization,
+    )
     trainer = trainer_class(
         model=lalm.model,
         args=args,

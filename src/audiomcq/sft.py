@@ -31,6 +31,7 @@ from audiomcq.construction.decontamination import audit_training
 from audiomcq.conversations import holds_questions, measure_audio
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.examples import Row, row_keys
+from audiomcq.hardware import adapter_kept, check_hardware, hold_adapter_in_fp32
 from audiomcq.models import LALM, set_trainable
 from audiomcq.packing import PADDING, label_columns, pack_by_clip, unpack
 from audiomcq.prompts import ANSWER_OPEN, AUDIOMCQ_STYLE, TURN_TOKENS, completion_target, cot_name
@@ -96,7 +97,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
             "optimizer_cls_and_kwargs": optimizer_cls_and_kwargs,
             "preprocess_logits_for_metrics": preprocess_logits_for_metrics,
         }
-        lalm = take_model(model, processing_class, args, train_dataset, quantization_config)
+        lalm = take_model(model, processing_class, args, train_dataset, quantization_config, peft_config)
         if lalm is None:
             super().__init__(
                 model, args, data_collator, train_dataset, eval_dataset, processing_class,
@@ -127,7 +128,9 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
                 check_cot(each, cot)
         self.encoder = ConversationEncoder(lalm.processor, lalm.family, args.max_audio_seconds)
         self.clip_seconds = measure_audio(rows) if isinstance(rows, Dataset) else []
-        if peft_config is None and not is_adapted(model):
+        adapted = peft_config is not None or is_adapted(model)
+        check_hardware(args, lalm.model.dtype, adapted, getattr(lalm.model, "is_loaded_in_4bit", False))
+        if not adapted:
             set_trainable(lalm.model, lalm.family, args.train_modules)
         # Memory of a device is what checkpointing is for; on a CPU time is dearer. Whoever sets its options has chosen
         if args.gradient_checkpointing and not args.gradient_checkpointing_kwargs and args.device.type == "cpu":
@@ -136,7 +139,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         collator = SFTCollator(
             self.encoder, cot, args.strong_weight, learns_prompts=learns_prompts, assistant_only=assistant_only
         )
-        with _assistant_left_to_us(args):
+        with _assistant_left_to_us(args), adapter_kept(model):
             super().__init__(
                 model=lalm.model if isinstance(model, str | Path) else model,
                 args=args,
@@ -147,6 +150,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
                 peft_config=peft_config and fit_lora(peft_config, lalm),
                 **others,
             )
+        hold_adapter_in_fp32(self.model, args.fp16)
         check_mixed_audio(self, self.clip_seconds)
         self.add_callback(EpochSeedCallback(shuffle, self._order))
         # After TRL has decided on a router's load-balancing loss

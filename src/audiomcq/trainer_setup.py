@@ -30,23 +30,31 @@ from audiomcq.models import (
 logger = logging.getLogger(__name__)
 
 
-def take_model(model: Any, processor: Any, args: Any, rows: Any, quantization_config: Any = None) -> LALM | None:
+def take_model(
+    model: Any, processor: Any, args: Any, rows: Any, quantization_config: Any = None, peft_config: Any = None
+) -> LALM | None:
     """Return a trainer's LALM, loaded if given by name; None for a model without audio input, which is left to TRL.
 
     Args:
         model: name, folder, or a loaded model, bare or with an adapter.
         args: the trainer's options; `model_init_kwargs` apply to models given by name.
         rows: the training rows. Only the first is read, to refuse audio for a model without audio input.
+        quantization_config: see `load_lalm`.
+        peft_config: of the adapter to train. A model given by name is then loaded without its vision tower.
 
     Raises:
         ValueError: a model without audio input gets audio or audio options, or see `load_lalm` and `as_lalm`.
     """
     if not isinstance(model, str | Path):
         lalm, kind = as_lalm(model, processor), getattr(model, "config", None)
+        if lalm is not None and quantization_config is not None:
+            raise ValueError("quantization_config: the model is loaded already; give its name, or load it so")
     elif _has_audio_input(str(model)):
-        options = dict(getattr(args, "model_init_kwargs", None) or {})
+        options = {"vision": peft_config is None, **(getattr(args, "model_init_kwargs", None) or {})}
         if quantization_config is not None:
             options["quantization_config"] = quantization_config
+        if options.get("quantization_config") is not None and args is not None:
+            options.setdefault("device", args.device)
         lalm, kind = load_lalm(model, **options), None
         lalm.processor = lalm.processor if processor is None else _check_processor(processor)
     else:

@@ -133,7 +133,7 @@ def main(args: AppArguments) -> None:
 
     set_up_logging()
     with tempfile.TemporaryDirectory() as folder:
-        lalm = load_lalm(args.model, args.model_revision, args.dtype, device=PartialState().device)
+        lalm = load_lalm(args.model, args.model_revision, args.dtype, device=PartialState().device, vision=False)
         encoder = PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds)
         page(args, lalm, encoder, Path(folder)).launch(
             server_port=args.port, max_file_size=args.max_upload_mb * 1_000_000

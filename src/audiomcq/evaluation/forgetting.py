@@ -174,7 +174,7 @@ def _ask(
     model: str, args: ForgettingArguments, questions: Sequence[Row], speech: Sequence[Row]
 ) -> tuple[list[Answer], list[Answer]]:
     """Load a model and let it answer the text questions and transcribe the clips."""
-    lalm = load_lalm(model, dtype=args.dtype, device=PartialState().device)
+    lalm = load_lalm(model, dtype=args.dtype, device=PartialState().device, vision=False)
     ask = partial(answer_questions, lalm, batch_size=args.batch_size, max_new_tokens=args.max_new_tokens)
     encoders = [
         PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, style=style)

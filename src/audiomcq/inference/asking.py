@@ -104,7 +104,7 @@ def load_encoder(
     device: str | torch.device | None = None,
 ) -> tuple[LALM, PromptEncoder]:
     """Load a model and the encoder of its prompts."""
-    lalm = load_lalm(name, revision, args.dtype, device=device)
+    lalm = load_lalm(name, revision, args.dtype, device=device, vision=False)
     return lalm, PromptEncoder(lalm.processor, lalm.family, args.max_audio_seconds, audio_root, style=style)
 
 
