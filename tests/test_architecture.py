@@ -38,6 +38,7 @@ FLOORS = {
         "schema",
         "hub_rows",
         "row_sources",
+        "chosen_rows",
         "datasets",
         "generation_options",
         "models",

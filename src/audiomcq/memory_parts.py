@@ -140,7 +140,7 @@ def count_state(options: MemoryArguments, shape: ModelShape, numbers: Numbers) -
     """Count what a GPU holds between steps, without gradients."""
     deepspeed, sharded = options.engine in ("zero2", "zero3"), options.engine in ("zero3", "fsdp2")
     ours = 1 / options.gpus
-    base = numbers.weight * (numbers.llm + numbers.audio + numbers.unused)
+    base: float = numbers.weight * (numbers.llm + numbers.audio + numbers.unused)
     if options.load_in_4bit:
         base += (_IN_4_BITS - numbers.weight) * shape.matrices
     weights = base + numbers.trained * numbers.adapters
@@ -199,7 +199,7 @@ def layer_bytes(options: MemoryArguments, shape: ModelShape, numbers: Numbers, b
     fused = options.fused and batch.packed and options.stage == "grpo"
     weights_trained = numbers.trained_llm > 0
     norm = e if fused else _FULL + (e if weights_trained else 0)
-    per_token = 2 * norm * h
+    per_token: float = 2 * norm * h
     if shape.normed_heads:
         per_token += (_FULL + (e if weights_trained else 0)) * (q + k)
     per_token += e * h * (5 if numbers.casts else 2)
@@ -211,7 +211,7 @@ def layer_bytes(options: MemoryArguments, shape: ModelShape, numbers: Numbers, b
         # The token's copy for each of its experts, and their results, before they are weighted and summed
         per_token += 2 * e * h * shape.experts
     per_token += 7 * e * options.lora_r
-    kept = batch.tokens * per_token
+    kept: float = batch.tokens * per_token
     length = batch.prompt + batch.completion
     if batch.packed:
         kept += batch.rows * (e * q * batch.completion + 2 * e * q * length + e * batch.completion * length)
