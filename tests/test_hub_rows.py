@@ -21,6 +21,8 @@ from audiomcq.audio import load_audio
 from audiomcq.run import hub_commit
 logging.basicConfig(level="INFO")
 for options in json.loads(sys.argv[1]):
+    if "first" in options:
+        options["choose"] = lambda _, count=options.pop("first"): range(count)
     try:
         rows = load_rows(**options)
     except ValueError as error:
@@ -102,6 +104,16 @@ def test_clips_that_lie_in_a_repository_are_fetched_those_that_rows_name_and_onc
     assert not any(".wav" in line for line in public.requests)
 
 
+def test_of_a_limited_number_of_rows_only_their_clips_are_fetched(public: Hub, strong: str, tmp_path: Path) -> None:
+    public.requests.clear()
+    (found,), _ = load(public, tmp_path / "home", {"source": STRONG, "first": 2})
+    assert ids(found) == ["0", "1"] and found["heard"] == [8000] * 2
+    assert {line.split("/")[-1].split("?")[0] for line in public.requests if ".wav" in line} == {
+        "sample_0.wav",
+        "a%20b%20%5B1%5D.wav",
+    }
+
+
 def test_what_was_fetched_is_there_without_a_connection(
     public: Hub, strong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +152,8 @@ def test_a_clip_that_the_repository_lacks_is_named_and_no_path_leads_elsewhere(p
     assert ids(found) == ["0"]
     for name in names[1:]:
         assert f"org/lacking has no file {name}" in log
+    (found,), log = load(public, tmp_path / "home", {"source": "org/lacking", "skip_missing_clips": True})
+    assert ids(found) == ["0"] and "1 of 4 rows have their clips" in log and "the first: clips/lost.wav" in log
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from audiomcq.arguments.evaluation import AnswerArguments
 from audiomcq.arguments.training import DataArguments
 from audiomcq.configs import AudioSFTConfig
 from audiomcq.errors import EXIT_CODE, UserErrorExit, exit_on_user_error
-from audiomcq.options import _hints, _read_with_base, parse, parse_stage
+from audiomcq.options import _hints, parse, parse_stage, read_settings
 from test_recipes import OPTIONS, ROOT, YAMLS
 
 CPU = ["--use_cpu", "true", "--output_dir", "unused"]
@@ -279,7 +279,7 @@ SCRAPS = [
 def mutated(draw: st.DrawFn) -> tuple[str, bytes]:
     """A shipped YAML with a few things wrong: values, keys, nesting or single bytes. With the name of its options."""
     path = draw(st.sampled_from(YAMLS))
-    content = _read_with_base(path)
+    content = read_settings(path)
     known = sorted(_hints(OPTIONS[path.stem]))
     for _ in range(draw(st.integers(0, 3))):
         how = draw(st.sampled_from(["value", "any option", "drop", "key", "nest"]))

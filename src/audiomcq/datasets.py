@@ -19,6 +19,7 @@ from datasets import Dataset, DatasetDict, Value
 from tqdm.auto import tqdm
 
 from audiomcq.audio import LONGEST_SECONDS, audio_seconds, stored_size
+from audiomcq.chosen_rows import Choose, draw_rows, keep_chosen_rows, keep_rows_with_clips
 from audiomcq.clip_check import check_clips
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.examples import (
@@ -59,6 +60,9 @@ def load_rows(
     cot_column: str | None = None,
     audio_contribution: str | None = None,
     fetch_clips: bool = True,
+    choose: Choose | None = None,
+    skip_missing_clips: bool = False,
+    without_clips: dict[str, int] | None = None,
 ) -> Dataset:
     """Load rows of the project's schema from the Hub, a folder or a file.
 
@@ -80,11 +84,20 @@ def load_rows(
         cot_column: an additional column of chains of thought to keep.
         audio_contribution: label, weak or strong, of rows without one.
         fetch_clips: False if no clip will be opened: clips in a Hub repository are then not downloaded.
+        choose: picks rows before clips are downloaded or checked.
+        skip_missing_clips: leave out rows whose clips are not there; by default they are broken.
+        without_clips: filled with the number of those rows by source.
 
     Raises:
         ValueError: nothing is found there, a column is missing, or too many rows are broken.
     """
     found = find_rows(source, split, config, revision, cot_column)
+    if skip_missing_clips:
+        found, missing = keep_rows_with_clips(found, audio_root, allow_outside_audio_root)
+        if without_clips is not None:
+            without_clips.update(missing)
+    if choose is not None:
+        found = keep_chosen_rows(found, choose, cot_column, audio_contribution)
     resolve = resolve_clips(found, audio_root, allow_outside_audio_root, fetch_clips)
     rows, faults = fit_to_schema(found.rows, resolve, cot_column, audio_contribution, str(source))
     if check_audio:
@@ -305,7 +318,20 @@ PARADIGMS: dict[str, tuple[str, str]] = {
 
 
 def stage_rows(rows: Dataset, paradigm: str, stage: str, seed: int) -> Dataset:
-    """Select the rows on which one stage of a paradigm trains.
+    """Select the rows on which one stage of a paradigm trains, see `stage_indices`."""
+    return rows.select(stage_indices(rows, paradigm, stage, seed))
+
+
+def draw_stage_rows(rows: Dataset, paradigm: str, stage: str, seed: int, count: int) -> np.ndarray:
+    """Return the indices of `count` of the rows on which one stage of a paradigm trains."""
+    indices = stage_indices(rows, paradigm, stage, seed)
+    drawn = draw_rows(rows, indices, count)
+    logger.info("max_rows: %d of the %d rows of %s, %s", len(drawn), len(indices), paradigm, stage)
+    return drawn
+
+
+def stage_indices(rows: Dataset, paradigm: str, stage: str, seed: int) -> np.ndarray:
+    """Return the indices of the rows on which one stage of a paradigm trains.
 
     As in the paper, every paradigm's SFT stage has as many rows as there are weak ones ("mixed" is a random draw of
     that size), and the GRPO stage never sees a row of the SFT stage. single_stage uses all rows in its one stage.
@@ -328,7 +354,7 @@ def stage_rows(rows: Dataset, paradigm: str, stage: str, seed: int) -> Dataset:
         chosen &= ~sft
     if not chosen.any():
         raise ValueError(f"{paradigm}: no row is left for the {stage} stage out of {len(rows)}")
-    return rows.select(np.flatnonzero(chosen))
+    return np.flatnonzero(chosen)
 
 
 def _pick(labels: pa.ChunkedArray, side: str, seed: int) -> np.ndarray:

@@ -202,7 +202,7 @@ def _config_of(words: list[str]) -> tuple[str | None, list[str]]:
 
 def _values(file: Path, kinds: tuple[type, ...]) -> dict[str, Any]:
     """Read the options of a YAML file, each in the type of its field; set the environment variables under `env`."""
-    content = _read_with_base(file)
+    content = read_settings(file)
     environment = content.pop("env", None) or {}
     if not isinstance(environment, dict):
         raise ValueError(f"{file}: env is {_shown(environment)}, not a mapping of names to values")
@@ -224,8 +224,8 @@ def _values(file: Path, kinds: tuple[type, ...]) -> dict[str, Any]:
     return values
 
 
-def _read_with_base(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a file, merged over its base files."""
+def read_settings(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read the options in a YAML file, merged over those of its base files; their names and types are not checked."""
     file = Path(os.path.normpath(file))
     if file in above:
         raise ValueError(f"{above[0]}: its base leads back to {file}; take it out of one of them")
@@ -235,7 +235,7 @@ def _read_with_base(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         return content
     if not isinstance(base, str):
         raise ValueError(f"{file}: base is {_shown(base)}, expected the path of another YAML file")
-    below = _read_with_base(file.parent / base, (*above, file))
+    below = read_settings(file.parent / base, (*above, file))
     if isinstance(below.get("env"), dict) and isinstance(content.get("env"), dict):
         content["env"] = {**below["env"], **content["env"]}
     return {**below, **content}

@@ -29,7 +29,7 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
 from audiomcq.clip_paths import ClipFolder
-from audiomcq.examples import CONVERTER, arrow_column
+from audiomcq.examples import CONVERTER, arrow_column, row_selection
 from audiomcq.hub_rows import HubRepo, repo_path, summarize_error
 from audiomcq.raw_rows import TEXT_FILES, read_column_names
 from audiomcq.row_files import FILE, LINE, read_row_files
@@ -102,6 +102,8 @@ class FoundRows:
     def place(self, index: int) -> str:
         """Return the place of a row for messages."""
         if FILE not in self.rows.column_names:
+            if (order := row_selection(self.rows)) is not None:
+                index = order.column(0)[index].as_py()
             return f"{self.located.source}, row {index + 1}"
         file, line = (arrow_column(self.rows, name)[index].as_py() for name in (FILE, LINE))
         return f"{self.located.paths[file]}:{line}"

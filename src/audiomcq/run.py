@@ -20,7 +20,7 @@ from trl import ModelConfig, get_peft_config
 
 from audiomcq.arguments.training import DataArguments
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
-from audiomcq.datasets import stage_rows
+from audiomcq.datasets import draw_stage_rows, stage_rows
 from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import CONTRIBUTION, arrow_column
 from audiomcq.generation_options import generation_settings
@@ -96,8 +96,17 @@ def _train(
         max_audio_seconds=args.max_audio_seconds,
         add_lengths=True,
         cot_column=getattr(args, "cot_column", None),
+        skip_missing_clips=data.skip_missing_clips,
     )
-    rows = stage_rows(load(data.dataset_split), data.paradigm, stage, data.mixed_seed)
+    part = (data.paradigm, stage, data.mixed_seed)
+    missing: dict[str, int] = {}
+    if data.max_rows is None:
+        rows = stage_rows(load(data.dataset_split, without_clips=missing), *part)
+    else:
+        count = data.max_rows
+        rows = load(
+            data.dataset_split, without_clips=missing, choose=lambda rows: draw_stage_rows(rows, *part, count=count)
+        )
     thoughts = cot_name((args.cot_column or args.cot) if isinstance(args, AudioSFTConfig) else "none")
     digests = hash_rows(rows.remove_columns([name for name in COT_COLUMNS if name != thoughts]))
     if start.record:
@@ -129,6 +138,7 @@ def _train(
             "run": trainer.run_id,
             "rows": len(rows),
             "rows_fingerprint": rows_fingerprint(digests),
+            "rows_without_clips": missing,
             "processes": trainer.accelerator.num_processes,
             "generation": _generation(trainer, lalm),
         }

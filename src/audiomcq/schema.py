@@ -255,6 +255,14 @@ def _clip_paths(rows: Dataset, faults: dict[int, str], source: str) -> tuple[pa.
     return paths, has_bytes
 
 
+def written_clips(rows: Dataset, source: str) -> tuple[list[str | None], np.ndarray]:
+    """Return the clip paths as rows have them, and which rows hold the bytes, shape (rows,)."""
+    paths, has_bytes = _clip_paths(Dataset(rows.data, info=rows.info.copy()), {}, source)
+    if (order := row_selection(rows)) is not None:
+        paths, has_bytes = paths.take(order.column(0)), has_bytes[order.column(0).to_numpy()]
+    return paths.to_pylist(), has_bytes
+
+
 def _holds_cells(rows: Dataset, source: str) -> bool:
     """Tell whether the column `audio` is a struct of bytes and path.
 

@@ -9,7 +9,11 @@ from audiomcq.prompts import CotVariant
 
 @dataclass
 class DataArguments(RowArguments):
-    """Which rows a stage trains on."""
+    """Which rows a stage trains on.
+
+    Raises:
+        ValueError: max_rows is below 1.
+    """
 
     eval_split: str | None = field(default=None, metadata={"help": "Split for evaluation during training."})
     paradigm: str = field(
@@ -22,10 +26,26 @@ class DataArguments(RowArguments):
             "help": "Decode every clip once before training and drop rows with broken or silent ones. false: only open the clips."
         },
     )
+    max_rows: int | None = field(
+        default=None,
+        metadata={
+            "help": "Train on this many rows of the stage, drawn by their keys before clips are fetched and checked. null: all."
+        },
+    )
+    skip_missing_clips: bool = field(
+        default=False,
+        metadata={
+            "help": "Train on the rows whose clips are there; the others are counted and named by source. false: they are broken."
+        },
+    )
     decontaminate_against: list[str] = field(
         default_factory=list,
         metadata={"help": "Benchmarks (name or name=source) whose overlap with the rows is logged and recorded."},
     )
+
+    def __post_init__(self) -> None:
+        if self.max_rows is not None and self.max_rows < 1:
+            raise ValueError(f"max_rows {self.max_rows}: give 1 or more, or null for all rows")
 
 
 @dataclass
