@@ -26,7 +26,8 @@ def main(args: ReportArguments, rule: LabelingRule) -> None:
         raise ValueError(f"{args.dataset} was labelled by {made_by}: split again to report on another rule")
     with naming(args.votes or args.dataset):
         report = contribution_report(rows, votes, made_by, count_saved_unreadable(args.dataset))
-    write_report(report, pick_examples(rows, votes, report, args.examples), args.output_dir)
+    examples = pick_examples(rows, votes, report, args.examples)
+    write_report(report, rows, votes, args.output_dir, examples, args.link_clips)
     if votes is not None:
         check_unreadable(report["unreadable"]["share"], args.max_unreadable)
 
