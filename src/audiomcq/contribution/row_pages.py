@@ -36,7 +36,6 @@ EMBEDDED_ROWS = 5_000
 PAGE_ROWS = 500
 FOLDER = "report_rows"
 """Where the pages of more than `EMBEDDED_ROWS` rows lie, beside report.html."""
-VERDICTS = ("weak", "strong", None)
 NO_SCORE = 65_535
 """In the index, the score of a row without one. Others are in steps of 1/10,000, since the page sorts by them alone."""
 UNPARSED, HARMED, PLAYED = 4, 8, 16
@@ -269,9 +268,12 @@ def _collect_texts(rows: Dataset, questions: Questions, score: np.ndarray, folde
 def _link_clips(rows: Dataset, folder: Path) -> tuple[str, pa.Array]:
     """Return the common folder of the clips as seen from `folder`, and the clips' paths in it; null for embedded clips."""
     has_bytes, paths = clip_fields(rows)
-    files = [path if path and not inside else None for path, inside in zip(paths.to_pylist(), has_bytes, strict=True)]
-    files = [path and os.path.abspath(path) for path in files]
-    folders = {os.path.dirname(path) for path in files if path}
+    here, files = f"{Path.cwd()}{os.sep}", []
+    for path, held in zip(paths.to_pylist(), has_bytes, strict=True):
+        # Texts and no Path objects: there may be half a million
+        whole = path if not path or path.startswith(os.sep) else here + path
+        files.append(os.path.normpath(whole) if whole and not held else None)
+    folders = {path.rpartition(os.sep)[0] or os.sep for path in files if path}
     if not folders:
         return "", pa.nulls(len(rows), pa.string())
     home = os.path.commonpath(folders)

@@ -5,6 +5,7 @@
 const VIEW = 50; // rows on the screen
 const clips = JSON.parse(byId("report-clips").textContent); // base64 by row key
 const player = byId("player");
+const control = data.rule.control.replaceAll("_", " ");
 const number = new Intl.NumberFormat("en-US");
 
 let first = 0; // place of the first row on the screen
@@ -47,7 +48,7 @@ function update() {
 }
 
 function drawCounts() {
-    byId("count").replaceChildren(`${number.format(found)} rows`);
+    byId("count").replaceChildren(`${number.format(found)} row${found === 1 ? "" : "s"}`);
     if (found < data.rows) byId("count").append(make("span", "", ` of ${number.format(data.rows)}`));
     const totals = [0, 0, 0];
     for (let i = 0; i < found; i++) totals[index.state[chosen[i]] & 3]++;
@@ -142,7 +143,7 @@ function drawRow(row, place) {
     const head = make("div", "head");
     head.append(make("span", "verdict", row.verdict));
     if (row.score !== null) head.append(make("span", "", `score ${row.score.toFixed(2)}`));
-    if (row.right !== null) head.append(make("span", "", `${row.right} of ${data.voters.length} right`));
+    if (row.right !== null) head.append(make("span", "", `${row.right} of ${data.voters.length} right on ${control}`));
     if (row.harmed) head.append(make("span", "flag", "harmed by its audio"));
     head.append(make("bdi", "key", row.key));
     const text = make("div");
@@ -350,9 +351,6 @@ async function start() {
     if (theme) document.documentElement.dataset.theme = theme;
     show("rows");
     byId("filters").open = matchMedia("(min-width: 46rem)").matches;
-    const scored = data.voters.length > 0;
-    const names = Object.keys(SORTS).filter((name) => scored || !name.includes("voters"));
-    byId("sort").append(...names.map((name) => new Option(name, name)));
     let typed;
     byId("search").addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(find, 150); });
     byId("sort").addEventListener("change", update);
@@ -372,6 +370,9 @@ async function start() {
         return;
     }
     byId("facets").append(...facets.map(drawFacet));
+    const scored = index.score.some((score) => score !== NO_SCORE);
+    const there = (name) => (scored || !name.includes("score")) && (data.voters.length || !name.includes("voters"));
+    byId("sort").append(...Object.keys(SORTS).filter(there).map((name) => new Option(name, name)));
     await update();
     document.body.dataset.ready = "true";
 }
