@@ -319,11 +319,9 @@ def test_filters_search_and_counts_agree_with_the_rows(visit: Callable[..., Any]
     page.locator("#count", has_text="5,000 rows ·").wait_for()
     search(page, "sound_street_r4", "1 row ")
     assert keys(page) == ["sound_street_r4"]
-    search(page, "BELL 499", "11 rows")
-    assert keys(page) == [
-        "speech_street_r499",
-        *(f"{('sound', 'speech')[i % 2]}_{('harbour', 'street', 'wood')[i % 3]}_r{i}" for i in range(4990, 5000)),
-    ]
+    search(page, "rain WIND", "5,000 rows")
+    search(page, "BELL 4999", "1 row ")
+    assert keys(page) == ["speech_street_r4999"]
     search(page, "no such words", "0 rows")
     assert page.get_by_text("No row matches").is_visible()
 

@@ -150,9 +150,9 @@ function drawRow(row, place) {
     const question = make("p", "question", row.question);
     question.dir = "auto";
     text.append(drawPlay(row, text), question, drawOptions(row));
+    if (row.written) text.append(drawWritten(row));
     item.append(head, text);
     if (row.votes) item.append(drawVotes(row));
-    if (row.written) item.append(drawWritten(row));
     return item;
 }
 
@@ -261,7 +261,7 @@ function play(row, box, button) {
     };
     button.classList.add("on");
     button.textContent = "■";
-    box.append(player);
+    box.insertBefore(player, box.querySelector(".written"));
     player.hidden = false;
     player.play().catch(() => {}); // stopped before it began; a missing clip is told by onerror
 }
