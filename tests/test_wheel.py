@@ -52,7 +52,8 @@ def test_a_wheel_brings_the_templates_of_page_and_cards_and_its_types(installed:
         assert not file.is_symlink()
         assert file.read_text() == (ROOT / template / name).read_text()
     source = ROOT / "src" / "audiomcq"
-    pages = [Path("contribution", "templates", "report.html"), Path("construction", "templates", "build.html")]
+    pages = [path.relative_to(source) for path in source.glob("con*/templates/*")]
+    assert len(pages) == 5
     prompts = [path.relative_to(source) for path in source.glob("construction/prompts/*.txt")]
     assert len(prompts) == 6
     for file in pages + prompts:

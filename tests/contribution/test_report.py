@@ -1,21 +1,16 @@
-"""The report's numbers are those that come out by hand, the page shows them, and it needs nothing but itself."""
+"""The report's numbers are those that come out by hand."""
 
-import base64
-import io
 import json
 import os
 import sys
-from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from datasets import Dataset
 
 import processes
-from audiomcq.audio import SAMPLE_RATE
 from audiomcq.contribution.html_report import headline, pick_examples, write_report
 from audiomcq.contribution.report import chance_share, contribution_report
 from audiomcq.contribution.split import LabelingRule, label_rows
@@ -200,105 +195,6 @@ def test_the_headline_stays_sane_where_nothing_can_be_read_or_nobody_knows(four:
     assert "no more than that many are, so that none is shown to be known without audio" in wrong
 
 
-class Page(HTMLParser):
-    """What a browser would find: all texts, those in cells of tables, and everything the page refers to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.cells: list[str] = []
-        self.texts: list[str] = []
-        self.sources: list[str] = []
-        self.players: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        if tag not in ("meta", "img", "br"):
-            self.open.append(tag)
-        self.sources += [value for name, value in attrs if name in ("src", "href")]
-        if tag == "audio":
-            self.players.append(dict(attrs)["src"])
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data.strip())
-        if self.open and self.open[-1] == "td":
-            self.cells.append(data)
-
-
-def test_the_page_stands_alone_and_shows_what_the_json_says(four: Dataset, tmp_path: Path) -> None:
-    votes = table([*votes_for(four, RIGHT), *votes_for(four, {3: 3}, control="audio")])
-    report = contribution_report(four, votes)
-    write_report(report, pick_examples(four, votes, report, 1), tmp_path)
-    assert json.loads((tmp_path / "report.json").read_text()) == report
-    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
-    page = Page()
-    page.feed((tmp_path / "report.html").read_text())
-    assert page.open == []
-    assert page.sources
-    assert all(source.startswith("data:") for source in page.sources)
-    share = report["shares"]["source"]["tones"]
-    start = page.cells.index("tones")
-    assert page.cells[start : start + 7] == ["tones", "4", "2", "2", "50.0", "15.6", f"{100 * share['corrected']:.1f}"]
-    for change in report["sensitivity"]:
-        at = page.cells.index(f"{change['what']}: {change['to']}")
-        assert page.cells[at + 1 : at + 4] == [str(change[name]) for name in ("rows", "to_strong", "to_weak")]
-    assert "50.0 % of the rows are weak" in headline(report)
-
-
-def test_examples_play_their_clip(four: Dataset, tmp_path: Path) -> None:
-    """One weak, one strong and one harmed row, each with the sound of its own clip and what voters made of it."""
-    votes = table([*votes_for(four, RIGHT), *votes_for(four, {3: 3}, control="audio")])
-    report = contribution_report(four, votes)
-    examples = pick_examples(four, votes, report, 1)
-    assert [(example.kind, example.row["id"]) for example in examples] == [
-        ("weak", "0"),
-        ("strong", "2"),
-        ("harmed by its audio", "0"),
-    ]
-    written = {"silence": "<answer>low</answer>", "audio": "<answer>middle</answer>"}
-    assert examples[2].completions == {f"voter{voter}": written for voter in range(3)}
-    write_report(report, examples, tmp_path)
-    text = (tmp_path / "report.html").read_text()
-    silent, heard = (f"<code>&lt;answer&gt;{name}&lt;/answer&gt;</code>" for name in ("low", "middle"))
-    assert f"voter2: silence {silent}, audio {heard}" in text
-    page = Page()
-    page.feed(text)
-    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(page.players[1].partition(",")[2])))
-    assert rate == SAMPLE_RATE
-    spectrum = np.abs(np.fft.rfft(samples))
-    assert np.fft.rfftfreq(len(samples), 1 / rate)[spectrum.argmax()] == pytest.approx(880, abs=5)  # row 2: "high"
-
-
-def test_an_example_asked_in_several_orders_says_in_how_many_it_was_right(four: Dataset) -> None:
-    turns = [one for turn in range(4) for one in votes_for(four, {0: 3 * (turn < 3)}, order=f"cyclic-{turn}")]
-    votes = table([*turns, *votes_for(four, {}, control="audio")])
-    report = contribution_report(four, votes)
-    (first, *_) = pick_examples(four, votes, report, 1)
-    written = {"silence (right in 3 of 4 orders)": "<answer>low</answer>", "audio": "<answer>middle</answer>"}
-    assert first.completions["voter1"] == written
-
-
-def test_texts_of_rows_and_votes_cannot_break_the_page(four: Dataset, tmp_path: Path) -> None:
-    """Question, options, source and what voters wrote, each with HTML in it, are shown as they are written."""
-    written = {"question": "<script>alert(1)</script>", "source_dataset": "<i>tones</i>", "audio-contribution": "weak"}
-    rows = four.select(range(1)).map(
-        lambda row: {**written, "choices": ["<b>low</b> & dry", "high"], "answer": "<b>low</b> & dry"}
-    )
-    votes = table(votes_for(rows, {0: 3}, completion="</code><u>low</u>"))
-    report = contribution_report(rows, votes)
-    write_report(report, pick_examples(rows, votes, report, 1), tmp_path)
-    text = (tmp_path / "report.html").read_text()
-    for text_of_row in ("<script>", "<i>", "<b>low", "<u>"):
-        assert text_of_row not in text
-    page = Page()
-    page.feed(text)
-    assert page.open == []
-    assert "<i>tones</i>" in page.cells
-    assert {"<script>alert(1)</script>", "<b>low</b> & dry", "</code><u>low</u>"} <= set(page.texts)
-
-
 def public_layout(folder: Path) -> Path:
     """Rows as the public AudioMCQ data has them: JSON below datasets/, a relative audio_path, a label under a hyphen, no audio."""
     (folder / "datasets" / "Clotho").mkdir(parents=True)
@@ -336,8 +232,10 @@ def test_the_public_layout_reports_on_its_labels_without_votes_and_without_clips
     assert report["baselines"]["always_first"] == 0.5
     assert report["baselines"]["longest"] == 0.0
     assert "voters" not in report
-    write_report(report, pick_examples(rows, None, report, 1), tmp_path / "report")
-    assert "the clip is not at hand" in (tmp_path / "report" / "report.html").read_text()
+    write_report(report, rows, None, tmp_path / "report", pick_examples(rows, None, report, 1))
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert '"clips":"../AudioMCQ"' in page
+    assert '"What falls?",["rain","a very heavy door","snow","leaves"],0,null,"Clotho/sample_0.wav","",null]' in page
 
 
 def test_rows_without_labels_say_so(rows: Dataset) -> None:

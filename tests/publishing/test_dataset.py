@@ -387,6 +387,23 @@ def test_the_numbers_of_the_card_are_those_of_the_data(folder: Path, labelled: P
     assert "1 rows may not be used commercially" in text
 
 
+def test_the_card_says_in_two_sentences_and_a_figure_what_the_filter_found(
+    folder: Path, labelled: Path, tmp_path: Path
+) -> None:
+    text = (folder / "README.md").read_text()
+    weak = sum(sum(index % (number + 2) != 0 for number in range(3)) >= 2 for index in range(16))
+    assert f"## What the filter found\n\n{100 * weak / 16:.1f} % of the rows are weak: voters answer" in text
+    assert "](contribution.png)" in text and "contribution.png" in [file.path for file in planned_files(folder)]
+    assert (folder / "contribution.png").read_bytes().startswith(b"\x89PNG")
+    rows = load_from_disk(labelled / "data")["train"]
+    bare = rows.remove_columns(CONTRIBUTION).add_column(
+        CONTRIBUTION, [None] * len(rows), feature=FEATURES[CONTRIBUTION]
+    )
+    out = write_folder(arguments(labelled, tmp_path), {"train": bare}, None)
+    assert "What the filter found" not in (out / "README.md").read_text()
+    assert not (out / "contribution.png").exists()
+
+
 def test_every_row_holds_its_clip_and_no_path_of_this_machine(folder: Path, labelled: Path) -> None:
     for path in folder.glob("*/*.parquet"):
         for row in parquet.read_table(path).to_pylist():

@@ -2,7 +2,6 @@
 
 import os
 import runpy
-import shutil
 import socket
 import sys
 import time
@@ -12,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 from datasets import Dataset
 from huggingface_hub import SpaceCard
 
+import browsers
 import processes
 from audiomcq.collation import PromptEncoder
 from audiomcq.contribution.compare import CONTROL_LABELS, compare_controls, summarize
@@ -44,15 +43,6 @@ COUNT_PIXELS = """colour => {
     for (let i = 0; i < pixels.length; i += 4) count += colour.every((value, k) => Math.abs(value - pixels[i + k]) < 16);
     return count;
 }"""
-CHROMIUM = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-)
 
 
 @pytest.fixture(scope="module")
@@ -163,19 +153,8 @@ def test_the_recipe_lists_first_and_then_pushes_what_it_listed(
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     pytest.importorskip("gradio", reason="the app needs gradio: pip install -e '.[space]'")
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[browser]'")
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    spared = psutil.Process().children()
-    with processes.killed_after(120, spared):
-        driver = playwright.sync_playwright().start()
-        running = driver.chromium.launch(executable_path=found, args=CHROMIUM)
-    yield running
-    # Neither has a time-out of its own
-    with processes.killed_after(60, spared):
-        running.close()
-        driver.stop()
+    with browsers.chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -118,5 +118,9 @@ class ReportArguments(RowArguments):
         },
     )
     max_unreadable: float | None = field(default=None, metadata={"help": MAX_UNREADABLE_HELP})
-    examples: int = field(default=2, metadata={"help": "Rows of each kind to show with their audio."})
+    examples: int = field(default=2, metadata={"help": "Rows of each kind whose clips are stored in the page."})
+    link_clips: bool = field(
+        default=True,
+        metadata={"help": "Play the other clips from where they are; false: for a page that goes elsewhere."},
+    )
     output_dir: str = field(default="outputs/contribution_report", metadata={"help": "Folder for the report."})

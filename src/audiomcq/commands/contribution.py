@@ -64,6 +64,7 @@ def report(args: ReportArguments, rule: LabelingRule) -> None:
         raise ValueError(f"{args.dataset} was labelled by {made_by}: split again to report on another rule")
     with naming(args.votes or args.dataset):
         contribution = contribution_report(rows, votes, made_by, count_saved_unreadable(args.dataset))
-    write_report(contribution, pick_examples(rows, votes, contribution, args.examples), args.output_dir)
+    examples = pick_examples(rows, votes, contribution, args.examples)
+    write_report(contribution, rows, votes, args.output_dir, examples, args.link_clips)
     if votes is not None:
         check_unreadable(contribution["unreadable"]["share"], args.max_unreadable)

@@ -1,9 +1,14 @@
-"""The report of the contribution filter as one HTML page that needs nothing else, as a figure and as JSON."""
+"""The report of the contribution filter: a page to work with, which asks nothing of a network, a figure and JSON.
 
+The page is templates/report.html with report.css, report_rows.js and report.js in it; `row_pages` gives it the rows.
+"""
+
+import base64
+import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +20,11 @@ from audiomcq.answers import HOW
 from audiomcq.audio import AudioError, as_mp3, cut, load_audio
 from audiomcq.contribution.report import Numbers
 from audiomcq.contribution.report_figure import plot
+from audiomcq.contribution.row_pages import RowPages, read_row_pages, short_names, to_script, write_rows
 from audiomcq.examples import CONTRIBUTION, Row, key_column, row_key
 from audiomcq.inference.load import read_again
-from audiomcq.templating import fill_template, percent
+from audiomcq.storage import write_whole
+from audiomcq.templating import encode_base64, fill_template, percent
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +37,7 @@ MAX_UNREADABLE = 0.05
 
 @dataclass(frozen=True)
 class Example:
-    """A row as the page shows it.
+    """A row whose clip stands in the page itself.
 
     Attributes:
         completions: what a voter wrote, by voter, then by control; where it was asked in several orders, in the first that is
@@ -65,21 +72,71 @@ def pick_examples(rows: Dataset, votes: Dataset | None, report: Numbers, each: i
     ]
 
 
-def write_report(report: Numbers, examples: Sequence[Example], folder: str | Path) -> None:
-    """Write report.json, report.png and report.html; the page holds its figure and clips itself."""
+def write_report(
+    report: Numbers,
+    rows: Dataset,
+    votes: Dataset | None,
+    folder: str | Path,
+    examples: Sequence[Example] = (),
+    link_clips: bool = True,
+) -> None:
+    """Write report.json, report.png and report.html, and for many rows a folder of their texts (`row_pages`).
+
+    Args:
+        report: figures of these rows and votes (`contribution_report`).
+        rows: labelled rows.
+        examples: rows whose clips stand in the page.
+        link_clips: let the page play the other clips from where they are; for a page that stays beside them.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(report, indent=2))
+    said = {example.key: example.completions for example in examples}
+    pages = read_row_pages(report, rows, votes, folder if link_clips else None, said)
+    write_whole(folder / "report.json", json.dumps(report, indent=2))
     figure = plot(report)
-    (folder / "report.png").write_bytes(figure)
-    (folder / "report.html").write_text(fill_page(report, examples, figure), encoding="utf-8")
+    write_whole(folder / "report.png", figure)
+    write_whole(folder / "report.html", fill_page(report, pages, examples, figure, folder))
     logger.info("%s: %s", folder / "report.html", headline(report))
 
 
-def fill_page(report: Numbers, examples: Sequence[Example], figure: bytes) -> str:
-    """Return the page. Everything stands inside; nothing is loaded from elsewhere."""
-    said = headline(report)
-    return fill_template(TEMPLATE, report=report, headline=said, figure=figure, how=HOW, examples=examples)
+def fill_page(report: Numbers, pages: RowPages, examples: Sequence[Example], figure: bytes, folder: Path) -> str:
+    """Return the page, and write the rows that do not stand in it."""
+    names = short_names(dict.fromkeys(voter["voter"] for voter in report.get("voters", ())))
+    style, *programs = (
+        TEMPLATE.with_name(name).read_text("utf-8") for name in ("report.css", "report_rows.js", "report.js")
+    )
+    program = "\n".join(programs)
+    return fill_template(
+        TEMPLATE,
+        report=report,
+        headline=headline(report),
+        figure=figure,
+        how=HOW,
+        names=names,
+        changes=list(_name_changes(report, names)),
+        data=write_rows(pages, report, folder),
+        clips=to_script({one.key: encode_base64(one.audio) for one in examples if one.audio}),
+        linked=pages.links_clips,
+        style=style,
+        program=program,
+        # The page runs this program and no other, whatever stands in a row
+        digests={"style": _digest(style), "program": _digest(program)},
+    )
+
+
+def _name_changes(report: Numbers, names: Mapping[str, str]) -> Iterator[Numbers]:
+    """Yield the changes of the sensitivity table with short names of the voters."""
+    for change in report.get("sensitivity", ()):
+        told = change["to"]
+        for voter, name in names.items():
+            if change["what"] == "voter":
+                told = told.replace(f"without {voter}", f"without {name}")
+        yield {**change, "to": told}
+
+
+def _digest(text: str) -> str:
+    """Return the hash by which a page's security policy knows a script or style in it."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def headline(report: Numbers) -> str:

@@ -26,7 +26,7 @@ from audiomcq.datasets import check_clips_inside, clip_sizes, split_by_clip
 from audiomcq.examples import CONTRIBUTION, FEATURES, LICENSE_COLUMNS, arrow_column, row_keys
 from audiomcq.inference.vote_files import VOTE_FEATURES
 from audiomcq.publishing import licences
-from audiomcq.publishing.dataset_card import CardText, render_card
+from audiomcq.publishing.dataset_card import FIGURE_FILE, CardText, write_card
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
 from audiomcq.records import MAPPING, TEXT, advise, read_json
 from audiomcq.storage import replaced_folder
@@ -77,7 +77,7 @@ def publish_dataset(
     """
     check_repo_id(args.repo_id)
     write_folder(args, splits, votes, rule)
-    patterns = [CARD_FILE, "eval.yaml", *(f"{name}/*" for name in (*FOLDERS, "votes"))]
+    patterns = [CARD_FILE, FIGURE_FILE, "eval.yaml", *(f"{name}/*" for name in (*FOLDERS, "votes"))]
     return push_folder(
         args.output_dir,
         args.repo_id,
@@ -140,7 +140,7 @@ def _write_content(
     builds = [read_build(Path(path)) for path in args.builds]
     texts = CardText(args.repo_id, args.pretty_name, args.languages, args.labels_from, rule or LabelingRule(), builds)
     clips = {split: [part.clips for part in parts if part.split == split] for split in splits}
-    (folder / CARD_FILE).write_text(render_card(texts, splits, clips, records, sources, configs), encoding="utf-8")
+    write_card(folder, texts, splits, clips, records, sources, configs)
     if "test" in splits:
         (folder / "eval.yaml").write_text(eval_yaml(args, parts), encoding="utf-8")
 

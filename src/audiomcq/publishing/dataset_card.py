@@ -15,14 +15,19 @@ from datasets import Dataset, concatenate_datasets
 from audiomcq import __version__
 from audiomcq.arguments.contribution import SCORE_THRESHOLD, LabelingRule
 from audiomcq.baselines import trivial_baselines
+from audiomcq.contribution.html_report import headline
 from audiomcq.contribution.report import Numbers, contribution_report
+from audiomcq.contribution.report_figure import plot
 from audiomcq.evaluation.report import markdown
 from audiomcq.examples import CONTRIBUTION, QUESTION_TYPES
 from audiomcq.inference.vote_files import VOTE_FEATURES
+from audiomcq.publishing.hub import CARD_FILE
 from audiomcq.publishing.licences import Sources, hub_licence
 from audiomcq.templating import MISSING, fill_template, percent
 
 TEMPLATE = Path(__file__).parent / "templates" / "dataset_card.md"
+FIGURE_FILE = "contribution.png"
+"""The figure of the contribution report, beside the card of labelled rows."""
 
 _SIZES = (
     (1_000, "n<1K"),
@@ -50,15 +55,16 @@ class CardText:
     """What build.json of each build says."""
 
 
-def render_card(
+def write_card(
+    folder: Path,
     text: CardText,
     splits: Mapping[str, Dataset],
     clips: Mapping[str, Sequence[Mapping[str, float]]],
     votes: Votes,
     sources: Sources,
     configs: Mapping[str, Any],
-) -> str:
-    """Fill in the whole README.md.
+) -> None:
+    """Write README.md and, of labelled rows, the figure in it.
 
     Args:
         splits: published rows by split, with licence and attribution.
@@ -68,18 +74,23 @@ def render_card(
     """
     rows = {split: list(table.select_columns(list(_COUNTED))) for split, table in splits.items()}
     everything = [row for part in rows.values() for row in part]
-    report = report_published(splits, votes, text.rule) if votes else {}
+    labelled = sum(row[CONTRIBUTION] is not None for row in everything)
+    report = report_published(splits, votes, text.rule) if labelled or votes else {}
+    if labelled:
+        (folder / FIGURE_FILE).write_bytes(plot(report))
     seconds = {digest: length for groups in clips.values() for group in groups for digest, length in group.items()}
     # The example in the card loads the first config after "all" that has rows
     config = next((c for c in configs["configs"] if c["config_name"] in ("strong", "weak")), configs["configs"][0])
     head = yaml.safe_dump(metadata(text, everything, configs), sort_keys=False, allow_unicode=True, width=1000)
-    return fill_template(
+    card = fill_template(
         TEMPLATE,
         metadata=head.rstrip(),
         text=text,
         version=__version__,
         rows=len(everything),
-        labelled=sum(row[CONTRIBUTION] is not None for row in everything),
+        labelled=labelled,
+        headline=headline(report) if labelled else "",
+        figure=FIGURE_FILE,
         noncommercial=sum("nc" in (hub_licence(row["license"]) or "").split("-") for row in everything),
         clips=len(seconds),
         hours=sum(seconds.values()) / 3600,
@@ -93,6 +104,7 @@ def render_card(
         builds=[describe_build(each) for each in text.builds],
         votes=votes and describe_votes(text.rule, votes, report),
     )
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def describe_build(build: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +129,7 @@ def describe_build(build: Mapping[str, Any]) -> dict[str, Any]:
 def report_published(splits: Mapping[str, Dataset], votes: Votes, rule: LabelingRule) -> Numbers:
     """Compute the numbers of `contribution_report` on all published rows and votes."""
     rows = concatenate_datasets([table.remove_columns(["audio"]) for table in splits.values()])
-    return contribution_report(rows, Dataset.from_list(list(votes), VOTE_FEATURES), rule)
+    return contribution_report(rows, Dataset.from_list(list(votes), VOTE_FEATURES) if votes else None, rule)
 
 
 def metadata(text: CardText, rows: Sequence[Mapping[str, Any]], configs: Mapping[str, Any]) -> dict[str, Any]:
