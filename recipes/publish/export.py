@@ -11,14 +11,11 @@ from audiomcq.options import parse
 
 
 def main(args: ExportArguments) -> None:
-    from audiomcq.publishing.export import export_full, merge_adapter
+    from audiomcq.publishing.export import export
     from audiomcq.run import set_up_logging
 
     set_up_logging()
-    if args.base:
-        export_full(Path(args.folder), args.base, Path(args.output_dir), args.base_revision)
-    else:
-        merge_adapter(Path(args.folder), Path(args.output_dir), args.dtype)
+    export(Path(args.folder), Path(args.output_dir), args.base, args.base_revision, args.dtype)
 
 
 if __name__ == "__main__":

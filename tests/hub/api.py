@@ -107,11 +107,19 @@ def repo_info(call: Call) -> Reply:
             "cardData": card or {},
             "createdAt": first.date,
             "lastModified": commit.date,
-            "siblings": [{"rfilename": path} for path in commit.files],
+            "siblings": [sibling(path, file, "blobs" in call.query) for path, file in commit.files.items()],
             **({"modelId": repo.id} if repo.kind == "model" else {"sdk": repo.sdk} if repo.sdk else {}),
             **{key: card[key] for key in ("pipeline_tag", "library_name") if card and key in card},
         }
     )
+
+
+def sibling(path: str, file: File, details: bool) -> dict[str, Any]:
+    """A file in the description of a repository; `?blobs=true` asks for hashes and sizes."""
+    if not details:
+        return {"rfilename": path}
+    lfs = {"lfs": {"sha256": file.sha256, "size": file.size, "pointerSize": len(pointer(file.sha256, file.size))}}
+    return {"rfilename": path, "blobId": file.oid, "size": file.size, **(lfs if file.lfs else {})}
 
 
 def tree(call: Call) -> Reply:
