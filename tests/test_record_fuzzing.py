@@ -29,7 +29,7 @@ from audiomcq.evaluation.scoring import questions_by_key, rescore_predictions, s
 from audiomcq.inference.load import load_votes
 from audiomcq.inference.predictions import prediction_files, read_predictions, read_run, start_run
 from audiomcq.inference.store import RUN_FILE, answered, list_shards, open_run, write_unreadable
-from audiomcq.publishing.model_card import read_evaluation
+from audiomcq.publishing.model_scores import read_evaluation
 from processes import run as run_process
 
 ROOT = Path(__file__).parents[1]

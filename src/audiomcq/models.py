@@ -255,6 +255,23 @@ def is_adapter(source: str | Path, revision: str | None = None) -> bool:
         return False
 
 
+def follow_adapters(
+    source: str | Path, revision: str | None = None
+) -> tuple[list[tuple[str, str | None]], tuple[str, str | None]]:
+    """Follow a LoRA adapter to the model below it, through the adapters that it was trained on top of.
+
+    Returns:
+        the adapters, newest first, and the model, each as its folder or Hub id with its revision.
+    """
+    adapters = []
+    place = str(source), revision
+    while file := _find_file(place[0], ADAPTER_FILE, place[1]):
+        adapters.append(place)
+        adapted = json.loads(file.read_text())
+        place = adapted["base_model_name_or_path"], adapted.get("revision")
+    return adapters, place
+
+
 def hash_weights(folder: str | Path) -> str:
     """Hash a checkpoint's weight files by their sizes and both ends.
 

@@ -15,6 +15,7 @@ import transformers
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from transformers import Trainer
 from trl import ModelConfig, get_peft_config
 
@@ -25,7 +26,7 @@ from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import CONTRIBUTION, arrow_column
 from audiomcq.generation_options import generation_settings
 from audiomcq.hardware import check_hardware, read_quantization
-from audiomcq.models import LALM, count_trainable, is_adapter, load_lalm
+from audiomcq.models import LALM, count_trainable, follow_adapters, load_lalm
 from audiomcq.prompts import COT_COLUMNS, cot_name
 from audiomcq.run_record import (
     Start,
@@ -123,13 +124,16 @@ def _train(
         vision=not model.use_peft,  # a checkpoint of all weights has to hold it
         quantization_config=quantization,
     )
+    peft_config = get_peft_config(model)
+    if peft_config is not None:
+        peft_config.revision = lalm.commit  # an adapter is worth nothing on other weights than it was trained on
     trainer = trainer_class(
         model=lalm.model,
         args=args,
         train_dataset=rows,
         eval_dataset=evaluation,
         processing_class=lalm.processor,
-        peft_config=get_peft_config(model),
+        peft_config=peft_config,
     )
     if start.record:
         trainer.run_id = start.record.get("run", trainer.run_id)
@@ -202,42 +206,52 @@ def check_login(repo_id: str) -> None:
     """Check who is logged in to the Hub before doing work that could not be published.
 
     Raises:
-        ValueError: nobody is, the Hub does not know the token or cannot be reached, or the owner is somebody else.
+        ValueError: nobody is, the Hub does not know the token or cannot be reached, the token or the user may only read,
+            or the owner is somebody else.
     """
     try:
         user = HfApi().whoami()
     except Exception as error:  # of the Hub, its client or the network
         reason = str(error).strip().split("\n")[0]
+        if not isinstance(error, LocalTokenNotFoundError | HfHubHTTPError):
+            raise ValueError(f"{repo_id}: the Hub cannot be reached ({reason}); try again later") from error
         raise ValueError(
             f"{repo_id}: the Hub does not say who you are ({reason}); log in with `hf auth login`, or set HF_TOKEN to a token that "
             "may write"
         ) from error
-    owner, known = repo_id.partition("/")[0], [user.get("name"), *(each.get("name") for each in user.get("orgs", []))]
-    if owner not in known:
+    role = (user.get("auth") or {}).get("accessToken", {}).get("role")
+    if role == "read":
         raise ValueError(
-            f"{repo_id}: you are logged in as {known[0]}, who is no member of {owner}; name another repository"
+            f"{repo_id}: your token may only read; log in with one that may write (`hf auth login`), or set HF_TOKEN to it"
         )
+    owner = repo_id.partition("/")[0]
+    roles = {user.get("name"): "admin"} | {each.get("name"): each.get("roleInOrg") for each in user.get("orgs", [])}
+    if owner not in roles:
+        raise ValueError(
+            f"{repo_id}: you are logged in as {user.get('name')}, who is no member of {owner}; name another repository"
+        )
+    if roles[owner] == "read":
+        raise ValueError(f"{repo_id}: you may only read what {owner} has; ask its owners, or name another repository")
 
 
 def check_push(args: AudioSFTConfig | AudioGRPOConfig, model: ModelConfig) -> None:
     """Refuse before training to push what cannot be pushed.
 
     Raises:
-        ValueError: nobody is logged in to the Hub, or a LoRA run with `push_to_hub` starts from a local folder, such
-            as that of an earlier stage, or from an adapter: nobody else could load its base.
+        ValueError: nobody is logged in to the Hub, or a LoRA run with `push_to_hub` starts from a model in a local folder,
+            itself or through other adapters: nobody else could load its base.
     """
     if not args.push_to_hub:
         return
-    base = model.model_name_or_path or ""
-    wrong = (
-        "a folder" if Path(base).is_dir() else "an adapter itself" if is_adapter(base, model.model_revision) else ""
-    )
-    if model.use_peft and wrong:
-        raise ValueError(
-            f"push_to_hub: a LoRA adapter needs a base model on the Hub, {base} is {wrong}; leave push_to_hub out and, when the run "
-            f"has finished, merge it with `python recipes/publish/export.py --folder {args.output_dir} --output_dir NEW_FOLDER` and "
-            "publish it with `python recipes/publish/model.py --folder NEW_FOLDER --repo_id OWNER/NAME`"
-        )
+    if model.use_peft:
+        root = follow_adapters(model.model_name_or_path or "", model.model_revision)[1][0]
+        if Path(root).is_dir():
+            raise ValueError(
+                f"push_to_hub: a LoRA adapter needs a base model on the Hub, and this one starts from the folder {root}; leave "
+                "push_to_hub out and, when the run has finished, publish it with `python recipes/publish/model.py --folder "
+                f"{args.output_dir} --repo_id {args.hub_model_id}` and --base_model OWNER/NAME, if the folder is a copy of that "
+                "model, or else --export merged"
+            )
     if PartialState().is_main_process:
         check_login(args.hub_model_id or "")
 

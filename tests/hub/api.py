@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlencode
 
-from hub.cards import card_problems, front_matter
-from hub.store import Commit, File, HubError, Repo, Store, User, pointer, upload_mode
+from hub.cards import card_problems, evaluation_problems, front_matter
+from hub.store import Commit, File, HubError, Repo, Store, User, path_problem, pointer, upload_mode
 from hub.xet import Reply, XetStore, reply
 
 KINDS = {"models": "model", "datasets": "dataset", "spaces": "space", "": "model"}
@@ -30,9 +30,27 @@ class Call:
     xet: XetStore
     byte_range: Callable[[int], tuple[int, int] | None]
     words: dict[str, str]
+    path: str = ""
+    page_size: int = 1000
 
     def json(self) -> dict[str, Any]:
-        return json.loads(self.content or b"{}")
+        try:
+            body = json.loads(self.content or b"{}")
+        except ValueError as error:
+            raise HubError(400, "", f"the body is no JSON: {error}") from error
+        if not isinstance(body, dict):
+            raise HubError(400, "", "the body is no JSON object")
+        return body
+
+    def page(self, entries: list) -> Reply:
+        """One page of a list; the header Link says where the next is."""
+        start = int(self.query.get("cursor", ["0"])[0])
+        size = min(int(self.query.get("limit", [self.page_size])[0]), self.page_size)
+        status, headers, body = reply(entries[start : start + size])
+        if start + size < len(entries):
+            query = urlencode({**{k: v[0] for k, v in self.query.items()}, "cursor": start + size})
+            headers = headers | {"Link": f'<{self.url}{self.path}?{query}>; rel="next"'}
+        return status, headers, body
 
     def repo(self, write: bool = False) -> Repo:
         kind = KINDS[(self.words.get("kinds") or "").strip("/")]
@@ -81,6 +99,25 @@ def delete_repo(call: Call) -> Reply:
     return reply({})
 
 
+def move_repo(call: Call) -> Reply:
+    """Rename a repository; its old name leads to the new one."""
+    body = call.json()
+    kind, old, new = body.get("type", "model"), body["fromRepo"], body["toRepo"]
+    repo = call.store.repo(kind, old, call.user, write=True)
+    with call.store.lock:
+        call.store.create(kind, new, repo.private, repo.sdk, call.user)
+        del call.store.repos[kind, old]
+        call.store.repos[kind, new], repo.id = repo, new
+        call.store.moved[kind, old] = new
+    return reply({})
+
+
+def may_write(call: Call) -> Reply:
+    """What `auth_check` asks."""
+    call.repo(write=call.words.get("what") == "/write")
+    return reply({})
+
+
 def settings(call: Call) -> Reply:
     repo, body = call.repo(write=True), call.json()
     repo.private = body.get("visibility", "private" if body.get("private", repo.private) else "public") == "private"
@@ -107,11 +144,19 @@ def repo_info(call: Call) -> Reply:
             "cardData": card or {},
             "createdAt": first.date,
             "lastModified": commit.date,
-            "siblings": [{"rfilename": path} for path in commit.files],
+            "siblings": [sibling(path, file, "blobs" in call.query) for path, file in commit.files.items()],
             **({"modelId": repo.id} if repo.kind == "model" else {"sdk": repo.sdk} if repo.sdk else {}),
             **{key: card[key] for key in ("pipeline_tag", "library_name") if card and key in card},
         }
     )
+
+
+def sibling(path: str, file: File, details: bool) -> dict[str, Any]:
+    """A file in the description of a repository; `?blobs=true` asks for hashes and sizes."""
+    if not details:
+        return {"rfilename": path}
+    lfs = {"lfs": {"sha256": file.sha256, "size": file.size, "pointerSize": len(pointer(file.sha256, file.size))}}
+    return {"rfilename": path, "blobId": file.oid, "size": file.size, **(lfs if file.lfs else {})}
 
 
 def tree(call: Call) -> Reply:
@@ -128,7 +173,7 @@ def tree(call: Call) -> Reply:
         )
         entries = [entry for entry in entries if entry["path"].count("/") == depth]
         entries = [{"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in folders] + entries
-    return reply(entries)
+    return call.page(entries)
 
 
 def tree_entry(call: Call, path: str, file: File) -> dict[str, Any]:
@@ -157,7 +202,7 @@ def refs(call: Call) -> Reply:
 
 def commits(call: Call) -> Reply:
     log = call.repo().log(unquote(call.words["rev"]))
-    return reply([{"id": c.sha, "title": c.title, "message": "", "authors": [], "date": c.date} for c in log])
+    return call.page([{"id": c.sha, "title": c.title, "message": "", "authors": [], "date": c.date} for c in log])
 
 
 def branch(call: Call) -> Reply:
@@ -198,8 +243,13 @@ def make_commit(call: Call) -> Reply:
     repo, revision = call.repo(write=True), unquote(call.words["rev"])
     if call.query.get("create_pr"):
         raise HubError(501, "", "the loopback Hub has no pull requests")
-    lines = [json.loads(line) for line in call.content.splitlines() if line]
-    header = next(line["value"] for line in lines if line["key"] == "header")
+    try:
+        lines = [json.loads(line) for line in call.content.splitlines() if line]
+        header = next(line["value"] for line in lines if line["key"] == "header")
+        if not isinstance(header.get("summary"), str):
+            raise ValueError("no summary")
+    except (ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:
+        raise HubError(400, "", f"the commit needs NDJSON with a header and its summary: {error}") from error
     with call.store.lock:
         head = repo.resolve(revision)
         if revision not in repo.branches:
@@ -213,6 +263,15 @@ def make_commit(call: Call) -> Reply:
             errors, _ = card_problems(repo.kind, call.store.blob(readme.sha256).read_text())
             if errors:
                 raise HubError(400, "", f"Invalid metadata in README.md: {'; '.join(errors)}")
+        for path, file in files.items():
+            if file != head.files.get(path) and (
+                problems := evaluation_problems(
+                    repo.kind, path, call.store.blob(file.sha256).read_text("utf-8", "replace")
+                )
+                if path.endswith((".yaml", ".yml"))
+                else []
+            ):
+                raise HubError(400, "", f"Invalid {path}: {'; '.join(problems)}")
         commit = repo.commit(revision, header["summary"], files)
     url = f"{web_url(call, repo.kind, repo.id)}/commit/{commit.sha}"
     return reply({"success": True, "commitOid": commit.sha, "commitUrl": url, "hookOutput": ""})
@@ -220,9 +279,18 @@ def make_commit(call: Call) -> Reply:
 
 def apply(store: Store, files: dict[str, File], key: str, value: dict[str, Any]) -> None:
     """One operation of a commit."""
-    path = value.get("path", "")
+    if key == "header":
+        return
+    path = value.get("path") if isinstance(value, dict) else None
+    if problem := path_problem(path):
+        raise HubError(400, "", problem)
     if key == "file":
-        files[path] = store.regular_file(base64.b64decode(value["content"]))
+        content = base64.b64decode(value.get("content") or "")
+        if upload_mode(path, len(content)) == "lfs":
+            raise HubError(
+                400, "", f"Your push was rejected because it contains a file that must be an LFS file: {path}"
+            )
+        files[path] = store.regular_file(content)
     elif key == "lfsFile":
         files[path] = store.lfs_file(value["oid"], value.get("size"))
     elif key == "deletedFile":
@@ -232,7 +300,7 @@ def apply(store: Store, files: dict[str, File], key: str, value: dict[str, Any])
     elif key == "deletedFolder":
         for name in [name for name in files if name.startswith(path.rstrip("/") + "/")]:
             del files[name]
-    elif key != "header":
+    else:
         raise HubError(400, "", f"unknown operation {key}")
 
 
@@ -241,12 +309,23 @@ def lfs_batch(call: Call) -> Reply:
     objects = []
     for item in call.json()["objects"]:
         there = call.store.blob(item["oid"]).is_file()
-        action = {} if there else {"actions": {"upload": {"href": f"{call.url}/lfs/{item['oid']}", "header": {}}}}
+        href = f"{call.url}/lfs/{item['oid']}?signature={call.store.sign(item['oid'])}"
+        verify = {"href": f"{call.url}{call.path.removesuffix('/objects/batch')}/verify", "header": {}}
+        action = {} if there else {"actions": {"upload": {"href": href, "header": {}}, "verify": verify}}
         objects.append({**item, "authenticated": True, **action})
     return reply({"transfer": "basic", "objects": objects})
 
 
+def lfs_verify(call: Call) -> Reply:
+    call.repo(write=True)
+    body = call.json()
+    call.store.lfs_file(body.get("oid") or "", body.get("size"))
+    return reply({})
+
+
 def lfs_put(call: Call) -> Reply:
+    if call.query.get("signature") != [call.store.sign(call.words["oid"])]:
+        raise HubError(403, "", "SignatureDoesNotMatch")
     call.store.put(call.content, call.words["oid"])
     return reply({})
 
@@ -279,7 +358,24 @@ def resolve(call: Call) -> Reply:
             refresh = f"{call.url}/api/{repo.kind}s/{repo.id}/xet-read-token/{commit.sha}"
             headers |= {"X-Xet-Hash": name, "Link": f'<{refresh}>; rel="xet-auth"'}
     headers["Content-Type"] = "application/octet-stream" if file.lfs else "text/plain; charset=utf-8"
-    content = call.store.blob(file.sha256).read_bytes()
+    if file.lfs:
+        # The content is on another host; clients take the description of the file from this answer and do not send their token on
+        elsewhere = f"{call.url.replace('127.0.0.1', 'localhost')}/cdn/{file.sha256}"
+        return 302, headers | {"Location": f"{elsewhere}?signature={call.store.sign(file.sha256)}"}, b""
+    return content_reply(call, file.sha256, headers)
+
+
+def cdn(call: Call) -> Reply:
+    """The content of an LFS file, for whoever was sent here."""
+    sha256 = call.words["oid"]
+    if call.query.get("signature") != [call.store.sign(sha256)]:
+        raise HubError(403, "", "SignatureDoesNotMatch")
+    headers = {"ETag": f'"{sha256}"', "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+    return content_reply(call, sha256, headers)
+
+
+def content_reply(call: Call, sha256: str, headers: dict[str, str]) -> Reply:
+    content = call.store.blob(sha256).read_bytes()
     if wanted := call.byte_range(len(content)):
         first, last = wanted
         headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
@@ -308,6 +404,8 @@ ROUTES: list[tuple[str, str, Callable[[Call], Reply]]] = [
     ("DELETE", r"/api/repos/delete", delete_repo),
     ("GET", rf"{API}(/revision{REV})?", repo_info),
     ("PUT", rf"{API}/settings", settings),
+    ("POST", r"/api/repos/move", move_repo),
+    ("GET", rf"{API}/auth-check(?P<what>/write)?", may_write),
     ("GET", rf"{API}/tree{REV}(/(?P<path>.+))?", tree),
     ("POST", rf"{API}/paths-info{REV}", paths_info),
     ("GET", rf"{API}/refs", refs),
@@ -318,7 +416,9 @@ ROUTES: list[tuple[str, str, Callable[[Call], Reply]]] = [
     ("POST", rf"{API}/commit{REV}", make_commit),
     ("GET", rf"{API}/xet-(?P<mode>read|write)-token{REV}", xet_token),
     ("POST", rf"{REPO}\.git/info/lfs/objects/batch", lfs_batch),
+    ("POST", rf"{REPO}\.git/info/lfs/verify", lfs_verify),
     ("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})", lfs_put),
+    ("GET", r"/cdn/(?P<oid>[0-9a-f]{64})", cdn),
     ("GET|POST|PUT", r"/cas/(?P<path>.+)", cas),
     ("GET", rf"{REPO}/resolve{REV}/(?P<path>.+)", resolve),
 ]
@@ -329,5 +429,14 @@ def answer(call: Call, path: str) -> Reply:
     method = "GET" if call.method == "HEAD" else call.method
     for methods, pattern, function in ROUTES:
         if method in methods.split("|") and (match := re.fullmatch(pattern, path)):
-            return function(replace(call, words={k: v for k, v in match.groupdict().items() if v is not None}))
+            words = {k: v for k, v in match.groupdict().items() if v is not None}
+            kind = KINDS.get((words.get("kinds") or "").strip("/"), "model")
+            if new := call.store.moved.get((kind, words.get("id", ""))):
+                query = urlencode(call.query, doseq=True)
+                location = path.replace(words["id"], new, 1) + (f"?{query}" if query else "")
+                return 307, {"Location": location}, b""
+            try:
+                return function(replace(call, words=words, path=path))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise HubError(400, "", f"not understood: {type(error).__name__} {error}") from error
     raise HubError(404, "", f"the loopback Hub has no {call.method} {path}")

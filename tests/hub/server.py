@@ -19,8 +19,9 @@ As a process, which prints its URL and serves until it is ended:
     HF_ENDPOINT=http://127.0.0.1:PORT HF_TOKEN=hf_loopback_alice python my_script.py
 
 Users are alice (token hf_loopback_alice, may write to alice/ and org/) and bob (hf_loopback_bob, bob/). Served: models, datasets and
-Spaces with create, settings, delete, whoami, validate-yaml, pre-upload, LFS, Xet, commit, tree, revision, refs, branches, tags,
-resolve with ranges. Not served: pull requests, gated repositories, multipart LFS, paging, search, repositories without a namespace.
+Spaces with create, settings, move (the old name redirects), delete, whoami, auth-check, validate-yaml, pre-upload, LFS with verify, Xet,
+commit, tree and commits in pages, revision, refs, branches, tags, resolve with ranges (LFS files by a redirect). Evaluation files are
+validated. Not served: pull requests, gated repositories, multipart LFS, search, repositories without a namespace.
 """
 
 import argparse
@@ -52,6 +53,7 @@ class Hub(ThreadingHTTPServer):
         url: what clients need as HF_ENDPOINT.
         token: that of the first user.
         requests: "METHOD path" of everything asked, in order.
+        page_size: entries of a list in one answer.
     """
 
     daemon_threads = True
@@ -66,6 +68,7 @@ class Hub(ThreadingHTTPServer):
         self.token = users[0].token
         self.requests: list[str] = []
         self.failures: list[tuple[str, int]] = []
+        self.page_size = 1000
 
     def __enter__(self) -> "Hub":
         Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -149,6 +152,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.xet,
                 self.byte_range,
                 {},
+                page_size=self.server.page_size,
             )
             status, headers, body = answer(call, path)
         except HubError as error:

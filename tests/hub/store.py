@@ -1,6 +1,9 @@
 """What the loopback Hub keeps: blobs by content, repositories with commits, branches and tags, and who may do what."""
 
 import hashlib
+import hmac
+import re
+import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -112,6 +115,8 @@ class Store:
         self.blobs.mkdir(parents=True, exist_ok=True)
         self.users = {user.token: user for user in users}
         self.repos: dict[tuple[str, str], Repo] = {}
+        self.moved: dict[tuple[str, str], str] = {}
+        self.secret = secrets.token_bytes(16)
         self.lock = RLock()
 
     def blob(self, sha256: str) -> Path:
@@ -127,6 +132,7 @@ class Store:
         return sha256
 
     def regular_file(self, content: bytes) -> File:
+        """A file that is kept in git itself."""
         oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         return File(self.put(content), len(content), oid, lfs=False)
 
@@ -139,9 +145,15 @@ class Store:
             raise HubError(400, "InvalidContent", f"LFS object {sha256} has {actual} bytes, not {size}")
         return File(sha256, actual, hashlib.sha1(pointer(sha256, actual)).hexdigest(), lfs=True)
 
+    def sign(self, sha256: str) -> str:
+        """What a URL to upload this content carries, so that nobody uploads who was not asked to."""
+        return hmac.new(self.secret, sha256.encode(), "sha256").hexdigest()
+
     def create(self, kind: str, repo_id: str, private: bool, sdk: str | None, user: User | None) -> Repo:
         namespace = repo_id.split("/")[0]
         self.require_member(namespace, user)
+        if problem := name_problem(repo_id.partition("/")[2]):
+            raise HubError(400, "", f"Invalid repo name: {problem}")
         if (kind, repo_id) in self.repos:
             raise HubError(409, "", f"You already created this {kind} repo")
         if kind == "space" and not sdk:
@@ -177,3 +189,22 @@ def pointer(sha256: str, size: int) -> bytes:
 def upload_mode(path: str, size: int) -> str:
     """Parquet goes to LFS whatever its size: `datasets` deletes its file after the pre-upload."""
     return "lfs" if size and (path.endswith(LFS_SUFFIXES) or size > LFS_BYTES) else "regular"
+
+
+def name_problem(name: str) -> str | None:
+    """What is wrong with the name of a repository."""
+    if not re.fullmatch(r"[\w.-]{1,96}", name, re.ASCII):
+        return f"{name!r} must have 1 to 96 characters of A-Z, a-z, 0-9, _, - and ."
+    if ".." in name or "--" in name or name[0] in "-." or name[-1] in "-." or name.endswith(".git"):
+        return f"{name!r} must not contain -- or .., nor start or end with - or ., nor end with .git"
+    return None
+
+
+def path_problem(path: object) -> str | None:
+    """What is wrong with the path of a file in a commit."""
+    if not isinstance(path, str) or not path or len(path) > 1000:
+        return f"invalid path {path!r}"
+    parts = path.split("/")
+    if any(part in ("", ".", "..") or part.lower() == ".git" for part in parts) or "\0" in path or "\\" in path:
+        return f"invalid path {path!r}"
+    return None

@@ -1,5 +1,6 @@
 """The loopback Hub refuses what the real one refuses, and stock clients work with it over LFS and over Xet."""
 
+import base64
 import hashlib
 import json
 import subprocess
@@ -70,8 +71,15 @@ def test_an_lfs_object_is_checked_at_its_upload_and_must_be_there_at_the_commit(
     oid = hashlib.sha256(b"parquet").hexdigest()
     operation = {"key": "lfsFile", "value": {"path": "a.parquet", "algo": "sha256", "oid": oid, "size": 7}}
     assert "was never uploaded" in commit(hub, operation)[1]["X-Error-Message"]
-    assert ask(hub, "PUT", f"/lfs/{oid}", b"parquEt")[0] == 400
-    assert ask(hub, "PUT", f"/lfs/{oid}", b"parquet")[0] == 200
+    batch = {"operation": "upload", "objects": [{"oid": oid, "size": 7}]}
+    answer = json.loads(ask(hub, "POST", "/datasets/org/data.git/info/lfs/objects/batch", batch)[2])
+    actions = answer["objects"][0]["actions"]
+    place, verify = (actions[name]["href"].removeprefix(hub.url) for name in ("upload", "verify"))
+    assert ask(hub, "PUT", f"/lfs/{oid}", b"parquet")[0] == 403, "nobody was asked to upload it there"
+    assert ask(hub, "PUT", place, b"parquEt")[0] == 400
+    assert ask(hub, "POST", verify, {"oid": oid, "size": 7})[0] == 400
+    assert ask(hub, "PUT", place, b"parquet")[0] == 200
+    assert [ask(hub, "POST", verify, {"oid": oid, "size": size})[0] for size in (7, 8)] == [200, 400]
     assert commit(hub, operation | {"value": {**operation["value"], "size": 8}})[0] == 400
     assert commit(hub, operation)[0] == 200
     assert hub.files("dataset", "org/data")["a.parquet"] == b"parquet"
@@ -131,6 +139,113 @@ def test_a_failure_that_was_asked_for_happens_once(hub: Hub) -> None:
     assert [ask(hub, "GET", "/api/datasets/org/data")[0] for _ in range(2)] == [503, 200]
 
 
+@pytest.mark.parametrize("name", ["a--b", "a..b", "x" * 97, "-a", "a.", "a b", "a.git"])
+def test_names_that_the_hub_does_not_allow_are_refused(hub: Hub, name: str) -> None:
+    assert ask(hub, "POST", "/api/repos/create", {"name": name, "organization": "org", "type": "model"})[0] == 400
+    assert ask(hub, "POST", "/api/repos/create", {"name": "x" * 96, "organization": "org", "type": "model"})[0] == 200
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "", "a//b", "a/../b", ".git/config", "a\\b", None, 3])
+def test_paths_that_leave_the_repository_are_refused(hub: Hub, path: object) -> None:
+    create(hub)
+    assert commit(hub, text_file(path))[0] == 400  # type: ignore[arg-type]
+    assert set(hub.files("dataset", "org/data")) == {".gitattributes"}
+
+
+@pytest.mark.parametrize(("path", "size"), [("a.parquet", 8), ("notes.txt", 10_000_001)])
+def test_what_has_to_be_an_lfs_file_is_refused_as_a_regular_one(hub: Hub, path: str, size: int) -> None:
+    create(hub)
+    status, headers, _ = commit(hub, text_file(path, base64.b64encode(bytes(size)).decode()))
+    assert (status, "must be an LFS file" in headers["X-Error-Message"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"key": "file", "value": {}}', b'{"key": "header", "value": 3}']
+)
+def test_a_commit_that_is_not_understood_is_answered_and_not_dropped(hub: Hub, content: bytes) -> None:
+    create(hub)
+    assert ask(hub, "POST", "/api/datasets/org/data/commit/main", content)[0] == 400
+    assert ask(hub, "POST", "/api/repos/create", content)[0] == 400
+    assert ask(hub, "GET", "/api/datasets/org/data")[0] == 200
+
+
+EVALUATION = {
+    "name": "Listening",
+    "description": "Questions",
+    "evaluation_framework": "inspect-ai",
+    "tasks": [{"id": "all", "config": "all", "split": "test"}],
+}
+RESULT = {"dataset": {"id": "org/data", "task_id": "all"}, "value": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "content", "error"),
+    [
+        ("dataset", "eval.yaml", EVALUATION, None),
+        (
+            "dataset",
+            "eval.yaml",
+            {k: v for k, v in EVALUATION.items() if k != "evaluation_framework"},
+            "evaluation_framework",
+        ),
+        ("dataset", "eval.yaml", {**EVALUATION, "evaluation_framework": "audiomcq"}, "evaluation_framework"),
+        ("dataset", "eval.yaml", {**EVALUATION, "tasks": []}, "tasks"),
+        ("dataset", "other.yaml", 3, None),
+        (
+            "model",
+            ".eval_results/a.yaml",
+            [{**RESULT, "date": "2026-01-15", "source": {"url": "https://a.org"}}],
+            None,
+        ),
+        ("model", ".eval_results/a.yaml", [{**RESULT, "value": None}], "0.value"),
+        ("model", ".eval_results/a.yaml", [{**RESULT, "dataset": {"id": "org/data"}}], "0.dataset"),
+        ("model", ".eval_results/a.yaml", [{**RESULT, "source": {"name": "x"}}], "0.source"),
+        ("model", ".eval_results/a.yaml", RESULT, "must be a list"),
+    ],
+)
+def test_evaluation_files_are_validated_at_push_time(
+    hub: Hub, kind: str, path: str, content: object, error: str | None
+) -> None:
+    create(hub, type=kind)
+    lines = [
+        {"key": "header", "value": {"summary": "x"}},
+        text_file(path, base64.b64encode(json.dumps(content).encode()).decode()),
+    ]
+    status, headers, _ = ask(hub, "POST", f"/api/{kind}s/org/data/commit/main", lines)
+    assert (status, error or "") == (400 if error else 200, error or "") and (
+        not error or error in headers["X-Error-Message"]
+    )
+
+
+PAGES = """
+from huggingface_hub import HfApi
+api = HfApi()
+api.create_repo("org/old")
+for number in range(5):
+    api.upload_file(repo_id="org/old", path_in_repo=f"{number}.txt", path_or_fileobj=b"x")
+assert len(api.list_repo_commits("org/old")) == 6
+api.move_repo("org/old", "org/new")
+assert [file.path for file in api.list_repo_tree("org/old")] == [".gitattributes", *(f"{number}.txt" for number in range(5))]
+assert api.model_info("org/old").id == "org/new"
+"""
+
+
+def test_lists_come_in_pages_and_a_moved_repository_is_found_under_its_old_name(hub: Hub) -> None:
+    hub.page_size = 2
+    hub.run(PAGES, token=ALICE)
+    assert sum("/tree/" in line for line in hub.requests) == 4, "a redirect and three pages"
+    assert ask(hub, "GET", "/org/old/resolve/main/1.txt")[2] == b"x"
+
+
+def test_a_token_is_asked_whether_it_may_write(hub: Hub) -> None:
+    create(hub)
+    answers = [
+        ask(hub, "GET", "/api/datasets/org/data/auth-check/write", token=token)[0] for token in (ALICE, BOB, None)
+    ]
+    assert answers == [200, 403, 401]
+    assert ask(hub, "GET", "/api/datasets/org/data/auth-check", token=BOB)[0] == 200
+
+
 @pytest.mark.parametrize(
     ("kind", "head", "error"),
     [
@@ -142,7 +257,37 @@ def test_a_failure_that_was_asked_for_happens_once(hub: Hub) -> None:
         ("dataset", "configs: [{data_files: x}]", "config_name"),
         ("dataset", "language: English", "ISO 639"),
         ("dataset", "license: other", "license_name"),
+        ("dataset", "license: apple-amlr\nconfigs: [{config_name: a, data_files: a/*.parquet}]", None),
+        ("dataset", "configs: [{config_name: a, data_files: 3}]", "data_files"),
+        ("dataset", "configs: [{config_name: a, data_files: [{split: 1, path: x}]}]", "data_files"),
+        ("dataset", "configs: {config_name: a}", "configs"),
+        (
+            "dataset",
+            "configs: [{config_name: a, default: true}, {config_name: b, default: true}]",
+            "more than one default",
+        ),
+        ("dataset", "dataset_info: 3", "dataset_info"),
+        ("dataset", "dataset_info: {features: [{dtype: string}]}", "features"),
+        ("dataset", "dataset_info: {splits: [{name: train, num_examples: many}]}", "numbers"),
+        ("model", "model-index: [{name: x, results: null}]", "list of results"),
+        (
+            "model",
+            "model-index: [{name: x, results: [{task: {type: a}, dataset: {type: a, name: a}, metrics: [{type: a, value: null}]}]}]",
+            "type and value",
+        ),
+        (
+            "model",
+            "model-index: [{name: x, results: [{task: {type: a}, dataset: {type: a, name: a, config: null}, metrics: [{type: a, value: 1}]}]}]",
+            "must not be null",
+        ),
+        ("model", "pipeline_tag: voice-activity-detection", None),
+        ("model", "pipeline_tag: listening", "pipeline_tag"),
         ("space", "title: x", "sdk"),
+        ("space", "sdk: gradio\ncolorFrom: mauve", "colorFrom"),
+        ("space", "sdk: gradio\napp_port: high", "app_port"),
+        ("space", "sdk: gradio\npinned: 1", "pinned"),
+        ("space", f"sdk: gradio\nshort_description: {'x' * 61}", "short_description"),
+        ("space", "sdk: gradio\nemoji: x", "emoji"),
     ],
 )
 def test_cards_are_judged_by_their_yaml(kind: str, head: str, error: str | None) -> None:

@@ -42,7 +42,9 @@ model, rows = sys.argv[1:]
 api = HfApi()
 api.create_repo("org/base")
 api.upload_folder(repo_id="org/base", folder_path=model)
-api.upload_file(repo_id="org/base", path_in_repo="README.md", path_or_fileobj=b"---\\nlicense: mit\\n---\\n# Base")
+head = b"---\\nlicense: other\\nlicense_name: tiny-research\\nlicense_link: LICENSE\\n---\\n# Base"
+api.upload_file(repo_id="org/base", path_in_repo="README.md", path_or_fileobj=head)
+api.upload_file(repo_id="org/base", path_in_repo="LICENSE", path_or_fileobj=b"The terms of tiny.")
 load_rows(rows).push_to_hub("org/tones")
 """
 
@@ -88,7 +90,6 @@ print(json.dumps([answers, sums]))
 PUBLISH_MORE = """
 import sys
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
 from audiomcq.publishing.model import PublishModelArguments, publish_model
 folder, other, results, name = sys.argv[1:]
 api = HfApi()
@@ -97,11 +98,11 @@ api.create_repo("org/old")
 for path in ("model-00001-of-00002.safetensors", "training_args.bin", "notes.txt"):
     api.upload_file(repo_id="org/old", path_in_repo=path, path_or_fileobj=b"old")
 publish_model(PublishModelArguments(folder, "org/old"))
-again = PublishModelArguments(folder, "org/again", "sft", results=results, results_model=name, evaluated_on="org/tones")
+again = PublishModelArguments(folder, "org/again", "sft", results=results, results_model=name, evaluated_on="org/tones", leaderboard=True)
 try:
     publish_model(again)  # the test lets its commit fail
-except HfHubHTTPError as error:
-    assert "403" in str(error), error
+except ValueError as error:
+    assert "403" in str(error) and "the same command goes on" in str(error), error
     print(api.list_repo_files("org/again", revision="sft"))
 for _ in range(2):
     publish_model(again)
@@ -177,6 +178,19 @@ def adapter(store: Hub, model_folder: Path, rows_folder: Path, tmp_path_factory:
     return output
 
 
+@pytest.fixture(scope="module")
+def second(store: Hub, adapter: Path, rows_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA run on top of that one, published as an adapter and as merged weights."""
+    output = tmp_path_factory.mktemp("run") / "second"
+    options = {"dataset": rows_folder, "model_name_or_path": adapter, "output_dir": output, "learning_rate": "2e-2"}
+    command = sft_command(**options, **LORA, paradigm="single_stage")
+    sft.train(*parse_stage("sft", Path("unused.yaml"), command[1:]))
+    push = {"folder": output, "base_model": "org/base", "output_dir": output.parent / "drafts"}
+    store.run(publish_command(**push, repo_id="org/second"), token=store.token)
+    store.run(publish_command(**push, repo_id="org/merged", export="merged"), token=store.token)
+    return output
+
+
 def expected_answer(folder: Path, clip: Path) -> str:
     """This package's own greedy answer to the question of the card's usage."""
     lalm = load_lalm(folder)
@@ -236,11 +250,16 @@ def more(store: Hub, run: Path, other: Path, workplace: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def loaded(store: Hub, run: Path, adapter: Path, more: list[str], workplace: Path) -> dict[tuple[str, bool], tuple]:
+def loaded(
+    store: Hub, run: Path, adapter: Path, second: Path, more: list[str], workplace: Path
+) -> dict[tuple[str, bool], tuple]:
     """(repository, by Xet) -> what its card's usage printed and hashes of its weights, in fresh processes."""
     store.flip_byte("model", "org/damaged", "model.safetensors", (run / "model.safetensors").stat().st_size - 1000)
     found = {}
-    for xet, repos in ((True, ["org/w2s-sft", "org/adapter"]), (False, ["org/w2s-sft", "org/damaged"])):
+    for xet, repos in (
+        (True, ["org/w2s-sft", "org/adapter", "org/second", "org/merged"]),
+        (False, ["org/w2s-sft", "org/damaged"]),
+    ):
         done = store.run([str(workplace / "load.py"), str(workplace), *repos], token=store.token, xet=xet)
         answers, sums = json.loads(done.stdout.splitlines()[-1])
         found |= {(repo, xet): (answers[repo], sums[repo]) for repo in repos}
@@ -256,13 +275,52 @@ def test_the_weights_come_back_in_a_fresh_process_without_this_package(
 
 
 def test_the_usage_of_the_cards_answers_as_this_package_does(
-    run: Path, adapter: Path, workplace: Path, loaded: dict
+    run: Path, adapter: Path, second: Path, workplace: Path, loaded: dict
 ) -> None:
-    for repo, folder in (("org/w2s-sft", run), ("org/adapter", adapter)):
-        answer = expected_answer(folder, workplace / "clip.wav")
+    answers = {}
+    for repo, folder in (("w2s-sft", run), ("adapter", adapter), ("second", second), ("merged", second)):
+        answers[repo] = answer = expected_answer(folder, workplace / "clip.wav")
+        repo = f"org/{repo}"
         assert len(answer) > 4
         # Once by transformers alone, once with qwen-omni-utils.
         assert loaded[repo, True][0] == f"{answer}\n{answer}\n"
+    assert answers["second"] != answers["adapter"], "the second stage has to show"
+
+
+def test_the_second_stage_of_a_lora_chain_is_one_adapter_on_the_base_at_its_commit(
+    store: Hub, adapter: Path, second: Path
+) -> None:
+    base = store.repo("model", "org/base").resolve("main").sha
+    ranks = {}
+    for repo in ("org/adapter", "org/second"):
+        config = json.loads(store.files("model", repo)["adapter_config.json"])
+        assert (config["base_model_name_or_path"], config["revision"]) == ("org/base", base)
+        ranks[repo] = config["r"]
+        card = ModelCard(store.files("model", repo)["README.md"].decode())
+        assert "lora" in card.data.tags and (card.data.base_model, card.data.base_model_relation) == (
+            "org/base",
+            "adapter",
+        )
+    assert ranks == {"org/adapter": 4, "org/second": 8}
+    assert json.loads((adapter / "run.json").read_text())["published"]["repo_id"] == "org/adapter"
+    assert "| sft | [org/adapter](https://huggingface.co/org/adapter) |" in card.text
+    assert store.files("model", "org/merged")["config.json"]
+
+
+def test_the_licence_of_the_base_travels_with_every_form(store: Hub, run: Path, second: Path) -> None:
+    for repo in ("org/w2s-sft", "org/adapter", "org/second", "org/merged"):
+        files = store.files("model", repo)
+        data = ModelCard(files["README.md"].decode()).data
+        assert (data.license, data.license_name, data.license_link) == ("other", "tiny-research", "LICENSE")
+        assert files["LICENSE"] == b"The terms of tiny."
+        assert b"modified version of org/base, revision" in files["NOTICE"]
+
+
+def test_a_folder_that_is_no_copy_of_the_base_that_is_named_is_refused(store: Hub, adapter: Path) -> None:
+    push = {"folder": adapter, "repo_id": "org/wrong", "base_model": "org/w2s-sft", "dry_run": "true"}
+    done = store.run(publish_command(**push), token=store.token, check=False)
+    assert done.returncode == 2
+    assert "base_model org/w2s-sft: model.safetensors there is not the one of" in done.stderr
 
 
 def test_a_flipped_byte_in_the_store_is_seen(other: Path, loaded: dict) -> None:
@@ -274,12 +332,11 @@ def test_a_pushed_run_is_one_commit_of_weights_processor_and_our_card(store: Hub
     files = store.files("model", "org/w2s-sft")
     processor = {name for name in PROCESSOR_FILES if (run / name).is_file()}
     weights = {"model.safetensors", "config.json", "generation_config.json"}
-    assert set(files) == {".gitattributes", "README.md", *processor, *weights}
+    assert set(files) == {".gitattributes", "README.md", "LICENSE", "NOTICE", *processor, *weights}
     assert "preprocessor_config.json" in processor
     history = list(store.repo("model", "org/w2s-sft").log("main"))
     assert len(history) == 2  # its creation, and this
     card = ModelCard(files["README.md"].decode())
-    assert card.data.license == "mit"
     assert card.data.base_model == "org/base"
     assert card.data.datasets == ["org/tones"]
     assert "not measured" in card.text
@@ -403,21 +460,28 @@ def test_a_dry_run_names_every_file_shows_the_card_and_asks_the_hub_for_nothing(
     assert len(store.requests) == before
 
 
-def test_an_adapter_on_top_of_a_published_adapter_is_refused_before_it_is_trained(
-    store: Hub, adapter: Path, rows_folder: Path, tmp_path: Path
-) -> None:
-    options = {"dataset": rows_folder, "model_name_or_path": "org/adapter", "output_dir": tmp_path / "second"}
-    push = {"push_to_hub": "true", "hub_model_id": "org/second", "paradigm": "single_stage"}
-    done = store.run(sft_command(**options, **LORA, **push), token=store.token, check=False)
-    assert "org/adapter is an adapter itself" in done.stderr
-    assert "export.py" in done.stderr
-    assert not (tmp_path / "second").exists()
+def test_both_stages_of_a_lora_chain_publish_themselves(store: Hub, rows_folder: Path, tmp_path: Path) -> None:
+    """As the README has it: the first on a model of the Hub, the second on the folder of the first."""
+    steps = {"first": "org/base", "second": tmp_path / "first"}
+    for name, model in steps.items():
+        options = {"dataset": rows_folder, "model_name_or_path": model, "output_dir": tmp_path / name, "max_steps": 1}
+        push = {"push_to_hub": "true", "hub_model_id": f"org/chain-{name}", "paradigm": "single_stage"}
+        store.run(sft_command(**options, **LORA, **push), token=store.token)
+    base = store.repo("model", "org/base").resolve("main").sha
+    for name, rank in (("first", 4), ("second", 8)):
+        config = json.loads(store.files("model", f"org/chain-{name}")["adapter_config.json"])
+        assert (config["base_model_name_or_path"], config["revision"], config["r"]) == ("org/base", base, rank)
+    assert json.loads((tmp_path / "first" / "adapter_config.json").read_text())["revision"] == base
 
 
 def test_a_stage_on_top_of_a_published_adapter_names_the_adapters_own_commit(
     store: Hub, adapter: Path, rows_folder: Path, tmp_path: Path
 ) -> None:
     options = {"dataset": rows_folder, "model_name_or_path": "org/adapter", "output_dir": tmp_path / "second"}
-    store.run(sft_command(**options, paradigm="single_stage"), token=store.token)
+    push = {"push_to_hub": "true", "hub_model_id": "org/on-the-hubs", "paradigm": "single_stage"}
+    store.run(sft_command(**options, **LORA, **push), token=store.token)
     record = json.loads((tmp_path / "second" / "run.json").read_text())
     assert record["model_commit"] == store.repo("model", "org/adapter").branches["main"]
+    config = json.loads(store.files("model", "org/on-the-hubs")["adapter_config.json"])
+    base = store.repo("model", "org/base").branches["main"]
+    assert (config["base_model_name_or_path"], config["revision"], config["r"]) == ("org/base", base, 8)

@@ -12,8 +12,10 @@ from audiomcq import grpo, sft
 from audiomcq.configs import AudioSFTConfig
 from audiomcq.options import parse_stage
 from audiomcq.prompts import QUESTION_TEMPLATE, SYSTEM_PROMPT
+from audiomcq.publishing.base import Licence, find_base, run_records
 from audiomcq.publishing.model import PublishModelArguments, model_files, push_run
-from audiomcq.publishing.model_card import MEASURES, find_base, model_card, run_records
+from audiomcq.publishing.model_card import CardFacts, model_card
+from audiomcq.publishing.model_scores import MEASURES, METRICS
 from hub.cards import card_problems
 from small_runs import write_results
 
@@ -58,7 +60,10 @@ def card_of(arguments: PublishModelArguments) -> ModelCard:
 def measured(two_stages: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path | bytes], dict]:
     """Everything that is published with results, and the results.json."""
     results = write_results(tmp_path_factory.mktemp("scores"), "grpo")
-    arguments = options(two_stages, base_model="org/base", results=str(results), evaluated_on="org/tones")
+    (results.parent / "scores.png").write_bytes(b"a figure")
+    arguments = options(
+        two_stages, base_model="org/base", results=str(results), evaluated_on="org/tones", leaderboard=True
+    )
     return model_files(arguments), json.loads(results.read_text())
 
 
@@ -93,6 +98,10 @@ def test_model_index_and_eval_results_read_back_to_the_same_numbers(measured) ->
         label: scores[name]["value"] for name, label in MEASURES.items() if scores[name]
     }
     assert {(entry.dataset_type, entry.dataset_split) for entry in index} == {("org/tones", "test")}
+    assert {entry.metric_name: entry.metric_type for entry in index} == {
+        label: METRICS[name] for name, label in MEASURES.items() if scores[name]
+    }
+    assert len({entry.metric_type for entry in index}) == len(index), "two accuracies on one data set contradict"
     entries = parse_eval_result_entries(yaml.safe_load(files[".eval_results/audiomcq.yaml"]))
     assert {entry.task_id: entry.value for entry in entries} == {
         task: scores[name]["value"] for task, name in (("all", "accuracy"), ("strong", "strong"), ("weak", "weak"))
@@ -148,14 +157,65 @@ def test_what_is_not_known_is_said_and_never_made_up(two_stages: Path) -> None:
     assert card_problems("model", str(card))[0] == []
 
 
-def test_the_licence_is_that_of_the_base_models_card(two_stages: Path, model_folder: Path) -> None:
+LICENCE_TEXT = """TINY RESEARCH LICENSE AGREEMENT
+3. c. ... retain in all copies the following attribution notices within a "Notice" text file: "Tiny is licensed under the Tiny
+RESEARCH LICENSE AGREEMENT, Copyright (c) Tiny Cloud. All Rights Reserved."
+4. b. ... you shall prominently display "Built with Tiny" or "Improved using Tiny" in the documentation.
+"""
+
+
+def test_the_licence_of_the_base_model_travels_with_the_weights(two_stages: Path, model_folder: Path) -> None:
+    written = {
+        "README.md": "---\nlicense: other\nlicense_name: tiny-1\nlicense_link: LICENSE\n---\n",
+        "LICENSE": LICENCE_TEXT,
+        "NOTICE": "Parts of Tiny are by others.",
+    }
+    for name, text in written.items():
+        (model_folder / name).write_text(text)
+    try:
+        files = model_files(options(two_stages, license=None))
+    finally:
+        for name in written:
+            (model_folder / name).unlink()
+    card = ModelCard(files["README.md"].decode())
+    assert (card.data.license, card.data.license_name, card.data.license_link) == ("other", "tiny-1", "LICENSE")
+    assert card_problems("model", str(card)) == ([], [])
+    assert files["LICENSE"] == LICENCE_TEXT.encode()
+    notice = files["NOTICE"].decode()
+    attribution = (
+        "Tiny is licensed under the Tiny RESEARCH LICENSE AGREEMENT, Copyright (c) Tiny Cloud. All Rights Reserved."
+    )
+    assert attribution in notice and attribution in card.text
+    assert "Built with Tiny." in notice and "**Built with Tiny.**" in card.text
+    assert "modified version of tiny" in notice and "by training (SFT, then GRPO) with audiomcq" in notice
+    assert notice.rstrip().endswith("Parts of Tiny are by others.")
+
+
+def test_a_licence_without_its_file_links_to_the_base_model_or_to_nothing(
+    two_stages: Path, model_folder: Path
+) -> None:
     readme = model_folder / "README.md"
     readme.write_text("---\nlicense: other\nlicense_name: tiny-1\nlicense_link: LICENSE\n---\n")
     try:
-        data = card_of(options(two_stages, license=None)).data
+        links = [
+            card_of(options(two_stages, license=None, base_model=base)).data.license_link
+            for base in (None, "org/base")
+        ]
     finally:
         readme.unlink()
-    assert (data.license, data.license_name, data.license_link) == ("other", "tiny-1", "LICENSE")
+    assert links == [None, "https://huggingface.co/org/base/blob/main/LICENSE"]
+
+
+def test_a_licence_of_ones_own_needs_its_name_and_what_is_missing_is_said(
+    two_stages: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ValueError, match=r"license other: the Hub asks for its name; give --license_name"):
+        model_files(options(two_stages, license="other"))
+    data = card_of(options(two_stages, license="other", license_name="mine-1")).data
+    assert (data.license, data.license_name) == ("other", "mine-1")
+    assert "give --license_link" in caplog.text
+    model_files(options(two_stages, license=None))
+    assert "no licence: the base model" in caplog.text
 
 
 def test_the_languages_are_those_of_the_datas_card_or_the_publishers_own(two_stages: Path, rows_folder: Path) -> None:
@@ -173,7 +233,8 @@ def test_the_languages_are_those_of_the_datas_card_or_the_publishers_own(two_sta
 
 def test_the_card_of_a_whole_model_says_that_its_talker_is_the_base_models(two_stages: Path) -> None:
     records = run_records(two_stages)
-    card = model_card("org/whole", records, find_base(records, "org/base"), "qwen2_5_omni", {"license": "mit"}, [])
+    base = find_base(records, options(two_stages, base_model="org/base"))
+    card = model_card(CardFacts("org/whole", records, base, "qwen2_5_omni", Licence({"license": "mit"})))
     assert card.data.pipeline_tag == "any-to-any"
     assert "Talker and vocoder are those of the base model, byte for byte; speech output" in card.text
     assert card_problems("model", str(card)) == ([], [])
@@ -199,8 +260,14 @@ def test_a_part_of_a_benchmark_is_called_so_and_listed_on_no_leaderboard(two_sta
     assert "MMAR (800 of 1000 items), the audio of 200 was missing" in card.text
     assert {entry.dataset_name for entry in card.data.eval_results} == {coverage["label"]}
     whole = write_results(tmp_path, "grpo", questions={"benchmark": {**coverage, "complete": True}})
-    files = model_files(options(two_stages, results=str(whole), evaluated_on="org/tones"))
+    scored = options(two_stages, results=str(whole), evaluated_on="org/tones")
+    assert ".eval_results/audiomcq.yaml" not in model_files(scored), "the Hub takes it for its own benchmarks alone"
+    scored.leaderboard = True
+    files = model_files(scored)
     assert ".eval_results/audiomcq.yaml" in files and b"Part of the benchmark" not in files["README.md"]
+    scored.results = str(write_results(tmp_path, "grpo", questions={"benchmark": coverage}))
+    with pytest.raises(ValueError, match=r"leaderboard: MMAR \(800 of 1000 items\) alone was asked"):
+        model_files(scored)
 
 
 def test_a_config_is_its_own_task_and_unanswered_questions_are_said(two_stages: Path, tmp_path: Path) -> None:
@@ -208,7 +275,7 @@ def test_a_config_is_its_own_task_and_unanswered_questions_are_said(two_stages: 
     content = json.loads(results.read_text())
     content["models"]["grpo"]["n_missing"] = 7
     results.write_text(json.dumps(content))
-    scored = {"results": str(results), "evaluated_on": "org/tones", "evaluated_config": "hard"}
+    scored = {"results": str(results), "evaluated_on": "org/tones", "evaluated_config": "hard", "leaderboard": True}
     files = model_files(options(two_stages, **scored))
     entries = parse_eval_result_entries(yaml.safe_load(files[".eval_results/audiomcq.yaml"]))
     assert [entry.task_id for entry in entries] == ["hard"]
@@ -220,7 +287,9 @@ def test_an_adapter_that_could_not_be_pushed_afterwards_is_not_trained(
     two_stages: Path, rows_folder: Path, tmp_path: Path
 ) -> None:
     push = {"push_to_hub": "true", "hub_model_id": "org/model", "paradigm": "single_stage"}
-    with pytest.raises(SystemExit, match=r"a LoRA adapter needs a base model on the Hub.*export\.py"):
+    with pytest.raises(
+        SystemExit, match=r"a LoRA adapter needs a base model on the Hub.*--base_model.*--export merged"
+    ):
         train("sft", dataset=rows_folder, model_name_or_path=two_stages, output_dir=tmp_path / "lora", **LORA, **push)
     assert not (tmp_path / "lora").exists()
 

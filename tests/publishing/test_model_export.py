@@ -20,7 +20,7 @@ from transformers import (
 
 import processes
 from audiomcq.models import load_lalm
-from audiomcq.publishing.export import export_full
+from audiomcq.publishing.export import export
 from audiomcq.run_record import RUN_FILE
 from random_lalms import with_lora
 from small_runs import changed, weights
@@ -113,7 +113,7 @@ def tensors(folder: Path) -> dict[str, str]:
 def test_the_whole_model_has_the_trained_thinker_and_all_else_untouched(
     whole: Path, trained: Path, tmp_path: Path
 ) -> None:
-    export_full(trained, str(whole), tmp_path / "full")
+    export(trained, tmp_path / "full", str(whole))
     before, after = tensors(whole), tensors(tmp_path / "full")
     assert before.keys() == after.keys()
     moved = {name for name in before if before[name] != after[name]}
@@ -132,7 +132,7 @@ def test_the_whole_model_has_the_trained_thinker_and_all_else_untouched(
 def test_the_whole_model_loads_with_the_stock_classes_and_no_missing_key(
     whole: Path, trained: Path, tmp_path: Path
 ) -> None:
-    export_full(trained, str(whole), tmp_path / "full")
+    export(trained, tmp_path / "full", str(whole))
     kind = Qwen2_5OmniThinkerForConditionalGeneration
     thinker = kind.from_pretrained(trained)
     alone, info = kind.from_pretrained(tmp_path / "full", output_loading_info=True)
@@ -152,9 +152,9 @@ def test_a_thinker_of_another_model_and_a_full_folder_are_refused(
     whole: Path, trained: Path, qwen2_audio_folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="is not the thinker of"):
-        export_full(qwen2_audio_folder, str(whole), tmp_path / "full")
+        export(qwen2_audio_folder, tmp_path / "full", str(whole))
     with pytest.raises(ValueError, match="is not empty"):
-        export_full(trained, str(whole), trained)
+        export(trained, trained, str(whole))
 
 
 def test_a_merged_adapter_is_a_plain_checkpoint_with_the_adapters_weights(model_folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Options of publishing data sets, models and the app."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from audiomcq.arguments.rows import RowArguments
 
@@ -55,10 +56,29 @@ class PublishModelArguments:
     repo_id: str = field(default="", metadata={"help": "Repository to publish to: owner/name."})
     revision: str | None = field(default=None, metadata={"help": "Branch to publish to; main where left out."})
     private: bool = field(default=False, metadata={"help": "Create the repository as a private one."})
+    export: Literal["as_saved", "merged", "full"] = field(
+        default="as_saved",
+        metadata={
+            "help": "Publish what the run saved (a LoRA adapter as one), plain weights with the adapter merged, or the whole Omni "
+            "model with the trained thinker in it."
+        },
+    )
     base_model: str | None = field(
         default=None, metadata={"help": "Hub id of the base model, where the run had a local copy of it."}
     )
+    base_revision: str | None = field(
+        default=None,
+        metadata={"help": "Commit of base_model; left out, found by comparing its weights with those of the copy."},
+    )
     license: str | None = field(default=None, metadata={"help": "Licence; left out, that of the base model's card."})
+    license_name: str | None = field(default=None, metadata={"help": "Name of a licence that is `other`."})
+    license_link: str | None = field(
+        default=None, metadata={"help": "Link to its text; needless where the base model has it in a file."}
+    )
+    datasets: list[str] = field(
+        default_factory=list, metadata={"help": "Hub ids of the data, where the run read a local copy."}
+    )
+    contact: str = field(default="", metadata={"help": "Whom to ask; left out, the Community tab alone."})
     languages: list[str] = field(
         default_factory=list, metadata={"help": "ISO 639 codes; left out, those that the cards of the data state."}
     )
@@ -69,12 +89,27 @@ class PublishModelArguments:
     evaluated_on: str | None = field(default=None, metadata={"help": "Hub id of the data set that was answered."})
     evaluated_config: str | None = field(default=None, metadata={"help": "Its config."})
     evaluated_split: str = field(default="test", metadata={"help": "Its split."})
+    evaluated_revision: str | None = field(default=None, metadata={"help": "Its commit."})
+    leaderboard: bool = field(
+        default=False,
+        metadata={"help": "Write .eval_results too: evaluated_on is one of the Hub's registered benchmarks."},
+    )
+    example: str | None = field(
+        default=None,
+        metadata={
+            "help": "Prediction file of the model (recipes/evaluate/answer.py): the card shows a question with its answers, with "
+            "and without the clip."
+        },
+    )
     dry_run: bool = field(
-        default=False, metadata={"help": "List what would be uploaded, write the card to output_dir, upload nothing."}
+        default=False,
+        metadata={"help": "Show the card and what would be uploaded, write it to output_dir, upload nothing."},
     )
     output_dir: str = field(
         default="outputs/publish/model",
-        metadata={"help": "Folder to which a dry run writes the card, to be read first."},
+        metadata={
+            "help": "Folder for the card of a dry run; exported weights lie beside it, in output_dir-merged or -full."
+        },
     )
 
 

@@ -35,14 +35,11 @@ def model(args: PublishModelArguments) -> None:
 
 def export(args: ExportArguments) -> None:
     """Merge a LoRA adapter into plain weights or, with --base, put a trained thinker back into its whole Omni model."""
-    from audiomcq.publishing.export import export_full, merge_adapter
+    from audiomcq.publishing.export import export as export_checkpoint
     from audiomcq.run import set_up_logging
 
     set_up_logging()
-    if args.base:
-        export_full(Path(args.folder), args.base, Path(args.output_dir), args.base_revision)
-    else:
-        merge_adapter(Path(args.folder), Path(args.output_dir), args.dtype)
+    export_checkpoint(Path(args.folder), Path(args.output_dir), args.base, args.base_revision, args.dtype)
 
 
 def space(args: SpaceArguments, app: Path | None = None) -> None:

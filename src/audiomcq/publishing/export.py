@@ -22,20 +22,34 @@ _RECORDS = (RUN_FILE, ROWS_FILE, "trainer_state.json")
 _LEFT_OUT = (CARD_FILE, ".*", "*.safetensors", INDEX, *_RECORDS)
 
 
+def export(
+    source: Path, output: Path, base: str | None = None, revision: str | None = None, dtype: str = "bfloat16"
+) -> None:
+    """Write a checkpoint in another form to a new folder: merged, or with a base model as the whole Omni model.
+
+    Raises:
+        ValueError: the output folder is not empty; see also `merge_adapter` and `write_whole_model`.
+    """
+    with new_folder(output) as folder:
+        if base:
+            write_whole_model(source, base, folder, revision)
+        else:
+            merge_adapter(source, folder, dtype)
+
+
 def merge_adapter(source: Path, output: Path, dtype: str = "bfloat16") -> None:
     """Merge a checkpoint's LoRA adapter into its weights, which then load without PEFT.
 
     Raises:
-        ValueError: the source is no checkpoint, or the output folder is not empty.
+        ValueError: the source is no checkpoint.
     """
-    with new_folder(output) as folder:
-        lalm = load_lalm(source, dtype=dtype)
-        lalm.model.save_pretrained(folder)
-        lalm.processor.save_pretrained(folder)
-        _copy_records(source, folder)
+    lalm = load_lalm(source, dtype=dtype)
+    lalm.model.save_pretrained(output)
+    lalm.processor.save_pretrained(output)
+    _copy_records(source, output)
 
 
-def export_full(thinker: Path, base: str, output: Path, revision: str | None = None) -> None:
+def write_whole_model(thinker: Path, base: str, output: Path, revision: str | None = None) -> None:
     """Write the whole Omni model with a trained thinker: all other files and tensors are those of the base model.
 
     One shard of the base model is in memory at a time. Trained tensors take the dtype that the base model stores.
@@ -43,15 +57,11 @@ def export_full(thinker: Path, base: str, output: Path, revision: str | None = N
     Args:
         thinker: checkpoint folder of full fine-tuning or of `merge_adapter`.
         base: the whole model that the thinker is from, folder or Hub id.
+        output: an empty folder.
 
     Raises:
-        ValueError: names or shapes of the two do not match, or the output folder is not empty.
+        ValueError: names or shapes of the two do not match.
     """
-    with new_folder(output) as folder:
-        _write_full(thinker, base, folder, revision)
-
-
-def _write_full(thinker: Path, base: str, output: Path, revision: str | None) -> None:
     folder = Path(base) if Path(base).is_dir() else Path(snapshot_download(base, revision=revision))
     trained, place = _find_shards(thinker), _find_shards(folder)
     ours = {THINKER + name for name in trained}

@@ -3,12 +3,17 @@
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import DatasetCard, HfApi, ModelCard, SpaceCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi, ModelCard, SpaceCard
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
+from audiomcq.errors import explain
 from audiomcq.run import check_login
 from audiomcq.storage import OWN_FILE
 
@@ -42,10 +47,14 @@ def check_repo_id(value: str, option: str = "repo_id") -> None:
     """Check, before anything is written, that a value is a repository id of the Hub.
 
     Raises:
-        ValueError: the value, under the option's name, is not owner/name.
+        ValueError: the value, under the option's name, is not owner/name, or the Hub allows no such name.
     """
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", value):
+    if value.count("/") != 1 or not all(value.split("/")):
         raise ValueError(f"{option} {value!r} is not of the form owner/name")
+    try:
+        validate_repo_id(value)
+    except HFValidationError as error:
+        raise ValueError(f"{option} {value!r}: the Hub allows no such name ({error})") from error
 
 
 def check_card(text: str, kind: str) -> None:
@@ -72,6 +81,33 @@ def check_no_token(folder: str | Path) -> None:
             raise ValueError(f"{path} holds what looks like a Hub token; remove it and revoke that token")
 
 
+def open_repo(
+    repo_id: str, kind: str, private: bool = False, revision: str | None = None, sdk: str | None = None
+) -> None:
+    """Create a repository and its branch if they do not exist, before work that could not be published.
+
+    Args:
+        private: for a new repository; False leaves it to the owner's settings.
+        sdk: of a new Space.
+
+    Raises:
+        ValueError: nobody is logged in, the Hub cannot be reached or refuses, or `private` is set and the repository is
+            public.
+    """
+    check_repo_id(repo_id)
+    check_login(repo_id)
+    api = HfApi()
+    with _in_one_line(f"{repo_id}: the Hub does not let you write there", "use a token that may, or another repo_id"):
+        # None, not False: an organisation may make new repositories private by default
+        api.create_repo(repo_id, repo_type=kind, private=private or None, exist_ok=True, space_sdk=sdk)
+        _check_writable(api, repo_id, kind)
+        public = not api.repo_info(repo_id, repo_type=kind).private
+        if revision:
+            api.create_branch(repo_id, repo_type=kind, branch=revision, exist_ok=True)
+    if private and public:
+        raise ValueError(f"{repo_id} exists and is public: make it private on the Hub first, or set private: false")
+
+
 def push_folder(
     folder: str | Path,
     repo_id: str,
@@ -82,20 +118,20 @@ def push_folder(
     delete_patterns: Sequence[str] = (),
     dry_run: bool = False,
 ) -> list[PlannedFile]:
-    """Upload a folder with its card.
+    """Upload a folder with its card, in one commit whatever the number of files.
 
-    An interrupted push is continued by calling it again; pushing an unchanged folder changes nothing.
+    An interrupted push leaves the repository as it was and is continued by calling it again, which sends only what has
+    not arrived. Pushing an unchanged folder changes nothing.
 
     Args:
         kind: "dataset", "model" or "space" (whose card names its sdk).
-        private: for a new repository; False leaves it to the owner's settings.
-        revision: branch; created if it does not exist.
+        private, revision: see `open_repo`.
         delete_patterns: files of the repository that are deleted if they are not in the folder.
-        dry_run: only log what would be uploaded, without contacting the Hub.
+        dry_run: only log the card and what would be uploaded, without contacting the Hub.
 
     Raises:
-        ValueError: the card is not valid, a file contains a token, the Hub refuses the card's metadata, or `private`
-            is set and the repository is public.
+        ValueError: the card is not valid, a file contains a token, the upload broke off, or the Hub refuses; see also
+            `open_repo`.
     """
     text = (Path(folder) / CARD_FILE).read_text(encoding="utf-8")
     check_card(text, kind)
@@ -104,29 +140,73 @@ def push_folder(
     for file in files:
         logger.info("%s %s", "would upload" if dry_run else "uploading", file)
     if dry_run:
+        logger.info("the card that would be uploaded:\n%s", text)
         return files
-    check_login(repo_id)
-    api = HfApi()
-    _CARDS[kind](text).validate(repo_type=kind)
-    sdk = _CARDS[kind](text).data.get("sdk") if kind == "space" else None
-    logger.info("publishing to %s; should this be interrupted, the same command goes on with it", repo_id)
-    # None, not False: an organisation may make new repositories private by default
-    api.create_repo(repo_id, repo_type=kind, private=private or None, exist_ok=True, space_sdk=sdk)
-    if private and not api.repo_info(repo_id, repo_type=kind).private:
-        raise ValueError(f"{repo_id} exists and is public: make it private on the Hub first, or set private: false")
-    if revision:
-        api.create_branch(repo_id, repo_type=kind, branch=revision, exist_ok=True)
-    commit = api.upload_folder(
-        repo_id=repo_id,
-        repo_type=kind,
-        folder_path=folder,
-        revision=revision,
-        commit_message=message,
-        ignore_patterns=[OWN_FILE],
-        delete_patterns=list(delete_patterns) or None,
+    card = _CARDS[kind](text)
+    open_repo(repo_id, kind, private, revision, card.data.get("sdk") if kind == "space" else None)
+    logger.info(
+        "publishing to %s in one commit: nothing of it shows before all of it does. Should this be interrupted, the same "
+        "command goes on; what has arrived is not sent again",
+        repo_id,
     )
-    logger.info("%s is at %s", repo_id, commit.commit_url)
+    with _in_one_line(f"{repo_id}: not published", "nothing of it shows; the same command goes on"):
+        card.validate(repo_type=kind)
+        logger.info("%s is at %s", repo_id, _commit(folder, files, repo_id, kind, revision, message, delete_patterns))
     return files
+
+
+def _commit(
+    folder: str | Path,
+    files: Sequence[PlannedFile],
+    repo_id: str,
+    kind: str,
+    revision: str | None,
+    message: str,
+    delete_patterns: Sequence[str],
+) -> str:
+    """Upload files and make one commit of them; return its URL.
+
+    `HfApi.upload_folder` makes several commits of many files, the card first.
+    """
+    api = HfApi()
+    head = api.repo_info(repo_id, repo_type=kind, revision=revision)
+    names = {file.path for file in files}
+    old = {sibling.rfilename for sibling in head.siblings or []} - names
+    deleted = sorted(path for path in old if any(fnmatch(path, pattern) for pattern in delete_patterns))
+    operations = [CommitOperationAdd(file.path, Path(folder) / file.path) for file in files]
+    # The parent makes the deletions right: the Hub refuses the commit if somebody was faster
+    return api.create_commit(
+        repo_id,
+        [*operations, *map(CommitOperationDelete, deleted)],
+        commit_message=message,
+        repo_type=kind,
+        revision=revision,
+        parent_commit=head.sha,
+    ).commit_url
+
+
+def _check_writable(api: HfApi, repo_id: str, kind: str) -> None:
+    """Ask whether the token may write to a repository that exists."""
+    try:
+        api.auth_check(repo_id, repo_type=kind, write=True)
+    except HfHubHTTPError as error:
+        if error.response.status_code in (401, 403):
+            raise
+        logger.debug("%s: the server does not say who may write", repo_id, exc_info=True)
+
+
+@contextmanager
+def _in_one_line(what: str, advice: str) -> Iterator[None]:
+    """Turn whatever Hub, client or network raise into one line: what failed, why, what to do.
+
+    Raises:
+        ValueError: instead of the error.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join((explain(error) or str(error) or type(error).__name__).split())
+        raise ValueError(f"{what} ({reason}): {advice}") from error
 
 
 def _sha256(path: Path) -> str:
