@@ -68,7 +68,7 @@ FLOORS = {
         "run",
     ),
     4: ("rewards", "inference"),
-    5: ("sft", "grpo", "contribution", "evaluation", "construction"),
+    5: ("sft", "grpo", "listening", "contribution", "evaluation", "construction"),
     6: ("tiny", "publishing"),
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}

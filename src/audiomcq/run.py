@@ -15,7 +15,7 @@ import transformers
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import HfApi
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from trl import ModelConfig, get_peft_config
 
 from audiomcq.arguments.training import DataArguments
@@ -51,12 +51,15 @@ def train_stage(
     args: AudioSFTConfig | AudioGRPOConfig,
     model: ModelConfig,
     audit: Callable[..., dict[str, Any]],
+    prepare_listening: Callable[..., Callable[[SafeTrainer], TrainerCallback]],
 ) -> None:
     """Train one stage of a paradigm and save the result to `args.output_dir`, which is locked meanwhile.
 
     Args:
         audit: compares the rows with `data.decontaminate_against` (`audiomcq.construction.decontamination`, which this
             module may not import).
+        prepare_listening: draws the held-out rows of `data.listen_rows` and returns what makes the callback of a
+            trainer (`audiomcq.listening`, likewise).
 
     Raises:
         SystemExit: with one line, on an error that the user can fix (`audiomcq.errors`).
@@ -71,7 +74,7 @@ def train_stage(
             start = check_output(output, settings, args.resume_from_checkpoint, PartialState().num_processes)
             PartialState().wait_for_everyone()
             if not start.finished:
-                _train(stage, trainer_class, data, args, model, audit, settings, start)
+                _train(stage, trainer_class, data, args, model, audit, prepare_listening, settings, start)
 
 
 def _train(
@@ -81,6 +84,7 @@ def _train(
     args: AudioSFTConfig | AudioGRPOConfig,
     model: ModelConfig,
     audit: Callable[..., dict[str, Any]],
+    prepare_listening: Callable[..., Callable[[SafeTrainer], TrainerCallback]],
     settings: dict[str, Any],
     start: Start,
 ) -> None:
@@ -94,7 +98,8 @@ def _train(
         add_lengths=True,
         cot_column=getattr(args, "cot_column", None),
     )
-    rows = stage_rows(load(data.dataset_split), data.paradigm, stage, data.mixed_seed)
+    of_all_stages = load(data.dataset_split)
+    rows = stage_rows(of_all_stages, data.paradigm, stage, data.mixed_seed)
     thoughts = cot_name((args.cot_column or args.cot) if isinstance(args, AudioSFTConfig) else "none")
     digests = hash_rows(rows.remove_columns([name for name in COT_COLUMNS if name != thoughts]))
     if start.record:
@@ -102,6 +107,7 @@ def _train(
     overlap = audit(rows, data.decontaminate_against, data.audio_root) if data.decontaminate_against else None
     seen = check_unseen(digests, Path(model.model_name_or_path or "")) if data.paradigm != "single_stage" else {}
     evaluation = load(data.eval_split) if data.eval_split else None
+    listen = prepare_listening(data, of_all_stages, args.max_audio_seconds) if data.listen_rows else None
     lalm = load_lalm(str(model.model_name_or_path), model.model_revision, model.dtype, model.attn_implementation)
     trainer = trainer_class(
         model=lalm.model,
@@ -111,6 +117,8 @@ def _train(
         processing_class=lalm.processor,
         peft_config=get_peft_config(model),
     )
+    if listen:
+        trainer.add_callback(listen(trainer))
     if start.record:
         trainer.run_id = start.record.get("run", trainer.run_id)
     if trainer.accelerator.is_main_process:
