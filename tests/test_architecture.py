@@ -76,7 +76,7 @@ FLOORS = {
         "run",
     ),
     4: ("rewards", "inference"),
-    5: ("sft", "grpo", "contribution", "evaluation", "construction"),
+    5: ("sft", "grpo", "listening", "contribution", "evaluation", "construction"),
     6: ("tiny", "publishing"),
     7: ("commands", "cli", "__main__"),
 }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from audiomcq.evaluation.items import load_benchmark
     from audiomcq.grpo import AudioGRPOTrainer
     from audiomcq.inference.local import answer_questions
+    from audiomcq.listening import ListenCallback
     from audiomcq.models import LALM, load_lalm
     from audiomcq.rewards import accuracy_reward, format_reward
     from audiomcq.sft import AudioSFTTrainer
@@ -29,6 +30,7 @@ __all__ = [
     "AudioGRPOTrainer",
     "AudioSFTConfig",
     "AudioSFTTrainer",
+    "ListenCallback",
     "PromptEncoder",
     "accuracy_reward",
     "answer_questions",
@@ -54,6 +56,7 @@ _HOMES = {
     "stats": ("wilson_interval",),
     "inference.local": ("answer_questions",),
     "grpo": ("AudioGRPOTrainer",),
+    "listening": ("ListenCallback",),
     "models": ("LALM", "load_lalm"),
     "rewards": ("accuracy_reward", "format_reward"),
     "sft": ("AudioSFTTrainer",),

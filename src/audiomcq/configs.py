@@ -5,6 +5,7 @@ from copy import copy
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from trl import GRPOConfig, SFTConfig
 
 from audiomcq.arguments.training import AudioArguments, GRPOArguments, SFTArguments
@@ -21,7 +22,7 @@ else:
 
 @dataclass
 class AudioConfig(AudioArguments, _Trained):
-    """What both configurations refuse."""
+    """What both configurations refuse, and what they do about dashboards that are not installed."""
 
     def __post_init__(self) -> None:
         if self.hub_strategy != "end":
@@ -41,6 +42,23 @@ class AudioConfig(AudioArguments, _Trained):
                 "hub_token: a token in options ends up in files; leave it out, and log in with `hf auth login` or set HF_TOKEN"
             )
         super().__post_init__()
+        self._leave_out_absent_reporters()
+        if self.run_name is None:  # trackio and others would make one up, and a resumed run would be another
+            self.run_name = self.output_dir
+
+    def _leave_out_absent_reporters(self) -> None:
+        """Drop dashboards that are not installed from `report_to` and log them: a run is worth more than its curves.
+
+        Names that transformers does not know stay in the list, and the trainer refuses them.
+        """
+        named: Any = self.report_to  # a list by now
+        absent = (set(named) & set(INTEGRATION_TO_CALLBACK)) - set(get_available_reporting_integrations())
+        self.report_to = [name for name in named if name not in absent]
+        if absent and self.should_log:
+            logger.warning(
+                "report_to: %s not installed, so no curves are written there; install it, or shorten report_to",
+                ", ".join(sorted(absent)),
+            )
 
 
 @dataclass

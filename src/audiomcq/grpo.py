@@ -31,6 +31,7 @@ from audiomcq.conversations import holds_questions, measure_audio
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.examples import Row
 from audiomcq.hardware import adapter_kept, check_hardware, hold_adapter_in_fp32
+from audiomcq.listening import prepare_listening
 from audiomcq.models import LALM, set_trainable
 from audiomcq.packing import group_rows, pack
 from audiomcq.phases import PhaseClock
@@ -400,5 +401,5 @@ def _image_token(config: Any) -> Iterator[None]:
 
 def train(data: DataArguments, args: AudioGRPOConfig, model: ModelConfig) -> AudioGRPOConfig:
     """Run the GRPO stage of a recipe (every recipes/*/grpo.py calls it) and return the options of the run."""
-    train_stage("grpo", AudioGRPOTrainer, data, args, model, audit_training)
+    train_stage("grpo", AudioGRPOTrainer, data, args, model, audit_training, prepare_listening)
     return args

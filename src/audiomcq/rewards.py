@@ -23,15 +23,27 @@ def completion_text(completion: Completion) -> str:
 
 
 def accuracy_reward(
-    completions: Sequence[Completion], choices: Sequence[Sequence[str]], answer: Sequence[str], **_: Any
+    completions: Sequence[Completion],
+    choices: Sequence[Sequence[str]],
+    answer: Sequence[str],
+    log_metric: Callable[[str, float], None] | None = None,
+    **_: Any,
 ) -> list[float]:
     """Reward 1.0 where a closed answer tag holds the gold option, else 0.0, even if the answer can be read in another
     way.
+
+    Args:
+        log_metric: TRL's; gets the share of completions whose tag holds an option, and of those that choose the first
+            option shown: a policy that collapses loses the tag, or answers by position.
     """
-    rewards = []
+    rewards, chosen = [], []
     for completion, options, gold in zip(completions, choices, answer, strict=True):
         parsed = parse_answer(completion_text(completion), options, AUDIOMCQ_STYLE.asked_for)
         rewards.append(float(parsed.tagged and is_correct(parsed, options, gold)))
+        chosen.append(parsed.choice if parsed.tagged else None)
+    if log_metric is not None and chosen:
+        log_metric("answers/parsed", sum(choice is not None for choice in chosen) / len(chosen))
+        log_metric("answers/first_option", sum(choice == 0 for choice in chosen) / len(chosen))
     return rewards
 
 

@@ -16,7 +16,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from trl import ModelConfig, get_peft_config
 
 from audiomcq.arguments.training import DataArguments
@@ -53,12 +53,15 @@ def train_stage(
     args: AudioSFTConfig | AudioGRPOConfig,
     model: ModelConfig,
     audit: Callable[..., dict[str, Any]],
+    prepare_listening: Callable[..., Callable[[SafeTrainer], TrainerCallback]],
 ) -> None:
     """Train one stage of a paradigm and save the result to `args.output_dir`, which is locked meanwhile.
 
     Args:
         audit: compares the rows with `data.decontaminate_against` (`audiomcq.construction.decontamination`, which this
             module may not import).
+        prepare_listening: draws the held-out rows of `data.listen_rows` and returns what makes the callback of a
+            trainer (`audiomcq.listening`, likewise).
 
     Raises:
         SystemExit: with one line, on an error that the user can fix (`audiomcq.errors`).
@@ -73,7 +76,7 @@ def train_stage(
             start = check_output(output, settings, args.resume_from_checkpoint, PartialState().num_processes)
             PartialState().wait_for_everyone()
             if not start.finished:
-                _train(stage, trainer_class, data, args, model, audit, settings, start)
+                _train(stage, trainer_class, data, args, model, audit, prepare_listening, settings, start)
 
 
 def _train(
@@ -83,6 +86,7 @@ def _train(
     args: AudioSFTConfig | AudioGRPOConfig,
     model: ModelConfig,
     audit: Callable[..., dict[str, Any]],
+    prepare_listening: Callable[..., Callable[[SafeTrainer], TrainerCallback]],
     settings: dict[str, Any],
     start: Start,
 ) -> None:
@@ -99,15 +103,8 @@ def _train(
         cot_column=getattr(args, "cot_column", None),
         skip_missing_clips=data.skip_missing_clips,
     )
-    part = (data.paradigm, stage, data.mixed_seed)
     missing: dict[str, int] = {}
-    if data.max_rows is None:
-        rows = stage_rows(load(data.dataset_split, without_clips=missing), *part)
-    else:
-        count = data.max_rows
-        rows = load(
-            data.dataset_split, without_clips=missing, choose=lambda rows: draw_stage_rows(rows, *part, count=count)
-        )
+    rows, of_all_stages = _load_rows(partial(load, data.dataset_split, without_clips=missing), data, stage)
     thoughts = cot_name((args.cot_column or args.cot) if isinstance(args, AudioSFTConfig) else "none")
     digests = hash_rows(rows.remove_columns([name for name in COT_COLUMNS if name != thoughts]))
     if start.record:
@@ -115,6 +112,7 @@ def _train(
     overlap = audit(rows, data.decontaminate_against, data.audio_root) if data.decontaminate_against else None
     seen = check_unseen(digests, Path(model.model_name_or_path or "")) if data.paradigm != "single_stage" else {}
     evaluation = load(data.eval_split) if data.eval_split else None
+    listen = prepare_listening(data, of_all_stages, args.max_audio_seconds) if data.listen_rows else None
     lalm = load_lalm(
         str(model.model_name_or_path),
         model.model_revision,
@@ -135,6 +133,8 @@ def _train(
         processing_class=lalm.processor,
         peft_config=peft_config,
     )
+    if listen:
+        trainer.add_callback(listen(trainer))
     if start.record:
         trainer.run_id = start.record.get("run", trainer.run_id)
     if trainer.accelerator.is_main_process:
@@ -176,6 +176,16 @@ def _train(
         }
         update_record(output, record)
     shut_down_distributed(trainer)
+
+
+def _load_rows(load: Callable[..., Dataset], data: DataArguments, stage: str) -> tuple[Dataset, Dataset]:
+    """Load the rows of a stage, and beside them those of all stages, where more than the stage's were loaded."""
+    part, count = (data.paradigm, stage, data.mixed_seed), data.max_rows
+    if count is not None:  # chosen before their clips are fetched and checked
+        rows = load(choose=lambda rows: draw_stage_rows(rows, *part, count=count))
+        return rows, rows
+    of_all_stages = load()
+    return stage_rows(of_all_stages, *part), of_all_stages
 
 
 def device_name(device: torch.device) -> str:

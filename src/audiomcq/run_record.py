@@ -45,7 +45,7 @@ _HARMLESS = {
 }  # fmt: skip
 """Options that may differ when a run is resumed: no weight depends on them. Paths of rows may, since rows are compared
 themselves."""
-_HARMLESS_PREFIXES = ("logging_", "hub_", "project", "trackio_")
+_HARMLESS_PREFIXES = ("logging_", "hub_", "project", "trackio_", "listen_")
 _LENGTH = {"max_steps", "num_train_epochs"}
 _BATCH = {"per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation"}
 """Options that may change together if a step keeps its number of rows, for example after an out-of-memory error."""

@@ -32,6 +32,7 @@ from audiomcq.conversations import holds_questions, measure_audio
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.examples import Row, row_keys
 from audiomcq.hardware import adapter_kept, check_hardware, hold_adapter_in_fp32
+from audiomcq.listening import prepare_listening
 from audiomcq.models import LALM, set_trainable
 from audiomcq.packing import PADDING, label_columns, pack_by_clip, unpack
 from audiomcq.prompts import ANSWER_OPEN, AUDIOMCQ_STYLE, TURN_TOKENS, completion_target, cot_name
@@ -302,5 +303,5 @@ def _is_read_as_its_answer(row: Row, cot: str) -> bool:
 
 def train(data: DataArguments, args: AudioSFTConfig, model: ModelConfig) -> AudioSFTConfig:
     """Run the SFT stage of a recipe (every recipes/*/sft.py calls it) and return the options of the run."""
-    train_stage("sft", AudioSFTTrainer, data, args, model, audit_training)
+    train_stage("sft", AudioSFTTrainer, data, args, model, audit_training, prepare_listening)
     return args

@@ -1,10 +1,13 @@
 """Options of the training recipes that are ours; TRL's configurations take them in (`audiomcq.configs`)."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from audiomcq.arguments.rows import RowArguments
 from audiomcq.prompts import CotVariant
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass
@@ -42,10 +45,42 @@ class DataArguments(RowArguments):
         default_factory=list,
         metadata={"help": "Benchmarks (name or name=source) whose overlap with the rows is logged and recorded."},
     )
+    listen_rows: int = field(
+        default=0,
+        metadata={"help": "Held-out rows that are answered with and without audio during training; 0: none."},
+    )
+    listen_steps: int = field(default=100, metadata={"help": "Steps from one such evaluation to the next."})
+    listen_split: str = field(default="validation", metadata={"help": "Split of the held-out rows."})
+    listen_dataset: str | None = field(
+        default=None, metadata={"help": "Data set of the held-out rows; null: the one that is trained on."}
+    )
+    listen_max_new_tokens: int = field(
+        default=64, metadata={"help": "Tokens of a held-out answer at most; chains of thought need more."}
+    )
 
     def __post_init__(self) -> None:
+        for name, least in (("listen_rows", 0), ("listen_steps", 1), ("listen_max_new_tokens", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)}: give at least {least}")
         if self.max_rows is not None and self.max_rows < 1:
             raise ValueError(f"max_rows {self.max_rows}: give 1 or more, or null for all rows")
+
+    def load_held_out(self) -> "Dataset":
+        """Load the split of the held-out rows; no clip is opened.
+
+        Raises:
+            ValueError: it is not there.
+        """
+        source = self
+        if self.listen_dataset is not None:
+            source = replace(self, dataset=self.listen_dataset, dataset_config=None, dataset_revision=None)
+        try:
+            return source.load(self.listen_split, check_audio=False)
+        except ValueError as error:
+            raise ValueError(
+                f"listen_rows {self.listen_rows}: {error}; name held-out rows with listen_split and listen_dataset, or set "
+                "listen_rows to 0"
+            ) from error
 
 
 @dataclass
