@@ -13,7 +13,7 @@ from audiomcq.options import parse
 def main(args: ScoreArguments) -> None:
     from rich.console import Console
 
-    from audiomcq.evaluation.report import console_table
+    from audiomcq.evaluation.printing import print_scores
     from audiomcq.evaluation.results import export_folder, score_folder
     from audiomcq.evaluation.tables import caveats, legend
     from audiomcq.run import set_up_logging
@@ -25,7 +25,7 @@ def main(args: ScoreArguments) -> None:
     else:
         scored = score_folder(args)
         scored.save(Path(args.output_dir))
-        Console().print(console_table(scored.scores, scored.baselines, scored.title))
+        print_scores(Console(), scored.scores, scored.baselines, scored.title)
         for caveat in caveats(scored.results):
             Console().print(caveat, style="bold red", markup=False, soft_wrap=True)
         for line in legend(scored.results):

@@ -42,6 +42,8 @@ from audiomcq.trainer_setup import check_mixed_audio, fit_lora, is_adapted, shuf
 
 logger = logging.getLogger(__name__)
 
+REMEMBERED_SECONDS = 9_000.0
+"""Seconds of audio, summed over the rows of a data set, up to which its encoded clips stay in memory (460 MB)."""
 _AT_ONCE = 1_000
 """Rows whose chains of thought are in memory at a time."""
 
@@ -127,6 +129,8 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
                 check_cot(each, cot)
         self.encoder = ConversationEncoder(lalm.processor, lalm.family, args.max_audio_seconds)
         self.clip_seconds = measure_audio(rows) if isinstance(rows, Dataset) else []
+        # Worker processes would each keep their own copy
+        self.encoder.remembers = 0 < sum(self.clip_seconds) <= REMEMBERED_SECONDS and not args.dataloader_num_workers
         if peft_config is None and not is_adapted(model):
             set_trainable(lalm.model, lalm.family, args.train_modules)
         # Memory of a device is what checkpointing is for; on a CPU time is dearer. Whoever sets its options has chosen
