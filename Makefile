@@ -3,15 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?=
+QUICK ?=
 export TOKENIZERS_PARALLELISM := false
 
 # Lines alone, and not those run in processes that tests start: both would cost more than the few per cent that this does.
 COVERAGE := --cov=audiomcq --cov-report=term:skip-covered
+# With pip's own lines and bars: silence for minutes looks like a hang
+PIP = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 TRITON := triton==3.7.1
 .PHONY: demo test check quality style benchmark
 
 demo: $(VENV)/installed
-	$(BIN)/python recipes/demo/demo.py $(if $(DATA),--recordings $(DATA))
+	$(BIN)/python recipes/demo/demo.py $(if $(QUICK),--quick true) $(if $(DATA),--recordings $(DATA))
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m 'not check' $(COVERAGE)
@@ -43,8 +46,12 @@ benchmark: $(VENV)/installed
 
 $(VENV)/installed: setup.cfg constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@echo "Installing into $(VENV), once: some minutes, most of them downloads"
+	@echo "1 of 3: a virtual environment"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "2 of 3: torch"
+	@$(PIP) torch
+	@echo "3 of 3: the other packages"
+	@$(PIP) --editable '.[dev]'
 	@touch $@

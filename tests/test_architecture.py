@@ -30,6 +30,7 @@ FLOORS = {
         "baselines",
         "endpoints",
         "templating",
+        "figure_style",
     ),
     2: (
         "examples",

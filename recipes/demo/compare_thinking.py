@@ -8,18 +8,23 @@ is a recipe of weak_to_strong with its tiny settings. What a killed comparison h
 
 import itertools
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from demo import MAX_AUDIO_SECONDS, RECIPES, Step, prepare, set_aside, side_by_side  # type: ignore[import-not-found]
+from demo import MAX_AUDIO_SECONDS, Demo, announce, set_aside  # type: ignore[import-not-found]
+from rich.console import Console
 
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
+from audiomcq.tiny.steps import RECIPES, Phase, Step, recipe, run_phases
 
 COTS = ("structured", "unstructured", "none")
 LONGEST = 256
 """Tokens of an answer at most; a chain that is longer has gone wrong."""
+COSTS = {"sft": 350.0, "grpo": 150.0, "answers": 60.0}
+"""Processor seconds, roughly: they weigh the bar."""
 
 
 @dataclass
@@ -43,7 +48,7 @@ def train(cot: str, stage: str, source: Path, folder: Path, demo_folder: Path, s
         "max_audio_seconds": MAX_AUDIO_SECONDS,
         **steps,
     }
-    return Step(f"{cot}_{stage}", f"weak_to_strong/{stage}.py", options)
+    return recipe(f"{cot}_{stage}", f"weak_to_strong/{stage}.py", options, COSTS[stage])
 
 
 def answer(cot: str, folder: Path, demo_folder: Path) -> Step:
@@ -55,7 +60,7 @@ def answer(cot: str, folder: Path, demo_folder: Path) -> Step:
         "max_audio_seconds": MAX_AUDIO_SECONDS,
         "max_new_tokens": LONGEST,
     }
-    return Step(f"{cot}_answers", "evaluate/answer.py", options)
+    return recipe(f"{cot}_answers", "evaluate/answer.py", options, COSTS["answers"])
 
 
 def leave_out_finished(chain: Sequence[Step]) -> list[Step]:
@@ -79,16 +84,14 @@ def has_finished(step: Step) -> bool:
     return run["finished"] and run["settings"]["max_steps"] == step.options["max_steps"]
 
 
-def compare(args: CompareThinkingArguments) -> None:
+def compare(args: CompareThinkingArguments, console: Console) -> None:
     """Train and score in `demo_dir`/thinking."""
-    from audiomcq.tiny.thinking_report import write_report
-
     demo_folder = Path(args.demo_dir)
-    folder, base = demo_folder / "thinking", demo_folder / "models" / "base"
+    folder, base, phases = demo_folder / "thinking", demo_folder / "models" / "base", []
     if not (demo_folder / "labelled").is_dir():
         set_aside(demo_folder)
-        prepare(demo_folder, None)
-    folder.mkdir(exist_ok=True)
+        phases += Demo(demo_folder).prepare()
+    folder.mkdir(parents=True, exist_ok=True)
     # The same learning rates too: the demo's SFT of answers alone is a short one from a base that knows them
     sft = {"max_steps": args.sft_steps, "learning_rate": 2e-3, "per_device_train_batch_size": 16}
     grpo = {"max_steps": args.grpo_steps, "learning_rate": 2e-4, "temperature": 0.7, "per_device_train_batch_size": 32}
@@ -101,15 +104,24 @@ def compare(args: CompareThinkingArguments) -> None:
         for cot in COTS
     ]
     left = [leave_out_finished(chain) for chain in chains]
-    side_by_side("SFT, GRPO and answers, without and with chains of thought", left, folder)
+    phases.append(Phase("SFT, GRPO and answers, without and with chains of thought", left))
+    report = Step("report", write, (demo_folder, folder), 10)
+    phases.append(Phase("scores and report", [[report]]))
+    announce(console, phases, folder)
+    run_phases(phases, folder / "logs", console)
+    console.print((folder / "report.md").read_text(), markup=False, highlight=False, soft_wrap=True)
+
+
+def write(demo_folder: Path, folder: Path) -> None:
+    """Write the report, in its own process."""
+    from audiomcq.tiny.thinking_report import write_report
+
     write_report(demo_folder, folder, "python recipes/demo/compare_thinking.py")
 
 
 def main(args: CompareThinkingArguments) -> None:
-    from audiomcq.run import set_up_logging
-
-    set_up_logging()
-    compare(args)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    compare(args, Console())
 
 
 if __name__ == "__main__":

@@ -1,35 +1,38 @@
 """The whole method on a laptop: data -> contribution filter -> Weak-to-Strong beside Mixed-to-Mixed -> evaluation -> report.
 
 make demo
+make demo QUICK=1
 make demo DATA=path/to/a/folder/with/manifest.csv
 
-Every step is one of the recipes of this repository, run as its own process with its tiny YAML; two run side by side.
+Every step is one of the recipes of this repository, run in its own process with its tiny YAML; two run side by side.
 """
 
 import logging
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.console import Console
 
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse
+from audiomcq.tiny.steps import RECIPES, Phase, Step, describe_seconds, estimate_seconds, recipe, run_phases
 
-RECIPES = Path(__file__).parents[1]
-CORES = 2
 MAX_AUDIO_SECONDS = 3.5
 """Longer clips are cut to this. The embedded clips are shorter; real recordings would cost minutes more."""
+PARADIGMS = {"w2s": "weak_to_strong", "m2m": "mixed_to_mixed"}
+ANSWERING_COST = 9.0
 
 
 @dataclass(frozen=True)
 class TinyModel:
-    """Shape and pretraining of one of the demo's models."""
+    """Shape and pretraining of one of the demo's models.
+
+    Attributes:
+        start: model to go on from, below the demo's folder; by default a random one of this shape.
+        step_cost: processor seconds of a step, measured.
+    """
 
     name: str
     seed: int
@@ -37,15 +40,56 @@ class TinyModel:
     layers: int
     steps: int
     learning_rate: float
+    step_cost: float
+    start: str | None = None
+    schedule: str = "cosine"
 
 
-BASE = TinyModel("base", seed=0, width=96, layers=3, steps=600, learning_rate=2e-3)
-VOTERS = [
-    TinyModel("voter1", seed=1, width=64, layers=2, steps=450, learning_rate=3e-3),
-    TinyModel("voter2", seed=2, width=64, layers=3, steps=450, learning_rate=3e-3),
-    TinyModel("voter3", seed=3, width=96, layers=2, steps=450, learning_rate=3e-3),
-]
-UNSEEN = TinyModel("unseen", seed=4, width=96, layers=2, steps=450, learning_rate=3e-3)
+@dataclass(frozen=True)
+class Size:
+    """How large a demo is.
+
+    Attributes:
+        scale: of the data, see `audiomcq.tiny.data.build`.
+        trunk: what the voters share. It is no ancestor of `base`, which is scored on rows that they label.
+        paradigms: keys of `PARADIGMS` to train.
+        sft, grpo: options that differ from the tiny settings.
+    """
+
+    scale: float
+    base: TinyModel
+    trunk: TinyModel
+    voter_steps: int
+    paradigms: tuple[str, ...] = ("w2s", "m2m")
+    sft: Mapping[str, object] = field(default_factory=dict)
+    grpo: Mapping[str, object] = field(default_factory=dict)
+    grpo_cost: float = 150.0
+
+    @property
+    def voters(self) -> list[TinyModel]:
+        """Three continuations of the trunk, each with its own draw and order of the pretraining rows."""
+        trunk = self.trunk
+        return [
+            TinyModel(f"voter{seed}", seed, trunk.width, trunk.layers, self.voter_steps, trunk.learning_rate,
+                      trunk.step_cost, "models/trunk") for seed in (1, 2, 3)
+        ]  # fmt: skip
+
+
+FULL = Size(
+    scale=1.0,
+    base=TinyModel("base", 0, 96, 3, 400, 2e-3, 0.5),
+    trunk=TinyModel("trunk", 1, 64, 2, 300, 3e-3, 0.27, schedule="constant_with_warmup"),
+    voter_steps=150,
+)
+QUICK = Size(
+    scale=0.5,
+    base=TinyModel("base", 0, 64, 2, 350, 3e-3, 0.27),
+    trunk=TinyModel("trunk", 1, 64, 2, 200, 3e-3, 0.27, schedule="constant_with_warmup"),
+    voter_steps=60,
+    paradigms=("w2s",),
+    grpo={"max_steps": 80},
+    grpo_cost=50.0,
+)
 
 
 @dataclass
@@ -53,123 +97,148 @@ class DemoArguments:
     """Options of the demo."""
 
     output_dir: str | None = field(
-        default=None, metadata={"help": "Default: outputs/demo, or outputs/demo_recordings."}
+        default=None,
+        metadata={"help": "Default: outputs/demo, outputs/demo_quick or outputs/demo_recordings."},
     )
     recordings: str | None = field(
         default=None, metadata={"help": "Folder with manifest.csv; default: embedded data."}
     )
+    quick: bool = field(
+        default=False, metadata={"help": "Fewer rows and steps, and Weak-to-Strong alone: a smaller version."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of pretraining, SFT and GRPO. Data are the same for all."})
 
 
 @dataclass(frozen=True)
-class Step:
-    """One recipe run: its log's name, its script below recipes/, and its options."""
+class Demo:
+    """One run of the demo: where it writes, how large it is, and what it is about."""
 
-    name: str
-    script: str
-    options: Mapping[str, object]
+    folder: Path
+    size: Size = FULL
+    recordings: str | None = None
+    seed: int = 0
 
-    def run(self, logs: Path) -> None:
-        """Run to the end.
+    @property
+    def clips(self) -> Path:
+        return Path(self.recordings).resolve() if self.recordings else self.folder / "data"
 
-        Raises:
-            ValueError: the recipe failed; with what it said last, and its log.
-        """
-        words = [str(word) for key, value in self.options.items() for word in (f"--{key}", *_words(value))]
-        log = logs / f"{self.name}.log"
-        with log.open("w") as stream:
-            done = subprocess.run(
-                [sys.executable, RECIPES / self.script, *words],
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-                check=False,
-            )
-        if done.returncode:
-            said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] or ["nothing"]
-            raise ValueError(f"{self.script} ended with exit code {done.returncode}: {said[-1]} (its log: {log})")
+    def prepare(self) -> list[Phase]:
+        """List the phases that make what trainings begin with: data, base model, voters, labels."""
+        size, cost = self.size, 24 * self.size.scale
+        made = Step("data", make_data, (self.folder, self.recordings, size), cost)
+        probes = [[self.probe(voter)] for voter in size.voters]
+        return [
+            Phase("making clips, questions, random models", [[made]]),
+            Phase(
+                "pretraining base and voters",
+                [[self.pretrain(size.base)], [self.pretrain(each) for each in (size.trunk, *size.voters)]],
+            ),
+            Phase("asking the voters on silence", probes),
+            Phase("labelling rows weak or strong", [[self.split()]]),
+        ]
+
+    def compare(self) -> list[Phase]:
+        """List the phases that train on the labelled rows and answer the test rows."""
+        shorts = self.size.paradigms
+        chains = [
+            [self.train(short, "sft", "models/base"), self.train(short, "grpo", f"{short}_sft")] for short in shorts
+        ]
+        models = ["models/base", *(f"{short}_{stage}" for short in shorts for stage in ("sft", "grpo"))]
+        title = " and ".join(short.upper() for short in shorts)
+        return [
+            Phase(f"SFT, then GRPO: {title}", chains),
+            Phase("answering with audio and on silence", [[self.answer(model)] for model in models]),
+        ]
+
+    def pretrain(self, model: TinyModel) -> Step:
+        options = {
+            "config": RECIPES / "demo" / "pretrain.yaml",
+            "dataset": self.folder / "data",
+            "audio_root": self.clips,
+            "dataset_split": "pretrain",
+            "model_name_or_path": self.folder / (model.start or f"random/{model.name}"),
+            "output_dir": self.folder / "models" / model.name,
+            "max_steps": model.steps,
+            "learning_rate": model.learning_rate,
+            "lr_scheduler_type": model.schedule,
+            "warmup_steps": 10 if model.start else 30,
+            "seed": model.seed + 100 * self.seed,
+            "max_audio_seconds": MAX_AUDIO_SECONDS,
+        }
+        return recipe(f"pretrain_{model.name}", "single_stage/sft.py", options, model.steps * model.step_cost)
+
+    def probe(self, voter: TinyModel) -> Step:
+        options = {
+            "config": RECIPES / "contribution_filter" / "tiny" / "probe.yaml",
+            "dataset": self.folder / "data",
+            "audio_root": self.clips,
+            "voters": self.folder / "models" / voter.name,
+            "output_dir": self.folder / "votes",
+        }
+        return recipe(
+            f"probe_{voter.name}", "contribution_filter/probe.py", options, 2 * ANSWERING_COST * self.size.scale
+        )
+
+    def split(self) -> Step:
+        options = {
+            "config": RECIPES / "contribution_filter" / "tiny" / "split.yaml",
+            "dataset": self.folder / "data",
+            "audio_root": self.clips,
+            "votes": self.folder / "votes",
+            "output_dir": self.folder / "labelled",
+        }
+        return recipe("split", "contribution_filter/split.py", options, 3)
+
+    def train(self, short: str, stage: str, source: str) -> Step:
+        options = {
+            "config": RECIPES / PARADIGMS[short] / "tiny" / f"{stage}.yaml",
+            "dataset": self.folder / "labelled",
+            "model_name_or_path": self.folder / source,
+            "output_dir": self.folder / f"{short}_{stage}",
+            "max_audio_seconds": MAX_AUDIO_SECONDS,
+            "seed": self.seed,
+            **(self.size.sft if stage == "sft" else self.size.grpo),
+        }
+        cost = 16.0 if stage == "sft" else self.size.grpo_cost
+        return recipe(f"{short}_{stage}", f"{PARADIGMS[short]}/{stage}.py", options, cost)
+
+    def answer(self, model: str) -> Step:
+        options = {
+            "config": RECIPES / "evaluate" / "tiny" / "answer.yaml",
+            "model": self.folder / model,
+            "dataset": self.folder / "labelled",
+            "output_dir": self.folder / "predictions",
+            "max_audio_seconds": MAX_AUDIO_SECONDS,
+        }
+        return recipe(f"answer_{Path(model).name}", "evaluate/answer.py", options, ANSWERING_COST * self.size.scale)
 
 
-def pretrain(model: TinyModel, folder: Path, clips: Path) -> Step:
-    options = {
-        "config": RECIPES / "demo" / "pretrain.yaml",
-        "dataset": folder / "data",
-        "audio_root": clips,
-        "dataset_split": "pretrain",
-        "model_name_or_path": folder / "random" / model.name,
-        "output_dir": folder / "models" / model.name,
-        "max_steps": model.steps,
-        "learning_rate": model.learning_rate,
-        "seed": model.seed,
-        "max_audio_seconds": MAX_AUDIO_SECONDS,
-    }
-    return Step(f"pretrain_{model.name}", "single_stage/sft.py", options)
+def make_data(folder: Path, recordings: str | None, size: Size) -> None:
+    """Make clips, questions and the random models that pretraining begins with, in their own process."""
+    from audiomcq.construction.labelled import build as build_from_recordings
+    from audiomcq.datasets import load_rows
+    from audiomcq.prompts import COT_COLUMNS
+    from audiomcq.run import set_up_logging
+    from audiomcq.tiny.data import build as build_tiny
+    from audiomcq.tiny.model import make_tiny_lalm
+
+    set_up_logging()
+    if recordings:
+        build_from_recordings(recordings, folder / "data")
+    else:
+        build_tiny(folder / "data", scale=size.scale)
+    # Nothing here learns the chains of thought of recordings: their words would only change the tokenizer
+    unread = ["audio", *COT_COLUMNS] if recordings else ["audio"]
+    texts = list(load_rows(folder / "data", "pretrain", check_audio=False).remove_columns(unread))
+    for model in (size.base, size.trunk):
+        make_tiny_lalm(folder / "random" / model.name, texts, model.seed, model.width, model.layers)
 
 
-def probe(voter: TinyModel, folder: Path, votes: str, clips: Path) -> Step:
-    options = {
-        "config": RECIPES / "contribution_filter" / "tiny" / "probe.yaml",
-        "dataset": folder / "data",
-        "audio_root": clips,
-        "voters": folder / "models" / voter.name,
-        "output_dir": folder / votes,
-    }
-    return Step(f"probe_{voter.name}", "contribution_filter/probe.py", options)
+def write(folder: Path, started: float, command: str) -> None:
+    """Write the report, in its own process. `started` is the time at which the demo began, in seconds."""
+    from audiomcq.tiny.report import write_report
 
-
-def split(folder: Path, clips: Path) -> Step:
-    options = {
-        "config": RECIPES / "contribution_filter" / "tiny" / "split.yaml",
-        "dataset": folder / "data",
-        "audio_root": clips,
-        "votes": folder / "votes",
-        "output_dir": folder / "labelled",
-    }
-    return Step("split", "contribution_filter/split.py", options)
-
-
-def train(paradigm: str, short: str, stage: str, source: str, folder: Path) -> Step:
-    options = {
-        "config": RECIPES / paradigm / "tiny" / f"{stage}.yaml",
-        "dataset": folder / "labelled",
-        "model_name_or_path": folder / source,
-        "output_dir": folder / f"{short}_{stage}",
-        "max_audio_seconds": MAX_AUDIO_SECONDS,
-    }
-    return Step(f"{short}_{stage}", f"{paradigm}/{stage}.py", options)
-
-
-def answer(model: str, folder: Path) -> Step:
-    options = {
-        "config": RECIPES / "evaluate" / "tiny" / "answer.yaml",
-        "model": folder / model,
-        "dataset": folder / "labelled",
-        "output_dir": folder / "predictions",
-        "max_audio_seconds": MAX_AUDIO_SECONDS,
-    }
-    return Step(f"answer_{Path(model).name}", "evaluate/answer.py", options)
-
-
-def side_by_side(title: str, chains: Sequence[Sequence[Step]], folder: Path) -> None:
-    """Run chains of steps, as many at a time as there are cores; the steps of one chain follow each other."""
-    logs = folder / "logs"
-    logs.mkdir(exist_ok=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns) as progress, ThreadPoolExecutor(CORES) as pool:
-        task = progress.add_task(title, total=sum(map(len, chains)))
-
-        def run(chain: Sequence[Step]) -> None:
-            for step in chain:
-                step.run(logs)
-                progress.advance(task)
-
-        for future in [pool.submit(run, chain) for chain in chains]:
-            future.result()
+    write_report(folder, time.time() - started, command)
 
 
 def set_aside(folder: Path) -> None:
@@ -182,65 +251,32 @@ def set_aside(folder: Path) -> None:
         logging.getLogger("audiomcq").info("the earlier %s is kept as %s", folder, kept)
 
 
-def prepare(folder: Path, recordings: str | None) -> None:
-    """Make what trainings begin with, in the new `folder`: data, base model, voters, labels."""
-    from audiomcq.construction.labelled import build as build_from_recordings
-    from audiomcq.datasets import load_rows
-    from audiomcq.prompts import COT_COLUMNS
-    from audiomcq.tiny.data import build as build_tiny
-    from audiomcq.tiny.model import make_tiny_lalm
-
-    folder.mkdir(parents=True)
-    clips = Path(recordings).resolve() if recordings else folder / "data"
-    if recordings:
-        build_from_recordings(recordings, folder / "data")
-    else:
-        build_tiny(folder / "data", processes=CORES)
-    # Nothing here learns the chains of thought of recordings: their words would only change the tokenizer
-    unread = ["audio", *COT_COLUMNS] if recordings else ["audio"]
-    texts = list(load_rows(folder / "data", "pretrain", check_audio=False).remove_columns(unread))
-    models = [BASE, *VOTERS, UNSEEN]
-    for model in models:
-        make_tiny_lalm(folder / "random" / model.name, texts, model.seed, model.width, model.layers)
-    side_by_side("pretraining base and voters", [[pretrain(model, folder, clips)] for model in models], folder)
-    probes = [[probe(voter, folder, "votes", clips)] for voter in VOTERS]
-    probes += [[probe(UNSEEN, folder, "unseen_votes", clips)]]
-    side_by_side("contribution filter: silent votes", probes, folder)
-    side_by_side("contribution filter: weak or strong", [[split(folder, clips)]], folder)
-
-
-def demo(folder: Path, recordings: str | None) -> None:
-    """Run the demo in `folder`."""
-    from audiomcq.tiny.report import write_report
-
-    started = time.monotonic()
-    set_aside(folder)
-    prepare(folder, recordings)
-    paradigms = (("weak_to_strong", "w2s"), ("mixed_to_mixed", "m2m"))
-    chains = [
-        [
-            train(paradigm, short, "sft", "models/base", folder),
-            train(paradigm, short, "grpo", f"{short}_sft", folder),
-        ]
-        for paradigm, short in paradigms
-    ]
-    side_by_side("SFT, then GRPO: W2S and M2M", chains, folder)
-    trained = ["models/base", *(f"{short}_{stage}" for _, short in paradigms for stage in ("sft", "grpo"))]
-    side_by_side("answering with audio and on silence", [[answer(model, folder)] for model in trained], folder)
-    command = "make demo DATA=folder/of/recordings" if recordings else "make demo"
-    write_report(folder, time.monotonic() - started, command)
-
-
-def _words(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value]
+def announce(console: Console, phases: Sequence[Phase], folder: Path) -> None:
+    """Say what will be done, about how long it takes, and where everything goes."""
+    seconds = describe_seconds(estimate_seconds(phases))
+    console.print(f"{len(phases)} steps, about {seconds} on two idle cores; no download, no GPU.", highlight=False)
+    console.print(f"Results: {folder}    what the libraries say: {folder / 'logs'}", highlight=False, soft_wrap=True)
+    console.print()
 
 
 def main(args: DemoArguments) -> None:
-    from audiomcq.run import set_up_logging
-
-    set_up_logging()
-    default = "outputs/demo_recordings" if args.recordings else "outputs/demo"
-    demo(Path(args.output_dir or default), args.recordings)
+    """Run the demo from its data to its report."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    name = "demo_recordings" if args.recordings else "demo_quick" if args.quick else "demo"
+    folder = Path(args.output_dir or f"outputs/{name}")
+    set_aside(folder)
+    folder.mkdir(parents=True)
+    demo = Demo(folder, QUICK if args.quick else FULL, args.recordings, args.seed)
+    command = "make demo" + (" QUICK=1" if args.quick else "")
+    command += " DATA=folder/of/recordings" if args.recordings else ""
+    report = Step("report", write, (folder, time.time(), command), 6)
+    phases = [*demo.prepare(), *demo.compare(), Phase("scores, figures and report", [[report]])]
+    console = Console()
+    announce(console, phases, folder)
+    run_phases(phases, folder / "logs", console)
+    console.print()
+    console.print((folder / "summary.txt").read_text(), markup=False, highlight=False, soft_wrap=True, end="")
+    console.print(f"\n{folder}/report.md, scores.png and rewards.png show this with more detail.", highlight=False)
 
 
 if __name__ == "__main__":

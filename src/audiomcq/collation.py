@@ -81,6 +81,7 @@ class ConversationEncoder:
         max_audio_seconds: longer clips are cut to this length; `cut_clips` counts them.
         audio_root: folder that relative audio paths start from.
         template_options: of the chat template (TRL's `chat_template_kwargs`).
+        remembers: keep every encoded clip in memory, for a small data set that is read many times.
 
     Raises:
         ValueError: `max_audio_seconds` is more than the feature extractor takes, which would cut the rest unseen, or
@@ -92,7 +93,9 @@ class ConversationEncoder:
     max_audio_seconds: float = 30.0
     audio_root: str | Path | None = None
     template_options: dict[str, Any] = field(default_factory=dict)
+    remembers: bool = False
     _cut: set[Hashable] = field(default_factory=set, repr=False)
+    _remembered: dict[Hashable, EncodedClip] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         longest = self.processor.feature_extractor.chunk_length
@@ -133,8 +136,12 @@ class ConversationEncoder:
         sources = [find_clips(messages) for messages in conversations]
         keys = [list(map(source_key, each)) for each in sources]
         distinct = dict(zip(chain(*keys), chain(*sources), strict=True))
-        waveforms = [self.load(source, describe(source, self.audio_root)) for source in distinct.values()]
-        encoded = dict(zip(distinct, self.encode_clips(waveforms), strict=True))
+        encoded = {key: self._remembered[key] for key in distinct if key in self._remembered}
+        missing = {key: source for key, source in distinct.items() if key not in encoded}
+        waveforms = [self.load(source, describe(source, self.audio_root)) for source in missing.values()]
+        encoded |= zip(missing, self.encode_clips(waveforms), strict=True)
+        if self.remembers:
+            self._remembered |= encoded
         return [tuple(map(encoded.__getitem__, each)) for each in keys]
 
     def encode(self, conversations: Sequence[Conversation]) -> list[EncodedPrompt]:

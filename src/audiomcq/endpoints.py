@@ -5,6 +5,7 @@ A voter's name goes into tables, records, logs and messages, so no key may be pa
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -104,3 +105,33 @@ def voter_name(text: str) -> str:
             f"a voter is neither a folder nor a Hub id nor a URL such as http://127.0.0.1:8000/v1#model (not repeated here); {_KEY_REMEDY}"
         )
     return text.removesuffix("@main")
+
+
+def short_names(names: Sequence[str], longest: int = 24) -> dict[str, str]:
+    """Shorten names of models, which may be long paths or ids, to names that still differ from each other.
+
+    A path is reduced to its last part, or to as many as tell it from the others; what is still too long loses its
+    middle.
+    """
+    short = {}
+    for name in names:
+        parts = [part for part in name.rstrip("/").split("/") if part] or [name]
+        taken = 1 if len(name) > longest or Path(name).is_absolute() else len(parts)
+        while taken < len(parts) and any(_ends_alike(name, other, taken) for other in names if other != name):
+            taken += 1
+        short[name] = _cut_middle("/".join(parts[-taken:]), longest)
+    alike = [name for name in names if sum(short[name] == each for each in short.values()) > 1]
+    for number, name in enumerate(alike, 1):
+        short[name] = _cut_middle(short[name], longest - len(f" ({number})")) + f" ({number})"
+    return short
+
+
+def _ends_alike(name: str, other: str, parts: int) -> bool:
+    return name.rstrip("/").split("/")[-parts:] == other.rstrip("/").split("/")[-parts:]
+
+
+def _cut_middle(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    end = longest // 2
+    return f"{text[: longest - end - 1]}…{text[len(text) - end :]}"

@@ -44,6 +44,8 @@ from audiomcq.trainer_setup import check_mixed_audio, fit_lora, is_adapted, shuf
 
 logger = logging.getLogger(__name__)
 
+REMEMBERED_SECONDS = 9_000.0
+"""Seconds of audio, summed over the rows of a data set, up to which its encoded clips stay in memory (460 MB)."""
 _AT_ONCE = 1_000
 """Rows whose chains of thought are in memory at a time."""
 
@@ -129,6 +131,8 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
                 check_cot(each, cot)
         self.encoder = ConversationEncoder(lalm.processor, lalm.family, args.max_audio_seconds)
         self.clip_seconds = measure_audio(rows) if isinstance(rows, Dataset) else []
+        # Worker processes would each keep their own copy
+        self.encoder.remembers = 0 < sum(self.clip_seconds) <= REMEMBERED_SECONDS and not args.dataloader_num_workers
         adapted = peft_config is not None or is_adapted(model)
         check_hardware(args, lalm.model.dtype, adapted, getattr(lalm.model, "is_loaded_in_4bit", False))
         if not adapted:

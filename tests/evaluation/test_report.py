@@ -1,15 +1,12 @@
-"""One evaluation, from predictions to numbers, table and figure."""
+"""One evaluation, from predictions to numbers and a table."""
 
 import subprocess
 import sys
 from dataclasses import asdict
 
-import numpy as np
 import pytest
-from matplotlib import image
-from rich.console import Console
 
-from audiomcq.evaluation.report import console_table, markdown_table, plot_rewards, plot_scores, score, smooth
+from audiomcq.evaluation.report import markdown_table, score
 from audiomcq.stats import paired_bootstrap, wilson_interval
 
 
@@ -124,59 +121,8 @@ def test_the_markdown_table_has_a_line_per_model_and_per_baseline(scores):
     assert random == "| random | – | – | – | 26.4 | – | – | – | – | – |"
 
 
-def test_the_console_table_shows_the_intervals_in_their_brackets(scores):
-    console = Console(width=240)
-    with console.capture() as capture:
-        console.print(console_table({"tuned": scores}, {"random": 0.264}))
-    text = capture.get()
-    assert "60.0 [23.1, 88.2]" in text
-    assert "26.4" in text
-
-
 def test_scores_become_plain_data_for_json(scores):
     assert asdict(scores)["accuracy"]["interval"]["low"] == pytest.approx(0.2307, abs=1e-4)
-
-
-def test_the_score_figure_is_written_where_it_was_asked_for(scores, tmp_path):
-    no_strong = score(predictions("audio", HEARD), predictions("silence", UNHEARD), set())
-    plot_scores({"base": scores, "tuned": no_strong}, tmp_path / "new" / "scores.png")
-    pixels = image.imread(tmp_path / "new" / "scores.png")
-    assert pixels.shape[0] > 300
-    assert pixels.shape[1] > 600
-    assert pixels.std() > 0
-    with pytest.raises(ValueError, match="no scores"):
-        plot_scores({}, tmp_path / "none.png")
-
-
-def test_the_score_figure_says_what_was_scored_and_has_no_place_for_what_was_not_measured(tmp_path):
-    plot_scores(
-        {"m": score(predictions("audio", HEARD), None, None)}, tmp_path / "scores.svg", "MMAR (8 of 1000 items)"
-    )
-    text = (tmp_path / "scores.svg").read_text()
-    assert "<!-- MMAR (8 of 1000 items) -->" in text and "<!-- accuracy -->" in text
-    assert "<!-- weak -->" not in text and "<!-- silent -->" not in text
-
-
-def test_the_reward_figure_takes_runs_of_any_length(tmp_path):
-    plot_rewards({"long": list(np.linspace(0, 1, 300)), "short": [0.5]}, tmp_path / "rewards.svg")
-    text = (tmp_path / "rewards.svg").read_text()
-    assert text.startswith("<?xml")
-    for curves in ({}, {"empty": []}):
-        with pytest.raises(ValueError, match="nothing to plot"):
-            plot_rewards(curves, tmp_path / "none.png")
-    assert not (tmp_path / "none.png").exists()
-
-
-@pytest.mark.parametrize("steps", [1, 2, 39, 40, 41, 1000])
-def test_smoothing_keeps_the_length_and_a_constant_curve(steps):
-    assert smooth([0.7] * steps) == pytest.approx([0.7] * steps)
-
-
-def test_smoothing_averages_its_neighbours_and_not_the_edge_of_the_paper():
-    smoothed = smooth([0.0, 1.0] * 100)
-    assert len(smoothed) == 200
-    assert smoothed.max() - smoothed.min() < 0.2
-    assert smooth(list(range(40)))[:2] == pytest.approx([0.5, 1.0])
 
 
 def test_scoring_needs_no_plotting_library():

@@ -39,7 +39,7 @@ def score(args: ScoreArguments) -> None:
     """Score prediction files against each other: tables, a plot and a results file. Needs no model and no GPU."""
     from rich.console import Console
 
-    from audiomcq.evaluation.report import console_table
+    from audiomcq.evaluation.printing import print_scores
     from audiomcq.evaluation.results import export_folder, score_folder
     from audiomcq.evaluation.tables import caveats, legend
     from audiomcq.run import set_up_logging
@@ -51,7 +51,7 @@ def score(args: ScoreArguments) -> None:
     else:
         scored = score_folder(args)
         scored.save(Path(args.output_dir))
-        Console().print(console_table(scored.scores, scored.baselines, scored.title))
+        print_scores(Console(), scored.scores, scored.baselines, scored.title)
         for caveat in caveats(scored.results):
             Console().print(caveat, style="bold red", markup=False, soft_wrap=True)
         for line in legend(scored.results):

@@ -1,6 +1,5 @@
 """The report of a build as one HTML page that needs nothing else: what became of the captions, and rows to listen to."""
 
-import io
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from audiomcq.audio import AudioError, as_mp3, cut, load_audio
 from audiomcq.construction.candidates import read_batches
 from audiomcq.construction.selection_files import SELECTION_FILE
+from audiomcq.figure_style import model_colours, new_figure, png_bytes, styled
 from audiomcq.storage import write_whole
 from audiomcq.templating import fill_template, percent
 
@@ -75,26 +75,21 @@ def count_rows(selection: Path) -> Counter[tuple[str, str]]:
     return counts
 
 
+@styled()
 def plot(kinds: Counter[tuple[str, str]]) -> bytes:
     """Draw the selected rows by source and question type, as PNG (the paper's figure 3 for one's own data)."""
-    from matplotlib.figure import Figure
-
-    # A dollar sign would begin a formula
-    kinds = Counter({(source.replace("$", r"\$"), name.replace("$", r"\$")): n for (source, name), n in kinds.items()})
     sources, types = (sorted({kind[place] for kind in kinds}) for place in (0, 1))
-    figure = Figure(figsize=(10, 1.5 + 0.4 * len(sources)), layout="constrained")
+    figure = new_figure(0.9 + 0.32 * len(sources), f"{kinds.total():,} rows by source and question type")
     axes = figure.subplots()
+    colours = model_colours(types)
     left = [0] * len(sources)
     for name in types:
         widths = [kinds[source, name] for source in sources]
-        axes.barh(sources, widths, left=left, label=name)
+        axes.barh(sources, widths, left=left, label=name, color=colours[name])
         left = [start + width for start, width in zip(left, widths, strict=True)]
     axes.set_xlabel("rows")
     axes.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
-    axes.spines[["top", "right"]].set_visible(False)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
-    return stream.getvalue()
+    return png_bytes(figure)
 
 
 def pick_examples(selection: Path, audio_root: Path) -> list[Example]:

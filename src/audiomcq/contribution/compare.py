@@ -12,6 +12,7 @@ from audiomcq.answers import How
 from audiomcq.audio import AudioSource, load_audio, wav_bytes
 from audiomcq.collation import PromptEncoder
 from audiomcq.examples import Row, find_defect
+from audiomcq.figure_style import CONTROLS
 from audiomcq.inference.controls import PUBLISHED_SILENCE_SECONDS, control_named
 from audiomcq.inference.local import Control, answer_questions
 from audiomcq.models import LALM
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 CONTROL_LABELS = {"audio": "the clip", "silence": "silence", "mismatched_audio": "another clip"}
 """The controls under which a question is asked, with their names for people."""
 
-_COLOURS = {"audio": "tab:blue", "silence": "tab:orange", "mismatched_audio": "tab:grey"}
 _SINGLE_CONTRIBUTION = {
     (True, False): "Right with the clip, wrong on silence: **audio contribution +1**. The model listened.",
     (True, True): "Right with the clip and right on silence: **audio contribution 0**. The text gave the answer away.",
@@ -148,7 +148,7 @@ def plot(results: Sequence[ControlResult], choices: Sequence[str]) -> "Figure":
         places = np.arange(len(choices)) + (number - (len(results) - 1) / 2) * height
         percent = [100 * p for p in result.probabilities]
         bars = axes.barh(
-            places, percent, 0.9 * height, label=CONTROL_LABELS[result.control], color=_COLOURS[result.control]
+            places, percent, 0.9 * height, label=CONTROL_LABELS[result.control], color=CONTROLS[result.control]
         )
         axes.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)
         drawn.append(bars)

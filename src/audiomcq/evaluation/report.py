@@ -1,19 +1,15 @@
-"""Show one evaluation as numbers, as a table and as a figure. Every accuracy is over all rows: unparsed is wrong."""
+"""One evaluation as numbers and as a table. Every accuracy is over all rows: unparsed is wrong."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from audiomcq.answers import HOW
 from audiomcq.stats import Interval, paired_bootstrap, wilson_interval
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 Prediction = Mapping[str, Any]
 
@@ -30,8 +26,6 @@ _COLUMNS = {
 }
 _OPTIONAL = {"chance_corrected", "official", "official_raw"}
 """Columns that a table has only if some model has them."""
-_NOT_DRAWN = {"chance_corrected", "official_raw"}
-"""Columns that the figure leaves out: they count the same answers in another way."""
 _MISSING = "–"
 
 
@@ -184,87 +178,6 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body)) + "\n"
 
 
-def console_table(scores: Mapping[str, Scores], baselines: Mapping[str, float], title: str | None = None) -> "Table":
-    """Make the same table for `rich.console.Console().print`."""
-    from rich.table import Table
-    from rich.text import Text
-
-    (first, *others), *body = _make_lines(scores, baselines)
-    table = Table(title=title and Text(title))
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right")
-    for line in body:
-        # Text: rich reads "[58.4, 67.2]" in a plain string as markup.
-        table.add_row(*(Text(cell) for cell in line))
-    return table
-
-
-def plot_scores(scores: Mapping[str, Scores], path: str | Path, title: str | None = None) -> None:
-    """Save grouped bars with 95 % intervals, one colour per model. The format is the suffix of `path`.
-
-    Raises:
-        ValueError: there are no scores.
-    """
-    from matplotlib.figure import Figure
-
-    if not scores:
-        raise ValueError("no scores to plot")
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    width = 0.8 / len(scores)
-    columns = {}
-    for name, label in _select_columns(scores).items():
-        # A measure that no model has would look like a row of zeros
-        if name not in _NOT_DRAWN and any(getattr(each, name) for each in scores.values()):
-            columns[name] = label
-    for index, (model, result) in enumerate(scores.items()):
-        estimates = [(place, estimate) for place, name in enumerate(columns) if (estimate := getattr(result, name))]
-        axes.bar(
-            [place + (index - (len(scores) - 1) / 2) * width for place, _ in estimates],
-            [100 * estimate.value for _, estimate in estimates],
-            width=0.92 * width,
-            yerr=np.array([_measure_whiskers(estimate) for _, estimate in estimates]).T,
-            error_kw={"elinewidth": 1, "capsize": 2},
-            label=model,
-        )
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(columns)), [label.replace(" a", "\na") for label in columns.values()])
-    axes.set_title(title or "")
-    axes.set_xlabel("measure (gain: with audio - with silence)")
-    axes.set_ylabel("percent of rows, 95 % interval")
-    _save_figure(figure, axes, path)
-
-
-def plot_rewards(curves: Mapping[str, Sequence[float]], path: str | Path) -> None:
-    """Save the accuracy reward of each GRPO run, step by step: thin as logged, thick as a centred moving mean.
-
-    The mean is over a twentieth of the run. The format is the suffix of `path`.
-
-    Raises:
-        ValueError: there are no curves, or one has no steps.
-    """
-    from matplotlib.figure import Figure
-
-    if not curves or not all(len(curve) for curve in curves.values()):
-        raise ValueError(f"nothing to plot: {len(curves)} curves, each needs at least one step")
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for name, curve in curves.items():
-        steps = np.arange(1, len(curve) + 1)
-        (line,) = axes.plot(steps, smooth(curve), linewidth=2, label=name)
-        axes.plot(steps, curve, linewidth=0.8, alpha=0.3, color=line.get_color())
-    axes.set_xlabel("GRPO step")
-    axes.set_ylabel("accuracy reward, mean of the step")
-    _save_figure(figure, axes, path)
-
-
-def smooth(curve: Sequence[float]) -> np.ndarray:
-    """Compute the centred moving mean over a twentieth of a curve; at its ends, over the steps that exist."""
-    window = np.ones(min(len(curve), 2 * (len(curve) // 40) + 1))
-    return np.convolve(curve, window, "same") / np.convolve(np.ones(len(curve)), window, "same")
-
-
 def _index_by_key(predictions: Iterable[Prediction], name: str) -> dict[str, Prediction]:
     """Index predictions by row key, and refuse repeated keys."""
     rows: dict[str, Prediction] = {}
@@ -350,18 +263,3 @@ def percent(estimate: Estimate | None) -> str:
     if estimate is None:
         return _MISSING
     return f"{100 * estimate.value:.1f} [{100 * estimate.interval.low:.1f}, {100 * estimate.interval.high:.1f}]"
-
-
-def _measure_whiskers(estimate: Estimate) -> tuple[float, float]:
-    """Measure the error bar below and above a value, in percent."""
-    low, high = estimate.interval.low, estimate.interval.high
-    return 100 * max(0.0, estimate.value - low), 100 * max(0.0, high - estimate.value)
-
-
-def _save_figure(figure: Any, axes: Any, path: str | Path) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)

@@ -13,6 +13,7 @@ from audiomcq.baselines import trivial_baselines
 from audiomcq.datasets import drop_audio, fingerprint
 from audiomcq.evaluation.benchmarks import Benchmark, find_benchmark
 from audiomcq.evaluation.exports import FORMATS, write_samples, write_submission
+from audiomcq.evaluation.figures import plot_scores
 from audiomcq.evaluation.identity import Model, model_of_run, model_of_voter
 from audiomcq.evaluation.items import BenchmarkRows
 from audiomcq.evaluation.official import (
@@ -23,7 +24,7 @@ from audiomcq.evaluation.official import (
 )
 from audiomcq.evaluation.pairs import compare
 from audiomcq.evaluation.questions import drop_items, load_questions, prompt_style
-from audiomcq.evaluation.report import Estimate, Prediction, Scores, markdown_table, named, plot_scores
+from audiomcq.evaluation.report import Estimate, Prediction, Scores, markdown_table, named
 from audiomcq.evaluation.scoring import Official, Rows, Run, questions_by_key, rescore_predictions, score_run
 from audiomcq.evaluation.strong import SplitByModel, strong_split
 from audiomcq.evaluation.tables import TABLE_MEASURES, benchmarks_table, is_estimate, results_page
@@ -61,7 +62,7 @@ class Scored:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RESULTS_FILE).write_text(json.dumps(self.results, indent=2))
         (folder / "results.md").write_text(self.page)
-        plot_scores(self.scores, folder / "results.png", self.title)
+        plot_scores(self.scores, folder / "results.png", self.title, chance=self.baselines["random"])
 
 
 def score_folder(args: ScoreArguments) -> Scored:

@@ -1,4 +1,4 @@
-"""Write the demo's report: what the filter found, what training changed, and whether targets are reached."""
+"""Write the demo's report: what the filter found, what training changed, and whether the checks pass."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,26 +6,27 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from rich.console import Console
+from rich.text import Text
 
 from audiomcq.baselines import trivial_baselines
 from audiomcq.datasets import load_rows
+from audiomcq.evaluation.changes import Change, measure_change, summarize_sides
+from audiomcq.evaluation.figures import plot_rewards, plot_scores
+from audiomcq.evaluation.printing import COLUMNS, print_scores
 from audiomcq.evaluation.report import (
     Estimate,
+    Prediction,
     Scores,
-    console_table,
     corrected_for_chance,
+    estimate_accuracy,
     markdown_table,
-    plot_rewards,
-    plot_scores,
     score,
 )
 from audiomcq.examples import CONTRIBUTION, row_key
 from audiomcq.inference.predictions import read_predictions
-from audiomcq.inference.store import read_votes
 from audiomcq.prompts import PROMPT_VERSION
-from audiomcq.stats import wilson_interval
+from audiomcq.tiny.story import Check, check_demo, estimate_rise, tell
 
 MODELS = {
     "base": "base",
@@ -35,67 +36,113 @@ MODELS = {
     "m2m_grpo": "M2M after GRPO",
 }
 REWARD = "rewards/accuracy_reward/mean"
+SUMMARY_FILE = "summary.txt"
 
 
 @dataclass(frozen=True)
-class Check:
-    """One figure of the demo with its target."""
+class Results:
+    """What the demo has measured.
 
-    name: str
-    value: float | None
-    at_least: float
+    Attributes:
+        scores: by the names of `MODELS`, of those that were trained.
+        changes: Weak-to-Strong after GRPO against "base", "w2s_sft" and, where it was trained, "m2m_grpo".
+        silent: accuracy of the base model on silence, on weak and on strong rows.
+        curves: accuracy reward of each GRPO run, by step.
+    """
+
+    scores: dict[str, Scores]
+    baselines: dict[str, float]
+    changes: dict[str, Change]
+    silent: tuple[Estimate, Estimate]
+    curves: dict[str, list[float]]
 
     @property
-    def reached(self) -> bool:
-        return self.value is not None and self.value >= self.at_least
+    def reward(self) -> Estimate:
+        """Last - first tenth of Weak-to-Strong's accuracy reward."""
+        return estimate_rise(self.curves["w2s_grpo"])
+
+    @property
+    def checks(self) -> list[Check]:
+        return check_demo(self.changes["base"], self.changes["w2s_sft"], self.reward)
+
+    @property
+    def story(self) -> list[str]:
+        return tell(self.silent, self.changes["base"], self.changes.get("m2m_grpo"), self.reward)
 
 
 def write_report(folder: Path, seconds: float, command: str) -> dict[str, Any]:
-    """Read the results of the demo in `folder`, print its table, and write report.md, report.json and two plots there.
+    """Read the results of the demo in `folder`; write report.md, report.json, summary.txt and two figures there.
 
     Args:
         seconds: duration of the demo.
         command: the command line that ran it.
     """
-    test = load_rows(folder / "labelled", "test", check_audio=False).remove_columns(["audio"])
-    strong = {row_key(row) for row in test if row[CONTRIBUTION] == "strong"}
-    baselines = trivial_baselines(test)
-    scores = {name: _score(folder / "predictions" / f"{name}.jsonl", strong, baselines["random"]) for name in MODELS}
-    unseen = unseen_voter_accuracy(read_votes(folder / "unseen_votes"), strong, set(map(row_key, test)) - strong)
-    curves = {name: reward_curve(folder / name) for name in ("w2s_grpo", "m2m_grpo")}
-    first, last = tenths(curves["w2s_grpo"])
-    checks = demo_checks(scores, unseen, first, last)
+    results = read_results(folder)
     report = {
         "command": command,
         "seconds": round(seconds, 1),
         "prompt_version": PROMPT_VERSION,
         "rows": {split: _counts(folder, split) for split in ("train", "test")},
-        "unseen_voter": {"silent_accuracy": {side: value.value for side, value in unseen.items()}},
-        "grpo_reward": {"first_tenth": first, "last_tenth": last},
-        "paradigms": {name: _flat(value) for name, value in scores.items()},
-        "intervals": {name: asdict(value) for name, value in scores.items()},
-        "baselines": baselines,
-        "checks": [{**asdict(check), "reached": check.reached} for check in checks],
+        "base_on_silence": dict(zip(("weak", "strong"), map(asdict, results.silent), strict=True)),
+        "grpo_reward": asdict(results.reward),
+        "paradigms": {name: _flat(value) for name, value in results.scores.items()},
+        "intervals": {name: asdict(value) for name, value in results.scores.items()},
+        "changes": {name: asdict(change) for name, change in results.changes.items()},
+        "baselines": results.baselines,
+        "story": results.story,
+        "checks": [{**asdict(check), "reached": check.reached} for check in results.checks],
     }
     (folder / "report.json").write_text(json.dumps(report, indent=2))
-    named = {MODELS[name]: value for name, value in scores.items()}
-    plot_scores(named, folder / "scores.png")
-    plot_rewards({MODELS[name]: curve for name, curve in curves.items()}, folder / "rewards.png")
-    (folder / "report.md").write_text(_markdown(report, markdown_table(named, baselines), unseen, checks))
-    Console().print(console_table(named, baselines))
-    for check in checks:
-        Console().print(_line(check), highlight=False)
+    named = {MODELS[name]: value for name, value in results.scores.items()}
+    draw_figures(results, named, folder)
+    (folder / "report.md").write_text(_markdown(report, markdown_table(named, results.baselines), results))
+    with (folder / SUMMARY_FILE).open("w") as stream:
+        print_summary(Console(file=stream, width=COLUMNS), results, named)
     return report
 
 
-def unseen_voter_accuracy(votes: Dataset, strong: set[str], weak: set[str]) -> dict[str, Estimate]:
-    """Estimate the silent accuracy, on weak and strong rows, of a voter that did not vote on the labels."""
-    right_by_row = dict(zip(votes["row_key"], votes["correct"], strict=True))
-    sides = {"weak": [right_by_row[key] for key in weak], "strong": [right_by_row[key] for key in strong]}
-    return {
-        side: Estimate(sum(right) / len(right), wilson_interval(sum(right), len(right)))
-        for side, right in sides.items()
-    }
+def read_results(folder: Path) -> Results:
+    """Read what the demo in `folder` has trained and answered."""
+    test = load_rows(folder / "labelled", "test", check_audio=False).remove_columns(["audio"])
+    strong = {row_key(row) for row in test if row[CONTRIBUTION] == "strong"}
+    baselines = trivial_baselines(test)
+    files = {name: folder / "predictions" / f"{name}.jsonl" for name in MODELS}
+    answers = {name: read_predictions(file) for name, file in files.items() if file.is_file()}
+    others = [name for name in ("base", "w2s_sft", "m2m_grpo") if name in answers]
+    return Results(
+        {name: _score(each, strong, baselines["random"]) for name, each in answers.items()},
+        baselines,
+        {name: measure_change(answers[name], answers["w2s_grpo"], strong) for name in others},
+        silent_accuracy(answers["base"]["silence"], strong),
+        {name: reward_curve(folder / name) for name in ("w2s_grpo", "m2m_grpo") if name in answers},
+    )
+
+
+def silent_accuracy(predictions: Sequence[Prediction], strong: set[str]) -> tuple[Estimate, Estimate]:
+    """Estimate accuracy on silence on the weak rows and on the strong ones."""
+    weak_right = [bool(each["correct"]) for each in predictions if each["row_key"] not in strong]
+    strong_right = [bool(each["correct"]) for each in predictions if each["row_key"] in strong]
+    return estimate_accuracy(weak_right), estimate_accuracy(strong_right)
+
+
+def draw_figures(results: Results, named: Mapping[str, Scores], folder: Path) -> None:
+    """Draw scores.png and rewards.png, each with what it shows as its title."""
+    message = summarize_sides(results.changes["base"])
+    plot_scores(
+        named, folder / "scores.png", "W2S after GRPO against base", message, results.baselines["random"], "base"
+    )
+    rises = {name: estimate_rise(curve) for name, curve in results.curves.items()}
+    said = ", ".join(f"{name[:3].upper()} {100 * rise.value:+.0f} points" for name, rise in rises.items())
+    curves = {MODELS[name]: curve for name, curve in results.curves.items()}
+    plot_rewards(curves, folder / "rewards.png", f"Accuracy reward in GRPO: {said}")
+
+
+def print_summary(console: Console, results: Results, named: Mapping[str, Scores]) -> None:
+    """Print the tables, the story and the checks."""
+    print_scores(console, named, results.baselines)
+    console.print()
+    for line in (*results.story, "", *(check.line() for check in results.checks)):
+        console.print(Text(line))
 
 
 def reward_curve(run: Path) -> list[float]:
@@ -104,32 +151,7 @@ def reward_curve(run: Path) -> list[float]:
     return [entry[REWARD] for entry in history if REWARD in entry]
 
 
-def tenths(curve: Sequence[float]) -> tuple[float, float]:
-    """Compute the means over the first and the last tenth of a curve."""
-    size = max(1, len(curve) // 10)
-    return sum(curve[:size]) / size, sum(curve[-size:]) / size
-
-
-def demo_checks(
-    scores: Mapping[str, Scores], unseen: Mapping[str, Estimate], first: float, last: float
-) -> list[Check]:
-    """Compare the figures that the demo promises with their targets, in fractions."""
-    final, sft = scores["w2s_grpo"], scores["w2s_sft"]
-    assert final.strong is not None and sft.strong is not None  # they are scored with the strong rows
-    return [
-        Check(
-            "silent accuracy of the unseen voter, weak - strong rows",
-            unseen["weak"].value - unseen["strong"].value,
-            0.30,
-        ),
-        Check("audio gain of W2S after GRPO on strong rows", _value(final.strong_audio_gain), 0.25),
-        Check("GRPO accuracy reward, last - first tenth of steps", last - first, 0.05),
-        Check("strong accuracy of W2S, after GRPO - after SFT", final.strong.value - sft.strong.value, 0.001),
-    ]
-
-
-def _score(path: Path, strong: set[str], chance: float) -> Scores:
-    predictions = read_predictions(path)
+def _score(predictions: Mapping[str, Sequence[Prediction]], strong: set[str], chance: float) -> Scores:
     scores = score(predictions["audio"], predictions["silence"], strong)
     corrected = corrected_for_chance(scores.accuracy, chance) if scores.n_parsed else None
     return replace(scores, chance_corrected=corrected)
@@ -149,17 +171,7 @@ def _counts(folder: Path, split: str) -> dict[str, int]:
     return {side: labels.count(side) for side in ("weak", "strong")}
 
 
-def _line(check: Check) -> str:
-    sign = "reached" if check.reached else "NOT REACHED"
-    value = "not known, since no answer could be read" if check.value is None else f"{100 * check.value:+.1f} points"
-    return f"{sign}: {check.name}: {value} (asked: {100 * check.at_least:+.1f})"
-
-
-def _markdown(report: Mapping[str, Any], table: str, unseen: Mapping[str, Estimate], checks: Sequence[Check]) -> str:
-    weak, strong = (
-        f"{100 * unseen[side].value:.1f} % [{100 * unseen[side].interval.low:.1f}, {100 * unseen[side].interval.high:.1f}]"
-        for side in ("weak", "strong")
-    )
+def _markdown(report: Mapping[str, Any], table: str, results: Results) -> str:
     counts = {split: f"{sides['weak']} weak, {sides['strong']} strong" for split, sides in report["rows"].items()}
     return "\n".join(
         [
@@ -168,18 +180,18 @@ def _markdown(report: Mapping[str, Any], table: str, unseen: Mapping[str, Estima
             f"`{report['command']}`, {report['seconds']:.0f} s. Rows labelled by the contribution filter (three voters on silence, weak = "
             f"at least two right): train {counts['train']}; test {counts['test']}.",
             "",
+            *(f"{sentence}\n" for sentence in results.story),
             "Test rows in percent, 95 % intervals in brackets. strong, weak: accuracy with audio on these rows; silent: accuracy "
             "on silence; audio gain: accuracy - silent accuracy; chance-corrected: (accuracy - random) / (100 - random).",
             "",
             table,
-            f"A fourth voter, which had no say in the labels, is right on silence on {weak} of the weak and {strong} of the "
-            "strong test rows.",
-            "",
-            "![scores](scores.png)",
+            "![accuracies with and without audio](scores.png)",
             "",
             "![accuracy reward](rewards.png)",
             "",
-            *(f"- {_line(check)}" for check in checks),
+            "Differences above zero with their whole 95 % interval; the base model, put in the place of the trained one, passes none:",
+            "",
+            *(f"- {check.line()}" for check in results.checks),
             "",
         ]
     )

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from transformers import AutoTokenizer
 
 from audiomcq.answers import has_answer_format, has_thinking_format
@@ -25,7 +24,7 @@ _HEAD = ("chain of thought", "accuracy", "strong", "weak", "silent", "in format"
 
 
 def write_report(demo_folder: Path, folder: Path, command: str) -> dict[str, Any]:
-    """Read the runs and answers in `folder`, print the table, and write report.json and report.md there.
+    """Read the runs and answers in `folder`, and write report.json and report.md there.
 
     Args:
         demo_folder: the demo's folder, with the labelled rows.
@@ -47,9 +46,7 @@ def write_report(demo_folder: Path, folder: Path, command: str) -> dict[str, Any
         "accuracy_reward": {cot: ends_of(reward_curve(folder / f"{cot}_grpo")) for cot in COTS},
     }
     (folder / "report.json").write_text(json.dumps(report, indent=2))
-    text = write_page(report)
-    (folder / "report.md").write_text(text)
-    Console().print(text, highlight=False, markup=False)
+    (folder / "report.md").write_text(write_page(report))
     return report
 
 
