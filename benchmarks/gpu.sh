@@ -5,7 +5,7 @@
 # Needs Python 3.12, torch 2.11 or newer and Triton; what else, `bash benchmarks/gpu_wheels.sh .whl` collects, and this installs.
 set -uo pipefail
 cd "$(dirname "$0")"
-seconds=${1:-480} results=${2:-$PWD/results/gpu} preset=${PRESET:-h200}
+seconds=${1:-780} results=${2:-$PWD/results/gpu} preset=${PRESET:-h200}
 end=$((SECONDS + seconds))
 mkdir -p "$results"
 export TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore

@@ -20,9 +20,11 @@ def read(name: str) -> dict[str, Any]:
 def main() -> None:
     """Write the tables."""
     parts = {
+        "Steps": steps(),
+        "Probing on silence": silent_probe(),
+        "Memory": memory(),
         "Decoding": decoding(),
         "Kernels": kernels(),
-        "Phases": phases(),
         "Precision": precision(),
     }
     (FOLDER / "tables.md").write_text("\n".join(f"{title}\n\n{text}" for title, text in parts.items()))
@@ -54,24 +56,54 @@ def kernels() -> str:
     return table(("3B, 1 x 8", "ms a token"), [[way, f"{took[way]:.2f}"] for way in ways])
 
 
-def phases() -> str:
-    """Seconds of the phases of a GRPO step."""
-    (case,) = read("grpo_3B")["cases"]
-    stock, shared = (case["seconds"][path] for path in ("stock", "shared"))
+STEPS = ("grpo_3B_short", "grpo_3B", "grpo_3B_2", "grpo_3B_lora", "grpo_7B")
+
+
+def steps() -> str:
+    """Seconds and memory of whole GRPO steps."""
+    columns = ("model", "prompts x G x tokens", "stock, s", "shared, s", "step", "ms a token", "generate", "logps")
+    columns += ("update", "peak, GB: stock", "shared", "beyond the optimizer's, GB: stock", "shared")
+    rows = []
+    for name in STEPS:
+        (case,) = read(name)["cases"]
+        stock, shared = (case["seconds"][path] for path in ("stock", "shared"))
+        peaks = [case["peak_bytes"][path] for path in ("stock", "shared")]
+        rows.append(
+            [
+                case["model"] + (", LoRA" if case["lora"] else ""),
+                f"{case['prompts']} x {case['num_generations']} x {case['completion_tokens']}",
+                f"{stock['step']:.2f}",
+                f"{shared['step']:.2f}",
+                f"{case['ratio']['step']:.1f}",
+                f"{1000 * shared['generate'] / case['completion_tokens']:.1f}",
+                *(f"{case['ratio'][phase]:.1f}" for phase in ("generate", "logps", "update")),
+                *(f"{peak['step'] / 1e9:.1f}" for peak in peaks),
+                *(f"{(peak['step'] - peak['optimizer']) / 1e9:.1f}" for peak in peaks),
+            ]
+        )
+    return table(columns, rows)
+
+
+def silent_probe() -> str:
+    """Questions a second under silence, and the hours of the published probe."""
+    results = read("silent_probe_7B")
+    hours = results["hours_for_the_published_probe"]
+    rows = [[way, f"{rate:.1f}", f"{hours[way]:.1f}"] for way, rate in results["rows_per_second"].items()]
+    return table(("7B, 30 s of silence", "questions per second", "GPU-hours for 571,118 rows x 3 voters"), rows)
+
+
+def memory() -> str:
+    """Seconds and peak memory of LoRA steps in the shape of the shipped settings."""
     rows = [
-        [phase, f"{stock[phase]:.3f}", f"{shared[phase]:.3f}", f"{stock[phase] / shared[phase]:.1f}"]
-        for phase in ("mel", "generate", "logps", "update", "optimizer")
-    ]
-    peaks = {path: case["peak_bytes"][path] for path in ("stock", "shared")}
-    held = {path: (peak["step"] - peak["optimizer"]) / 1e9 for path, peak in peaks.items()}
-    rows.append(
         [
-            "peak beyond the optimizer's, GB",
-            *(f"{value:.1f}" for value in held.values()),
-            f"{held['stock'] / held['shared']:.0f}",
+            case["case"],
+            f"{case['seconds']:.2f}",
+            f"{case['loaded_bytes'] / 1e9:.1f}",
+            f"{case['peak_bytes'] / 1e9:.1f}",
         ]
-    )
-    return table(("3B, 1 x 8 x 128", "stock, s", "shared, s", "stock / shared"), rows)
+        for case in read("training_memory")["cases"]
+    ]
+    return table(("clips of 30 s", "seconds a step", "loaded, GB", "peak, GB"), rows)
 
 
 def precision() -> str:

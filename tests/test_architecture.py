@@ -53,6 +53,7 @@ FLOORS = {
         "sampling",
         "decode_plain",
         "decode_kernels",
+        "decode_adapters",
         "decode_layer",
         "rollout_engine",
         "shared_prefix",

@@ -108,7 +108,7 @@ def test_the_tables_of_the_gpu_are_those_of_its_results(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     written = (tmp_path / "benchmarks" / "results" / "gpu" / "tables.md").read_text()
     tables = [block.strip() for block in written.replace("\n\n|", "\0|").split("\0") if block.startswith("|")]
-    assert len(tables) == 4
+    assert len(tables) == 6
     for table in tables:
         assert table.split("\n\n")[0].rsplit("|\n", 1)[0] in document
 

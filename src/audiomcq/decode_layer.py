@@ -1,6 +1,6 @@
 """Forward one token through the decoder of a LALM, with the prompt's keys and values stored once for all its rollouts.
 
-The layers are the model's own: their projections (LoRA included), norms and experts are called unchanged. Only the
+The layers are the model's own: their projections (for LoRA see `decode_adapters`), norms and experts are called unchanged. Only the
 operations between them are written here, so that the cache is read in place and a CUDA graph can hold the step.
 Letters: N rows, U prompts, H heads, K key heads, D width of a head.
 """
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
 from audiomcq import decode_plain
+from audiomcq.decode_adapters import LayerAdapters, project
 from audiomcq.decode_plain import LayerStates, Place
 
 try:
@@ -90,10 +91,12 @@ def decode_token(
     states: list[LayerStates],
     place: Place,
     turns: Turns | None = None,
+    adapters: list[LayerAdapters] | None = None,
 ) -> Tensor:
     """Run one token of each row through the decoder; its keys and values are written into `states`.
 
     tokens, positions: (N,). turns: those of all positions (`tabulate_turns`); None computes those of the token.
+    adapters: copies of each layer's, see `copy_adapters`.
     Returns the last hidden states, (N, hidden).
     """
     operations = operations_for(tokens.device)
@@ -103,11 +106,12 @@ def decode_token(
     else:
         turn = (turns[0][positions], turns[1][positions])
     added: Tensor | None = None
-    for layer, own in zip(language_model.layers, states, strict=True):
+    for number, (layer, own) in enumerate(zip(language_model.layers, states, strict=True)):
+        adapted = adapters[number] if adapters else {}
         hidden, normed = _add_norm(hidden, added, layer.input_layernorm, operations)
-        attended = attention(layer.self_attn, normed, turn, own, place, operations)
+        attended = attention(layer.self_attn, normed, turn, own, place, operations, adapted)
         hidden, normed = _add_norm(hidden, attended, layer.post_attention_layernorm, operations)
-        added = feed_forward(layer.mlp, normed, operations)
+        added = feed_forward(layer.mlp, normed, operations, adapted)
     _, normed = _add_norm(hidden, added, language_model.norm, operations)
     return normed[:, 0]
 
@@ -125,26 +129,28 @@ def attention(
     states: LayerStates,
     place: Place,
     operations: ModuleType,
+    adapters: LayerAdapters,
 ) -> Tensor:
     """Compute self-attention of one token as the model does.
 
     normed: (N, 1, hidden); turn: cosine and sine, (N, D) each.
     """
     rows = len(normed)
-    query, key, value = (
-        project(normed).view(rows, -1, module.head_dim) for project in (module.q_proj, module.k_proj, module.v_proj)
-    )
+    projected = project((module.q_proj, module.k_proj, module.v_proj), normed, adapters.get("q_proj"))
+    query, key, value = (states.view(rows, -1, module.head_dim) for states in projected)
     if hasattr(module, "q_norm"):
         query, key = module.q_norm(query), module.k_norm(key)
     query = operations.rotate_and_store(query, key, value, *turn, states, place)
-    return module.o_proj(operations.attend(query, states, place, module.scaling).reshape(rows, 1, -1))
+    attended = operations.attend(query, states, place, module.scaling).reshape(rows, 1, -1)
+    return project((module.o_proj,), attended, adapters.get("o_proj"))[0]
 
 
-def feed_forward(module: Any, normed: Tensor, operations: ModuleType) -> Tensor:
+def feed_forward(module: Any, normed: Tensor, operations: ModuleType, adapters: LayerAdapters) -> Tensor:
     """Run the layer's feed-forward part: a gated one with fused operations, experts unchanged."""
     if not is_gated(module):
         return module(normed)
-    return module.down_proj(operations.gated(module.gate_proj(normed), module.up_proj(normed)))
+    gate, up = project((module.gate_proj, module.up_proj), normed, adapters.get("gate_proj"))
+    return project((module.down_proj,), operations.gated(gate, up), adapters.get("down_proj"))[0]
 
 
 def is_gated(module: Any) -> bool:

@@ -3,7 +3,7 @@
 `generate` launches thousands of small operations per token, and on a GPU the launches take the time. Here prompts are
 prefilled once. Their keys and values, those of the rollouts, the positions, the counters and the sampler's state are
 fixed buffers on the device; a token is one call over all rows, which CUDA replays as one graph. The graph reads the
-weights in place, so an optimizer step needs no new capture.
+weights in place, and adapters from copies that each call renews, so an optimizer step needs no new capture.
 
 Letters: U prompts, R rows of each, N = U x R rows, P / S / T tokens of a prompt / of what follows it / that are new.
 """
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from audiomcq.decode_adapters import copy_adapters, refresh_adapters
 from audiomcq.decode_layer import Decoder, Turns, decode_token, layer_obstacle, tabulate_turns
 from audiomcq.decode_plain import LayerStates, Place
 from audiomcq.sampling import Sampler, Sampling, draw_with_multinomial
@@ -110,7 +111,7 @@ class RolloutEngine:
         # Buffers outlive the call, and tensors made in inference mode could not be written to outside of it
         with torch.inference_mode(False), torch.no_grad(), evaluation_mode(model):
             decoder = self._get_decoder(model, start, sampling)
-            decoder.begin(start)
+            decoder.begin(model, start)
             return decoder.run(model, start.logits)
 
     def _get_decoder(self, model: PreTrainedModel, start: Continued, sampling: Sampling) -> "_Decoder":
@@ -165,6 +166,12 @@ def _decoder_of(model: PreTrainedModel) -> Decoder:
     return cast(Decoder, model.base_model.language_model)  # `engine_obstacle` has looked
 
 
+def _layers_of(model: PreTrainedModel) -> tuple[list[nn.Module], Tensor]:
+    """Return the decoder's layers, and a weight of the hidden states' dtype."""
+    decoder = _decoder_of(model)
+    return list(decoder.layers), cast(Any, decoder.embed_tokens).weight
+
+
 def _round_up(length: int, bucket: int) -> int:
     return -(-length // bucket) * bucket
 
@@ -209,6 +216,8 @@ class _Decoder:
         self.new = torch.zeros(rows, sampling.max_new_tokens, dtype=torch.long, device=device)
         self.ends = torch.tensor(sampling.ends, dtype=torch.long, device=device)
         self.graph: Any = None
+        layers, weight = _layers_of(model)
+        self.adapters = copy_adapters(layers, weight)
 
     def _allocate(self, keys: Tensor, values: Tensor, rows: int) -> LayerStates:
         prompts, heads, _, width = keys.shape
@@ -223,8 +232,11 @@ class _Decoder:
             values.new_zeros(of_rows),
         )
 
-    def begin(self, start: Continued) -> None:
+    def begin(self, model: PreTrainedModel, start: Continued) -> None:
         """Copy the state that generation continues from into the buffers."""
+        if self.captured:  # without a graph they have just been copied
+            layers, weight = _layers_of(model)
+            refresh_adapters(self.adapters, layers, weight)
         length = start.prompt_mask.shape[1]
         # Prompts are aligned to the right end of their buffer, as left padding aligns them in a batch
         self.shift = self.prompt - length
@@ -333,7 +345,9 @@ class _Decoder:
         self.place.length = None if column is None else column + 1
         self.place.padded = self.padded
         with self._autocast():
-            hidden = decode_token(_decoder_of(model), self.tokens, self.positions, self.states, self.place, turns)
+            hidden = decode_token(
+                _decoder_of(model), self.tokens, self.positions, self.states, self.place, turns, self.adapters
+            )
             logits = model.get_output_embeddings()(hidden)
         self.place.at.add_(1)
         self.positions.add_(1)
