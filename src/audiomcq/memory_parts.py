@@ -118,7 +118,7 @@ def read_numbers(options: MemoryArguments, shape: ModelShape) -> Numbers:
     compute = weight if options.precision == "no" else _HALF
     lora, groups = options.lora_r > 0, shape.parameters
     trained = weight
-    if lora and not options.load_in_4bit and options.engine != "zero3":
+    if lora and options.engine != "zero3":
         trained = _FULL
     modules = set() if lora else set(options.train_modules)
     return Numbers(
@@ -128,7 +128,7 @@ def read_numbers(options: MemoryArguments, shape: ModelShape) -> Numbers:
         casts=trained != compute,
         llm=groups["llm"],
         audio=groups["audio_tower"] + groups.get("aligner", 0),
-        unused=groups.get("unused", 0) if options.vision_tower else 0,
+        unused=0 if lora else groups.get("unused", 0),
         trained_llm=groups["llm"] if "llm" in modules else 0,
         trained_audio=sum(groups.get(name, 0) for name in ("audio_tower", "aligner") if name in modules),
         adapters=options.lora_r * shape.adapted,

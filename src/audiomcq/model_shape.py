@@ -123,7 +123,7 @@ def measure_shape(config: Any) -> ModelShape:
         raise ValueError(f"model type {config.model_type!r} is unknown; known: {', '.join(FAMILIES)}")
     kind: type[PreTrainedModel] = getattr(transformers, family.architecture)
     with torch.device("meta"):
-        model = kind._from_config(config, dtype=torch.bfloat16)
+        model = kind(config)
     text, audio = config.get_text_config(), config.audio_config
     head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     experts = getattr(text, "num_experts_per_tok", 0) if getattr(text, "num_experts", 0) else 0

@@ -63,6 +63,32 @@ def test_a_check_after_the_missing_clips_have_come_empties_their_list(clotho: Pa
     assert (clotho.parent / "outputs" / "clotho_missing_clips.txt").read_text() == ""
 
 
+def test_the_tree_of_published_rows_is_checked_by_source_without_their_captions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = ["AudioCaps/sample_0.wav", "AudioCaps/sample_1.wav", "Tacos/a b.mp3", "Clotho/0.wav", "../Clotho/0.wav"]
+    rows = [row(source_dataset=path.split("/")[-2], id=str(n), audio_path=path) for n, path in enumerate(paths)]
+    (tmp_path / "published" / "datasets").mkdir(parents=True)
+    write_jsonl(tmp_path / "published" / "datasets" / "AudioMCQ.jsonl", [*rows, {**rows[0], "id": "again"}])
+    for path in (paths[0], paths[2]):
+        (tmp_path / "clips" / path).parent.mkdir(parents=True)
+        (tmp_path / "clips" / path).write_bytes(b"never opened")
+    outputs = tmp_path / "outputs"
+    words = ["--published", tmp_path / "published", "--audio_root", tmp_path / "clips", "--output_dir", outputs]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
+    with caplog.at_level(logging.INFO, "audiomcq"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    found = json.loads((outputs / "published.json").read_text())
+    assert found["rows"] == {"AudioCaps": 3, "Tacos": 1, "Clotho": 2}
+    assert found["with_clip"] == {"AudioCaps": 2, "Tacos": 1, "Clotho": 0} and found["missing_clips"] == 3
+    assert (outputs / "published_missing_clips.txt").read_text().splitlines() == [paths[1], *paths[3:]]
+    assert "AudioCaps: 2 of 3 rows have their clip" in caplog.text
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words), "--strict", "true"])
+    with pytest.raises(UserErrorExit, match="3 clips are missing, and strict is set") as ended:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert ended.value.code == LIMIT_EXIT_CODE
+
+
 def test_published_rows_have_their_clip_by_path_by_name_or_by_id(clotho: Path) -> None:
     rows = [
         row(source_dataset="Clotho", id="a", audio_path="development/0.wav"),

@@ -104,7 +104,10 @@ class CheckSourceArguments(SourceArguments):
 
     published: str | None = field(
         default=None,
-        metadata={"help": "Folder or .jsonl file of the published rows: also count those that have their clip."},
+        metadata={
+            "help": "Folder or .jsonl file of the published rows: also count those that have their clip. Without source: by their "
+            "own paths below audio_root, as training looks for them."
+        },
     )
     strict: bool = field(default=False, metadata={"help": "End with exit code 3 when anything is missing or broken."})
     output_dir: str = field(

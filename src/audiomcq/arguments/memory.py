@@ -69,9 +69,6 @@ class MemoryArguments:
     beta: float = field(
         default=0.001, metadata={"help": "GRPO: above 0, and without LoRA, there is a reference model."}
     )
-    vision_tower: bool = field(
-        default=True, metadata={"help": "Count the vision tower, which is loaded with the weights and never used."}
-    )
     cards: list[int] = field(
         default_factory=lambda: [16, 24, 40, 48, 80, 141], metadata={"help": "GPU memories to compare with, GB."}
     )
@@ -89,3 +86,5 @@ class MemoryArguments:
             raise ValueError(f"clips {self.clips}: a batch of {self.batch} rows has between 1 and {self.batch} clips")
         if self.load_in_4bit and not self.lora_r:
             raise ValueError("load_in_4bit: weights in 4 bits are not trained; give lora_r, such as 16")
+        if self.load_in_4bit and self.engine != "ddp":
+            raise ValueError(f"load_in_4bit, engine {self.engine}: weights in 4 bits are not sharded; give ddp")

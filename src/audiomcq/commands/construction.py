@@ -4,12 +4,15 @@ from audiomcq.arguments.construction import BuildArguments, CheckSourceArguments
 
 
 def check(args: CheckSourceArguments) -> None:
-    """Check the captions and clips of a source: what is there, and which clips are missing."""
-    from audiomcq.construction.sources.check import check_source
+    """Check the captions and clips of a source, or the clips of the published rows: which are there, which are missing."""
+    from audiomcq.construction.sources.check import check_source, check_tree
     from audiomcq.run import set_up_logging
 
     set_up_logging()
-    check_source(args)
+    if args.published and not args.source:
+        check_tree(args)
+    else:
+        check_source(args)
 
 
 def convert(args: ConvertArguments) -> None:

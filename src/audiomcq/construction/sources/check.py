@@ -10,6 +10,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from audiomcq.arguments.construction import CheckSourceArguments
+from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.construction.sources.listing import ClipListing
 from audiomcq.construction.sources.reading import LazyListing, MissingClip, Source
 from audiomcq.construction.sources.table import find_source
@@ -65,6 +66,62 @@ class SourceCheck:
     def complete(self) -> bool:
         """Whether nothing is missing or broken."""
         return not (self.missing_clips or self.broken or (self.published and self.published.missing))
+
+
+@dataclass
+class TreeCheck:
+    """Which published rows have their clip below one folder, at the path that they name.
+
+    Attributes:
+        rows, with_clip: rows of each source, and how many of them have their clip.
+        missing_clips: paths of the clips that are not there.
+    """
+
+    rows: dict[str, int] = field(default_factory=dict)
+    with_clip: dict[str, int] = field(default_factory=dict)
+    missing_clips: list[str] = field(default_factory=list)
+
+
+def check_tree(args: CheckSourceArguments) -> TreeCheck:
+    """Check the folder of clips that training takes as `audio_root`, log the result by source and write it to `args.output_dir`.
+
+    Clips are not opened.
+
+    Raises:
+        ValueError: the folder is not named, or there are no published rows.
+        LimitPassed: a clip is missing, and `args.strict` is set.
+    """
+    if not args.audio_root:
+        raise ValueError("audio_root: name the folder of the clips, below which published rows name theirs")
+    clips, result, missing, known = ClipFolder(args.audio_root), TreeCheck(), dict[str, None](), dict[str, bool]()
+    for row in tqdm(_read_published(Path(args.published or "")), "published rows", unit="row", dynamic_ncols=True):
+        source, path = str(row.get("source_dataset")), str(row.get("audio_path") or "")
+        if path not in known:
+            known[path] = _is_file(clips, path)
+        result.rows[source] = result.rows.get(source, 0) + 1
+        result.with_clip[source] = result.with_clip.get(source, 0) + known[path]
+        if not known[path]:
+            missing[path] = None
+    result.missing_clips = list(missing)
+    file = Path(args.output_dir) / "published_missing_clips.txt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, "".join(f"{name}\n" for name in missing))
+    write_json(file.with_name("published.json"), {**asdict(result), "missing_clips": len(missing)})
+    for source, rows in result.rows.items():
+        logger.info("%s: %d of %d rows have their clip in %s", source, result.with_clip[source], rows, args.audio_root)
+    if missing:
+        first = ", ".join(result.missing_clips[:_NAMED])
+        logger.warning("%d clips are missing; all are in %s; the first: %s", len(missing), file, first)
+        if args.strict:
+            raise LimitPassed(f"{args.audio_root}: {len(missing)} clips are missing, and strict is set; see {file}")
+    return result
+
+
+def _is_file(clips: ClipFolder, path: str) -> bool:
+    try:
+        return Path(clips.resolve(path)).is_file()
+    except ClipPathError:
+        return False
 
 
 def check_source(args: CheckSourceArguments) -> SourceCheck:
