@@ -195,6 +195,12 @@ def test_the_memory_that_the_notebook_states_for_a_t4_is_counted_from_its_settin
     stated = next(cell.source for cell in cells(FINE_TUNE, "markdown") if cell.id == "memory")
     assert f"| {' | '.join(counted)} |" in stated
     assert f"| {' | '.join(map(str, counted.values()))} |" in stated
+    page = " ".join((ROOT / "docs" / "hardware.md").read_text().split())
+    answers, sft, merging, rollouts = counted.values()
+    assert (
+        f"{answers} GB (answers), {sft} GB (SFT), {merging} GB (merging the SFT adapter) and {rollouts} GB (GRPO)"
+        in page
+    )
 
 
 def test_what_is_counted_of_weights_trained_state_and_cache_is_what_a_tiny_model_holds(
