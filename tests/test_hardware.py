@@ -1,16 +1,18 @@
 """Options that hardware decides about are honoured or refused in one line; fp16 trains fp32 weights under loss scaling."""
 
 import importlib.util
+import inspect
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
 from safetensors.torch import load_file
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, Gemma4AudioFeatureExtractor, Gemma4Processor
 from trl import ModelConfig
 
 from audiomcq import hardware
@@ -274,3 +276,60 @@ def test_a_recipe_trains_in_4_bits_from_the_command_line_and_records_it(
     assert record["settings"]["load_in_4bit"] is True
     assert record["parameter_groups"]["unused"]["parameters"] < 1000, "the vision tower was not loaded"
     assert all("lora_" in name for name in load_file(tmp_path / "run" / "adapter_model.safetensors"))
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_the_settings_for_a_t4_are_what_a_t4_can_do_and_refused_on_a_cpu(stage: str, tmp_path: Path) -> None:
+    file = ROOT / "recipes" / "settings" / "qwen2_5_omni_3b_t4" / f"{stage}.yaml"
+    words = ["--config", str(file), "--paradigm", "weak_to_strong", "--output_dir", str(tmp_path)]
+    data, args, model = parse_stage(stage, file, words)
+    assert data.paradigm == "weak_to_strong"
+    assert read_quantization(model).load_in_4bit
+    check_hardware(OnDevice(args, torch.device("cuda")), model.dtype, model.use_peft, quantized=True)
+    with pytest.raises(ValueError, match="fp16: on a CPU"):
+        check_hardware(OnDevice(args, torch.device("cpu")), model.dtype, model.use_peft, quantized=True)
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    _, larger, _ = parse_stage(
+        stage,
+        file,
+        [
+            "--config",
+            str(file.parents[1] / "qwen2_5_omni_3b_lora" / file.name),
+            "--output_dir",
+            str(tmp_path),
+            "--use_cpu",
+            "true",
+        ],
+    )
+    assert rows == larger.per_device_train_batch_size * larger.gradient_accumulation_steps, "the same rows in a step"
+
+
+def test_gemma_4_s_mel_and_processor_are_not_of_the_one_code_path() -> None:
+    """As docs/hardware.md says; when this fails, Gemma 4 may fit."""
+    extractor = Gemma4AudioFeatureExtractor()
+    mel = np.asarray(extractor([np.ones(16_000, dtype=np.float32)], return_tensors="np")["input_features"])
+    assert mel.shape[-1] == 128, "frames before mel bands"
+    assert not hasattr(extractor, "chunk_length")
+    assert "video_processor" in inspect.signature(Gemma4Processor.__init__).parameters
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: accelerate scales no loss on a CPU")
+@pytest.mark.parametrize("four_bits", [False, True], ids=["16 bits", "4 bits"])
+def test_on_cuda_both_stages_train_an_adapter_under_fp16(
+    model_folder: Path, rows: Dataset, tmp_path: Path, four_bits: bool
+) -> None:
+    others = {"fp16": True, "use_cpu": False, "model_init_kwargs": {"dtype": "float16"}, "optim": "paged_adamw_8bit"}
+    given = {"peft_config": LORA, "quantization_config": BitsAndBytesConfig(load_in_4bit=True) if four_bits else None}
+    args = sft_config(tmp_path / "sft", max_steps=12, learning_rate=1e-2, per_device_train_batch_size=16, **others)
+    sft = AudioSFTTrainer(str(model_folder), args, train_dataset=rows, **given)
+    assert sft.accelerator.scaler is not None
+    sft.train()
+    losses = [entry["loss"] for entry in sft.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0] * 2 / 3
+    sft.save_model()
+    args = grpo_config(tmp_path / "grpo", max_steps=3, beta=0.04, learning_rate=1e-2, **others)
+    grpo = AudioGRPOTrainer(str(tmp_path / "sft"), length_reward, args, rows, **given)
+    grpo.train()
+    steps = [entry for entry in grpo.state.log_history if "kl" in entry]
+    assert len(steps) == 3
+    assert all(torch.isfinite(torch.tensor(float(step[name]))) for step in steps for name in ("loss", "kl"))

@@ -195,6 +195,12 @@ def test_the_memory_that_the_notebook_states_for_a_t4_is_counted_from_its_settin
     stated = next(cell.source for cell in cells(FINE_TUNE, "markdown") if cell.id == "memory")
     assert f"| {' | '.join(counted)} |" in stated
     assert f"| {' | '.join(map(str, counted.values()))} |" in stated
+    page = " ".join((ROOT / "docs" / "hardware.md").read_text().split())
+    answers, sft, merging, rollouts = counted.values()
+    assert (
+        f"{answers} GB (answers), {sft} GB (SFT), {merging} GB (merging the SFT adapter) and {rollouts} GB (GRPO)"
+        in page
+    )
 
 
 def test_what_is_counted_of_weights_trained_state_and_cache_is_what_a_tiny_model_holds(
@@ -247,11 +253,13 @@ def test_the_measuring_notebook_finds_nothing_in_voters_that_guess(tmp_path: Pat
     kinds = shown(notebook, "text/markdown", "listen")
     assert [any(text.startswith(f"**{kind}**") for text in kinds) for kind in ("weak", "strong")] == [True, True]
     assert players(notebook) == 1 + len(kinds)
-    chosen = [text for text in shown(notebook, "text/plain", "listen") if "voter" in text]
-    assert len(chosen) == len(kinds)
-    for table in chosen:
-        assert re.search(r"silence\s+audio\n", table), "what was chosen without the clip and with it"
-        assert len(table.splitlines()) == 1 + 3, "a line for each voter"
+    tables = [html for html in shown(notebook, "text/html", "listen") if "<table" in html]
+    assert len(tables) == len(kinds)
+    for table in tables:
+        assert re.findall(r"<th>([^<]+)</th>", table)[:2] == ["silence", "audio"], (
+            "chosen without the clip and with it"
+        )
+        assert table.count("&lt;answer&gt;") == 2 * 3, "by each of three voters"
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

@@ -116,7 +116,7 @@ def test_a_paradigms_yaml_says_only_what_makes_it_that_paradigm() -> None:
 
 
 def test_shared_settings_are_of_a_size_and_say_what_it_needs() -> None:
-    sizes = {"tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_7b"}
+    sizes = {"tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_3b_t4", "qwen2_5_omni_7b"}
     assert {path.parent.name for path in SETTINGS} == {*sizes, "build_dataset"}
     for path in SETTINGS:
         assert "# Hardware: " in path.read_text()

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
-from audiomcq import rollout_engine, shared_prefix
+from audiomcq import decode_layer, decode_plain, rollout_engine, shared_prefix
+from audiomcq.decode_layer import operations_for
 from audiomcq.rollout_engine import engine_obstacle, evaluation_mode, get_engine, graph_obstacle
 from audiomcq.shared_prefix import Continuation, continued_generation, generate, prefill
 from random_lalms import FAMILIES, clips, prompts_of, tiny, with_lora
@@ -204,6 +205,20 @@ def test_a_graph_needs_experts_that_do_not_ask_the_host() -> None:
     model.config.get_text_config()._experts_implementation = "grouped_mm"
     assert graph_obstacle(model, torch.device("cuda")) is None
     assert graph_obstacle(tiny(), torch.device("cpu")) == "no CUDA device"
+
+
+def test_layers_in_4_bits_are_decoded_without_a_graph() -> None:
+    model = tiny()
+    model.is_loaded_in_4bit = True
+    assert graph_obstacle(model, torch.device("cuda")) == "layers in 4 bits have not been tried inside a graph"
+
+
+def test_cards_that_triton_does_not_support_decode_with_plain_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_layer, "decode_kernels", decode_layer)  # stands for the module, which needs Triton
+    for capability, fused in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device, known=capability: known)
+        assert (operations_for(torch.device("cuda")) is not decode_plain) == fused
+    assert operations_for(torch.device("cpu")) is decode_plain
 
 
 class FixedBuffers:

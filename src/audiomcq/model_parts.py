@@ -19,13 +19,13 @@ OUTSIDE_LLM = r"(?!.*language_model\.).*"
 MISSING = "bitsandbytes is not installed: pip install -c constraints.txt -e '.[quantized]'"
 
 
-def without_vision(architecture: type) -> type:
+def without_vision(architecture: Any) -> Any:
     """Return a class of LALMs whose vision tower is neither built nor read from the checkpoint.
 
     `restore_class` makes an instance one of `architecture` again.
     """
 
-    class Listening(architecture):  # type: ignore[misc]  # a base that is known at run time alone
+    class Listening(architecture):
         def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
             super().__init__(config, *args, **kwargs)
             if hasattr(self.model, "visual"):
@@ -106,7 +106,8 @@ def quantize(model: PreTrainedModel, config: BitsAndBytesConfig) -> None:
         if isinstance(module, Linear4bit):
             weight: Tensor = linear.weight.data
             # As transformers' own loading does: the new layer's empty weight has the options
-            module.weight = Params4bit(weight, requires_grad=False, **vars(module.weight)).to(weight.device)
+            quantized: Any = Params4bit(weight, requires_grad=False, **vars(module.weight))
+            module.weight = quantized.to(weight.device)
             module.bias = linear.bias
     vars(model)["hf_quantizer"] = quantizer
     model.config.quantization_config = config
