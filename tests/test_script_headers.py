@@ -6,11 +6,11 @@ import re
 import shlex
 import sys
 import tomllib
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import JobHardware
 from packaging.requirements import Requirement
 
 import processes
@@ -130,10 +130,11 @@ def test_the_page_starts_only_scripts_with_headers_and_commands_that_there_are()
         assert "github.com" not in text or setup()["metadata"]["url"] in text
 
 
-def test_the_page_gives_options_that_there_are() -> None:
+def test_the_page_gives_options_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     read = []
     for words in job_commands():
-        for part in re.split(r"&&|\|\|", " ".join(words)):
+        for part in " ".join(" ".join(words).split()).split("&&"):
             found = re.search(r"(?:\baudiomcq (train \w+|[a-z]+)|recipes/\S+/(sft|grpo)\.py) (--.*)", part)
             if not found:
                 continue
@@ -150,7 +151,7 @@ def test_the_page_gives_options_that_there_are() -> None:
 
 @pytest.mark.parametrize("words", job_commands(), ids=lambda words: words[-1])
 def test_the_command_line_of_hf_takes_what_the_page_says(words: list[str]) -> None:
-    """By its dry run, which asks no Hub; names of flavors are checked there."""
+    """By its dry run, which asks no Hub."""
     hf = Path(sys.executable).with_name("hf")
     place = words.index("run") + 1
     command = [hf, *words[1:place], "--dry-run", *words[place:]]
@@ -162,5 +163,10 @@ def test_the_command_line_of_hf_takes_what_the_page_says(words: list[str]) -> No
         assert re.search(rf"{shown} +{words[words.index(flag) + 1]}\n", done.stdout)
 
 
-def test_the_packages_of_this_test_are_there() -> None:
-    assert find_spec("packaging") and find_spec("huggingface_hub")
+def test_the_flavors_of_the_page_are_those_of_the_hub() -> None:
+    known = {each.value for each in JobHardware}
+    table = re.findall(r"^\| (`.*?`) \|", JOBS.read_text(), flags=re.MULTILINE)
+    named = {flavor for cell in table for flavor in re.findall(r"`(.*?)`", cell)}
+    used = {words[words.index("--flavor") + 1] for words in job_commands()}
+    assert len(named) >= 5
+    assert used <= named <= known

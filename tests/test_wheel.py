@@ -82,6 +82,29 @@ def test_help_is_there_with_the_wheel(installed: dict[str, str], tmp_path: Path)
         assert done.returncode == 0 and "\nEvery recipe:\n" in done.stdout, done.stderr
 
 
+def test_the_installed_program_says_its_commands_and_where_settings_are(
+    installed: dict[str, str], tmp_path: Path
+) -> None:
+    program = Path(installed["PYTHONPATH"]) / "bin" / "audiomcq"
+    done = processes.run([sys.executable, program, "--help"], env=installed, cwd=tmp_path)
+    assert done.returncode == 0 and "\n  train grpo " in done.stdout, done.stderr
+    for words, says in (
+        (
+            ["split"],
+            "recipes/contribution_filter/*/split.yaml of the repository, which an installed package leaves out",
+        ),
+        (["train", "sft"], "recipes/weak_to_strong/*/sft.yaml of the repository"),
+        (
+            ["score", "--config", "recipes/evaluate/tiny/score.yaml"],
+            "shipped settings are in a clone of the repository",
+        ),
+        (["publish", "space", "--repo_id", "a/b"], "the app's files are in the repository"),
+    ):
+        done = processes.run([sys.executable, program, *words], env=installed, cwd=tmp_path)
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert done.returncode == 2 and says in line, line
+
+
 def test_the_readmes_snippet_runs_from_another_folder(installed: dict[str, str], tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     snippet = next(block for block in blocks if "parse_answer" in block)

@@ -193,8 +193,8 @@ def summary(records: Sequence[dict], part: str) -> str:
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = OneLineParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--model", default="outputs/demo/w2s_sft", help="folder or Hub id of a LALM")
-    parser.add_argument("--rows", default="outputs/demo/labelled", help="anything that load_rows takes")
+    parser.add_argument("--model", help="folder or Hub id of a LALM; with neither this nor --rows, the demo's")
+    parser.add_argument("--rows", help="anything that load_rows takes; with neither this nor --model, the demo's")
     parser.add_argument("--split", default="train", help="split of the rows")
     parser.add_argument(
         "--paradigm",
@@ -212,7 +212,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--log", type=Path, default="outputs/minimal/grpo.jsonl", help="a new file, one JSON line per step"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if (args.model is None) != (args.rows is None):
+        parser.error("--model and --rows: give both, or neither for those of the demo")
+    if args.model is None:
+        args.model, args.rows = "outputs/demo/w2s_sft", "outputs/demo/labelled"
+    return args
 
 
 def main(args: argparse.Namespace) -> None:

@@ -245,7 +245,9 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
-        raise ValueError(f"config {explain_os_error(error, file)}") from error
+        shipped = file.parts[:1] == ("recipes",) and not Path("recipes").exists()
+        where = "; shipped settings are in a clone of the repository, not in an installed package" if shipped else ""
+        raise ValueError(f"config {explain_os_error(error, file)}{where}") from error
     except yaml.MarkedYAMLError as error:
         place = error.problem_mark or error.context_mark
         where = f", line {place.line + 1}, column {place.column + 1}" if place else ""

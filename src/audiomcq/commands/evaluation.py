@@ -63,7 +63,6 @@ def import_answers(args: ImportArguments) -> None:
     from audiomcq.evaluation import imports
     from audiomcq.run import set_up_logging
 
-    require(answers=args.answers, dataset=args.dataset or args.benchmark)
     set_up_logging()
     imports.import_answers(args)
 
