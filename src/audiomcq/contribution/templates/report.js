@@ -189,11 +189,9 @@ function drawVotes(row) {
     table.append(make("thead"), make("tbody"));
     table.tHead.append(head);
     const cells = row.votes.split(" ");
-    data.voters.forEach(([name, short], i) => {
+    data.voters.forEach((voter, i) => {
         const line = make("tr");
-        const voter = make("th", "", short);
-        voter.title = name;
-        line.append(voter);
+        line.append(make("th", "", voter));
         data.controls.forEach((_, j) => line.append(drawCell(row, cells[i * data.controls.length + j])));
         table.tBodies[0].append(line);
     });
@@ -223,9 +221,9 @@ function drawCell(row, votes) {
 function drawWritten(row) {
     const box = make("details", "written");
     const list = make("ul");
-    for (const [name, short] of data.voters) {
-        for (const [control, text] of Object.entries(row.written[name] || {})) {
-            const item = make("li", "", `${short}, ${control.replaceAll("_", " ")}: `);
+    for (const voter of data.voters) {
+        for (const [control, text] of Object.entries(row.written[voter] || {})) {
+            const item = make("li", "", `${voter}, ${control.replaceAll("_", " ")}: `);
             const code = make("code", "", text);
             code.dir = "auto";
             item.append(code);
