@@ -234,8 +234,8 @@ def test_the_public_layout_reports_on_its_labels_without_votes_and_without_clips
     assert "voters" not in report
     write_report(report, rows, None, tmp_path / "report", pick_examples(rows, None, report, 1))
     page = (tmp_path / "report" / "report.html").read_text()
-    assert '"clips":"../AudioMCQ"' in page
-    assert '"What falls?",["rain","a very heavy door","snow","leaves"],0,null,"Clotho/sample_0.wav","",null]' in page
+    assert '"clips":"../AudioMCQ/Clotho"' in page
+    assert '"What falls?",["rain","a very heavy door","snow","leaves"],0,null,"sample_0.wav","",null]' in page
 
 
 def test_rows_without_labels_say_so(rows: Dataset) -> None:

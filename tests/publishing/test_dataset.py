@@ -399,7 +399,7 @@ def test_the_card_says_in_two_sentences_and_a_figure_what_the_filter_found(
     bare = rows.remove_columns(CONTRIBUTION).add_column(
         CONTRIBUTION, [None] * len(rows), feature=FEATURES[CONTRIBUTION]
     )
-    out = write_folder(arguments(labelled, tmp_path), {"train": bare}, None)
+    out = write_folder(arguments(labelled, tmp_path / "bare"), {"train": bare}, None)
     assert "What the filter found" not in (out / "README.md").read_text()
     assert not (out / "contribution.png").exists()
 

@@ -19,7 +19,10 @@ from huggingface_hub import SpaceCard
 import browsers
 import processes
 from audiomcq.collation import PromptEncoder
+from audiomcq.contribution import row_pages
 from audiomcq.contribution.compare import CONTROL_LABELS, compare_controls, summarize
+from audiomcq.contribution.html_report import write_report
+from audiomcq.contribution.report import contribution_report
 from audiomcq.datasets import load_rows
 from audiomcq.examples import Row, samples_key
 from audiomcq.models import load_lalm
@@ -66,8 +69,10 @@ def arguments(folder: Path, sources: Path, **changes: object) -> SpaceArguments:
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory, rows: Dataset, sources: Path) -> Path:
-    """The Space as it would be uploaded."""
-    return write_space(arguments(tmp_path_factory.mktemp("space") / "space", sources), rows, APP)
+    """The Space as it would be uploaded, with a report of its rows."""
+    report = tmp_path_factory.mktemp("report")
+    write_report(contribution_report(rows), rows, None, report, link_clips=False)
+    return write_space(arguments(tmp_path_factory.mktemp("space") / "space", sources, report=str(report)), rows, APP)
 
 
 def test_the_folder_holds_all_that_a_space_needs(space: Path, rows: Dataset) -> None:
@@ -102,6 +107,23 @@ def test_examples_are_of_all_labels_and_of_different_clips(rows: Dataset) -> Non
     picked = pick_rows(doubled, 5)
     assert [row["audio-contribution"] for row in picked] == ["strong", "weak", "strong", "weak", "strong"]
     assert len({samples_key(row) for row in picked}) == 5
+
+
+def test_a_report_goes_with_it_if_it_has_no_clips(space: Path, rows: Dataset, sources: Path, tmp_path: Path) -> None:
+    assert yaml.safe_load((space / "app.yaml").read_text())["report"] == "report"
+    assert [path.name for path in (space / "report").iterdir()] == ["report.html"]
+    write_report(contribution_report(rows), rows, None, tmp_path / "linked")
+    with pytest.raises(ValueError, match="holds clips or their paths: write it again with --link_clips false"):
+        write_space(arguments(tmp_path / "a", sources, report=str(tmp_path / "linked")), rows, APP)
+    with pytest.raises(ValueError, match=r"report.html: no such file; write it with recipes"):
+        write_space(arguments(tmp_path / "b", sources, report=str(tmp_path / "none")), rows, APP)
+    report = contribution_report(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(row_pages, "EMBEDDED_ROWS", 1)
+        write_report(report, rows, None, tmp_path / "paged", link_clips=False)
+    paged = write_space(arguments(tmp_path / "c", sources, report=str(tmp_path / "paged")), rows, APP)
+    files = sorted(path.name for path in (paged / "report" / "report_rows").iterdir())
+    assert files == ["0001.js", "index.js"]
 
 
 def test_clips_without_a_licence_and_models_of_this_machine_are_refused(
@@ -238,6 +260,15 @@ def test_a_person_picks_an_example_asks_and_sees_what_the_package_says(
         assert line[2] == f"{OPTIONS[one.probabilities.index(best)]} ({best:.0%})"
     for colour in COLOURS:
         assert page.evaluate(COUNT_PIXELS, colour) > 1_000
+
+
+def test_the_report_opens_beside_the_app(page: Any, rows: Dataset) -> None:
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="the report of all rows").click()
+    report = opened.value
+    report.wait_for_selector("body[data-ready]")
+    assert report.locator("#count").inner_text() == "16 rows · 8 weak · 8 strong"
+    assert report.locator(".question").all_inner_texts() == rows["question"]
 
 
 def test_an_upload_beyond_the_limit_is_refused(url: str) -> None:

@@ -25,6 +25,7 @@ ABOUT = """\
 # What does the audio contribute?
 One question, asked three times: with its clip, with silence in its place, and with another clip. Where the answer stays the same, the model
 need not have listened."""
+LINK = '<a href="{url}" target="_blank">Which questions need the audio: the report of all rows</a>'
 HEADERS = ("heard", "chooses", "likeliest option", "writes")
 SHOWN_CHARACTERS = 120
 FORGET_SECONDS = 3_600
@@ -95,6 +96,9 @@ def page(args: AppArguments, lalm: LALM, encoder: PromptEncoder, folder: Path) -
         title="What does the audio contribute?", analytics_enabled=False, delete_cache=(FORGET_SECONDS, FORGET_SECONDS)
     ) as blocks:
         gr.Markdown(f"{ABOUT} Model: `{args.model}`.")
+        if args.report:
+            gr.set_static_paths([args.report])
+            gr.HTML(LINK.format(url=f"gradio_api/file={args.report}/report.html"))
         with gr.Row():
             with gr.Column():
                 clip, other = (

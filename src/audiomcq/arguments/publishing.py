@@ -5,7 +5,7 @@ from typing import Literal
 
 from audiomcq.arguments.rows import RowArguments
 
-EXAMPLES = "examples"
+EXAMPLES, REPORT = "examples", "report"
 
 
 @dataclass
@@ -140,6 +140,9 @@ class AppArguments:
     max_audio_seconds: float = field(default=30.0, metadata={"help": "Longer clips are cut to this many seconds."})
     max_new_tokens: int = field(default=64, metadata={"help": "Tokens of an answer at most."})
     max_upload_mb: int = field(default=50, metadata={"help": "Larger clips are refused, in megabytes."})
+    report: str | None = field(
+        default=None, metadata={"help": "Folder of a contribution report that the page links to."}
+    )
     port: int | None = field(default=None, metadata={"help": "Port of the page; null: the first free one from 7860."})
 
 
@@ -153,6 +156,12 @@ class SpaceArguments(RowArguments):
     num_examples: int = field(default=8, metadata={"help": "Rows to try."})
     sources: list[str] = field(
         default_factory=list, metadata={"help": "CSV tables: source_dataset or file, license, attribution, url."}
+    )
+    report: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder that recipes/contribution_filter/report.py wrote with link_clips false and examples 0."
+        },
     )
     title: str = field(default="What does the audio contribute?", metadata={"help": "Title of the Space."})
     private: bool = field(default=False, metadata={"help": "Make the Space private."})

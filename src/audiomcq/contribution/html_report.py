@@ -20,7 +20,7 @@ from audiomcq.answers import HOW
 from audiomcq.audio import AudioError, as_mp3, cut, load_audio
 from audiomcq.contribution.report import Numbers
 from audiomcq.contribution.report_figure import plot
-from audiomcq.contribution.row_pages import RowPages, read_row_pages, short_names, to_script, write_rows
+from audiomcq.contribution.row_pages import RowPages, read_row_pages, to_script, voter_names, write_rows
 from audiomcq.examples import CONTRIBUTION, Row, key_column, row_key
 from audiomcq.inference.load import read_again
 from audiomcq.storage import write_whole
@@ -29,6 +29,8 @@ from audiomcq.templating import encode_base64, fill_template, percent
 logger = logging.getLogger(__name__)
 
 TEMPLATE = Path(__file__).parent / "templates" / "report.html"
+NO_CLIPS = "data-clips=none"
+"""Stands in the head of a page that neither holds nor links clips, and so may go to others without a look at their licences."""
 EXAMPLE_SECONDS = 15.0
 """Longer clips are cut to this in the page."""
 MAX_UNREADABLE = 0.05
@@ -101,7 +103,7 @@ def write_report(
 
 def fill_page(report: Numbers, pages: RowPages, examples: Sequence[Example], figure: bytes, folder: Path) -> str:
     """Return the page, and write the rows that do not stand in it."""
-    names = short_names(dict.fromkeys(voter["voter"] for voter in report.get("voters", ())))
+    names = voter_names(report)
     style, *programs = (
         TEMPLATE.with_name(name).read_text("utf-8") for name in ("report.css", "report_rows.js", "report.js")
     )
@@ -116,7 +118,7 @@ def fill_page(report: Numbers, pages: RowPages, examples: Sequence[Example], fig
         changes=list(_name_changes(report, names)),
         data=write_rows(pages, report, folder),
         clips=to_script({one.key: encode_base64(one.audio) for one in examples if one.audio}),
-        linked=pages.links_clips,
+        clips_note="" if pages.links_clips or any(one.audio for one in examples) else NO_CLIPS,
         style=style,
         program=program,
         # The page runs this program and no other, whatever stands in a row

@@ -49,6 +49,7 @@ class CastVotes:
     """The votes in the rule's mode, sorted by row, then by voter and control, then by order.
 
     Attributes:
+        voters, controls: their names, those of voters short.
         start: where the votes of each row begin, shape (rows + 1,).
         cell: voter x number of controls + control, shape (votes,).
         letter: of the chosen option, "-" for an abstention, "?" for an unreadable vote, as bytes, shape (votes,).
@@ -136,7 +137,7 @@ def read_row_pages(
             clips in their `audio_root`.
         said: what voters wrote, by the key of a row whose clip is in the page, voter and control.
     """
-    questions = read_questions(rows)
+    questions, short = read_questions(rows), voter_names(report)
     labels = np.array(arrow_column(rows, CONTRIBUTION).to_pylist(), dtype=object)
     state = np.select([labels == "weak", labels == "strong"], [0, 1], 2).astype(np.uint8)
     score = np.full(len(rows), np.nan)
@@ -151,7 +152,7 @@ def read_row_pages(
         if np.isnan(score).all():
             score = label_from_votes(counted, questions, rule).score
         state[np.unique(_select_unparsed(arrays, rule.mode).row)] |= UNPARSED
-        cast = _sort_votes(read, questions, report)
+        cast = _sort_votes(read, questions, report, short)
     for bit, keys in ((HARMED, (report.get("harmed") or {}).get("rows", ())), (PLAYED, list(said))):
         state[pc.is_in(questions.key, value_set=pa.array(keys, pa.string())).to_numpy(zero_copy_only=False)] |= bit
     steps = np.nan_to_num(np.clip(10_000 * score, 0, NO_SCORE - 1), nan=NO_SCORE)
@@ -163,12 +164,13 @@ def read_row_pages(
         "right": right,
     }
     places = pc.index_in(pa.array(list(said), pa.string()), value_set=questions.key).to_pylist()
+    told = [{short[voter]: texts for voter, texts in by_voter.items()} for by_voter in said.values()]
     return RowPages(
         questions,
         index,
         _collect_texts(rows, questions, score, folder),
         cast,
-        dict(zip(places, said.values(), strict=True)),
+        dict(zip(places, told, strict=True)),
     )
 
 
@@ -185,7 +187,7 @@ def write_rows(pages: RowPages, report: Numbers, folder: Path) -> str:
         "sources": _names(pages.questions.source),
         "types": _names(pages.questions.kind),
         "rule": report["rule"],
-        "voters": [list(pair) for pair in short_names(votes.voters).items()] if votes else [],
+        "voters": votes.voters if votes else [],
         "controls": votes.controls if votes else [],
         "clips": pages.texts.schema.metadata[b"clips"].decode(),
     }
@@ -204,6 +206,11 @@ def to_script(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
+def voter_names(report: Numbers) -> dict[str, str]:
+    """Return short names of all voters of a report by their names."""
+    return short_names(dict.fromkeys(voter["voter"] for voter in report.get("voters", ())))
+
+
 def short_names(voters: Iterable[str]) -> dict[str, str]:
     """Shorten the names of voters to the last parts of their paths or ids, as many as tell them apart."""
     names = list(voters)
@@ -220,7 +227,7 @@ def _select_unparsed(arrays: VoteArrays, mode: str) -> VoteArrays:
     return asked.where(~asked.parsed)
 
 
-def _sort_votes(votes: Dataset, questions: Questions, report: Numbers) -> CastVotes:
+def _sort_votes(votes: Dataset, questions: Questions, report: Numbers, short: Mapping[str, str]) -> CastVotes:
     """Sort the votes as `CastVotes` has them; the rule's control first, then the audio, then the others."""
     rule, table = report["rule"], votes.with_format("arrow")[:]
     row = pc.index_in(table["row_key"], value_set=questions.key)
@@ -241,7 +248,15 @@ def _sort_votes(votes: Dataset, questions: Questions, report: Numbers) -> CastVo
     letter = np.select([choice >= 0, abstained], [choice + ord("a"), ord("-")], ord("?")).astype(np.uint8)
     by = np.lexsort((order, cell, row))
     start = np.searchsorted(row[by], np.arange(len(questions) + 1))
-    return CastVotes(voters, controls, start, cell[by].astype(np.int16), letter[by], table["completion"], place[by])
+    return CastVotes(
+        [short[name] for name in voters],
+        controls,
+        start,
+        cell[by].astype(np.int16),
+        letter[by],
+        table["completion"],
+        place[by],
+    )
 
 
 def _count_up(order: str) -> tuple[str, int]:

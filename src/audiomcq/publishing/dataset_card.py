@@ -90,7 +90,7 @@ def write_card(
         rows=len(everything),
         labelled=labelled,
         headline=headline(report) if labelled else "",
-        figure=FIGURE_FILE,
+        figure=f"![weak rows by source and type; voters by control; labels that hang on one choice]({FIGURE_FILE})",
         noncommercial=sum("nc" in (hub_licence(row["license"]) or "").split("-") for row in everything),
         clips=len(seconds),
         hours=sum(seconds.values()) / 3600,

@@ -10,8 +10,10 @@ from datasets import Dataset
 from huggingface_hub import SpaceCard
 
 import audiomcq
-from audiomcq.arguments.publishing import EXAMPLES, AppArguments, SpaceArguments
+from audiomcq.arguments.publishing import EXAMPLES, REPORT, AppArguments, SpaceArguments
 from audiomcq.audio import audio_bytes, describe, load_audio
+from audiomcq.contribution.html_report import NO_CLIPS
+from audiomcq.contribution.row_pages import FOLDER as ROWS_FOLDER
 from audiomcq.datasets import check_clips_inside
 from audiomcq.examples import CONTRIBUTION, samples_key
 from audiomcq.publishing import licences
@@ -20,6 +22,8 @@ from audiomcq.storage import replaced_folder
 
 APP_FILES = (CARD_FILE, "app.py")
 SETTINGS_FILE = "app.yaml"
+_PAGE_HEAD = 200
+"""Characters of a report in which it says that no clip is in it."""
 
 
 def publish_space(args: SpaceArguments, rows: Dataset, app: Path) -> list[PlannedFile]:
@@ -45,7 +49,7 @@ def publish_space(args: SpaceArguments, rows: Dataset, app: Path) -> list[Planne
         "space",
         args.private,
         message="Publish the app",
-        delete_patterns=["audiomcq/*", f"{EXAMPLES}/*"],
+        delete_patterns=["audiomcq/*", f"{EXAMPLES}/*", f"{REPORT}/*"],
         dry_run=args.dry_run,
     )
 
@@ -66,7 +70,11 @@ def _write_content(folder: Path, args: SpaceArguments, picked: Dataset, app: Pat
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "tiny")  # a wheel leaves out tiny/ as well
     shutil.copytree(Path(audiomcq.__file__).parent, folder / "audiomcq", ignore=ignored)
     shutil.copyfile(app / "app.py", folder / "app.py")
-    (folder / SETTINGS_FILE).write_text(f"model: {args.model}\ndataset: {EXAMPLES}\n", encoding="utf-8")
+    settings = f"model: {args.model}\ndataset: {EXAMPLES}\n"
+    if args.report:
+        copy_report(Path(args.report), folder / REPORT)
+        settings += f"report: {REPORT}\n"
+    (folder / SETTINGS_FILE).write_text(settings, encoding="utf-8")
     # Without gradio, which the Hub installs in the version of the card; with peft, since the model may be an adapter
     wanted = [
         line for line in requires("audiomcq") or [] if "extra ==" not in line or line.endswith('extra == "peft"')
@@ -81,6 +89,24 @@ def _write_content(folder: Path, args: SpaceArguments, picked: Dataset, app: Pat
     )
     text = f"{str(card).rstrip()}\n\n## Clips\n\n{lines}"
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
+
+
+def copy_report(source: Path, target: Path) -> None:
+    """Copy the page of a contribution report, and the rows beside it.
+
+    Raises:
+        ValueError: there is none, or it has clips or their paths in it, whose licences nobody has asked for.
+    """
+    page = source / "report.html"
+    if not page.is_file():
+        raise ValueError(f"{page}: no such file; write it with recipes/contribution_filter/report.py")
+    with page.open(encoding="utf-8") as stream:
+        if NO_CLIPS not in stream.read(_PAGE_HEAD):
+            raise ValueError(f"{page} holds clips or their paths: write it again with --link_clips false --examples 0")
+    target.mkdir()
+    shutil.copyfile(page, target / page.name)
+    if (rows := source / ROWS_FOLDER).is_dir():
+        shutil.copytree(rows, target / ROWS_FOLDER, ignore=shutil.ignore_patterns(".*"))
 
 
 def pick_rows(rows: Dataset, count: int) -> Dataset:

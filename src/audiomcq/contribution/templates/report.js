@@ -1,4 +1,4 @@
-// What is seen of the report's page: filters, rows, clips, keyboard. report_rows.js stands above it in the same script.
+// What is seen of the report's page: filters, rows, clips, keyboard. report_rows.js stands above in the same script.
 //
 // Texts of rows are only ever set as text, never as markup.
 
@@ -67,7 +67,7 @@ function drawCounts() {
     }
     byId("filtered").textContent = picked ? `(${picked})` : "";
     byId("clear").hidden = !picked && !hits;
-    byId("none").hidden = found > 0;
+    byId("none").hidden = found > 0 || !byId("progress").hidden; // a search may yet find some
 }
 
 function clearAll() {
@@ -189,11 +189,9 @@ function drawVotes(row) {
     table.append(make("thead"), make("tbody"));
     table.tHead.append(head);
     const cells = row.votes.split(" ");
-    data.voters.forEach(([name, short], i) => {
+    data.voters.forEach((voter, i) => {
         const line = make("tr");
-        const voter = make("th", "", short);
-        voter.title = name;
-        line.append(voter);
+        line.append(make("th", "", voter));
         data.controls.forEach((_, j) => line.append(drawCell(row, cells[i * data.controls.length + j])));
         table.tBodies[0].append(line);
     });
@@ -223,9 +221,9 @@ function drawCell(row, votes) {
 function drawWritten(row) {
     const box = make("details", "written");
     const list = make("ul");
-    for (const [name, short] of data.voters) {
-        for (const [control, text] of Object.entries(row.written[name] || {})) {
-            const item = make("li", "", `${short}, ${control.replaceAll("_", " ")}: `);
+    for (const voter of data.voters) {
+        for (const [control, text] of Object.entries(row.written[voter] || {})) {
+            const item = make("li", "", `${voter}, ${control.replaceAll("_", " ")}: `);
             const code = make("code", "", text);
             code.dir = "auto";
             item.append(code);
@@ -253,7 +251,8 @@ function play(row, box, button) {
     stop();
     const path = [data.clips, row.clip].filter(Boolean).join("/");
     const stored = clips[row.key];
-    player.src = stored ? `data:audio/mpeg;base64,${stored}` : `./${path.split("/").map(encodeURIComponent).join("/")}`;
+    const link = path.split("/").map(encodeURIComponent).join("/");
+    player.src = stored ? `data:audio/mpeg;base64,${stored}` : `./${link}`;
     player.onerror = () => {
         stop();
         button.disabled = true;
@@ -333,17 +332,18 @@ function show(view) {
 // A browser may keep nothing for pages from a disk, or refuse to
 function remember(theme) {
     try {
-        if (theme) localStorage.setItem("theme", theme);
-        return localStorage.getItem("theme");
+        if (theme) localStorage.setItem("audiomcq-theme", theme);
+        return localStorage.getItem("audiomcq-theme");
     } catch {
         return theme;
     }
 }
 
 function changeTheme() {
-    const dark = document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches && "dark");
-    document.documentElement.dataset.theme = dark === "dark" ? "light" : "dark";
-    remember(document.documentElement.dataset.theme);
+    const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+    const root = document.documentElement;
+    root.dataset.theme = (root.dataset.theme || system) === "dark" ? "light" : "dark";
+    remember(root.dataset.theme);
 }
 
 async function start() {

@@ -1,8 +1,8 @@
 // The rows of the report's page: their texts and votes, filters, search, order, download. report.js shows them.
 //
-// Rows come in two parts. The index has a few small numbers of every row; counts, filters and sorting need nothing else. Texts and votes
-// come in pages: with few rows in report.html, else as scripts beside it, which are loaded when they are shown or searched. A page that
-// was opened from a disk may load scripts, and nothing else.
+// Rows come in two parts. The index has a few small numbers of every row; counts, filters and sorting need nothing
+// else. Texts and votes come in pages: with few rows in report.html, else as scripts beside it, which are loaded when
+// they are shown or searched. A page that was opened from a disk may load scripts, and nothing else.
 "use strict";
 
 const KEPT = 60; // pages of texts in memory
@@ -40,7 +40,8 @@ function loadScript(name) {
         script.charset = "utf-8";
         script.src = `${data.folder}/${name}`;
         script.onload = () => { script.remove(); resolve(); };
-        script.onerror = () => reject(new Error(`${script.src} cannot be read: keep ${data.folder} beside this page.`));
+        const problem = `${script.src} cannot be read: keep ${data.folder} beside this page.`;
+        script.onerror = () => reject(new Error(problem));
         document.head.append(script);
     });
 }
@@ -103,7 +104,7 @@ function makeFacets() {
         { title: "Audio", names: [null, "harmed by its audio"], codes: flag(HARMED) },
         { title: "Votes", names: [null, "some chose no option"], codes: flag(UNPARSED) },
         { title: "Clip", names: [null, "stored in this page"], codes: flag(PLAYED) },
-        { title: `Voters right on ${data.rule.control.replace("_", " ")}`, names: rights, codes: index.right },
+        { title: `Voters right on ${data.rule.control.replaceAll("_", " ")}`, names: rights, codes: index.right },
         { title: "Type", names: data.types, codes: index.type },
         { title: "Source", names: data.sources, codes: index.source },
     ];
@@ -163,7 +164,7 @@ function sortRows() {
 
 let searches = 0; // a newer search ends an older one
 
-// Marks the rows that hold every word, and calls `told` with the number of pages that were searched: at times, and at the end.
+// Marks the rows that hold every word. Calls `told` with the number of searched pages, at times and at the end.
 async function search(text, told) {
     const mine = ++searches;
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
@@ -188,7 +189,7 @@ async function search(text, told) {
 
 // ------------------------------------------------------------------ download
 
-// Returns the chosen rows as a file, in the order of the pages; calls `told` with the number of the page that it reads.
+// Returns the chosen rows as a file, in the order of the pages. Calls `told` with the number of the page it reads.
 async function collect(format, told) {
     const csv = format === "csv";
     let parts = csv ? [`${FIELDS.join(",")}\r\n`] : [];
