@@ -1,4 +1,4 @@
-"""Publish labelled rows as a data set on the Hub: parquet with the audio inside, votes, eval.yaml, card.
+"""Publish labelled rows as a data set on the Hub: parquet with the audio inside, votes, card.
 
 python recipes/publish/dataset.py --config recipes/publish/tiny/dataset.yaml
 """
@@ -15,9 +15,12 @@ def main(args: PublishArguments) -> None:
     from audiomcq.datasets import drop_audio
     from audiomcq.inference.load import load_votes, read_again
     from audiomcq.publishing.dataset import publish_dataset
+    from audiomcq.publishing.hub import open_repo
     from audiomcq.run import set_up_logging
 
     set_up_logging()
+    if not args.dry_run:
+        open_repo(args.repo_id, "dataset", args.private)
     splits = {split: args.load(split, keep_silent=True) for split in args.dataset_split.split("+")}
     votes = load_votes(args.votes) if args.votes else load_saved_votes(args.dataset)
     if votes is not None:
