@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
+from huggingface_hub import ModelCard
 from safetensors import safe_open
 from transformers import (
     GenerationConfig,
@@ -20,9 +22,12 @@ from transformers import (
 )
 
 import processes
+from audiomcq import sft
 from audiomcq.collation import PromptEncoder, audio_batch
 from audiomcq.models import load_lalm
+from audiomcq.options import parse_stage
 from audiomcq.publishing.export import export
+from audiomcq.publishing.model import PublishModelArguments, publish_model
 from audiomcq.run_record import RUN_FILE
 from audiomcq.tiny.whole_omni import make_whole_omni, save_whole_omni
 from random_lalms import with_lora
@@ -132,6 +137,46 @@ def test_the_whole_model_speaks(whole: Path, trained: Path, rows: Dataset, tmp_p
     assert (
         wave.ndim == 1 and len(wave) >= 12 * SAMPLES_OF_A_CODE and torch.isfinite(wave).all() and wave.abs().max() > 0
     )
+
+
+def test_the_whole_model_is_published_with_one_command(whole: Path, rows_folder: Path, tmp_path: Path) -> None:
+    """A LoRA run on the whole model: merged, put back, and described, by the recipe that publishes it."""
+    recipe = ROOT / "recipes" / "weak_to_strong"
+    options = {
+        "dataset": rows_folder,
+        "model_name_or_path": whole,
+        "output_dir": tmp_path / "lora",
+        "learning_rate": "1e-2",
+        "max_steps": 2,
+        "warmup_steps": 0,
+        "per_device_train_batch_size": 2,
+        "use_cpu": "true",
+        "use_peft": "true",
+        "lora_target_modules": r".*language_model.*\.(q_proj|v_proj)",
+    }
+    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    sft.train(*parse_stage("sft", Path("unused.yaml"), ["--config", str(recipe / "tiny" / "sft.yaml"), *words]))
+    shutil.copyfile(tmp_path / "lora" / "run.json", tmp_path / "before.json")
+    args = PublishModelArguments(
+        str(tmp_path / "lora"),
+        "org/whole-tuned",
+        export="full",
+        license="mit",
+        dry_run=True,
+        output_dir=str(tmp_path / "out"),
+    )
+    for _ in range(2):
+        planned = {file.path for file in publish_model(args)}
+    full = tmp_path / "out-full"
+    assert {"spk_dict.pt", "config.json", "model.safetensors.index.json", "README.md"} <= planned
+    assert "adapter_config.json" not in planned
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert (card.data.pipeline_tag, card.data.library_name) == ("any-to-any", "transformers")
+    before, after = tensors(whole), tensors(full)
+    moved = {name for name in before if before[name] != after[name]}
+    assert moved and all(re.search(r"thinker\.model\..*(q_proj|v_proj)", name) for name in moved)
+    assert not changed(weights(load_lalm(tmp_path / "lora").model), weights(load_lalm(full).model))
+    assert (tmp_path / "lora" / "run.json").read_bytes() == (tmp_path / "before.json").read_bytes()
 
 
 def test_a_thinker_of_another_model_and_a_full_folder_are_refused(
