@@ -1,4 +1,4 @@
-"""Publish labelled rows as a data set on the Hub: parquet with the audio inside, votes, eval.yaml, card.
+"""Publish labelled rows as a data set on the Hub: parquet with the audio inside, votes, card.
 
 python recipes/publish/dataset.py --config recipes/publish/tiny/dataset.yaml
 """

@@ -64,7 +64,7 @@ def who_am_i(call: Call) -> Reply:
     if call.user is None:
         raise HubError(401, "", "Invalid username or password.")
     orgs = [{"type": "org", "name": name, "fullname": name, "roleInOrg": "admin"} for name in call.user.orgs]
-    auth = {"type": "access_token", "accessToken": {"displayName": "loopback", "role": "write"}}
+    auth = {"type": "access_token", "accessToken": {"displayName": "loopback", "role": call.user.role}}
     return reply({"type": "user", "name": call.user.name, "fullname": call.user.name, "orgs": orgs, "auth": auth})
 
 

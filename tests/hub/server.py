@@ -18,7 +18,8 @@ As a process, which prints its URL and serves until it is ended:
     python tests/hub/server.py --root DIR [--user alice:hf_token:org,other_org] [--port 0]
     HF_ENDPOINT=http://127.0.0.1:PORT HF_TOKEN=hf_loopback_alice python my_script.py
 
-Users are alice (token hf_loopback_alice, may write to alice/ and org/) and bob (hf_loopback_bob, bob/). Served: models, datasets and
+Users are alice (token hf_loopback_alice, may write to alice/ and org/), bob (hf_loopback_bob, bob/) and carol (hf_loopback_carol, a
+member of org whose token may only read). Served: models, datasets and
 Spaces with create, settings, move (the old name redirects), delete, whoami, auth-check, validate-yaml, pre-upload, LFS with verify, Xet,
 commit, tree and commits in pages, revision, refs, branches, tags, resolve with ranges (LFS files by a redirect). Evaluation files are
 validated. Not served: pull requests, gated repositories, multipart LFS, search, repositories without a namespace.
@@ -32,7 +33,7 @@ import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from urllib.parse import parse_qs, urlsplit
 
 if __name__ == "__main__":
@@ -43,7 +44,11 @@ from hub.api import Call, answer
 from hub.store import HubError, Repo, Store, User
 from hub.xet import XetStore
 
-USERS = (User("alice", "hf_loopback_alice", ("org",)), User("bob", "hf_loopback_bob"))
+USERS = (
+    User("alice", "hf_loopback_alice", ("org",)),
+    User("bob", "hf_loopback_bob"),
+    User("carol", "hf_loopback_carol", ("org",), role="read"),
+)
 
 
 class Hub(ThreadingHTTPServer):
@@ -54,6 +59,7 @@ class Hub(ThreadingHTTPServer):
         token: that of the first user.
         requests: "METHOD path" of everything asked, in order.
         page_size: entries of a list in one answer.
+        stop_at, stopped: pattern of "METHOD path" whose requests are held, and whether one is.
     """
 
     daemon_threads = True
@@ -69,6 +75,8 @@ class Hub(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.failures: list[tuple[str, int]] = []
         self.page_size = 1000
+        self.stop_at: str | None = None
+        self.stopped, self._go_on = Event(), Event()
 
     def __enter__(self) -> "Hub":
         Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -86,6 +94,22 @@ class Hub(ThreadingHTTPServer):
     def fail(self, pattern: str, status: int) -> None:
         """Answer the next request whose "METHOD path" matches with an error."""
         self.failures.append((pattern, status))
+
+    def go_on(self) -> None:
+        """Let the requests go that `stop_at` holds, and hold no more."""
+        self.stop_at = None
+        self._go_on.set()
+
+    def hold(self, request: str) -> None:
+        """Hold a request that `stop_at` matches until the test says `go_on`; its client may be killed meanwhile.
+
+        Raises:
+            ConnectionError: it was held; nothing of it is done.
+        """
+        if self.stop_at and re.fullmatch(self.stop_at, request):
+            self.stopped.set()
+            self._go_on.wait(600)
+            raise ConnectionError(f"{request} was held, and whoever asked is gone")
 
     def repo(self, kind: str, repo_id: str) -> Repo:
         return self.store.repos[kind, repo_id]
@@ -141,6 +165,7 @@ class Handler(BaseHTTPRequestHandler):
         content = self.body()
         self.server.requests.append(f"{self.command} {path}")
         try:
+            self.server.hold(f"{self.command} {path}")
             self.fail_if_asked(path)
             call = Call(
                 self.server.url,

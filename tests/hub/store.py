@@ -33,11 +33,12 @@ class HubError(Exception):
 
 @dataclass(frozen=True)
 class User:
-    """Who a token stands for; `namespaces` are those that may be written to."""
+    """Who a token stands for; `namespaces` are those that may be written to if the token's role allows it."""
 
     name: str
     token: str
     orgs: tuple[str, ...] = ()
+    role: str = "write"
 
     @property
     def namespaces(self) -> tuple[str, ...]:
@@ -177,7 +178,7 @@ class Store:
     def require_member(self, namespace: str, user: User | None) -> None:
         if user is None:
             raise HubError(401, "RepoNotFound", "Invalid username or password.")
-        if namespace not in user.namespaces:
+        if namespace not in user.namespaces or user.role == "read":
             raise HubError(403, "", f"You don't have the rights to write under the namespace {namespace!r}")
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import runpy
+import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 from datasets import Dataset, DatasetDict, load_from_disk
 from pyarrow import parquet
 
+import processes
 from audiomcq.baselines import trivial_baselines
 from audiomcq.contribution.report import chance_share
 from audiomcq.contribution.split import LabelingRule, label_rows, load_saved_rule
@@ -23,7 +25,7 @@ from audiomcq.inference.vote_files import VOTE_FEATURES
 from audiomcq.publishing.dataset import PublishArguments, public_name, publish_dataset, write_folder
 from audiomcq.publishing.hub import check_card, check_no_token, planned_files
 from conftest import write_rows
-from hub.cards import card_problems, front_matter
+from hub.cards import card_problems, evaluation_problems, front_matter
 from hub.server import Hub
 
 ROOT = Path(__file__).parents[2]
@@ -317,11 +319,115 @@ def test_the_card_is_valid_and_filled_in_and_its_files_are_there(folder: Path) -
             sizes = {split["name"]: split["num_examples"] for split in infos[config["config_name"]]["splits"]}
             assert sizes[part["split"]] == counted
     assert head["license"] == ["cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0"]
-    described = yaml.safe_load((folder / "eval.yaml").read_text())
-    assert "evaluation_framework" not in described, "the Hub knows none that asks questions about audio"
-    tasks = described["tasks"]
-    tested = [c["config_name"] for c in head["configs"] if any(part["split"] == "test" for part in c["data_files"])]
-    assert [(task["config"], task["split"]) for task in tasks] == [(name, "test") for name in tested]
+    assert head["annotations_creators"] == ["machine-generated"]
+    assert head["source_datasets"] == ["extended|tones"]
+    assert not (folder / "eval.yaml").exists(), "on request only: the Hub wants a framework that it knows"
+
+
+def test_a_benchmark_is_described_on_request_as_the_hub_asks(labelled: Path, tmp_path: Path) -> None:
+    rows = load_from_disk(labelled / "data")
+    args = arguments(labelled, tmp_path / "a", evaluation_framework="inspect-ai")
+    text = (write_folder(args, rows, None) / "eval.yaml").read_text()
+    assert evaluation_problems("dataset", "eval.yaml", text) == []
+    described = yaml.safe_load(text)
+    assert described["evaluation_framework"] == "inspect-ai"
+    assert (described["tasks"][0]["config"], described["tasks"][0]["split"]) == ("all", "test")
+    args = arguments(labelled, tmp_path / "b", evaluation_framework="inspect-ai")
+    with pytest.raises(ValueError, match="evaluation_framework: there is no test split"):
+        write_folder(args, {"train": rows["train"]}, None)
+
+
+def test_the_card_shows_a_row_with_its_clip(folder: Path, labelled: Path) -> None:
+    text = (folder / "README.md").read_text()
+    row = next(
+        row for part in load_from_disk(labelled / "data").values() for row in part if row[CONTRIBUTION] == "strong"
+    )
+    assert f'src="https://huggingface.co/datasets/{REPO}/resolve/main/sample.flac"' in text
+    assert (folder / "sample.flac").read_bytes() == clip_of(labelled, row).read_bytes()
+    assert f"{row['question']}\n" in text and f"- **{row['answer']}**\n" in text
+    assert f"The clip: tones, {terms(row)['license']}" in text
+
+
+def recipe_command(settings: dict) -> list[str]:
+    words = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
+    return [str(ROOT / "recipes" / "publish" / "dataset.py"), *words]
+
+
+def test_who_has_no_right_is_told_in_one_line_before_anything_is_written(hub: Hub, labelled: Path) -> None:
+    hub.fail("POST /api/repos/create", status=403)
+    settings = options(labelled, hub.root / "folder", sources=str(labelled / "sources.csv"))
+    done = hub.run(recipe_command(settings), token=hub.token, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"error: {REPO}: the Hub does not let you write there (")
+    assert not (hub.root / "folder").exists()
+
+
+OPEN = f"""
+import os
+import huggingface_hub.constants
+from audiomcq.publishing.hub import open_repo
+for who in (None, "hf_wrong", "hf_loopback_bob", "hf_loopback_carol", "hf_loopback_alice"):
+    os.environ.pop("HF_TOKEN", None)
+    os.environ |= {{"HF_TOKEN": who}} if who else {{}}
+    if who == "hf_loopback_alice":
+        huggingface_hub.constants.ENDPOINT = "http://127.0.0.1:9"
+    try:
+        open_repo({REPO!r}, "dataset")
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_nobody_a_wrong_token_a_stranger_a_reader_and_a_hub_that_is_down_are_told_apart(hub: Hub) -> None:
+    lines = hub.run(OPEN).stdout.splitlines()
+    says = (
+        "log in with `hf auth login`",
+        "set HF_TOKEN to a token that may write",
+        "who is no member of org",
+        "your token may only read",
+        "the Hub cannot be reached",
+    )
+    assert len(lines) == len(says)
+    for line, said in zip(lines, says, strict=True):
+        assert line.startswith(f"{REPO}: ") and said in line
+    assert ("dataset", REPO) not in hub.store.repos
+
+
+def test_a_push_of_many_files_is_one_commit(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for number in range(300):
+        (tmp_path / "many" / f"{number}.parquet").write_bytes(b"%d" % number)
+    (tmp_path / "many" / "README.md").write_text("---\nlicense: mit\n---\n# Many")
+    script = f"from audiomcq.publishing.hub import push_folder\npush_folder({str(tmp_path / 'many')!r}, {REPO!r}, 'dataset')"
+    hub.run(script, token=hub.token)
+    assert len(hub.files("dataset", REPO)) == 302
+    assert len(list(hub.repo("dataset", REPO).log("main"))) == 2  # its creation, and this
+
+
+@pytest.mark.parametrize(
+    "moment", [pytest.param("info/lfs/objects/batch", marks=pytest.mark.check), "commit/main"], ids=["files", "commit"]
+)
+def test_a_push_that_is_killed_leaves_nothing_half_made_and_goes_on(hub: Hub, labelled: Path, moment: str) -> None:
+    settings = options(labelled, hub.root / "folder")
+    hub.stop_at = f"POST .*{moment}"
+    (hub.root / "options.json").write_text(json.dumps(settings))
+    (hub.root / "push.py").write_text(PUSH)
+    command = [sys.executable, str(hub.root / "push.py"), str(hub.root / "options.json")]
+    environment = hub.environment(hub.token, hub.root / "home", xet=False)
+    with (
+        (hub.root / "log").open("w") as log,
+        processes.running(command, env=environment, stderr=log, ask=False) as pushing,
+    ):
+        assert hub.stopped.wait(300), "the push never came so far"
+        pushing.kill()
+    said = (hub.root / "log").read_text()
+    assert "Should this be interrupted, the same command goes on" in said
+    hub.go_on()
+    assert set(hub.files("dataset", REPO)) == {".gitattributes"}
+    push(hub, settings, xet=False)
+    assert len(hub.files("dataset", REPO)) == 1 + len(planned_files(settings["output_dir"]))
+    assert len(list(hub.repo("dataset", REPO).log("main"))) == 2
 
 
 def test_the_card_says_how_rows_were_made_of_captions(labelled: Path, tmp_path: Path) -> None:
@@ -384,7 +490,7 @@ def test_the_numbers_of_the_card_are_those_of_the_data(folder: Path, labelled: P
     for rule, value in trivial_baselines(rows).items():
         assert cells(text, rule.replace("_", " "))[0] == f"{100 * value:.1f}"
     assert cells(text, "[tones](https://example.org/tones) | CC BY 4.0") == ["CC BY 4.0", "1", "Ann"]
-    assert "1 rows may not be used commercially" in text
+    assert "1 row may not be used commercially" in text
 
 
 def test_the_card_says_in_two_sentences_and_a_figure_what_the_filter_found(
@@ -447,13 +553,11 @@ def test_rows_without_votes_or_labels_are_published_too(labelled: Path, tmp_path
     assert [config["config_name"] for config in head["configs"]] == ["all"]
     text = (out / "README.md").read_text()
     assert "have no contribution labels" in text
-    assert (out / "eval.yaml").is_file()
     # Votes alone label nothing, and are not what the snippet loads
     voted = write_folder(arguments(labelled, tmp_path / "c"), {"train": bare}, votes_on(rows))
     text = (voted / "README.md").read_text()
     assert "config_name: votes" in text
     assert 'load_dataset("org/listening", "all", split="train")' in text
-    assert not (voted / "eval.yaml").exists(), "what was trained on is no benchmark"
 
 
 def test_rows_whose_licence_forbids_it_are_refused_by_name_or_left_out(labelled: Path, tmp_path: Path) -> None:
@@ -474,7 +578,11 @@ def test_rows_whose_licence_forbids_it_are_refused_by_name_or_left_out(labelled:
     assert len(ids) == 14 and not {"3", "4"} & set(ids)
     assert "sound_tones_3" not in str(parquet.read_table(out / "votes", columns=["row_key"]).to_pylist())
     args = arguments(labelled, tmp_path / "c", sources=sources, also_allowed=["CC BY-ND 4.0", "research only"])
-    assert "license: other" in (write_folder(args, splits, None) / "README.md").read_text()
+    assert "license_name: per-row" in (write_folder(args, splits, None) / "README.md").read_text()
+    (tmp_path / "one.csv").write_text("source_dataset,license\ntones,My Own Licence 1.0\n")
+    one = {"sources": [str(tmp_path / "one.csv")], "also_allowed": ["My Own Licence 1.0"]}
+    text = (write_folder(arguments(labelled, tmp_path / "d", **one), splits, None) / "README.md").read_text()
+    assert "license_name: my-own-licence-1.0" in text
 
 
 def test_a_rows_own_licence_wins_over_the_table_of_sources(
@@ -488,7 +596,7 @@ def test_a_rows_own_licence_wins_over_the_table_of_sources(
     options += ["--dataset_split", "train", "--votes", str(labelled / "votes.parquet")]
     words = ["--config", str(config), *options, "--output_dir", str(tmp_path / "out")]
     monkeypatch.setattr("sys.argv", ["dataset.py", *words])
-    with pytest.raises(SystemExit, match=r"1 rows may not be published.*'research only' forbids.*sound_tones_3"):
+    with pytest.raises(SystemExit, match=r"1 row may not be published.*'research only' forbids.*sound_tones_3"):
         runpy.run_path(str(ROOT / "recipes" / "publish" / "dataset.py"), run_name="__main__")
 
 

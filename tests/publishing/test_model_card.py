@@ -2,14 +2,17 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from datasets import Dataset
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from audiomcq import grpo, sft
 from audiomcq.configs import AudioSFTConfig
+from audiomcq.examples import row_key
 from audiomcq.options import parse_stage
 from audiomcq.prompts import QUESTION_TEMPLATE, SYSTEM_PROMPT
 from audiomcq.publishing.base import Licence, find_base, run_records
@@ -281,6 +284,57 @@ def test_a_config_is_its_own_task_and_unanswered_questions_are_said(two_stages: 
     assert [entry.task_id for entry in entries] == ["hard"]
     assert "7 questions without an answer count as wrong" in entries[0].notes
     assert "7 were not answered and count as wrong" in files["README.md"].decode()
+
+
+def write_answers(folder: Path, rows_folder: Path, rows: Dataset, licence: str | None) -> Path:
+    """Predictions as answer.py leaves them: wrong on silence from the third question on."""
+    source = folder / "rows"
+    shutil.copytree(rows_folder, source)
+    lines = [json.loads(line) | ({"license": licence} if licence else {}) for line in (source / "train.jsonl").open()]
+    (source / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    file = folder / "grpo.jsonl"
+    said = []
+    for index, row in enumerate(rows):
+        for control in ("audio", "silence"):
+            wrong = control == "silence" and index >= 2
+            text = "I cannot | hear it" if wrong else f"<answer>{row['answer']}</answer>"
+            said.append({"row_key": row_key(row), "control": control, "order": "given", "completion": text})
+    file.write_text("".join(json.dumps(line) + "\n" for line in said))
+    settings = {
+        "model": "m",
+        "benchmark": None,
+        "dataset": str(source),
+        "dataset_config": None,
+        "dataset_split": "train",
+    }
+    run = {"settings": settings, "controls": ["audio", "silence"]}
+    (folder / "grpo.run.json").write_text(json.dumps(run))
+    return file
+
+
+@pytest.mark.parametrize("licence", ["CC BY 4.0", "research only"])
+def test_a_card_shows_a_question_with_and_without_its_clip_if_that_may_be_given_on(
+    two_stages: Path, rows_folder: Path, rows: Dataset, tmp_path: Path, licence: str
+) -> None:
+    files = model_files(options(two_stages, example=str(write_answers(tmp_path, rows_folder, rows, licence))))
+    card = files["README.md"].decode()
+    shown = table(card.replace("### One question, with and without its clip", "## Example"), "Example")
+    assert rows[2]["question"] in card
+    assert shown["with the clip"] == [f"`<answer>{rows[2]['answer']}</answer>`"]
+    assert shown["on silence"] == ["`I cannot \\| hear it`"]
+    if licence == "CC BY 4.0":
+        assert files["example.flac"] == Path(rows[2]["audio"]["path"]).read_bytes()
+        assert "resolve/main/example.flac" in card and "The clip: CC BY 4.0" in card
+    else:
+        assert "example.flac" not in files and "<audio" not in card
+
+
+def test_the_figure_of_the_results_goes_with_them_and_contact_and_data_are_named(measured, two_stages: Path) -> None:
+    assert measured[0]["results.png"].name == "scores.png"
+    assert "(results.png)" in measured[0]["README.md"].decode()
+    card = card_of(options(two_stages, contact="ann@example.org", datasets=["org/tones"]))
+    assert "Questions and corrections: ann@example.org, or the Community tab" in card.text
+    assert card.data.datasets == ["org/tones"]
 
 
 def test_an_adapter_that_could_not_be_pushed_afterwards_is_not_trained(

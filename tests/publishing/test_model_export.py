@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from importlib.util import find_spec
@@ -11,51 +12,30 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from datasets import Dataset
+from huggingface_hub import ModelCard
 from safetensors import safe_open
 from transformers import (
-    Qwen2_5OmniConfig,
+    GenerationConfig,
     Qwen2_5OmniForConditionalGeneration,
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
 import processes
+from audiomcq import sft
+from audiomcq.collation import PromptEncoder, audio_batch
 from audiomcq.models import load_lalm
+from audiomcq.options import parse_stage
 from audiomcq.publishing.export import export
+from audiomcq.publishing.model import PublishModelArguments, publish_model
 from audiomcq.run_record import RUN_FILE
+from audiomcq.tiny.whole_omni import make_whole_omni, save_whole_omni
 from random_lalms import with_lora
 from small_runs import changed, weights
 
 ROOT = Path(__file__).parents[2]
+SAMPLES_OF_A_CODE = 480  # at 24 kHz: 50 codes are a second
 RECIPE = ROOT / "recipes" / "publish" / "export.py"
-
-TALKER = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "vocab_size": 64,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]},
-}
-TOKEN2WAV = {
-    "dit_config": {
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "head_dim": 16,
-        "emb_dim": 16,
-        "num_embeds": 9,
-        "enc_emb_dim": 16,
-        "enc_dim": 16,
-        "enc_channels": [16, 16, 16, 16, 48],
-        "enc_attention_channels": 8,
-        "enc_se_channels": 8,
-        "look_ahead_layers": [0],
-        "look_backward_layers": [0],
-    },
-    "bigvgan_config": {"upsample_initial_channel": 64},
-}
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +43,10 @@ def whole(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Omni in several shards: thinker, talker, vocoder, voices, processor."""
     folder = tmp_path_factory.mktemp("model") / "whole"
     thinker = load_lalm(model_folder).model
-    width = thinker.config.text_config.hidden_size
-    config = Qwen2_5OmniConfig(
-        thinker_config=thinker.config.to_dict(),
-        talker_config={**TALKER, "embedding_size": width},
-        token2wav_config=TOKEN2WAV,
-    )
-    torch.manual_seed(1)
-    model = Qwen2_5OmniForConditionalGeneration(config)
+    model = make_whole_omni(thinker.config.to_dict(), seed=1)
     model.thinker.load_state_dict(thinker.state_dict())
-    model.save_pretrained(folder, max_shard_size="1MB")
-    torch.save(
-        {"Chelsie": {"bos_token": 1, "cond": torch.ones(1, 4), "ref_mel": torch.ones(1, 3, 80)}},
-        folder / "spk_dict.pt",
-    )
+    model.thinker.generation_config = GenerationConfig.from_pretrained(model_folder)
+    save_whole_omni(model, folder, max_shard_size="1MB")
     for file in model_folder.iterdir():
         if not (folder / file.name).exists() and file.suffix != ".safetensors":
             shutil.copyfile(file, folder / file.name)
@@ -146,6 +116,67 @@ def test_the_whole_model_loads_with_the_stock_classes_and_no_missing_key(
     assert not changed(weights(thinker), weights(after.thinker))
     for part in ("talker", "token2wav"):
         assert not changed(weights(getattr(before, part)), weights(getattr(after, part)))
+
+
+def test_the_whole_model_speaks(whole: Path, trained: Path, rows: Dataset, tmp_path: Path) -> None:
+    export(trained, tmp_path / "full", str(whole))
+    heard = load_lalm(tmp_path / "full")
+    (prompt,) = PromptEncoder(heard.processor, heard.family, 30.0)([rows[0]])
+    ids = torch.tensor([prompt.input_ids])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **audio_batch([prompt])}
+    model = Qwen2_5OmniForConditionalGeneration.from_pretrained(tmp_path / "full")
+    options = {
+        "thinker_max_new_tokens": 8,
+        "thinker_do_sample": False,
+        "talker_max_new_tokens": 12,
+        "talker_do_sample": False,
+    }
+    text, wave = model.generate(**inputs, speaker="Ethan", talker_eos_token_id=[-1], **options)
+    alone = heard.model.generate(**inputs, max_new_tokens=8, do_sample=False)
+    assert text.tolist() == alone.tolist(), "what it says is what the trained thinker writes"
+    assert (
+        wave.ndim == 1 and len(wave) >= 12 * SAMPLES_OF_A_CODE and torch.isfinite(wave).all() and wave.abs().max() > 0
+    )
+
+
+def test_the_whole_model_is_published_with_one_command(whole: Path, rows_folder: Path, tmp_path: Path) -> None:
+    """A LoRA run on the whole model: merged, put back, and described, by the recipe that publishes it."""
+    recipe = ROOT / "recipes" / "weak_to_strong"
+    options = {
+        "dataset": rows_folder,
+        "model_name_or_path": whole,
+        "output_dir": tmp_path / "lora",
+        "learning_rate": "1e-2",
+        "max_steps": 2,
+        "warmup_steps": 0,
+        "per_device_train_batch_size": 2,
+        "use_cpu": "true",
+        "use_peft": "true",
+        "lora_target_modules": r".*language_model.*\.(q_proj|v_proj)",
+    }
+    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    sft.train(*parse_stage("sft", Path("unused.yaml"), ["--config", str(recipe / "tiny" / "sft.yaml"), *words]))
+    shutil.copyfile(tmp_path / "lora" / "run.json", tmp_path / "before.json")
+    args = PublishModelArguments(
+        str(tmp_path / "lora"),
+        "org/whole-tuned",
+        export="full",
+        license="mit",
+        dry_run=True,
+        output_dir=str(tmp_path / "out"),
+    )
+    for _ in range(2):
+        planned = {file.path for file in publish_model(args)}
+    full = tmp_path / "out-full"
+    assert {"spk_dict.pt", "config.json", "model.safetensors.index.json", "README.md"} <= planned
+    assert "adapter_config.json" not in planned
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert (card.data.pipeline_tag, card.data.library_name) == ("any-to-any", "transformers")
+    before, after = tensors(whole), tensors(full)
+    moved = {name for name in before if before[name] != after[name]}
+    assert moved and all(re.search(r"thinker\.model\..*(q_proj|v_proj)", name) for name in moved)
+    assert not changed(weights(load_lalm(tmp_path / "lora").model), weights(load_lalm(full).model))
+    assert (tmp_path / "lora" / "run.json").read_bytes() == (tmp_path / "before.json").read_bytes()
 
 
 def test_a_thinker_of_another_model_and_a_full_folder_are_refused(

@@ -39,6 +39,14 @@ class PublishArguments(RowArguments):
     )
     pretty_name: str = field(default="", metadata={"help": "Title of the card."})
     languages: list[str] = field(default_factory=lambda: ["en"], metadata={"help": "ISO 639 codes."})
+    evaluation_framework: str | None = field(
+        default=None,
+        metadata={
+            "help": "Framework, of those that the Hub knows, that runs the test split as a benchmark: writes eval.yaml, which is "
+            "left out otherwise."
+        },
+    )
+    contact: str = field(default="", metadata={"help": "Whom to ask; left out, the Community tab alone."})
     private: bool = field(default=False, metadata={"help": "Make the repository private."})
     max_shard_bytes: int = field(default=500_000_000, metadata={"help": "Bytes of audio in a file at most, about."})
     dry_run: bool = field(default=False, metadata={"help": "Write the folder, list what would be uploaded, stop."})

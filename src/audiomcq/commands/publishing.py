@@ -14,9 +14,12 @@ def dataset(args: PublishArguments) -> None:
     from audiomcq.datasets import drop_audio
     from audiomcq.inference.load import load_votes, read_again
     from audiomcq.publishing.dataset import publish_dataset
+    from audiomcq.publishing.hub import open_repo
     from audiomcq.run import set_up_logging
 
     set_up_logging()
+    if not args.dry_run:
+        open_repo(args.repo_id, "dataset", args.private)
     splits = {split: args.load(split, keep_silent=True) for split in args.dataset_split.split("+")}
     votes = load_votes(args.votes) if args.votes else load_saved_votes(args.dataset)
     if votes is not None:
@@ -51,6 +54,7 @@ def space(args: SpaceArguments, app: Path | None = None) -> None:
     Raises:
         ValueError: the package was installed without a clone, so that there is no such folder.
     """
+    from audiomcq.publishing.hub import open_repo
     from audiomcq.publishing.space import publish_space
     from audiomcq.run import set_up_logging
 
@@ -60,4 +64,6 @@ def space(args: SpaceArguments, app: Path | None = None) -> None:
         raise ValueError(
             "the app's files are in the repository, not in an installed package: clone it, and run this there"
         )
+    if not args.dry_run:
+        open_repo(args.repo_id, "space", args.private, sdk="gradio")
     publish_space(args, args.load(check_audio=False), app)

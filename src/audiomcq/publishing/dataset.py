@@ -1,4 +1,4 @@
-"""Write labelled rows to a folder that is a data set on the Hub: Parquet with audio, votes, eval.yaml and card."""
+"""Write labelled rows to a folder that is a data set on the Hub: Parquet with audio, votes and card."""
 
 import hashlib
 import logging
@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 
 from audiomcq.arguments.contribution import LabelingRule
 from audiomcq.arguments.publishing import PublishArguments
-from audiomcq.audio import AudioError, audio_bytes, audio_seconds
+from audiomcq.audio import AudioError, audio_bytes, audio_seconds, describe
 from audiomcq.contribution.split import SPLIT_FILE
 from audiomcq.datasets import check_clips_inside, clip_sizes, split_by_clip
 from audiomcq.examples import CONTRIBUTION, FEATURES, LICENSE_COLUMNS, arrow_column, row_keys
@@ -77,7 +78,7 @@ def publish_dataset(
     """
     check_repo_id(args.repo_id)
     write_folder(args, splits, votes, rule)
-    patterns = [CARD_FILE, FIGURE_FILE, "eval.yaml", *(f"{name}/*" for name in (*FOLDERS, "votes"))]
+    patterns = [CARD_FILE, FIGURE_FILE, "eval.yaml", "sample.*", *(f"{name}/*" for name in (*FOLDERS, "votes"))]
     return push_folder(
         args.output_dir,
         args.repo_id,
@@ -113,7 +114,7 @@ def _write_content(
     votes: Iterable[Mapping[str, Any]] | None,
     rule: LabelingRule | None,
 ) -> None:
-    """Write rows, votes, card and eval.yaml to an empty folder."""
+    """Write rows, votes, card and, if a framework is named, eval.yaml to an empty folder."""
     splits = cut_splits(splits, args.validation_fraction, args.test_fraction, args.seed)
     sources = licences.read_sources(args.sources)
     splits = licences.add_license_columns(splits, sources, args.also_allowed, args.leave_out_refused)
@@ -138,11 +139,31 @@ def _write_content(
         _write_parquet(folder / "votes" / "train-00000-of-00001.parquet", [records], VOTE_FEATURES)
     configs = make_configs(folder, parts, records)
     builds = [read_build(Path(path)) for path in args.builds]
-    texts = CardText(args.repo_id, args.pretty_name, args.languages, args.labels_from, rule or LabelingRule(), builds)
+    texts = CardText(
+        args.repo_id,
+        args.pretty_name,
+        args.languages,
+        args.labels_from,
+        rule or LabelingRule(),
+        builds,
+        args.contact,
+        write_sample(folder, splits),
+    )
     clips = {split: [part.clips for part in parts if part.split == split] for split in splits}
     write_card(folder, texts, splits, clips, records, sources, configs)
-    if "test" in splits:
+    if args.evaluation_framework:
+        if "test" not in splits:
+            raise ValueError("evaluation_framework: there is no test split, and what was trained on is no benchmark")
         (folder / "eval.yaml").write_text(eval_yaml(args, parts), encoding="utf-8")
+
+
+def write_sample(folder: Path, splits: Mapping[str, Dataset]) -> dict[str, Any]:
+    """Write the clip of a row, a strong one if there is any, as a file that the card plays; return the row with its name."""
+    rows = next((part for part in map(_select_label, splits.values(), repeat("strong")) if len(part)), None)
+    row = (rows or next(iter(splits.values())))[0]
+    name = f"sample{Path(describe(row['audio'])).suffix or '.wav'}"
+    (folder / name).write_bytes(audio_bytes(row["audio"]))
+    return {**row, "file": name}
 
 
 def read_build(path: Path) -> dict[str, Any]:
@@ -334,10 +355,9 @@ def _describe_config(
 
 
 def eval_yaml(args: PublishArguments, parts: Sequence[Part]) -> str:
-    """Format eval.yaml, the Hub's description of a benchmark: one task per config that has a test split.
+    """Format eval.yaml, which makes the data set one that can be registered as a benchmark: a task per config with a test split.
 
-    It has no `evaluation_framework`: those that the Hub knows ask no questions about audio, and this package is not
-    among them.
+    The Hub requires `evaluation_framework` and takes those alone that it knows.
     """
     tested = {part.folder for part in parts if part.split == "test"}
     configs = ["all", *(name for name in ("strong", "weak") if name in tested)]
@@ -349,6 +369,7 @@ def eval_yaml(args: PublishArguments, parts: Sequence[Part]) -> str:
         {
             "name": args.pretty_name or args.repo_id,
             "description": description,
+            "evaluation_framework": args.evaluation_framework,
             "tasks": [{"id": name, "config": name, "split": "test"} for name in configs],
         },
         sort_keys=False,

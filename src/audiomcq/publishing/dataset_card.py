@@ -3,6 +3,7 @@
 The text is in the template (data_cards/dataset_card.md); every number is counted here.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ _SIZES = (
     (10**7, "1M<n<10M"),
 )
 
+_MOST_ORIGINS = 20
+"""Source data sets in the metadata at most: the table of the card has all."""
 _COUNTED = ("id", "source_dataset", "question_type", "choices", "answer", CONTRIBUTION, "license", "attribution")
 
 Votes = Sequence[Mapping[str, Any]]
@@ -53,6 +56,9 @@ class CardText:
     rule: LabelingRule
     builds: Sequence[Mapping[str, Any]] = ()
     """What build.json of each build says."""
+    contact: str = ""
+    sample: Mapping[str, Any] | None = None
+    """A row, with the name of the file that its clip is in (`file`)."""
 
 
 def write_card(
@@ -103,6 +109,7 @@ def write_card(
         licences_table=licences_table(everything, sources),
         builds=[describe_build(each) for each in text.builds],
         votes=votes and describe_votes(text.rule, votes, report),
+        sample=text.sample,
     )
     (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
@@ -138,10 +145,17 @@ def metadata(text: CardText, rows: Sequence[Mapping[str, Any]], configs: Mapping
     licence: dict[str, Any] = {"license": ids[0] if len(ids) == 1 else ids}
     if "other" in ids:
         link = f"https://huggingface.co/datasets/{text.repo_id}#sources-and-licences"
-        licence = {"license": "other", "license_name": "per-row", "license_link": link}
+        stated = {row["license"] for row in rows}
+        name = "per-row" if len(stated) > 1 else re.sub(r"[^a-z0-9.]+", "-", next(iter(stated)).lower()).strip("-")
+        licence = {"license": "other", "license_name": name, "license_link": link}
+    # Labels are votes of models, and questions of builds are written by models or rules
+    made = text.builds or any(row[CONTRIBUTION] for row in rows)
+    origins = sorted({re.sub(r"[^a-z0-9]+", "-", row["source_dataset"].lower()).strip("-") for row in rows})
     return {
+        **({"annotations_creators": ["machine-generated"]} if made else {}),
         "language": list(text.languages),
         **licence,
+        "source_datasets": [f"extended|{origin}" for origin in origins[:_MOST_ORIGINS]],
         "pretty_name": text.pretty_name or text.repo_id,
         "size_categories": [next((name for limit, name in _SIZES if len(rows) < limit), "10M<n<100M")],
         "task_categories": ["question-answering", "multiple-choice"],

@@ -166,11 +166,15 @@ def add_license_columns(
                 refused.setdefault(refusal(licence), []).append(keys[index])
         result[split] = add_columns(rows, columns).select(good)
     for reason, keys in refused.items():
-        logger.warning("%d rows may not be published, %s: %s", len(keys), reason, ", ".join(keys[:10]))
+        logger.warning("%s may not be published, %s: %s", _count_rows(len(keys)), reason, ", ".join(keys[:10]))
     if refused and not leave_out:
         reason, keys = max(refused.items(), key=lambda item: len(item[1]))
         raise ValueError(
-            f"{sum(map(len, refused.values()))} rows may not be published; {len(keys)} of them because {reason}, e.g. "
+            f"{_count_rows(sum(map(len, refused.values())))} may not be published; {len(keys)} of them because {reason}, e.g. "
             f"{', '.join(keys[:3])}. Name their licence in a table (sources), or leave them out (leave_out_refused: true)"
         )
     return result
+
+
+def _count_rows(count: int) -> str:
+    return f"{count} row{'' if count == 1 else 's'}"
