@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM := false
 # Lines alone, and not those run in processes that tests start: both would cost more than the few per cent that this does.
 COVERAGE := --cov=audiomcq --cov-report=term:skip-covered
 TRITON := triton==3.7.1
-.PHONY: demo test check quality style benchmark
+.PHONY: demo test check quality style benchmark docs
 
 demo: $(VENV)/installed
 	$(BIN)/python recipes/demo/demo.py $(if $(DATA),--recordings $(DATA))
@@ -32,6 +32,10 @@ quality: $(VENV)/installed
 style: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The documentation as a site in outputs/site.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/grpo_step.py --preset cpu
