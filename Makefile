@@ -11,7 +11,7 @@ COVERAGE := --cov=audiomcq --cov-report=term:skip-covered
 # With pip's own lines and bars: silence for minutes looks like a hang
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 TRITON := triton==3.7.1
-.PHONY: demo test check quality style benchmark
+.PHONY: demo test check quality style benchmark docs
 
 demo: $(VENV)/installed
 	$(BIN)/python recipes/demo/demo.py $(if $(QUICK),--quick true) $(if $(DATA),--recordings $(DATA))
@@ -35,6 +35,10 @@ quality: $(VENV)/installed
 style: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The documentation as a site in outputs/site.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/grpo_step.py --preset cpu
