@@ -9,8 +9,9 @@ import torch
 from datasets import Dataset
 
 from audiomcq.audio import MIN_SAMPLES, SAMPLE_RATE, load_audio, silence
-from audiomcq.collation import IGNORED, PromptEncoder, audio_batch, prompt_batch
+from audiomcq.collation import IGNORED, ConversationEncoder, PromptEncoder, audio_batch, prompt_batch
 from audiomcq.configs import AudioSFTConfig
+from audiomcq.conversations import question_example
 from audiomcq.examples import CONTRIBUTION, Row
 from audiomcq.models import LALM, load_lalm
 from audiomcq.sft_collation import SFTCollator
@@ -143,6 +144,27 @@ def test_the_loss_is_on_the_completion_and_its_end_alone(lalm: LALM, encoder: Pr
         assert torch.equal(batch["labels"][labelled], batch["input_ids"][labelled])
         assert not labelled[batch["attention_mask"] == 0].any()
         assert not (batch["labels"] == lalm.model.config.audio_token_id).any()
+
+
+def test_a_remembered_clip_is_read_once_and_is_the_same(
+    lalm: LALM, rows: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [question_example(row)["prompt"] for row in rows.select(range(3))]
+    forgetful = ConversationEncoder(lalm.processor, lalm.family)
+    fresh = forgetful.encode_conversation_clips(messages)
+    encoder = ConversationEncoder(lalm.processor, lalm.family, remembers=True)
+    encoder.encode_conversation_clips(messages[1:])
+    read = []
+    monkeypatch.setattr(
+        "audiomcq.collation.load_audio",
+        lambda source, *rest, **more: read.append(source) or load_audio(source, *rest, **more),
+    )
+    again = encoder.encode_conversation_clips(messages)
+    assert len(read) == 1
+    for (a,), (b,) in zip(fresh, again, strict=True):
+        assert torch.equal(a.features, b.features) and a.tokens == b.tokens
+    forgetful.encode_conversation_clips(messages)
+    assert len(read) == 4
 
 
 def test_a_row_without_its_chain_of_thought_is_named(encoder: PromptEncoder, row: Row) -> None:

@@ -24,7 +24,7 @@ from audiomcq.stats import wilson_interval
 _ROW_INCHES = 0.24
 _FRAME_INCHES = 0.75
 _VOTERS_INCHES = 2.5
-_LONGEST_GROUP = 22
+_LONGEST_GROUP = 20
 
 
 @styled()
@@ -42,12 +42,14 @@ def plot(report: Numbers) -> bytes:
     changes = [change for change in report["sensitivity"] if change["rows"]]
     upper = _FRAME_INCHES + _ROW_INCHES * max(len(groups), len(changes))
     figure = new_figure(upper + _VOTERS_INCHES, describe(report), rows)
-    panels = figure.subplots(2, 2, gridspec_kw={"height_ratios": [upper, _VOTERS_INCHES]})
     names = short_names(sorted({line["voter"] for line in report["voters"]}), 16)
-    _plot_shares(panels[0, 0], groups)
-    _plot_sensitivity(panels[0, 1], changes, names)
-    _plot_voters(panels[1, 0], report, names)
-    _plot_positions(panels[1, 1], report, names)
+    # Halves of their own: the long names above would narrow what is below
+    halves = figure.subfigures(2, 1, height_ratios=[upper, _VOTERS_INCHES])
+    above, below = (half.subplots(1, 2) for half in halves)
+    _plot_shares(above[0], groups)
+    _plot_sensitivity(above[1], changes, names)
+    _plot_voters(below[0], report, names)
+    _plot_positions(below[1], report, names)
     return png_bytes(figure)
 
 
@@ -73,9 +75,12 @@ def list_groups(shares: Numbers) -> list[tuple[str, Numbers]]:
     groups = [("all rows", shares["all"])] if shares["all"]["weak_share"] is not None else []
     for kind, own in kinds.items():
         if len(own) > 1:
-            short = short_names(list(own), _LONGEST_GROUP)
-            groups += [(f"{name} options" if kind == "choices" else short[name], share) for name, share in own.items()]
+            groups += [(f"{name} options" if kind == "choices" else _cut(name), share) for name, share in own.items()]
     return groups
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_GROUP else name[: _LONGEST_GROUP - 1].rstrip() + "…"
 
 
 def _count(groups: Mapping[str, Numbers]) -> list[tuple[int, int, int]]:
@@ -113,7 +118,7 @@ def _plot_sensitivity(axes: Any, changes: Sequence[Numbers], names: Mapping[str,
     axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     axes.set_title("rows that change side, %")
     for text, place, align, colour in (
-        ("become strong", 0.0, "left", STRONG), ("become weak", 1.0, "right", WEAK)
+        ("← to strong", 0.0, "left", STRONG), ("to weak →", 1.0, "right", WEAK)
     ):  # fmt: skip
         axes.annotate(text, (place, 0.0), (0, 3), xycoords="axes fraction", textcoords="offset points",
                       ha=align, va="bottom", fontsize=9, color=colour, path_effects=halo())  # fmt: skip
@@ -148,7 +153,7 @@ def _plot_voters(axes: Any, report: Numbers, names: Mapping[str, str]) -> None:
         for voter in names
     }
     _draw_voters(axes, curves, names, report["baselines"]["random"], joined=False)
-    axes.set_title("voters right, by what they hear, %")
+    axes.set_title("voters, by what they hear")
     short = {"mismatched_audio": "other\nclip", "no_audio": "no\nclip"}
     axes.set_xticks(range(len(controls)), [short.get(name, name) for name in controls])
 
@@ -162,7 +167,7 @@ def _plot_positions(axes: Any, report: Numbers, names: Mapping[str, str]) -> Non
                 interval = wilson_interval(round(place["accuracy"] * place["votes"]), place["votes"])
                 curves[each["voter"]].append((place["position"], place["accuracy"], interval.low, interval.high))
     _draw_voters(axes, curves, names, report["baselines"]["random"], joined=True)
-    axes.set_title("voters right, by the answer's place, %")
+    axes.set_title("voters, by the answer's place")
     axes.set_xlabel(f"place among the options, {CONTROL_NAMES.get(rule['control'], rule['control'])}")
     axes.xaxis.get_major_locator().set_params(integer=True)
 
@@ -193,5 +198,6 @@ def _draw_voters(
     for (voter, place, _), height in zip(ends, spread_labels([end for *_, end in ends], 9), strict=True):
         axes.annotate(names[voter], (place + 0.16, height), (6, 0), textcoords="offset points", va="center",
                       fontsize=9, color=colours[voter], annotation_clip=False)  # fmt: skip
+    axes.set_ylabel("right, %")
     axes.set_ylim(0, 100)
     axes.grid(axis="y")

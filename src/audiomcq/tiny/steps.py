@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import re
+import resource
 import runpy
 import sys
 import threading
@@ -172,12 +173,15 @@ def _run_step(step: Step, logs: Path, context: Any, running: dict[str, float], l
 
 
 def _enter(log: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Begin a step in its own process."""
+    """Do a step in its own process; the last line of its log says what it took."""
     with Path(log).open("w") as stream:
         for descriptor in (1, 2):
             os.dup2(stream.fileno(), descriptor)
+    started = time.monotonic()
     with exit_on_user_error():
         call(*arguments)
+    used = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    sys.stdout.write(f"\n{used:.1f} s of processor time in {time.monotonic() - started:.1f} s\n")
 
 
 def read_share(log: Path) -> float:
