@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from audiomcq.datasets import load_rows
 from audiomcq.examples import row_keys
+from audiomcq.options import parse_stage
 from training_process import run_script
 
 ROOT = Path(__file__).parents[1]
@@ -91,9 +93,20 @@ def test_training_without_a_yaml_file_takes_nothing_from_one(
     assert record["settings"]["warmup_steps"] == 0, "0.05 in the 7B settings"
 
 
-def test_training_without_any_option_names_the_shipped_settings(tmp_path: Path) -> None:
-    for recipe in ("weak_to_strong/sft", "single_stage/grpo"):
-        code, (line,) = started(f"{recipe}.py", tmp_path / "log")
-        assert code == 2 and line.startswith("error: no settings: give --config and one of ")
-        for size in ("tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_7b"):
-            assert recipe.replace("/", f"/{size}/") + ".yaml" in line
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_training_without_rows_or_model_of_ones_own_is_the_published_run(
+    stage: Literal["sft", "grpo"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = RECIPES / "weak_to_strong" / f"{stage}.py"
+    data, args, model = parse_stage(stage, script, ["--use_cpu", "true", "--seed", "3"], "weak_to_strong")
+    assert data.dataset == "inclusionAI/AudioMCQ" and args.seed == 3
+    assert stage == "grpo" or model.model_name_or_path == "Qwen/Qwen2.5-Omni-7B"
+    file = f"recipes/weak_to_strong/qwen2_5_omni_7b/{stage}.yaml"
+    assert capsys.readouterr().err.strip().endswith(f"{file}, changed by --use_cpu --seed")
+
+
+@pytest.mark.parametrize("words", [[], ["--dataset", "mine.jsonl"], ["--model_name_or_path=some/model"]])
+def test_the_command_and_ones_own_rows_or_model_take_nothing_of_the_published_run(words: list[str]) -> None:
+    script = RECIPES / "weak_to_strong" / "sft.py"
+    with pytest.raises(ValueError, match="no settings: give --config and one of .*weak_to_strong/tiny/sft.yaml"):
+        parse_stage("sft", script, words and [*words, "--use_cpu", "true"], "weak_to_strong" if words else None)

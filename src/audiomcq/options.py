@@ -78,7 +78,7 @@ def parse(
     if {"-h", "--help"}.intersection(words):
         _print_help(help_text(kinds, inheriting is not None, program))
     named, words = _config_of(words)
-    if settings is not None and named is None and not words:
+    if settings is not None and named is None and default_config is None and not words:
         raise ValueError(name_settings(settings))
     kinds = inheriting() if inheriting else kinds
     file = named or default_config
@@ -112,7 +112,8 @@ def parse_stage(
 
     Args:
         settings, argv, program: as of `parse`.
-        paradigm: the one of the recipe, where neither YAML file nor command line names one.
+        paradigm: the one of the recipe, where neither YAML file nor command line names one. With it the recipe's published
+            settings, those of 7B, apply without `--config`, unless the command line names rows or a model.
 
     Raises:
         ValueError: no rows or no model are named; see also `parse`.
@@ -128,12 +129,20 @@ def parse_stage(
     own = SFTArguments if stage == "sft" else GRPOArguments
     defaults = {"paradigm": paradigm} if paradigm else {}
     own_kinds = (DataArguments, own, AudioArguments)
-    data, args, model = parse(own_kinds, None, argv, settings, inheriting, defaults, program)
+    published = _published_settings(settings, argv) if paradigm and settings else None
+    data, args, model = parse(own_kinds, published, argv, settings, inheriting, defaults, program)
     for option, value in (("dataset", data.dataset), ("model_name_or_path", model.model_name_or_path)):
         if not value:
             shipped = f"; {name_settings(settings)}" if settings else ""
             raise ValueError(f"{option}: name {'the rows' if option == 'dataset' else 'the model'} to train{shipped}")
     return data, args, model
+
+
+def _published_settings(script: Path, argv: list[str] | None) -> Path | None:
+    """Return the YAML file with the paper's settings of a recipe; None where the rows or the model are the user's own."""
+    words = [word.partition("=")[0] for word in (sys.argv[1:] if argv is None else argv)]
+    file = script.parent / "qwen2_5_omni_7b" / f"{script.stem}.yaml"
+    return file if file.is_file() and not {"--dataset", "--model_name_or_path"}.intersection(words) else None
 
 
 def _print_help(text: str) -> NoReturn:
