@@ -108,5 +108,5 @@ def test_training_without_rows_or_model_of_ones_own_is_the_published_run(
 @pytest.mark.parametrize("words", [[], ["--dataset", "mine.jsonl"], ["--model_name_or_path=some/model"]])
 def test_the_command_and_ones_own_rows_or_model_take_nothing_of_the_published_run(words: list[str]) -> None:
     script = RECIPES / "weak_to_strong" / "sft.py"
-    with pytest.raises(ValueError, match="no settings: give --config and one of .*weak_to_strong/tiny/sft.yaml"):
+    with pytest.raises(ValueError, match=r"no settings: give --config and one of .*weak_to_strong/tiny/sft\.yaml"):
         parse_stage("sft", script, words and [*words, "--use_cpu", "true"], "weak_to_strong" if words else None)
