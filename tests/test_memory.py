@@ -252,6 +252,11 @@ def test_what_trades_time_or_precision_for_memory_does_so() -> None:
         assert peak(smaller) < peak(larger), name
     several = replace(usual, gradient_checkpointing=False, gradient_accumulation_steps=4)
     assert peak(several) > peak(replace(several, gradient_accumulation_steps=1)), "gradients wait beside activations"
+    # TRL samples the rollouts of all forwards at once, and its own path computes the logits of all their prompts
+    stock = replace(usual, lora_r=16, shared_prefix=False, gradient_accumulation_steps=4)
+    moments = {moment.name: moment for moment in count_moments(stock, shape_of(stock.model))}
+    prompt = 16 * 4 * (750 + stock.text_tokens)
+    assert moments["generation"].parts["prefill"] > 2 * prompt * 151_936
 
 
 def test_a_recipe_is_counted_and_its_second_stage_begins_where_the_first_one_did(

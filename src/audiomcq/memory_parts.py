@@ -18,7 +18,7 @@ result; it ends with all gradients and no activations. The largest of these mome
 generation is the peak (`count_moments`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from audiomcq.arguments.memory import MemoryArguments
 from audiomcq.model_shape import MEL_FRAMES, ModelShape
@@ -256,12 +256,14 @@ def count_generation(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Count what rollouts take: buffers that stay, and what is there only while they are sampled.
 
-    A prompt is prefilled once for its rollouts, and the decoder's keys and values stay for the next step: U prompts, and N
-    completions. TRL's way prefills N prompts, and computes the logits of all their tokens: accelerate makes an fp32 copy of
+    TRL samples the rollouts of all forwards of a step at once. A prompt is prefilled once for its rollouts, and the decoder's keys
+    and values stay for the next step: U prompts, and N completions; so do its copies of adapters. TRL's way prefills N prompts, and computes the logits of all their tokens: accelerate makes an fp32 copy of
     what a model returns, but of an adapter's base model, which generates without it. ZeRO-3 gathers all weights.
     """
     if options.stage != "grpo":
         return {}, {}
+    steps = options.gradient_accumulation_steps
+    batch = replace(batch, rows=steps * batch.rows, clips=steps * batch.clips)
     pairs = 2 * numbers.compute * shape.layers * shape.keys
     own = pairs * batch.rows * batch.completion
     passing: dict[str, float] = {}
@@ -271,7 +273,8 @@ def count_generation(
     if batch.packed and options.engine not in ("zero3", "fsdp2"):
         # Scores, their softmax and the noise that samples, in fp32, beside the logits
         scores = (numbers.compute + 4 * _FULL) * batch.rows * shape.vocabulary
-        stays["keys and values of rollouts"] = pairs * batch.clips * batch.prompt + own + scores
+        copies = numbers.compute * numbers.adapters
+        stays["rollout engine"] = pairs * batch.clips * batch.prompt + own + scores + copies
         passing["prefill"] = batch.clips * batch.prompt * (pairs + 3 * numbers.compute * shape.inner)
         return stays, passing
     prompts = batch.clips if batch.packed else batch.rows
