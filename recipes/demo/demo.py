@@ -23,6 +23,9 @@ MAX_AUDIO_SECONDS = 3.5
 """Longer clips are cut to this. The embedded clips are shorter; real recordings would cost minutes more."""
 PARADIGMS = {"w2s": "weak_to_strong", "m2m": "mixed_to_mixed"}
 ANSWERING_COST = 9.0
+"""Processor seconds of answering the test rows with audio and on silence."""
+RECORDINGS_SLOWER = 2.0
+"""Times as long as with the embedded clips, which are shorter."""
 
 
 @dataclass(frozen=True)
@@ -251,11 +254,16 @@ def set_aside(folder: Path) -> None:
         logging.getLogger("audiomcq").info("the earlier %s is kept as %s", folder, kept)
 
 
-def announce(console: Console, phases: Sequence[Phase], folder: Path) -> None:
-    """Say what will be done, about how long it takes, and where everything goes."""
-    seconds = describe_seconds(estimate_seconds(phases))
+def announce(console: Console, phases: Sequence[Phase], folder: Path, slower: float = 1.0) -> None:
+    """Say what will be done, about how long it takes, and where everything goes.
+
+    Args:
+        slower: how many times as long as on the embedded clips.
+    """
+    seconds = describe_seconds(slower * estimate_seconds(phases))
     console.print(f"{len(phases)} steps, about {seconds} on two idle cores; no download, no GPU.", highlight=False)
-    console.print(f"Results: {folder}    what the libraries say: {folder / 'logs'}", highlight=False, soft_wrap=True)
+    console.print(f"Results: {folder}", highlight=False, soft_wrap=True)
+    console.print(f"What the libraries say: {folder / 'logs'}", highlight=False, soft_wrap=True)
     console.print()
 
 
@@ -272,7 +280,7 @@ def main(args: DemoArguments) -> None:
     report = Step("report", write, (folder, time.time(), command), 6)
     phases = [*demo.prepare(), *demo.compare(), Phase("scores, figures and report", [[report]])]
     console = Console()
-    announce(console, phases, folder)
+    announce(console, phases, folder, RECORDINGS_SLOWER if args.recordings else 1.0)
     run_phases(phases, folder / "logs", console)
     console.print()
     console.print((folder / "summary.txt").read_text(), markup=False, highlight=False, soft_wrap=True, end="")

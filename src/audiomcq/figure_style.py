@@ -43,7 +43,7 @@ DOTS_PER_INCH = 200
 _TITLE_CHARACTERS, _DETAIL_CHARACTERS = 64, 100
 _TITLE_INCHES, _DETAIL_INCHES = 0.21, 0.17
 """Height of a line."""
-_SETTINGS = {
+_SETTINGS: Any = {  # matplotlib types the keys one by one
     "font.size": 9.5,
     "axes.titlesize": 10.5,
     "axes.titlelocation": "left",

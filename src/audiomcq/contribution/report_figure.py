@@ -44,7 +44,7 @@ def plot(report: Numbers) -> bytes:
     figure = new_figure(upper + _VOTERS_INCHES, describe(report), rows)
     names = short_names(sorted({line["voter"] for line in report["voters"]}), 16)
     # Halves of their own: the long names above would narrow what is below
-    halves = figure.subfigures(2, 1, height_ratios=[upper, _VOTERS_INCHES])
+    halves: Any = figure.subfigures(2, 1, height_ratios=[upper, _VOTERS_INCHES])
     above, below = (half.subplots(1, 2) for half in halves)
     _plot_shares(above[0], groups)
     _plot_sensitivity(above[1], changes, names)
@@ -117,10 +117,10 @@ def _plot_sensitivity(axes: Any, changes: Sequence[Numbers], names: Mapping[str,
     axes.set_xlim(-widest, widest)
     axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     axes.set_title("rows that change side, %")
-    for text, place, align, colour in (
+    for text, side, align, colour in (
         ("← to strong", 0.0, "left", STRONG), ("to weak →", 1.0, "right", WEAK)
     ):  # fmt: skip
-        axes.annotate(text, (place, 0.0), (0, 3), xycoords="axes fraction", textcoords="offset points",
+        axes.annotate(text, (side, 0.0), (0, 3), xycoords="axes fraction", textcoords="offset points",
                       ha=align, va="bottom", fontsize=9, color=colour, path_effects=halo())  # fmt: skip
     axes.set_yticks(range(len(changes)), labels)
     axes.set_ylim(len(changes) + 0.2, -0.6)
@@ -130,7 +130,7 @@ def _plot_sensitivity(axes: Any, changes: Sequence[Numbers], names: Mapping[str,
 
 def name_change(change: Numbers, names: Mapping[str, str]) -> str:
     """Name the choice that was changed, with short names of voters and without what its kind says anyway."""
-    what, to = change["what"], change["to"]
+    what, to = str(change["what"]), str(change["to"])
     for voter, short in names.items():  # a path would take half the figure
         to = to.replace(voter, short)
     if what == "voter":

@@ -1,6 +1,6 @@
 """What a training changed: differences of two models on the same rows, as numbers and in words."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
@@ -30,7 +30,7 @@ class Change:
 
 
 def measure_change(
-    before: dict[str, Iterable[Prediction]], after: dict[str, Iterable[Prediction]], strong: AbstractSet[str]
+    before: Mapping[str, Iterable[Prediction]], after: Mapping[str, Iterable[Prediction]], strong: AbstractSet[str]
 ) -> Change:
     """Compare two models, each by its predictions under the controls "audio" and "silence".
 

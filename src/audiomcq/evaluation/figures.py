@@ -225,7 +225,7 @@ def plot_training(histories: Mapping[str, History], path: str | Path, message: s
 
 def read_curve(history: History, key: str) -> list[tuple[float, float]]:
     """Read the steps and values of a metric, whose name in the log may begin with `eval_`."""
-    found = []
+    found: list[tuple[float, float]] = []
     for entry in history:
         value = entry.get(key, entry.get(f"eval_{key}"))
         if value is not None:
