@@ -198,6 +198,7 @@ def test_what_no_weight_depends_on_may_change_and_the_batch_may_be_split(
     assert end(start("sft", tmp_path / "killed.log", die=("torch:save", 5), **options)) == -9
     shutil.move(tmp_path / "run", tmp_path / "moved")
     changed = {"output_dir": tmp_path / "moved", "logging_steps": 3, "dataloader_pin_memory": "false", "save_steps": 2}
+    changed |= {"listen_steps": 7, "report_to": "none", "project": "another"}
     go_on = {**paths, **changed, "resume_from_checkpoint": "true"}
     for wrong, says in (
         ({"learning_rate": "2e-3"}, "learning_rate is 0.001 and 0.002"),
