@@ -28,6 +28,7 @@ from audiomcq.datasets import load_rows
 from audiomcq.examples import Row
 from audiomcq.models import LALM, load_lalm
 from audiomcq.tiny.model import CHAT_TEMPLATE, make_tiny_lalm, train_tokenizer
+from hub.other import open_hub
 from hub.server import Hub
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
@@ -67,7 +68,7 @@ def write_rows(folder: Path, count: int = 16) -> Path:
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
     """An empty Hub of the test's own on 127.0.0.1."""
-    with Hub(tmp_path / "hub") as server:
+    with open_hub(tmp_path / "hub") as server:
         yield server
 
 

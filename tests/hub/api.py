@@ -112,6 +112,15 @@ def move_repo(call: Call) -> Reply:
     return reply({})
 
 
+def list_repos(call: Call) -> Reply:
+    """The repositories of an owner that the user may see."""
+    kind, owner = KINDS[call.words["kinds"]], call.query.get("author", [None])[0]
+    names = call.user.namespaces if call.user else ()
+    found = [repo for repo in call.store.repos.values() if repo.kind == kind and owner in (None, repo.namespace)]
+    shown = [repo for repo in found if not repo.private or repo.namespace in names]
+    return call.page([{"_id": repo.id, "id": repo.id, "modelId": repo.id, "private": repo.private} for repo in shown])
+
+
 def may_write(call: Call) -> Reply:
     """What `auth_check` asks."""
     call.repo(write=call.words.get("what") == "/write")
@@ -405,6 +414,7 @@ ROUTES: list[tuple[str, str, Callable[[Call], Reply]]] = [
     ("GET", rf"{API}(/revision{REV})?", repo_info),
     ("PUT", rf"{API}/settings", settings),
     ("POST", r"/api/repos/move", move_repo),
+    ("GET", r"/api/(?P<kinds>models|datasets|spaces)", list_repos),
     ("GET", rf"{API}/auth-check(?P<what>/write)?", may_write),
     ("GET", rf"{API}/tree{REV}(/(?P<path>.+))?", tree),
     ("POST", rf"{API}/paths-info{REV}", paths_info),

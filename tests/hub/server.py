@@ -18,7 +18,7 @@ As a process, which prints its URL and serves until it is ended:
     python tests/hub/server.py --root DIR [--user alice:hf_token:org,other_org] [--port 0]
     HF_ENDPOINT=http://127.0.0.1:PORT HF_TOKEN=hf_loopback_alice python my_script.py
 
-Users are alice (token hf_loopback_alice, may write to alice/ and org/), bob (hf_loopback_bob, bob/) and carol (hf_loopback_carol, a
+tests/hub/other.py puts another server in its place. Users are alice (token hf_loopback_alice, may write to alice/ and org/), bob (hf_loopback_bob, bob/) and carol (hf_loopback_carol, a
 member of org whose token may only read). Served: models, datasets and
 Spaces with create, settings, move (the old name redirects), delete, whoami, auth-check, validate-yaml, pre-upload, LFS with verify, Xet,
 commit, tree and commits in pages, revision, refs, branches, tags, resolve with ranges (LFS files by a redirect). Evaluation files are
@@ -51,7 +51,50 @@ USERS = (
 )
 
 
-class Hub(ThreadingHTTPServer):
+class ClientRuns:
+    """Processes that are clients of a Hub.
+
+    Attributes:
+        root: folder for their homes.
+        url: what they need as HF_ENDPOINT.
+    """
+
+    root: Path
+    url: str
+
+    def environment(self, token: str | None, home: str | Path, xet: bool = True) -> dict[str, str]:
+        """Environment of a client process: this Hub, a home of its own, and nothing of the caller's Hub settings."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        return {
+            **kept,
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(home),
+            "HF_XET_TELEMETRY_ENABLED": "0",
+            **({"HF_TOKEN": token} if token else {}),
+            **({} if xet else {"HF_HUB_DISABLE_XET": "1"}),
+        }
+
+    def run(
+        self,
+        script: str | list[str],
+        token: str | None = None,
+        xet: bool = True,
+        home: str | Path | None = None,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Python code, or [script, argument, ...], as a client in a fresh process with an empty home.
+
+        Raises:
+            AssertionError: it failed, with its output (not with `check` off), or it did not end.
+        """
+        home = home or self.root / f"home{len(list(self.root.glob('home*')))}"
+        command = [sys.executable, *(["-c", script] if isinstance(script, str) else script)]
+        done = processes.run(command, env=self.environment(token, home, xet))
+        assert not check or done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+
+class Hub(ClientRuns, ThreadingHTTPServer):
     """The server and what tests look at.
 
     Attributes:
@@ -122,37 +165,6 @@ class Hub(ThreadingHTTPServer):
     def flip_byte(self, kind: str, repo_id: str, path: str, offset: int) -> None:
         """Change one byte of a file in the store, behind the back of every client."""
         self.xet.flip_byte(self.repo(kind, repo_id).resolve("main").files[path].sha256, offset)
-
-    def environment(self, token: str | None, home: str | Path, xet: bool = True) -> dict[str, str]:
-        """Environment of a client process: this Hub, a home of its own, and nothing of the caller's Hub settings."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        return {
-            **kept,
-            "HF_ENDPOINT": self.url,
-            "HF_HOME": str(home),
-            "HF_XET_TELEMETRY_ENABLED": "0",
-            **({"HF_TOKEN": token} if token else {}),
-            **({} if xet else {"HF_HUB_DISABLE_XET": "1"}),
-        }
-
-    def run(
-        self,
-        script: str | list[str],
-        token: str | None = None,
-        xet: bool = True,
-        home: str | Path | None = None,
-        check: bool = True,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run Python code, or [script, argument, ...], as a client in a fresh process with an empty home.
-
-        Raises:
-            AssertionError: it failed, with its output (not with `check` off), or it did not end.
-        """
-        home = home or self.root / f"home{len(list(self.root.glob('home*')))}"
-        command = [sys.executable, *(["-c", script] if isinstance(script, str) else script)]
-        done = processes.run(command, env=self.environment(token, home, xet))
-        assert not check or done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
 
 
 class Handler(BaseHTTPRequestHandler):

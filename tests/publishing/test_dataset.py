@@ -26,6 +26,7 @@ from audiomcq.publishing.dataset import PublishArguments, public_name, publish_d
 from audiomcq.publishing.hub import check_card, check_no_token, planned_files
 from conftest import write_rows
 from hub.cards import card_problems, evaluation_problems, front_matter
+from hub.other import ADDRESS, open_hub
 from hub.server import Hub
 
 ROOT = Path(__file__).parents[2]
@@ -187,9 +188,10 @@ def published(
     request: pytest.FixtureRequest, labelled: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Hub, bool, str]]:
     """A Hub with the data on it, whether by Xet, and what the pushing process said."""
-    with Hub(tmp_path_factory.mktemp("hub")) as hub:
+    with open_hub(tmp_path_factory.mktemp("hub")) as hub:
         said = push(hub, options(labelled, hub.root / "folder"), xet=request.param)
-        assert bool(hub.xet.hashes) == request.param
+        if ADDRESS is None:
+            assert bool(hub.xet.hashes) == request.param
         yield hub, request.param, said
 
 
@@ -379,6 +381,7 @@ for who in (None, "hf_wrong", "hf_loopback_bob", "hf_loopback_carol", "hf_loopba
 """
 
 
+@pytest.mark.skipif(ADDRESS is not None, reason="needs the users of the loopback Hub")
 def test_nobody_a_wrong_token_a_stranger_a_reader_and_a_hub_that_is_down_are_told_apart(hub: Hub) -> None:
     lines = hub.run(OPEN).stdout.splitlines()
     says = (

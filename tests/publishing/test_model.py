@@ -20,6 +20,7 @@ from audiomcq.collation import PromptEncoder, audio_batch
 from audiomcq.models import PROCESSOR_FILES, load_lalm
 from audiomcq.options import parse_stage
 from audiomcq.publishing.model import PublishModelArguments, publish_model
+from hub.other import open_hub
 from hub.server import Hub
 from small_runs import write_results
 
@@ -136,7 +137,7 @@ def weights_of(folder: Path) -> list[list[str]]:
 def store(tmp_path_factory: pytest.TempPathFactory, model_folder: Path, rows_folder: Path):
     """A Hub with a base model, which has a card with a licence, and a data set."""
     folder = tmp_path_factory.mktemp("hub")
-    with Hub(folder) as hub:
+    with open_hub(folder) as hub:
         script = folder / "prepare.py"
         script.write_text(PREPARE)
         hub.run([str(script), str(model_folder), str(rows_folder)], token=hub.token)
