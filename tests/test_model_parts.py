@@ -87,6 +87,19 @@ def test_a_model_without_its_vision_tower_saves_its_adapter_and_nothing_less_tha
     assert not info["unexpected_keys"]
 
 
+@pytest.mark.parametrize("targets", [None, "all-linear", ["gate_proj", "proj"], r".*\.(q_proj|down_proj)"], ids=str)
+def test_an_adapter_trained_without_vision_does_not_reach_it_in_a_whole_model(
+    targets: str | list[str] | None, full_layout: Path, rows: Dataset, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    config = LoraConfig(r=4, target_modules=targets)
+    AudioSFTTrainer(
+        str(full_layout), sft_config(tmp_path), train_dataset=rows, peft_config=config
+    ).save_model(str(tmp_path / "adapter"))  # fmt: skip
+    recwarn.clear()
+    load_lalm(tmp_path / "adapter")
+    assert not [warning for warning in recwarn if "missing adapter keys" in str(warning.message)]
+
+
 def test_a_family_without_vision_loads_whole_either_way(qwen2_audio_folder: Path) -> None:
     blind = load_lalm(qwen2_audio_folder, vision=False)
     assert not changed(weights(blind.model), weights(load_lalm(qwen2_audio_folder).model))

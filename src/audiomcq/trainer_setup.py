@@ -222,4 +222,11 @@ def fit_lora(config: Any, lalm: LALM) -> Any:
         # Of a model with experts PEFT (0.21) makes bare names of a pattern, which then hit the audio tower as well
         fitting = {name for name, _ in lalm.model.named_modules() if check_target_module_exists(config, name)}
         config.target_modules, config.exclude_modules = fitting or config.target_modules, None
+    if getattr(lalm.model.base_model, "visual", lalm.model) is None:
+        # Loaded without vision: the adapter must not reach it where it is loaded into a whole model. PEFT shortens lists
+        # of names to what is unique in this one
+        leaves = {name.rpartition(".")[2] for name, each in lalm.model.named_modules() if isinstance(each, nn.Linear)}
+        listed = not isinstance(config.target_modules, str)
+        if listed or any(check_target_module_exists(config, f"model.visual.blocks.0.mlp.{leaf}") for leaf in leaves):
+            config.exclude_modules = rf".*?{lalm.family.unused}.*"
     return config
