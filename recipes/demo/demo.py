@@ -22,8 +22,8 @@ from audiomcq.tiny.steps import RECIPES, Phase, Step, describe_seconds, estimate
 MAX_AUDIO_SECONDS = 3.5
 """Longer clips are cut to this. The embedded clips are shorter; real recordings would cost minutes more."""
 PARADIGMS = {"w2s": "weak_to_strong", "m2m": "mixed_to_mixed"}
-ANSWERING_COST = 9.0
-"""Processor seconds of answering the test rows with audio and on silence."""
+PROBING_COST, ANSWERING_COST = 13.0, 8.0
+"""Processor seconds of one model's silent votes on all rows, and of its answers to the test rows."""
 RECORDINGS_SLOWER = 2.0
 """Times as long as with the embedded clips, which are shorter."""
 
@@ -64,9 +64,9 @@ class Size:
     trunk: TinyModel
     voter_steps: int
     paradigms: tuple[str, ...] = ("w2s", "m2m")
-    sft: Mapping[str, object] = field(default_factory=dict)
-    grpo: Mapping[str, object] = field(default_factory=dict)
-    grpo_cost: float = 150.0
+    sft: Mapping[str, int] = field(default_factory=dict)
+    grpo: Mapping[str, int] = field(default_factory=dict)
+    grpo_cost: float = 100.0
 
     @property
     def voters(self) -> list[TinyModel]:
@@ -80,17 +80,19 @@ class Size:
 
 FULL = Size(
     scale=1.0,
-    base=TinyModel("base", 0, 96, 3, 400, 2e-3, 0.5),
+    base=TinyModel("base", 0, 96, 3, 400, 2e-3, 0.51),
     trunk=TinyModel("trunk", 1, 64, 2, 300, 3e-3, 0.27, schedule="constant_with_warmup"),
     voter_steps=150,
+    grpo_cost=100.0,
 )
 QUICK = Size(
-    scale=0.5,
-    base=TinyModel("base", 0, 64, 2, 350, 3e-3, 0.27),
-    trunk=TinyModel("trunk", 1, 64, 2, 200, 3e-3, 0.27, schedule="constant_with_warmup"),
-    voter_steps=60,
+    scale=0.8,
+    base=TinyModel("base", 0, 64, 2, 260, 3e-3, 0.27),
+    trunk=TinyModel("trunk", 1, 64, 2, 120, 3e-3, 0.27, schedule="constant_with_warmup"),
+    voter_steps=35,
     paradigms=("w2s",),
-    grpo={"max_steps": 80},
+    sft={"max_steps": 10},
+    grpo={"max_steps": 120},
     grpo_cost=50.0,
 )
 
@@ -178,9 +180,7 @@ class Demo:
             "voters": self.folder / "models" / voter.name,
             "output_dir": self.folder / "votes",
         }
-        return recipe(
-            f"probe_{voter.name}", "contribution_filter/probe.py", options, 2 * ANSWERING_COST * self.size.scale
-        )
+        return recipe(f"probe_{voter.name}", "contribution_filter/probe.py", options, PROBING_COST * self.size.scale)
 
     def split(self) -> Step:
         options = {
@@ -202,7 +202,7 @@ class Demo:
             "seed": self.seed,
             **(self.size.sft if stage == "sft" else self.size.grpo),
         }
-        cost = 16.0 if stage == "sft" else self.size.grpo_cost
+        cost = 19.0 * self.size.sft.get("max_steps", 30) / 30 if stage == "sft" else self.size.grpo_cost
         return recipe(f"{short}_{stage}", f"{PARADIGMS[short]}/{stage}.py", options, cost)
 
     def answer(self, model: str) -> Step:
@@ -277,7 +277,7 @@ def main(args: DemoArguments) -> None:
     demo = Demo(folder, QUICK if args.quick else FULL, args.recordings, args.seed)
     command = "make demo" + (" QUICK=1" if args.quick else "")
     command += " DATA=folder/of/recordings" if args.recordings else ""
-    report = Step("report", write, (folder, time.time(), command), 6)
+    report = Step("report", write, (folder, time.time(), command), 2)
     phases = [*demo.prepare(), *demo.compare(), Phase("scores, figures and report", [[report]])]
     console = Console()
     announce(console, phases, folder, RECORDINGS_SLOWER if args.recordings else 1.0)
