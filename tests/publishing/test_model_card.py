@@ -331,7 +331,7 @@ def test_a_card_shows_a_question_with_and_without_its_clip_if_that_may_be_given_
 
 def test_the_figure_of_the_results_goes_with_them_and_contact_and_data_are_named(measured, two_stages: Path) -> None:
     assert measured[0]["results.png"].name == "scores.png"
-    assert "(results.png)" in measured[0]["README.md"].decode()
+    assert "https://huggingface.co/org/model/resolve/main/results.png" in measured[0]["README.md"].decode()
     card = card_of(options(two_stages, contact="ann@example.org", datasets=["org/tones"]))
     assert "Questions and corrections: ann@example.org, or the Community tab" in card.text
     assert card.data.datasets == ["org/tones"]

@@ -126,17 +126,21 @@ def _find_commit_of_copy(folder: Path, repo_id: str) -> str | None:
     except _UNREACHABLE:
         logger.warning("base_model %s: the Hub cannot be asked, so the copy was not compared with it", repo_id)
         return None
-    weights = [file for file in info.siblings or [] if file.rfilename.endswith(".safetensors") and file.lfs]
+    weights = {
+        file.rfilename: file.lfs.sha256
+        for file in info.siblings or []
+        if file.rfilename.endswith(".safetensors") and file.lfs
+    }
     if not weights:
         raise ValueError(
             f"base_model {repo_id}: it has no .safetensors weights to compare; name its commit with --base_revision"
         )
-    for file in weights:
-        ours = folder / file.rfilename
-        if not ours.is_file() or _hash_file(ours) != file.lfs.sha256:
+    for name, sha256 in weights.items():
+        ours = folder / name
+        if not ours.is_file() or _hash_file(ours) != sha256:
             raise ValueError(
-                f"base_model {repo_id}: {file.rfilename} there is not the one of {folder}, which is no copy of it; name the commit "
-                "that it is a copy of with --base_revision, or publish plain weights with --export merged"
+                f"base_model {repo_id}: {name} there is not the one of {folder}, which is no copy of it; name the commit that it "
+                "is a copy of with --base_revision, or publish plain weights with --export merged"
             )
     return info.sha
 

@@ -170,8 +170,9 @@ def _commit(
     """
     api = HfApi()
     head = api.repo_info(repo_id, repo_type=kind, revision=revision)
+    present = api.list_repo_files(repo_id, repo_type=kind, revision=head.sha)
     names = {file.path for file in files}
-    old = {sibling.rfilename for sibling in head.siblings or []} - names
+    old = set(present) - names
     deleted = sorted(path for path in old if any(fnmatch(path, pattern) for pattern in delete_patterns))
     operations = [CommitOperationAdd(file.path, Path(folder) / file.path) for file in files]
     # The parent makes the deletions right: the Hub refuses the commit if somebody was faster

@@ -69,7 +69,8 @@ def save_whole_omni(model: Qwen2_5OmniForConditionalGeneration, folder: Path, ma
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["Qwen2_5OmniModel"]}, indent=2))
     generator = torch.Generator().manual_seed(0)
-    width, mels = (model.config.token2wav_config.dit_config.to_dict()[name] for name in ("enc_emb_dim", "mel_dim"))
+    vocoder: Any = model.config.token2wav_config
+    width, mels = vocoder.dit_config.enc_emb_dim, vocoder.dit_config.mel_dim
     voice = {
         "bos_token": 1,
         "cond": torch.randn(1, width, generator=generator),
