@@ -225,8 +225,9 @@ def fit_lora(config: Any, lalm: LALM) -> Any:
     if getattr(lalm.model.base_model, "visual", lalm.model) is None:
         # Loaded without vision: the adapter must not reach it where it is loaded into a whole model. PEFT shortens lists
         # of names to what is unique in this one
-        leaves = {name.rpartition(".")[2] for name, each in lalm.model.named_modules() if isinstance(each, nn.Linear)}
-        listed = not isinstance(config.target_modules, str)
-        if listed or any(check_target_module_exists(config, f"model.visual.blocks.0.mlp.{leaf}") for leaf in leaves):
+        targeted = [name for name, _ in lalm.model.named_modules() if check_target_module_exists(config, name)]
+        there = [f"model.visual.blocks.0.mlp.{name.rpartition('.')[2]}" for name in targeted]
+        listed = targeted and not isinstance(config.target_modules, str)
+        if listed or any(check_target_module_exists(config, name) for name in there):
             config.exclude_modules = rf".*?{lalm.family.unused}.*"
     return config
