@@ -83,7 +83,7 @@ FULL = Size(
     base=TinyModel("base", 0, 96, 3, 400, 2e-3, 0.51),
     trunk=TinyModel("trunk", 1, 64, 2, 300, 3e-3, 0.27, schedule="constant_with_warmup"),
     voter_steps=150,
-    grpo_cost=100.0,
+    grpo_cost=125.0,
 )
 QUICK = Size(
     scale=0.8,
