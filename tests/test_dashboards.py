@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import processes
 from audiomcq.configs import AudioSFTConfig
+from audiomcq.options import read_settings
 from audiomcq.rewards import accuracy_reward
 from conftest import write_rows
 
@@ -87,7 +88,7 @@ def test_all_numbers_of_a_grpo_run_are_in_its_tensorboard_files_and_in_trackio_s
 
 def test_shipped_settings_report_to_tensorboard_and_the_large_ones_to_trackio_too() -> None:
     for path in SHIPPED:
-        reporters = yaml.safe_load(path.read_text())["report_to"]
+        reporters = read_settings(path)["report_to"]
         assert reporters == (["tensorboard"] if path.parent.name == "tiny" else ["tensorboard", "trackio"]), path
 
 

@@ -49,7 +49,7 @@ TINY = ROOT / "recipes" / "evaluate" / "tiny"
 INPUTS = {
     "no such rows": ("contribution_filter/split.py", ["--dataset", "nowhere.jsonl"], "nowhere.jsonl: no such file or folder"),
     "no such votes": ("contribution_filter/split.py", ["--dataset", "ROWS", "--votes", "nowhere"], "nowhere: no votes there"),
-    "no such source": ("publish/dataset.py", ["--repo_id", "a/b", "--dataset", "nowhere"], "nowhere"),
+    "no such source": ("publish/dataset.py", ["--repo_id", "a/b", "--dataset", "nowhere", "--dry_run", "true"], "nowhere"),
     "no repository": ("publish/dataset.py", ["--repo_id", "a", "--dataset", "ROWS"], "repo_id 'a' is not of the form owner/name"),
     "no run": ("publish/model.py", ["--repo_id", "a/b", "--folder", "nowhere"], "nowhere"),
     "no checkpoint": ("publish/export.py", ["--folder", "./nowhere", "--output_dir", "OUT"], "model path nowhere: "),

@@ -1,6 +1,5 @@
 """Options that hardware decides about are honoured or refused in one line; fp16 trains fp32 weights under loss scaling."""
 
-import importlib.util
 import inspect
 import json
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import BitsAndBytesConfig, Gemma4AudioFeatureExtractor, Gemma4
 from trl import ModelConfig
 
 from audiomcq import hardware
+from audiomcq.commands import training
 from audiomcq.grpo import AudioGRPOTrainer
 from audiomcq.hardware import check_hardware, read_quantization
 from audiomcq.models import LALM, load_lalm
@@ -260,17 +260,12 @@ def test_an_8_bit_optimizer_keeps_its_state_in_bytes_and_learns(
 def test_a_recipe_trains_in_4_bits_from_the_command_line_and_records_it(
     stage: str, model_folder: Path, rows_folder: Path, tmp_path: Path
 ) -> None:
-    script = ROOT / "recipes" / "weak_to_strong" / f"{stage}.py"
-    spec = importlib.util.spec_from_file_location("recipe_in_4_bits", script)
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    words = (
-        f"--config {script.parent / 'tiny' / f'{stage}.yaml'} --dataset {rows_folder} --output_dir {tmp_path / 'run'}"
-    )
+    settings = ROOT / "recipes" / "weak_to_strong" / "tiny" / f"{stage}.yaml"
+    words = f"--config {settings} --dataset {rows_folder} --output_dir {tmp_path / 'run'}"
     words += f" --model_name_or_path {model_folder} --max_steps 2 --use_cpu true --disable_tqdm true"
     words += " --per_device_train_batch_size 4 --use_peft true --load_in_4bit true --use_bnb_nested_quant true"
     words += " --num_generations 2 --max_completion_length 4" if stage == "grpo" else ""
-    recipe.main(*parse_stage(stage, script.parent / "unused.yaml", words.split()))
+    training.start_stage(stage, argv=words.split())
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["finished"]
     assert record["settings"]["load_in_4bit"] is True
@@ -282,6 +277,7 @@ def test_a_recipe_trains_in_4_bits_from_the_command_line_and_records_it(
 def test_the_settings_for_a_t4_are_what_a_t4_can_do_and_refused_on_a_cpu(stage: str, tmp_path: Path) -> None:
     file = ROOT / "recipes" / "settings" / "qwen2_5_omni_3b_t4" / f"{stage}.yaml"
     words = ["--config", str(file), "--paradigm", "weak_to_strong", "--output_dir", str(tmp_path)]
+    words += ["--model_name_or_path", "outputs/t4/sft"] if stage == "grpo" else []
     data, args, model = parse_stage(stage, file, words)
     assert data.paradigm == "weak_to_strong"
     assert read_quantization(model).load_in_4bit

@@ -77,7 +77,7 @@ def test_the_examples_need_nothing_that_a_wheel_leaves_out(installed: dict[str, 
 
 
 def test_help_is_there_with_the_wheel(installed: dict[str, str], tmp_path: Path) -> None:
-    for script in ("weak_to_strong/grpo.py", "demo/demo.py"):
+    for script in ("weak_to_strong/grpo.py", "evaluate/score.py"):
         done = processes.run([sys.executable, ROOT / "recipes" / script, "--help"], env=installed, cwd=tmp_path)
         assert done.returncode == 0 and "\nEvery recipe:\n" in done.stdout, done.stderr
 

@@ -25,6 +25,7 @@ from audiomcq.contribution.html_report import write_report
 from audiomcq.contribution.report import contribution_report
 from audiomcq.datasets import load_rows
 from audiomcq.examples import Row, samples_key
+from audiomcq.figure_style import CONTROLS
 from audiomcq.models import load_lalm
 from audiomcq.publishing.hub import planned_files
 from audiomcq.publishing.space import SpaceArguments, pick_rows, publish_space, write_space
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 APP = ROOT / "recipes" / "publish" / "space"
 SILENCE, TOKENS = 2.0, 8
 QUESTION, OPTIONS = "How high is this tone?", ["low", "middle", "high", "highest"]
-COLOURS = ((31, 119, 180), (255, 127, 14), (127, 127, 127))
+COLOURS = [[*bytes.fromhex(CONTROLS[control][1:])] for control in ("audio", "silence", "mismatched_audio")]
 COUNT_PIXELS = """colour => {
     const image = document.querySelector("#plot img"), canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];

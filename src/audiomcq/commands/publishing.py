@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from audiomcq.arguments.publishing import ExportArguments, PublishArguments, PublishModelArguments, SpaceArguments
-from audiomcq.commands.start import find_in_clone
+from audiomcq.commands.start import find_in_clone, require
 
 
 def dataset(args: PublishArguments) -> None:
@@ -17,6 +17,7 @@ def dataset(args: PublishArguments) -> None:
     from audiomcq.publishing.hub import open_repo
     from audiomcq.run import set_up_logging
 
+    require(dataset=args.dataset)
     set_up_logging()
     if not args.dry_run:
         open_repo(args.repo_id, "dataset", args.private)
