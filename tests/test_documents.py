@@ -45,13 +45,12 @@ def test_every_relative_link_leads_to_a_file(document: Path) -> None:
 
 def test_the_table_in_the_readme_is_the_one_that_the_demo_wrote() -> None:
     readme = (ROOT / "README.md").read_text()
-    table = [
-        line
-        for line in (ROOT / "docs" / "results" / "demo" / "report.md").read_text().splitlines()
-        if line.startswith("|")
-    ]
+    report = (ROOT / "docs" / "results" / "demo" / "report.md").read_text().splitlines()
+    table = [line for line in report if line.startswith("|")]
     assert len(table) > 5
     assert "\n".join(table) in readme
+    seen = [line for line in report if line.startswith(("Weak-to-Strong against", "Against Mixed-to-Mixed"))]
+    assert len(seen) == 2 and all(f"> {line}" in readme for line in seen), "unwelcome or not"
 
 
 def test_what_the_readme_imports_is_there() -> None:
