@@ -276,27 +276,16 @@ def test_a_recipe_trains_in_4_bits_from_the_command_line_and_records_it(
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_the_settings_for_a_t4_are_what_a_t4_can_do_and_refused_on_a_cpu(stage: str, tmp_path: Path) -> None:
     file = ROOT / "recipes" / "settings" / "qwen2_5_omni_3b_t4" / f"{stage}.yaml"
-    words = ["--config", str(file), "--paradigm", "weak_to_strong", "--output_dir", str(tmp_path)]
-    words += ["--model_name_or_path", "outputs/t4/sft"] if stage == "grpo" else []
-    data, args, model = parse_stage(stage, file, words)
+    words = ["--output_dir", str(tmp_path)] + (["--model_name_or_path", "outputs/t4/sft"] if stage == "grpo" else [])
+    data, args, model = parse_stage(stage, file, ["--config", str(file), "--paradigm", "weak_to_strong", *words])
     assert data.paradigm == "weak_to_strong"
     assert read_quantization(model).load_in_4bit
     check_hardware(OnDevice(args, torch.device("cuda")), model.dtype, model.use_peft, quantized=True)
     with pytest.raises(ValueError, match="fp16: on a CPU"):
         check_hardware(OnDevice(args, torch.device("cpu")), model.dtype, model.use_peft, quantized=True)
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    _, larger, _ = parse_stage(
-        stage,
-        file,
-        [
-            "--config",
-            str(file.parents[1] / "qwen2_5_omni_3b_lora" / file.name),
-            "--output_dir",
-            str(tmp_path),
-            "--use_cpu",
-            "true",
-        ],
-    )
+    large = file.parents[1] / "qwen2_5_omni_3b_lora" / file.name
+    _, larger, _ = parse_stage(stage, file, ["--config", str(large), "--use_cpu", "true", *words])
     assert rows == larger.per_device_train_batch_size * larger.gradient_accumulation_steps, "the same rows in a step"
 
 
