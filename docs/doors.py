@@ -2,8 +2,8 @@
 
     make demo && .venv/bin/python docs/doors.py
 
-The demo's rows and tiny models stand in for the reader's questions and for models of the Hub; every other word is the
-README's. Writes docs/results/doors.md. A command that fails ends the walk.
+The demo's rows and tiny models stand in for the reader's questions and for models of the Hub, which know clips of two
+seconds only; every other word is the README's. Writes docs/results/doors.md. A command that fails ends the walk.
 """
 
 import os
@@ -20,7 +20,8 @@ OUT = "outputs/doors"
 CPU = "--use_cpu true --bf16 false --dtype float32 --max_steps 5"
 DOORS = {
     "Measure my questions": [
-        f"audiomcq probe --dataset outputs/demo/data/test.jsonl --voters {VOTERS} --controls silence audio --output_dir {OUT}/votes",
+        f"audiomcq probe --dataset outputs/demo/data/test.jsonl --voters {VOTERS} --controls silence audio "
+        f"--output_dir {OUT}/votes --silence_seconds 1.5 --max_new_tokens 16",
         f"audiomcq split --dataset outputs/demo/data/test.jsonl --votes {OUT}/votes --output_dir {OUT}/labelled",
         f"audiomcq report --dataset {OUT}/labelled --output_dir {OUT}/report",
     ],
@@ -47,7 +48,8 @@ def main() -> None:
         "# The README's doors, taken literally",
         "",
         "Written by `make demo && .venv/bin/python docs/doors.py`: the demo's rows stand in for a reader's questions and tiny models",
-        "for those of the Hub, so seconds are those of two CPU cores and of models of half a million parameters.",
+        "for those of the Hub, so seconds are those of two CPU cores and of models of half a million parameters. They know clips of two",
+        "seconds, hence the length of the silence; `CPU` options and numbers of steps keep it short.",
     ]
     for door, commands in DOORS.items():
         lines += ["", f"## {door}", "", "| command | seconds |", "|---|---:|"]
