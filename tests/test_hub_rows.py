@@ -39,12 +39,11 @@ print(HfApi().upload_folder(repo_id=sys.argv[1], repo_type="dataset", folder_pat
 """
 TRAIN = """
 import sys
-from pathlib import Path
 from audiomcq import {stage}
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse_stage
 with exit_on_user_error():
-    {stage}.train(*parse_stage("{stage}", Path(sys.argv[1]), sys.argv[2:]))
+    {stage}.train(*parse_stage("{stage}", argv=["--config", *sys.argv[1:]]))
 """
 TINY = Path(__file__).parents[1] / "recipes" / "weak_to_strong" / "tiny"
 OWNERS = ("org", "Harland", "inclusionAI")
