@@ -78,6 +78,16 @@ def rows_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def split_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten rows to train on and six on other clips that are held out."""
+    folder = write_rows(tmp_path_factory.mktemp("split") / "tones")
+    lines = (folder / "train.jsonl").read_text().splitlines(keepends=True)
+    (folder / "train.jsonl").write_text("".join(lines[:10]))
+    (folder / "validation.jsonl").write_text("".join(lines[10:]))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def rows(rows_folder: Path) -> Dataset:
     return load_rows(rows_folder)
 

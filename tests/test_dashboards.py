@@ -17,7 +17,6 @@ import processes
 from audiomcq.configs import AudioSFTConfig
 from audiomcq.options import read_settings
 from audiomcq.rewards import accuracy_reward
-from conftest import write_rows
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted((ROOT / "recipes" / "settings").glob("*/[gs]*.yaml"))
@@ -46,15 +45,6 @@ def logged(run: Path) -> dict[str, dict[int, float]]:
             if isinstance(value, int | float) and name not in ("step", "total_flos") and not name.startswith("train_"):
                 found.setdefault(name, {})[entry["step"]] = value
     return found
-
-
-@pytest.fixture(scope="module")
-def split_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_rows(tmp_path_factory.mktemp("split") / "tones")
-    lines = (folder / "train.jsonl").read_text().splitlines(keepends=True)
-    (folder / "train.jsonl").write_text("".join(lines[:10]))
-    (folder / "validation.jsonl").write_text("".join(lines[10:]))
-    return folder
 
 
 @pytest.mark.slow

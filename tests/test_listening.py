@@ -29,23 +29,12 @@ from audiomcq.inference.local import to_answer
 from audiomcq.listening import ListenCallback, draw_held_out, kept_random_state, measure, warn_of_fall
 from audiomcq.models import load_lalm
 from audiomcq.sft import AudioSFTTrainer
-from conftest import write_rows
 from small_runs import build, changed, grpo_config, length_reward, sft_config, weights
 
 ROOT = Path(__file__).parents[1]
 PREFIX = "listen/"
 UNLIKE = {"runtime", "seconds", "per_second", "speed", "step_time"}
 """Parts of the names of what a clock measures."""
-
-
-@pytest.fixture(scope="module")
-def split_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten rows to train on and six on other clips that are held out."""
-    folder = write_rows(tmp_path_factory.mktemp("split") / "tones")
-    lines = (folder / "train.jsonl").read_text().splitlines(keepends=True)
-    (folder / "train.jsonl").write_text("".join(lines[:10]))
-    (folder / "validation.jsonl").write_text("".join(lines[10:]))
-    return folder
 
 
 @pytest.fixture(scope="module")
