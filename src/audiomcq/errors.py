@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 EXIT_CODE = 2
 LIMIT_EXIT_CODE = 3
 """Exit code of a program that did its work and found a limit exceeded that the user had set."""
+INTERRUPTED_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: start it again
+"""Exit code of a program that a signal asked to end and that kept what was done: the same command goes on."""
 SECRET_VARIABLES = ("AUDIOMCQ_API_KEY", "HF_TOKEN", "OPENAI_API_KEY")
 """Environment variables whose values are removed from messages."""
 
