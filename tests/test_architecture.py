@@ -21,6 +21,7 @@ FLOORS = {
         "raw_rows",
         "decoding",
         "containers",
+        "patient_files",
         "clip_workers",
         "clip_memory",
         "errors",
