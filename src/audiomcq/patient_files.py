@@ -77,7 +77,7 @@ class _PatientFile(io.RawIOBase):
     def __init__(self, path: Path) -> None:
         self.path, self.place = path, 0
         self.fault: OSError | None = None
-        self.size = retry(path, lambda: os.stat(path).st_size)
+        self.size = retry(path, lambda: path.stat().st_size)
         self.file: io.FileIO | None = retry(path, lambda: open_file(path))
 
     def readable(self) -> bool:
