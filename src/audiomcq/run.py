@@ -137,6 +137,7 @@ def _train(
         processing_class=lalm.processor,
         peft_config=peft_config,
     )
+    trainer.max_bad_fraction = data.max_bad_fraction
     if listen:
         trainer.add_callback(listen(trainer))
     if start.record:
