@@ -75,6 +75,7 @@ FLOORS = {
         "hardware",
         "trainer_setup",
         "run",
+        "launch",
     ),
     4: ("rewards", "inference"),
     5: ("sft", "grpo", "listening", "contribution", "evaluation", "construction"),
