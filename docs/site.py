@@ -16,7 +16,7 @@ import audiomcq
 
 ROOT = Path(__file__).parents[1]
 HOME, REFERENCE = "README.md", "reference.md"
-FIRST = ("data", "hardware", "jobs", "with_weights", "trainers", "dashboards")
+FIRST = ("data", "hardware", "jobs", "clusters", "with_weights", "trainers", "dashboards")
 """Pages of docs/ that come first, as far as they exist; the others follow by name."""
 WRITTEN_FOR_CONTRIBUTORS = ("architecture", "experiments", "performance", "private_apis", "robustness")
 FENCE = re.compile(r"(^```.*?^```)", flags=re.MULTILINE | re.DOTALL)

@@ -82,6 +82,7 @@ FLOORS = {
         "trainer_setup",
         "run_ending",
         "run",
+        "launch",
     ),
     4: ("rewards", "inference"),
     5: ("sft", "grpo", "listening", "contribution", "evaluation", "construction"),

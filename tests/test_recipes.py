@@ -100,15 +100,15 @@ def test_every_accelerate_config_says_what_it_is_for_and_names_its_processes(pat
 def test_every_paradigm_has_the_same_settings_in_three_sizes() -> None:
     for paradigm in PARADIGMS:
         sizes = {path.parent.name for path in YAMLS if path.parts[-3] == paradigm}
-        quickstart = {"qwen2_5_omni_3b_quickstart"} if paradigm == "weak_to_strong" else set()
-        assert sizes == {"tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_7b"} | quickstart
+        more = {"qwen2_5_omni_3b_quickstart", "qwen3_omni_30b_lora"} if paradigm == "weak_to_strong" else set()
+        assert sizes == {"tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_7b"} | more
 
 
 def test_a_paradigms_yaml_says_only_what_makes_it_that_paradigm() -> None:
     """So the controls have the step budgets of weak_to_strong."""
-    for size in ("tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_7b"):
+    for size in ("tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_7b", "qwen3_omni_30b_lora"):
         for stage in ("sft", "grpo"):
-            for paradigm in PARADIGMS:
+            for paradigm in PARADIGMS if size != "qwen3_omni_30b_lora" else ("weak_to_strong",):
                 own = yaml.safe_load((ROOT / "recipes" / paradigm / size / f"{stage}.yaml").read_text())
                 assert own.pop("base") == f"../../settings/{size}/{stage}.yaml"
                 assert own.pop("paradigm") == paradigm and own.pop("output_dir")
@@ -116,7 +116,7 @@ def test_a_paradigms_yaml_says_only_what_makes_it_that_paradigm() -> None:
 
 
 def test_shared_settings_are_of_a_size_and_say_what_it_needs() -> None:
-    sizes = {"tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_3b_t4", "qwen2_5_omni_7b"}
+    sizes = {"tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_3b_t4", "qwen2_5_omni_7b", "qwen3_omni_30b_lora"}
     assert {path.parent.name for path in SETTINGS} == {*sizes, "build_dataset"}
     for path in SETTINGS:
         assert "# Hardware: " in path.read_text()
