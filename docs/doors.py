@@ -27,7 +27,7 @@ ROWS = f"--dataset outputs/labelled --audio_root null {ON_CPU}"
 ASKED = "--benchmark null --dataset outputs/labelled --dataset_split train"
 LEFT_OUT = {"make test": "takes half an hour; CI runs it at every change"}
 STAND_INS = {
-    "https://github.com/OWNER/audiomcq": "file://REPOSITORY",
+    "https://github.com/OWNER/audiomcq": "file://HERE/audiomcq",
     "pip install 'audiomcq[peft] @ git+": "pip install --dry-run 'audiomcq[peft] @ git+",
     "--voters Qwen/Qwen2.5-Omni-3B Qwen/Qwen2-Audio-7B-Instruct mispeech/r1-aqa": f"--voters {MODELS}/voter1 {MODELS}/voter2 "
     f"{MODELS}/voter3 --silence_seconds 1.5 --max_new_tokens 16",
@@ -72,6 +72,8 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="doors_") as folder:
         place = Path(folder)
+        # The copy that is cloned has the repository's name, whatever this folder is called
+        subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), str(place / "here" / "audiomcq")], check=True)
         done = [
             walk(command, place, args.venv, args.demo) for command in read_commands((ROOT / "README.md").read_text())
         ]
@@ -123,7 +125,7 @@ def walk(command: Typed, place: Path, venv: Path | None, demo: Path | None) -> T
         environment["PYTHONPATH"] = str(clone / "src")
     started = time.monotonic()
     done = subprocess.run(
-        ["bash", "-c", command.typed.replace("REPOSITORY", str(ROOT))], cwd=clone if clone.exists() else place,
+        ["bash", "-c", command.typed.replace("HERE", str(place / "here"))], cwd=clone if clone.exists() else place,
         env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     command.seconds, command.exit_code = time.monotonic() - started, done.returncode
@@ -167,7 +169,7 @@ def last_lines(text: str, place: Path) -> str:
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").splitlines()]
     shown = [line for line in lines if line and "%|" not in line][-LINES:]
-    for own, name in ((place, ""), (place.resolve(), ""), (ROOT, "REPOSITORY"), (Path.home(), "~")):
+    for own, name in ((place / "here", "HERE"), (place, ""), (Path.home(), "~")):
         shown = [line.replace(f"{own}/" if not name else str(own), name) for line in shown]
     return "\n".join(line[:COLUMNS] for line in shown)
 
