@@ -48,6 +48,7 @@ SFT_ROWS, ROLLOUTS = 4, 8
 """Rows of an SFT batch and rollouts of a GRPO prompt, as in the steps that were measured on a GPU."""
 WARM_UP = 8
 """Batches before those that count."""
+LOADER_COLUMNS = ("workers", "batches", "clips_per_second", "audio_seconds_per_second", "cpu_milliseconds_per_clip")
 SPARE = 1.5
 """Workers are to be faster than the GPU by this factor: batches vary, and a step must not wait."""
 
@@ -311,8 +312,11 @@ def markdown(result: dict[str, Any]) -> str:
         for each in result["stages"]
     ]
     rates = [
-        [stage, one["workers"], one["batches"], one["clips_per_second"], one["audio_seconds_per_second"]]
-        + [one["cpu_milliseconds_per_clip"], f"{one['worker_peak_mib']:,}", f"{one['worker_own_mib']:,}"]
+        [
+            stage,
+            *(one[name] for name in LOADER_COLUMNS),
+            *(f"{one[name]:,}" for name in ("worker_peak_mib", "worker_own_mib")),
+        ]
         for stage, _, one in loaders
     ]
     parts = result["stages"][0]["parts"]
@@ -322,8 +326,9 @@ def markdown(result: dict[str, Any]) -> str:
             one["step_seconds"],
             f"{one['clips']} x {one['clip_seconds']} s",
             f"{1000 * one['data_seconds']:.0f}",
+            f"{100 * one['share']:.1f}",
+            one["workers"],
         ]
-        + [f"{100 * one['share']:.1f}", one["workers"]]
         for one in result["workers_needed"]
     ]
     names = list(result["stages"][0]["startup_seconds"])
@@ -331,8 +336,16 @@ def markdown(result: dict[str, Any]) -> str:
         [
             table(["stage", "its rows", *(f"{name}, s" for name in names), "main process, peak MiB"], start),
             table(
-                ["stage", "workers", "batches", "clips per second", "seconds of audio per second", "worker ms a clip"]
-                + ["worker, peak MiB", "of that its own, MiB"],
+                [
+                    "stage",
+                    "workers",
+                    "batches",
+                    "clips per second",
+                    "seconds of audio per second",
+                    "worker ms a clip",
+                    "worker, peak MiB",
+                    "of that its own, MiB",
+                ],
                 rates,
             ),
             table(["format", *next(iter(parts.values()))], [[kind, *each.values()] for kind, each in parts.items()]),
