@@ -76,6 +76,7 @@ FLOORS = {
         "hardware",
         "trainer_setup",
         "run_ending",
+        "kept_rollouts",
         "run",
     ),
     4: ("rewards", "inference"),

@@ -15,6 +15,8 @@ from typing import Any
 
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse_stage
+from audiomcq.rewards import REWARDS
+from small_runs import length_reward
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
@@ -33,6 +35,8 @@ SMALL = {
     "disable_tqdm": "true",
     "paradigm": "single_stage",
 }
+LEARNABLE = {"rewards": "length", "reward_weights": 1, "temperature": 2.0}
+"""Options of GRPO under which even a random model has something to learn."""
 
 
 def words(options: Mapping[str, Any]) -> list[str]:
@@ -64,6 +68,7 @@ def _run(stage: str, argv: Sequence[str], log: Path, die: tuple[str, int] | None
     torch.set_num_threads(1)
     # Before calls are counted, so that what modules import by name is not, whether or not the server had imported them
     train = importlib.import_module(f"audiomcq.{stage}").train
+    REWARDS["length"] = length_reward
     if die:
         _die_at(*die)
     with log.open("w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
