@@ -106,13 +106,23 @@ class ScriptedLLM(ThreadingHTTPServer):
     Args:
         latency: seconds before an answer.
         faults: share of requests that meet one of `kinds`; a prompt meets at most one fault of the transfer in a row.
+        steady: whether every request for one prompt is answered as the first.
     """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, folder: Path, latency: float, faults: float, kinds: tuple[str, ...], deaf: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        latency: float,
+        faults: float,
+        kinds: tuple[str, ...],
+        deaf: int = 0,
+        steady: bool = False,
+    ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.steady = steady
         self.latency, self.faults, self.kinds, self.deaf = latency, faults, kinds, deaf
         self.lock, self.times = threading.Lock(), Counter[str]()
         self.log = (folder / "requests.jsonl").open("a", buffering=1)
@@ -121,7 +131,7 @@ class ScriptedLLM(ThreadingHTTPServer):
         key = hashlib.blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=8).hexdigest()
         with self.lock:
             self.times[key] += 1
-            time_asked = self.times[key]
+            time_asked = 1 if self.steady else self.times[key]
         draw = random.Random(f"{key}/{time_asked}")
         fault = draw.choice(self.kinds) if draw.random() < self.faults and time_asked % 2 else None
         stage = body["response_format"]["json_schema"]["name"]
@@ -187,8 +197,9 @@ def main() -> None:
     parser.add_argument("--faults", type=float, default=0.0)
     parser.add_argument("--kinds", nargs="*", default=list(FAULTS))
     parser.add_argument("--deaf", type=int, default=0)
+    parser.add_argument("--steady", action="store_true")
     args = parser.parse_args()
-    server = ScriptedLLM(args.folder, args.latency, args.faults, tuple(args.kinds), args.deaf)
+    server = ScriptedLLM(args.folder, args.latency, args.faults, tuple(args.kinds), args.deaf, args.steady)
     partial = args.folder / "port.partial"
     partial.write_text(str(server.server_port))
     partial.rename(args.folder / "port")

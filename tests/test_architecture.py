@@ -81,6 +81,7 @@ FLOORS = {
         "hardware",
         "trainer_setup",
         "run_ending",
+        "kept_rollouts",
         "run",
         "launch",
     ),

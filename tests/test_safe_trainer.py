@@ -23,10 +23,10 @@ from audiomcq.safe_trainer import SafeTrainer
 from audiomcq.sft import AudioSFTTrainer
 from audiomcq.storage import STAGING, WHOLE_FILE, list_whole_checkpoints
 from small_runs import build, sft_config
-from training_process import end, start, train
+from training_process import LEARNABLE, end, start, train
 
 ROOT = Path(__file__).parents[1]
-GRPO = {"num_generations": 2, "max_completion_length": 4}
+GRPO = {"num_generations": 2, "max_completion_length": 4, **LEARNABLE}
 
 
 def sha256(folder: Path) -> str:

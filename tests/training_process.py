@@ -6,15 +6,19 @@ import os
 import resource
 import runpy
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from audiomcq.errors import exit_on_user_error
 from audiomcq.options import parse_stage
+from audiomcq.rewards import REWARDS
+from small_runs import length_reward
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
@@ -33,6 +37,8 @@ SMALL = {
     "disable_tqdm": "true",
     "paradigm": "single_stage",
 }
+LEARNABLE = {"rewards": "length", "reward_weights": 1, "temperature": 2.0}
+"""Options of GRPO under which even a random model has something to learn."""
 
 
 def words(options: Mapping[str, Any]) -> list[str]:
@@ -58,12 +64,21 @@ def _die_at(function: str, call: int) -> None:
     setattr(owner, name, dying)
 
 
-def _run(stage: str, argv: Sequence[str], log: Path, die: tuple[str, int] | None, limit: int | None) -> None:
+def _run(
+    stage: str,
+    argv: Sequence[str],
+    log: Path,
+    die: tuple[str, int] | None,
+    limit: int | None,
+    environment: Mapping[str, str],
+) -> None:
     import torch
 
+    os.environ.update(environment)
     torch.set_num_threads(1)
     # Before calls are counted, so that what modules import by name is not, whether or not the server had imported them
     train = importlib.import_module(f"audiomcq.{stage}").train
+    REWARDS["length"] = length_reward
     if die:
         _die_at(*die)
     with log.open("w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
@@ -79,31 +94,56 @@ def _run(stage: str, argv: Sequence[str], log: Path, die: tuple[str, int] | None
             sys.stderr.flush()
 
 
-def _run_script(script: Path, argv: Sequence[str], log: Path) -> None:
+def _run_script(script: Path, argv: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)
     sys.argv = [str(script), *argv]
     sys.path[0] = str(script.parent)
     with log.open("w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
+        os.dup2(stream.fileno(), 2)
         runpy.run_path(str(script), run_name="__main__")
 
 
 def run_script(script: Path, log: Path, *argv: object) -> tuple[int | None, str]:
     """Exit code of any script as it is started from a shell, and what it said."""
-    process = SERVER.Process(target=_run_script, args=(script, [str(word) for word in argv], log))
+    return end(start_script(script, log, *argv)), log.read_text(errors="replace")
+
+
+def start_script(
+    script: Path, log: Path, *argv: object, environment: Mapping[str, str] = MappingProxyType({})
+) -> BaseProcess:
+    """A running script that writes what it says to `log`."""
+    process = SERVER.Process(target=_run_script, args=(script, [str(word) for word in argv], log, dict(environment)))
     process.start()
-    return end(process), log.read_text(errors="replace")
+    return process
+
+
+def ranks(count: int) -> list[dict[str, str]]:
+    """The environments of the processes of one job, as launchers set them; that of one process alone is empty."""
+    if count == 1:
+        return [{}]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    return [{**place, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 
 
 def start(
-    stage: str, log: Path, die: tuple[str, int] | None = None, limit: int | None = None, **options: Any
+    stage: str,
+    log: Path,
+    die: tuple[str, int] | None = None,
+    limit: int | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    **options: Any,
 ) -> BaseProcess:
     """A running recipe (with its tiny YAML) that writes what it says to `log`.
 
     Args:
         die: a function and the call of it that is the end.
         limit: bytes that a file may have, as on a full disk.
+        environment: variables to set, such as those of `ranks`.
     """
     argv = ["--config", str(RECIPES / "weak_to_strong" / "tiny" / f"{stage}.yaml"), *words({**SMALL, **options})]
-    process = SERVER.Process(target=_run, args=(stage, argv, log, die, limit))
+    process = SERVER.Process(target=_run, args=(stage, argv, log, die, limit, dict(environment)))
     process.start()
     return process
 

@@ -32,6 +32,7 @@ from audiomcq.conversations import holds_questions, measure_audio
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.examples import Row
 from audiomcq.hardware import adapter_kept, check_hardware, hold_adapter_in_fp32
+from audiomcq.kept_rollouts import load_rollouts, save_rollouts, spans_checkpoints
 from audiomcq.listening import prepare_listening
 from audiomcq.models import LALM, set_trainable
 from audiomcq.packing import group_rows, pack
@@ -194,6 +195,16 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
                 if model is not None and (unfused := fuse_training(self.accelerator.unwrap_model(model))):
                     logger.info("norms and feed-forward parts are not fused: %s", unfused)
         logger.info("prompts are %s", "shared by their rollouts" if self.shares_prefix else f"not shared: {obstacle}")
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if spans_checkpoints(self.args):
+            save_rollouts(output_dir, self.args, self._step, self._buffered_inputs)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint is not None and spans_checkpoints(self.args):
+            self._step, self._buffered_inputs = load_rollouts(checkpoint, self.args)
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         sampler: Any = super()._get_train_sampler(dataset)  # TRL's, which has a generator
