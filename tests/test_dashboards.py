@@ -58,6 +58,7 @@ def test_all_numbers_of_a_grpo_run_are_in_its_tensorboard_files_and_in_trackio_s
     )  # fmt: skip
     expected = logged(tmp_path / "run")
     assert {"reward", "frac_reward_zero_std", "answers/parsed", "answers/first_option"} <= expected.keys()
+    assert {"answers/fourth_option", "clips/broken", "clips/silent", "clips/cut"} <= expected.keys()
     assert {"listen/accuracy", "listen/silent_accuracy", "listen/parsed", "listen/first_option"} <= expected.keys()
     (file,) = (tmp_path / "run" / "runs").glob("*/events.out.tfevents.*")
     events = EventAccumulator(str(file.parent)).Reload()
@@ -102,7 +103,7 @@ def test_a_run_is_named_after_its_output_folder_unless_it_has_a_name(tmp_path: P
     assert AudioSFTConfig(str(tmp_path), run_name="mine", **options).run_name == "mine"
 
 
-def test_the_accuracy_reward_logs_the_shares_of_readable_tags_and_of_first_options(rows: Dataset) -> None:
+def test_the_accuracy_reward_logs_the_shares_of_readable_tags_and_of_each_place(rows: Dataset) -> None:
     choices = [row["choices"] for row in rows.select(range(4))]
     completions = [
         f"<answer>{choices[0][0]}</answer>",
@@ -113,4 +114,5 @@ def test_the_accuracy_reward_logs_the_shares_of_readable_tags_and_of_first_optio
     metrics: dict[str, float] = {}
     rewards = accuracy_reward(completions, choices, [each[0] for each in choices], log_metric=metrics.__setitem__)
     assert rewards == [1.0, 0.0, 0.0, 0.0]
-    assert metrics == {"answers/parsed": 0.5, "answers/first_option": 0.25}
+    shares = {"first": 0.25, "second": 0.25, "third": 0.0, "fourth": 0.0}
+    assert metrics == {"answers/parsed": 0.5, **{f"answers/{place}_option": share for place, share in shares.items()}}

@@ -293,3 +293,21 @@ def test_two_processes_share_the_rows_and_log_what_one_alone_does(
     alone = logged([], "one")
     assert alone[f"{PREFIX}parsed"] > 0, "a model that answers nothing readable proves nothing"
     assert logged(["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], "two") == alone
+
+
+def test_held_out_clips_that_cannot_be_read_any_more_cost_an_evaluation_and_not_the_run(
+    model_folder: Path, split_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = Path(shutil.copytree(split_folder, tmp_path / "rows"))
+    trainer = build(AudioSFTTrainer, load_lalm(model_folder), sft_config(tmp_path / "run"), load_rows(split_folder))
+    callback = ListenCallback(trainer, load_rows(own, "validation"), max_new_tokens=4)
+    trainer.add_callback(callback)
+    clip = own / "audio" / "12.flac"
+    clip.rename(tmp_path / "away")
+    with caplog.at_level(logging.WARNING, "audiomcq"):
+        trainer.train()
+    assert trainer.state.global_step == 2 and listened(trainer) == []
+    assert f"step 0: held-out rows are not evaluated: {clip}: no such audio file" in caplog.text
+    (tmp_path / "away").rename(clip)
+    callback._evaluate(trainer.state, trainer.control)
+    assert len(listened(trainer)) == 1

@@ -119,6 +119,32 @@ def test_a_broken_row_ends_the_run_with_one_line_that_names_it(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_a_clip_that_breaks_during_a_run_counts_for_max_bad_fraction_as_one_that_was_broken_before(
+    stage: str, own_rows: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Trainer.train
+
+    def lose_clips_first(trainer: Trainer, *args, **kwargs) -> object:
+        for clip in (own_rows / "audio").iterdir():
+            clip.rename(own_rows / clip.name)
+        return original(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "train", lose_clips_first)
+    options = {"paradigm": "single_stage", "save_strategy": "no"}
+    with pytest.raises(SystemExit) as end:
+        train(stage, own_rows, model_folder, tmp_path / "strict", **options, max_bad_fraction=0.1)
+    assert end.value.code == 2
+    line = str(end.value)
+    assert (
+        " of 16 rows have clips that cannot be read, more than max_bad_fraction=0.1 allows; the first: sound_" in line
+    )
+    assert "flac: no such audio file" in line and "\n" not in line
+    for clip in own_rows.glob("*.flac"):
+        clip.rename(own_rows / "audio" / clip.name)
+    train(stage, own_rows, model_folder, tmp_path / "lenient", **options, max_bad_fraction=1.0)
+
+
 def test_rows_to_evaluate_on_are_checked_as_strictly_as_those_to_train_on(
     own_rows: Path, model_folder: Path, tmp_path: Path
 ) -> None:
@@ -407,6 +433,11 @@ def test_a_diverged_run_is_a_process_that_fails_with_one_line_and_keeps_its_earl
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert "the loss is nan at step" in lines[0]
+    report = json.loads((tmp_path / "out" / "diverged.json").read_text())
+    assert str(tmp_path / "out" / "diverged.json") in lines[0]
+    (process,) = report["processes"]
+    assert process["losses"] == ["nan"] and len(process["batches"][0]["rows"]) == 4
+    assert all(name.startswith("sound_tones_") for name in process["batches"][0]["rows"])
     assert "lower learning_rate" in lines[0]
     assert "Traceback" not in done.stderr
     # Warm-up leaves the first step without an update.

@@ -31,6 +31,7 @@ from audiomcq.construction.decontamination import audit_training
 from audiomcq.conversations import holds_questions, measure_audio
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.examples import Row
+from audiomcq.guards import GuardCallback
 from audiomcq.hardware import adapter_kept, check_hardware, hold_adapter_in_fp32
 from audiomcq.kept_rollouts import load_rollouts, save_rollouts, spans_checkpoints
 from audiomcq.listening import prepare_listening
@@ -173,6 +174,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         self.data_collator: Any = PromptCollator(self.encoder)  # of objects, not of tensors
         self.clock.device = self.accelerator.device
         self.add_callback(EpochSeedCallback(shuffle, self._order))
+        self.add_callback(GuardCallback())
         self.add_callback(self.clock)
         self._share_prefix(lalm, args)
         # A sampled placeholder would ask for audio features that do not exist. TRL suppresses the image token alone,

@@ -22,7 +22,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from audiomcq.arguments.training import DataArguments
-from audiomcq.audio import stored_digest
+from audiomcq.audio import AudioError, stored_digest
 from audiomcq.clip_check import check_clips
 from audiomcq.collation import PromptEncoder
 from audiomcq.datasets import asked_orders
@@ -81,7 +81,12 @@ class ListenCallback(TrainerCallback):
         if self.obstacle:
             return
         started = time.monotonic()
-        answers = {name: self._ask(name) for name in CONTROLS}
+        answers = {}
+        for name in CONTROLS:
+            answers[name], defects = self._ask(name)
+            if defects:  # of any process: all leave the evaluation out together
+                logger.warning("step %d: held-out rows are not evaluated: %s", state.global_step, defects[0])
+                return
         metrics = measure(self.rows, answers)
         warn_of_fall(metrics, state.log_history)
         shown = ", ".join(f"{name.removeprefix('listen/')} {value:.3f}" for name, value in metrics.items())
@@ -91,8 +96,11 @@ class ListenCallback(TrainerCallback):
         Trainer.log(self.trainer, {**metrics, "listen/seconds": time.monotonic() - started})
         control.should_log = logged  # which logging has switched off for this step
 
-    def _ask(self, name: str) -> list[Answer]:
-        """Answer all rows under a control; each process answers its share and gets all answers."""
+    def _ask(self, name: str) -> tuple[list[Answer], list[str]]:
+        """Answer all rows under a control; each process answers its share and gets all answers.
+
+        Beside them it gets the defects of clips that cannot be read any more, and then not all answers.
+        """
         trainer: Any = self.trainer
         accelerator, seconds = trainer.accelerator, trainer.args.max_audio_seconds
         lalm = as_lalm(accelerator.unwrap_model(trainer.model), trainer.processing_class)
@@ -110,9 +118,15 @@ class ListenCallback(TrainerCallback):
                 rank=accelerator.process_index,
                 world_size=accelerator.num_processes,
             )
-            own = [answer for batch in batches for answer in batch]
+            own, defects = [], []
+            try:
+                own = [answer for batch in batches for answer in batch]
+            except AudioError as error:
+                defects = [str(error)]
         every = {answer.row_key: answer for answer in gather_object(own)}
-        return [every[key] for key, _ in asked_orders(self.rows, ["given"])]
+        if defects := gather_object(defects):
+            return [], defects
+        return [every[key] for key, _ in asked_orders(self.rows, ["given"])], []
 
 
 def find_obstacle(trainer: Any) -> str | None:

@@ -114,9 +114,10 @@ def pack_by_clip(
     shared, and the labels (N, C) of these.
     """
     input_ids, attention_mask, labels, clip = (given.cpu() for given in (input_ids, attention_mask, labels, clip))
-    # argmax of 0/1 is the first 1: where the answer starts. A row without one is all prompt
+    # argmax of 0/1 is the first 1: where the answer starts. In a row without one it is the last token: attention needs
+    # some token after the prompts
     learnt = labels != IGNORED
-    starts = torch.where(learnt.any(-1), learnt.int().argmax(-1), labels.size(1))
+    starts = torch.where(learnt.any(-1), learnt.int().argmax(-1), attention_mask.sum(-1) - 1)
     rows, answers = _drop_padding(input_ids, attention_mask), starts.tolist()
     groups = [list(group) for _, group in groupby(range(len(rows)), key=clip.tolist().__getitem__)]
     prompts: list[list[int]] = []

@@ -33,8 +33,8 @@ def accuracy_reward(
     way.
 
     Args:
-        log_metric: TRL's; gets the share of completions whose tag holds an option, and of those that choose the first
-            option shown: a policy that collapses loses the tag, or answers by position.
+        log_metric: TRL's; gets the share of completions whose tag holds an option, and of those that choose the first to
+            fourth option shown: a policy that collapses loses the tag, or answers by position.
     """
     rewards, chosen = [], []
     for completion, options, gold in zip(completions, choices, answer, strict=True):
@@ -43,7 +43,8 @@ def accuracy_reward(
         chosen.append(parsed.choice if parsed.tagged else None)
     if log_metric is not None and chosen:
         log_metric("answers/parsed", sum(choice is not None for choice in chosen) / len(chosen))
-        log_metric("answers/first_option", sum(choice == 0 for choice in chosen) / len(chosen))
+        for place, name in enumerate(("first", "second", "third", "fourth")):  # the same names in every batch
+            log_metric(f"answers/{name}_option", sum(choice == place for choice in chosen) / len(chosen))
     return rewards
 
 

@@ -32,6 +32,7 @@ from audiomcq.construction.decontamination import audit_training
 from audiomcq.conversations import holds_questions, measure_audio
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.examples import Row, row_keys
+from audiomcq.guards import GuardCallback
 from audiomcq.hardware import adapter_kept, check_hardware, hold_adapter_in_fp32
 from audiomcq.listening import prepare_listening
 from audiomcq.models import LALM, set_trainable
@@ -160,6 +161,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         hold_adapter_in_fp32(self.model, args.fp16)
         check_mixed_audio(self, self.clip_seconds)
         self.add_callback(EpochSeedCallback(shuffle, self._order))
+        self.add_callback(GuardCallback())
         # After TRL has decided on a router's load-balancing loss
         obstacle = sharing_obstacle(lalm.model) if args.shared_prefix else "shared_prefix is false"
         if obstacle is None and (self.compute_loss_func or self.compute_metrics or self.label_smoother):
