@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from audiomcq.memory import GB, base_of, count, main, needed, recipe_words
 from audiomcq.memory_parts import count_moments, count_state, lay_out, layer_bytes, read_numbers
 from audiomcq.model_shape import ModelShape, measure_shape, read_config
 from audiomcq.models import FAMILIES
+from audiomcq.options import parse
 from audiomcq.tiny.model import thinker_config, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -300,6 +302,19 @@ def test_the_quickstart_says_what_is_counted_for_it(stage: str, capsys: pytest.C
     together = float(re.search(r"^  together +([\d.]+)$", shown, re.MULTILINE)[1])
     row = re.search(rf"^\| {stage.upper()} \|.*$", (recipe / "README.md").read_text(), re.MULTILINE)[0]
     assert row.split("|")[6].strip() == f"{together:.1f} GB" and "24 GB  fits" in shown
+
+
+def test_the_page_about_64_gpus_says_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    written = runpy.run_path(str(ROOT / "benchmarks" / "memory_table.py"))
+    page = written["PAGE"].read_text()
+    assert page == written["describe"](), "run python benchmarks/memory_table.py"
+    # One of its cells by the command line that it names
+    settings = ROOT / "recipes" / "settings" / "qwen2_5_omni_7b" / "grpo.yaml"
+    words = [*recipe_words(str(settings)), "--model", "Qwen/Qwen2.5-Omni-7B", "--engine", "zero2", "--gpus", "8"]
+    (options,) = parse((MemoryArguments,), argv=words)
+    row = re.search(r"Omni-7B\n.*?^\| all weights, GRPO \|([^\n]*)$", page, re.MULTILINE | re.DOTALL)[1]
+    assert row.split("|")[2].strip() == f"**{needed(count(options)[0].total) / GB:.0f}**"
 
 
 def test_options_that_do_not_fit_together_are_refused() -> None:
