@@ -89,13 +89,19 @@ class Run:
     peak_mib: float
 
 
-def write_rows(folder: Path, count: int) -> Path:
-    """Rows in the public columns, each with a question and options of its own, about few clips."""
+def write_clips(folder: Path) -> list[str]:
+    """Few and short clips; returns their paths in the folder."""
     rng = np.random.default_rng(0)
     (folder / "audio").mkdir()
-    for index in range(CLIPS):
-        noise = rng.normal(scale=0.1, size=SAMPLE_RATE // 2 + 100 * index)
-        soundfile.write(folder / "audio" / f"{index}.wav", noise, SAMPLE_RATE)
+    names = [f"audio/{index}.wav" for index in range(CLIPS)]
+    for index, name in enumerate(names):
+        soundfile.write(folder / name, rng.normal(scale=0.1, size=SAMPLE_RATE // 2 + 100 * index), SAMPLE_RATE)
+    return names
+
+
+def write_rows(folder: Path, count: int, clips: list[str]) -> Path:
+    """Rows in the public columns, each with a question and options of its own, about these clips."""
+    rng = np.random.default_rng(0)
     words = rng.choice(WORDS, size=(4096, 120)).tolist()
     lengths = {"question": 11, "option": 4, "structured_cot": 80, "unstructured_cot": 60}
     path = folder / "rows.jsonl"
@@ -111,7 +117,7 @@ def write_rows(folder: Path, count: int) -> Path:
                 "source_dataset": SOURCES[draw[0] % len(SOURCES)],
                 "id": index,
                 "question_type": TYPES[draw[1] % len(TYPES)],
-                "audio_path": f"audio/{draw[2] % CLIPS}.wav",
+                "audio_path": clips[draw[2] % len(clips)],
                 "question": f"What {text(4, 'question')} in clip {index}?",
                 "choices": choices,
                 "answer": choices[draw[3] % 4],
@@ -168,7 +174,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = write_rows(folder, args.rows)
+        data = write_rows(folder, args.rows, write_clips(folder))
         with data.open() as file:
             texts = [json.loads(next(file)) for _ in range(200)]
         model = make_tiny_lalm(folder / "model", texts, width=64, layers=2)

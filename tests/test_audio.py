@@ -125,6 +125,12 @@ def test_a_clip_of_100_ms_is_used_with_a_line_in_the_log(caplog: pytest.LogCaptu
     assert "only 0.10 s long" in caplog.text
 
 
+@pytest.mark.parametrize("channels", [1, 2, 5, 7, 8, 19])
+def test_a_clip_is_the_mean_of_its_channels_bit_by_bit(channels: int) -> None:
+    samples = np.random.default_rng(channels).uniform(-1, 1, (5_000, channels)).astype(np.float32)
+    assert np.array_equal(load_audio(samples), samples.mean(axis=1))
+
+
 def test_channels_first_arrays_are_refused_rather_than_heard_as_a_click() -> None:
     with pytest.raises(AudioError, match="transpose"):
         load_audio(np.stack([tone(), tone()]))

@@ -5,7 +5,8 @@ import importlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,14 +20,16 @@ from nbformat import NotebookNode
 from peft import LoraConfig
 from transformers import BitsAndBytesConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
-import card_memory
+from audiomcq.arguments.memory import MemoryArguments
 from audiomcq.configs import AudioGRPOConfig, AudioSFTConfig
 from audiomcq.datasets import load_rows
 from audiomcq.examples import CONTRIBUTION
 from audiomcq.hardware import check_hardware
-from audiomcq.models import load_lalm
+from audiomcq.memory import GB, needed
+from audiomcq.memory_parts import count_generation, count_gradients, count_moments, count_state, lay_out, read_numbers
+from audiomcq.model_shape import measure_shape, read_config
+from audiomcq.models import FAMILIES, load_lalm
 from audiomcq.sft import AudioSFTTrainer
-from audiomcq.shared_attention import list_states
 from small_runs import sft_config
 
 ROOT = Path(__file__).parents[1]
@@ -180,17 +183,42 @@ def test_on_a_t4_the_fine_tuning_notebook_chooses_what_a_t4_can_do(on_a_t4: dict
         check_hardware(there, on_a_t4["dtype"], adapted=True, quantized=True)
 
 
-def test_the_memory_that_the_notebook_states_for_a_t4_is_counted_from_its_settings(on_a_t4: dict[str, Any]) -> None:
-    grpo = on_a_t4["grpo"]
-    work = card_memory.Work(
-        seconds=on_a_t4["common"]["max_audio_seconds"],
-        rows=on_a_t4["sft"]["per_device_train_batch_size"],
-        rollouts=grpo["num_generations"],
-        new_tokens=grpo["max_completion_length"],
-        asked=on_a_t4["asking"]["batch_size"],
-        rank=16,
+def count_phases(chosen: dict[str, Any]) -> dict[str, float]:
+    """GB that a card should have for each phase of the notebook with these settings."""
+    common, sft, grpo, asked = (chosen[name] for name in ("common", "sft", "grpo", "asking"))
+    shape = measure_shape(read_config(chosen["model"]))
+    shape = replace(shape, parameters={**shape.parameters, "unused": 0})  # no phase loads the vision tower
+    training = MemoryArguments(
+        lora_r=16,
+        load_in_4bit=True,
+        dtype="float16",
+        precision="fp16",
+        seconds=common["max_audio_seconds"],
+        fused=False,
     )
-    counted = card_memory.phases(card_memory.thinker_3b(), work)
+    stages = {
+        "SFT": replace(
+            training, stage="sft", batch=sft["per_device_train_batch_size"],
+            gradient_accumulation_steps=sft["gradient_accumulation_steps"],
+        ),
+        "GRPO": replace(
+            training, batch=grpo["per_device_train_batch_size"], generations=grpo["num_generations"],
+            completion_tokens=grpo["max_completion_length"], gradient_accumulation_steps=grpo["gradient_accumulation_steps"],
+        ),
+    }  # fmt: skip
+    peaks = {name: max(moment.total for moment in count_moments(each, shape)) for name, each in stages.items()}
+    # Weights in 16 bits, and for answers the prompts of a batch and their continuations, which are computed as rollouts are
+    whole = replace(training, load_in_4bit=False, batch=asked["batch_size"], generations=1, completion_tokens=64)
+    numbers = read_numbers(replace(whole, lora_r=0, train_modules=[]), shape)
+    weights = count_state(whole, shape, numbers)["weights"]
+    stays, passing = count_generation(whole, shape, numbers, lay_out(whole, shape))
+    answers = weights + sum(stays.values()) + sum(passing.values())
+    held = {"answers": answers, "SFT": peaks["SFT"], "merge before GRPO": weights, "GRPO": peaks["GRPO"]}
+    return {name: round(needed(size) / GB, 1) for name, size in held.items()}
+
+
+def test_the_memory_that_the_notebook_states_for_a_t4_is_counted_from_its_settings(on_a_t4: dict[str, Any]) -> None:
+    counted = count_phases(on_a_t4)
     assert max(counted.values()) < 15
     stated = next(cell.source for cell in cells(FINE_TUNE, "markdown") if cell.id == "memory")
     assert f"| {' | '.join(counted)} |" in stated
@@ -203,32 +231,37 @@ def test_the_memory_that_the_notebook_states_for_a_t4_is_counted_from_its_settin
     )
 
 
-def test_what_is_counted_of_weights_trained_state_and_cache_is_what_a_tiny_model_holds(
+def test_what_is_counted_of_4_bits_and_their_adapter_is_what_a_tiny_model_holds(
     full_layout: Path, rows: Dataset, tmp_path: Path
 ) -> None:
+    shape = measure_shape(read_config(str(full_layout)))
+    whole = MemoryArguments(stage="sft", lora_r=16, dtype="float16", precision="no")
+    numbers = read_numbers(whole, shape)
     half = load_lalm(full_layout, dtype="float16", vision=False).model
-    weights = sum(each.numel() * each.element_size() for each in half.parameters())
-    assert card_memory.weight_bytes(half, four_bits=False) == weights
-    args = sft_config(tmp_path, max_steps=1, model_init_kwargs={"dtype": "float16"})
-    lora = LoraConfig(r=16, target_modules=card_memory.PROJECTIONS)
+    adapter = 4 * numbers.adapters
+    unread = 2 * 2 * shape.hidden  # marks of the audio's start and end, which no forward reads and no count has
+    assert count_state(whole, shape, numbers)["weights"] - adapter + unread == size_of(half.parameters())
     trainer = AudioSFTTrainer(
-        str(full_layout), args, train_dataset=rows, peft_config=lora,
+        str(full_layout),
+        sft_config(tmp_path, max_steps=1, model_init_kwargs={"dtype": "float16"}),
+        train_dataset=rows,
+        peft_config=LoraConfig(r=16, target_modules=FAMILIES["qwen2_5_omni"].lora_targets),
         quantization_config=BitsAndBytesConfig(load_in_4bit=True),
-    )  # fmt: skip
+    )
     trainer.train()
-    frozen = [each for each in trainer.model.parameters() if not each.requires_grad]
-    scales = [each.quant_state.absmax for each in frozen if hasattr(each, "quant_state")]
-    held = sum(each.numel() * each.element_size() for each in [*frozen, *scales])
-    assert card_memory.weight_bytes(half, four_bits=True) == held
-    trained = [each for each in trainer.model.parameters() if each.requires_grad]
-    states = [value for state in trainer.optimizer.optimizer.state.values() for value in state.values() if value.ndim]
+    counted = count_state(replace(whole, load_in_4bit=True), shape, numbers)
+    parameters = list(trainer.model.parameters())
+    scales = [each.quant_state.absmax for each in parameters if hasattr(each, "quant_state")]
+    assert counted["weights"] + unread == size_of([*parameters, *scales])
+    trained = [each for each in parameters if each.requires_grad]
     # Gradients are freed after the step, and are as large as the weights
-    held = sum(each.numel() * each.element_size() for each in [*trained, *trained, *states])
-    assert card_memory.trained_bytes(half, rank=16) == held
-    with torch.no_grad():
-        cache = half(input_ids=torch.ones(1, 5, dtype=torch.long), use_cache=True).past_key_values
-    held = sum(each.numel() * each.element_size() for states in list_states(cache) for each in states)
-    assert card_memory.cache_bytes(half, 5) == held
+    assert count_gradients(whole, numbers, numbers.count) == size_of(trained)
+    states = [value for state in trainer.optimizer.optimizer.state.values() for value in state.values() if value.ndim]
+    assert counted["optimizer"] == size_of(states)
+
+
+def size_of(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(each.numel() * each.element_size() for each in tensors)
 
 
 @pytest.mark.check

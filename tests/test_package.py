@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import logging
 import re
 import sys
 from pathlib import Path
@@ -22,6 +23,15 @@ def test_every_public_name_is_there_and_has_a_docstring(name: str) -> None:
     assert value.__name__ == name
     assert value.__module__.startswith("audiomcq.")
     assert value.__doc__
+
+
+def test_of_what_bitsandbytes_says_where_peft_imports_it_one_line_is_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "No module named 'kernels'")
+    logger.warning("anything else")
+    assert caplog.messages == ["anything else"]
 
 
 def test_a_type_checker_sees_the_public_names_where_they_are_loaded_from() -> None:

@@ -253,13 +253,14 @@ def test_a_run_whose_weights_are_lost_and_that_was_moved_ends_the_same_when_it_i
     assert not changed(weights(load_lalm(trained).model), weights(load_lalm(copy).model))
 
 
-def test_a_run_without_a_checkpoint_cannot_be_resumed(
-    trained: Path, rows_folder: Path, model_folder: Path, tmp_path: Path
+def test_a_run_that_ended_before_its_first_checkpoint_starts_from_its_beginning(
+    trained: Path, rows_folder: Path, model_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     copy = shutil.copytree(trained, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoint-*", "*.safetensors"))
     options = {**MIXED, "save_strategy": "steps", "save_steps": 1, "resume_from_checkpoint": "true"}
-    with pytest.raises(SystemExit, match="has saved no checkpoint yet; delete that folder and start again"):
-        train("sft", rows_folder, model_folder, copy, **options)
+    train("sft", rows_folder, model_folder, copy, **options)
+    assert f"the run in {copy} ended before its first checkpoint: it starts from its beginning" in caplog.text
+    assert not changed(weights(load_lalm(trained).model), weights(load_lalm(copy).model))
 
 
 def test_grpo_on_rows_that_its_checkpoint_was_fine_tuned_on_is_refused(

@@ -3,6 +3,7 @@
 The public API. Each name is imported at its first use: `import audiomcq` itself loads nothing.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,9 @@ _HOMES = {
     "sft": ("AudioSFTTrainer",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+# peft imports bitsandbytes wherever it is installed, which then warns of a kernel for 4 bits on CPUs that it would download
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit_forward" not in record.msg)
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,7 @@ import soundfile
 import soxr
 
 from audiomcq.decoding import DECODERS, DecodingError, OpenClip, explain, open_clip
+from audiomcq.patient_files import TRANSIENT, find_fault, open_patiently, retry
 
 logger = logging.getLogger(__name__)
 
@@ -202,10 +203,7 @@ def audio_bytes(source: AudioSource, root: str | Path | None = None) -> bytes:
     """
     name = describe(source, root)
     with _open_stored(source, root, name) as stream:
-        try:
-            return stream.read()
-        except OSError as error:
-            raise AudioError(f"{name}: cannot be read ({error.strerror})") from error
+        return stream.read()
 
 
 def stored_size(source: AudioSource, root: str | Path | None = None) -> int | None:
@@ -318,7 +316,10 @@ def _open_clip(source: AudioSource, root: str | Path | None, sampling_rate: int,
 
 @contextmanager
 def _open_stored(source: AudioSource, root: str | Path | None, name: str) -> Iterator[BinaryIO]:
-    """Open the stored bytes of a clip, from memory or from disk, as a stream."""
+    """Open the stored bytes of a clip, from memory or from disk, as a stream.
+
+    A fault of the storage that stays becomes an `AudioError` at the end of the block, whatever decoders made of it.
+    """
     content = source.get("bytes") if isinstance(source, dict) else None
     if content is not None and not isinstance(content, bytes):
         raise AudioError(
@@ -329,7 +330,21 @@ def _open_stored(source: AudioSource, root: str | Path | None, name: str) -> Ite
         if not stream.seek(0, os.SEEK_END):
             raise AudioError(f"{name}: the file is empty (0 bytes); fetch it again")
         stream.seek(0)
-        yield stream
+        try:
+            yield stream
+        except Exception:
+            _check_read(stream, name)
+            raise
+        _check_read(stream, name)
+
+
+def _check_read(stream: BinaryIO, name: str) -> None:
+    if (fault := find_fault(stream)) is not None:
+        raise AudioError(_explain_fault(fault, name)) from fault
+
+
+def _explain_fault(fault: OSError, name: str) -> str:
+    return f"{name}: cannot be read ({fault.strerror}); check the storage"
 
 
 def _open_path(source: AudioSource, root: str | Path | None, name: str) -> BinaryIO:
@@ -340,17 +355,19 @@ def _open_path(source: AudioSource, root: str | Path | None, name: str) -> Binar
         raise AudioError(f"{name}: a clip of type {type(path).__name__} is no path; is the audio column filled?")
     path = Path(root or "", path)
     try:
-        mode = path.stat().st_mode
+        mode = retry(name, path.stat).st_mode
         if stat.S_ISDIR(mode):
             raise AudioError(f"{name}: a folder, not an audio file; check the path and the audio root")
         if not stat.S_ISREG(mode):  # opening a pipe would block
             raise AudioError(f"{name}: a pipe or device, not an audio file; check the path and the audio root")
-        return path.open("rb")
+        return open_patiently(path)
     except PermissionError as error:
         raise AudioError(f"{name}: may not be read; check the rights on the file and its folders") from error
     except AudioError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        if isinstance(error, OSError) and error.errno in TRANSIENT:
+            raise AudioError(_explain_fault(error, name)) from error
         raise AudioError(f"{name}: no such audio file; check the path and the audio root") from error
 
 
@@ -394,6 +411,19 @@ def _to_float(samples: np.ndarray, name: str) -> np.ndarray:
     return ((samples - (full_scale if kind == "u" else 0)) / full_scale).astype(np.float32)
 
 
+def _downmix(block: np.ndarray) -> np.ndarray:
+    """Average the channels of a block, shape (frames, channels), bit by bit as `mean(axis=1)` does, which takes longer for a
+    stereo clip than its decoder.
+    """
+    frames, channels = block.shape
+    if channels > 7:  # from eight on, NumPy adds in another order
+        return block.mean(axis=1)
+    mono = np.zeros(frames, np.float32)
+    for channel in range(channels):
+        mono += block[:, channel]
+    return np.divide(mono, np.float32(channels), out=mono)
+
+
 class _Mono:
     """Iterates over the blocks of a clip, checked and downmixed, up to `max_seconds` and a margin.
 
@@ -411,7 +441,7 @@ class _Mono:
                 block, self.was_cut = block[: int(self.limit) - self.frames], True
             self._check(block)
             self.frames, self.channels = self.frames + len(block), block.shape[1]
-            yield block.mean(axis=1)
+            yield _downmix(block)
             if self.was_cut:
                 break
 

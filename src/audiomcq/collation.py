@@ -6,7 +6,7 @@ placeholders misaligns features and tokens without an error.
 
 import logging
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,38 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from audiomcq.audio import MIN_SAMPLES, SAMPLE_RATE, AudioSource, cut, describe, load_audio, padded_samples
+from audiomcq.audio import (
+    MIN_SAMPLES,
+    SAMPLE_RATE,
+    AudioError,
+    AudioSource,
+    cut,
+    describe,
+    is_silent,
+    load_audio,
+    padded_samples,
+    silence,
+)
 from audiomcq.conversations import (
     Conversation,
     as_conversation,
     find_clips,
     name_clips,
+    name_row,
     replace_clips,
     source_key,
 )
 from audiomcq.examples import Row, row_key
 from audiomcq.models import Family
 from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle, conversation
+from audiomcq.row_notes import NOTES, RowNote
 
 logger = logging.getLogger(__name__)
 
 IGNORED = -100
 """Label of a token that carries no loss."""
+STAND_IN_SECONDS = 1.0
+"""Silence in place of a clip that cannot be read: few tokens, and the model runs as it does for any clip."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +59,17 @@ class EncodedClip:
         mask: which frames are audio, shape (frames,).
         tokens: token ids of the clip in a prompt: one placeholder per audio token, inside the family's begin and end
             tokens.
+        silent: whether nothing can be heard in it.
+        was_cut: whether it was longer, see `ConversationEncoder.max_audio_seconds`.
+        defect: why it could not be read, so that silence stands in its place.
     """
 
     features: torch.Tensor
     mask: torch.Tensor
     tokens: list[int]
+    silent: bool = False
+    was_cut: bool = False
+    defect: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +93,16 @@ class EncodedPrompt:
         """Length of the audio, 100 frames of mel a second; 0 without audio."""
         return sum(int(clip.mask.sum()) for clip in self.clips) / 100
 
+    @property
+    def defect(self) -> str | None:
+        """Why the first of its broken clips could not be read; None where all were."""
+        return next((clip.defect for clip in self.clips if clip.defect is not None), None)
+
+    def note(self, name: str) -> RowNote:
+        """Note how its clips are, for a row of this name."""
+        silent, was_cut = (any(getattr(clip, flag) for clip in self.clips) for flag in ("silent", "was_cut"))
+        return RowNote(name, self.defect, silent, was_cut)
+
 
 @dataclass
 class ConversationEncoder:
@@ -82,6 +113,8 @@ class ConversationEncoder:
         audio_root: folder that relative audio paths start from.
         template_options: of the chat template (TRL's `chat_template_kwargs`).
         remembers: keep every encoded clip in memory, for a small data set that is read many times.
+        stands_in: put silence in the place of a clip that cannot be read, and say so in the encoded clip, instead of
+            raising: in a run of several processes, one that raised alone would leave the others waiting.
 
     Raises:
         ValueError: `max_audio_seconds` is more than the feature extractor takes, which would cut the rest unseen, or
@@ -94,6 +127,7 @@ class ConversationEncoder:
     audio_root: str | Path | None = None
     template_options: dict[str, Any] = field(default_factory=dict)
     remembers: bool = False
+    stands_in: bool = False
     _cut: set[Hashable] = field(default_factory=set, repr=False)
     _remembered: dict[Hashable, EncodedClip] = field(default_factory=dict, repr=False)
 
@@ -138,11 +172,23 @@ class ConversationEncoder:
         distinct = dict(zip(chain(*keys), chain(*sources), strict=True))
         encoded = {key: self._remembered[key] for key in distinct if key in self._remembered}
         missing = {key: source for key, source in distinct.items() if key not in encoded}
-        waveforms = [self.load(source, describe(source, self.audio_root)) for source in missing.values()]
-        encoded |= zip(missing, self.encode_clips(waveforms), strict=True)
-        if self.remembers:
-            self._remembered |= encoded
+        waveforms, marks = zip(*map(self._load_marked, missing.values()), strict=True) if missing else ((), ())
+        for key, clip, mark in zip(missing, self.encode_clips(waveforms), marks, strict=True):
+            encoded[key] = replace(clip, **mark)
+        if self.remembers:  # what could not be read is tried again
+            self._remembered |= {key: clip for key, clip in encoded.items() if clip.defect is None}
         return [tuple(map(encoded.__getitem__, each)) for each in keys]
+
+    def _load_marked(self, source: AudioSource) -> tuple[np.ndarray, dict[str, Any]]:
+        """Load a clip, or what stands in its place; return what `EncodedClip` says of it besides."""
+        name = describe(source, self.audio_root)
+        try:
+            waveform = self.load(source, name)
+        except AudioError as error:
+            if not self.stands_in:
+                raise
+            return silence(min(STAND_IN_SECONDS, self.max_audio_seconds)), {"defect": str(error)}
+        return waveform, {"silent": is_silent(waveform), "was_cut": name in self._cut}
 
     def encode(self, conversations: Sequence[Conversation]) -> list[EncodedPrompt]:
         """Encode prompts for a model to answer, each with its clips."""
@@ -331,14 +377,19 @@ class PromptCollator:
     encoder: ConversationEncoder
 
     def __call__(self, rows: Sequence[Row]) -> list[Row]:
-        """Add the encoded prompt to every row. Rows that are rollouts of one prompt share it."""
+        """Add the encoded prompt and a note to every row. Rows that are rollouts of one prompt share the former."""
         rows = [as_conversation(row) for row in rows]
         # By content: the sampler repeats a row for each rollout, and the data set returns a new copy each time
         keys = [_prompt_key(row["prompt"]) for row in rows]
         distinct = dict(zip(keys, (row["prompt"] for row in rows), strict=True))
         encoded = dict(zip(distinct, self.encoder.encode(list(distinct.values())), strict=True))
         return [
-            {**row, "prompt": name_clips(row["prompt"]), ENCODED: encoded[key]}
+            {
+                **row,
+                "prompt": name_clips(row["prompt"]),
+                ENCODED: encoded[key],
+                NOTES: encoded[key].note(name_row(row)),
+            }
             for row, key in zip(rows, keys, strict=True)
         ]
 

@@ -14,8 +14,9 @@ from datasets import Audio, Dataset, Features, IterableDataset, LargeList, List
 from tqdm.auto import tqdm
 
 from audiomcq.audio import AudioSource, audio_seconds, describe
+from audiomcq.clip_paths import shorten
 from audiomcq.datasets import clip_seconds
-from audiomcq.examples import Row
+from audiomcq.examples import Row, row_key
 from audiomcq.prompts import completion_target, conversation
 
 Message = dict[str, Any]
@@ -129,6 +130,21 @@ def name_clips(messages: Conversation) -> Conversation:
     if not any(part.get("type") == "audio" for part in _iterate_parts(messages)):
         return messages
     return replace_clips(messages, map(describe, find_clips(messages)))
+
+
+def name_row(row: Row) -> str:
+    """Return what a row is called in messages: its key, its id, or else its clips and the beginning of its text."""
+    if row.keys() >= {"question_type", "source_dataset", "id"}:
+        return row_key(row)
+    if row.get("id") is not None:
+        return str(row["id"])
+    messages = row_messages(row)
+    contents = [message.get("content") for message in messages]
+    texts = [content for content in contents if isinstance(content, str)]
+    texts += [part["text"] for part in _iterate_parts(messages) if part.get("text")]
+    texts += [row[name] for name in ("text", "prompt") if isinstance(row.get(name), str)]
+    clips = [describe(source) for source in find_clips(messages)]
+    return " ".join([*clips, repr(shorten(texts[0] if texts else ""))])
 
 
 def row_messages(row: Row) -> list[Message]:

@@ -1,4 +1,5 @@
-"""Errors that the user can fix end a program with one line that says what to do, and exit code 2.
+"""Errors that the user can fix end a program with one line that says what to do, and exit code 2; signals likewise, with
+code 75.
 
 Any other error is a bug and keeps its traceback.
 """
@@ -8,11 +9,14 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
+
+from audiomcq.interruption import GO_ON, Heard, Interrupted, listening
 
 logger = logging.getLogger(__name__)
 
@@ -75,21 +79,30 @@ class OneLineParser(argparse.ArgumentParser):
 def exit_on_user_error() -> Iterator[None]:
     """End the program with one line and exit code 2 (`LimitPassed`: 3) on an error that the user can fix.
 
-    `--log_level debug` also shows the traceback. Of several processes that fail alike, the first one reports.
+    SIGTERM and SIGINT end it with one line and exit code 75 (`audiomcq.interruption`). `--log_level debug` also shows the
+    traceback. Of several processes that fail alike, the first one reports.
 
     Raises:
         UserErrorExit: instead of the error.
     """
+    heard = Heard()
     try:
-        yield
-    except Exception as error:
+        with listening() as heard:
+            yield
+    except (Exception, Interrupted) as error:
         message = explain(error)
-        if message is None:
+        # Where one process has ended, the others fail: they wait for it
+        if isinstance(error, Interrupted) or (message is None and heard.received):
+            name = (heard.received or signal.SIGINT).name
+            line = f"stopped by {name}: {error if isinstance(error, Interrupted) else GO_ON}"
+            code = INTERRUPTED_EXIT_CODE
+        elif message is None:
             raise
+        else:
+            line = "error: " + re.sub(r"\s*\n\s*", " ", remove_secrets(message)).strip()
+            line = line.encode("utf-8", "backslashreplace").decode()  # what a file holds may have no UTF-8
+            code = LIMIT_EXIT_CODE if isinstance(error, LimitPassed) else EXIT_CODE
         logger.debug("traceback", exc_info=True)
-        line = "error: " + re.sub(r"\s*\n\s*", " ", remove_secrets(message)).strip()
-        line = line.encode("utf-8", "backslashreplace").decode()  # what a file holds may have no UTF-8
-        code = LIMIT_EXIT_CODE if isinstance(error, LimitPassed) else EXIT_CODE
         _say(line, code)
         raise UserErrorExit(line, code) from None
 
@@ -150,11 +163,13 @@ def _find_original(message: str) -> str:
 
 def _say(line: str, code: int) -> None:
     """Print the line. Processes of one job exit at once, since the others may be waiting for them for ever."""
-    if int(os.environ.get("RANK", 0)) > 0:
+    if int(os.environ.get("RANK", 0)) > 0 and code == INTERRUPTED_EXIT_CODE:
+        line = ""  # the first process says it
+    elif int(os.environ.get("RANK", 0)) > 0:
         # An error of all processes ends the first as well, and the launcher then ends this one before it repeats the
         # message
         time.sleep(_PATIENCE_SECONDS)
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(line and line + "\n")
     sys.stderr.flush()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         logging.shutdown()

@@ -24,6 +24,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
 from audiomcq.arguments.training import DataArguments
+from audiomcq.broken_rows import name_broken
 from audiomcq.collation import ENCODED, ConversationEncoder, EncodedPrompt, PromptCollator, audio_batch, to_model
 from audiomcq.configs import AudioGRPOConfig, with_audio_options
 from audiomcq.construction.decontamination import audit_training
@@ -36,6 +37,7 @@ from audiomcq.models import LALM, set_trainable
 from audiomcq.packing import group_rows, pack
 from audiomcq.phases import PhaseClock
 from audiomcq.rewards import REWARDS, named_rewards
+from audiomcq.row_notes import NOTES
 from audiomcq.run import train_stage
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
 from audiomcq.shared_prefix import chunks_head, shared_generation, shared_logps, sharing_obstacle
@@ -99,6 +101,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         """Encoded prompts of the rows that TRL is working on, one per group, in its order."""
         self._completions: list[list[list[int]]] | None = None
         """Token ids of their completions, one list per group, once they are known."""
+        self._broken, self._rewards = torch.empty(0), torch.empty(0)
+        """Which rollouts of all processes have broken clips, and this process's rewards, shape (rows, rewards)."""
         # Reseeded by `EpochSeedCallback`: the order of an epoch then depends on (seed, epoch), and a resumed run
         # repeats it
         self._order = torch.Generator()
@@ -139,7 +143,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         rows, shuffle = take_rows(data[0]), ShuffleByEpoch(args.seed)
         template: Any = args.chat_template_kwargs or {}  # TrainingArguments parses it if it is a text
         self.encoder = ConversationEncoder(
-            lalm.processor, lalm.family, args.max_audio_seconds, template_options=template
+            lalm.processor, lalm.family, args.max_audio_seconds, template_options=template, stands_in=True
         )
         self.clip_seconds = measure_audio(rows) if isinstance(rows, Dataset) else []
         adapted = peft_config is not None or is_adapted(model)
@@ -214,9 +218,12 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         size = self.group_size
         with self.clock("mel"):
             prompts = self._encode(inputs[::size])
+        names = [row[NOTES].name for row in inputs[::size]]
+        if not self.model.training:  # of training, all processes count
+            name_broken([row[NOTES] for row in inputs[::size]])
         inputs = [_drop_encoded(row) for row in inputs]
         with self._holding(prompts):
-            output = super()._generate_and_score_completions(inputs)
+            output = self._leave_out_broken(super()._generate_and_score_completions(inputs))
             if size > 1:
                 # Read from the device once: the update packs them without waiting for it again
                 completions = self._held_completions(output["completion_ids"], output["completion_mask"], size)
@@ -229,7 +236,31 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         }
         if size > 1:
             grouped["packed_completions"] = completions
-        return {**grouped, "encoded_prompts": prompts}
+        return {**grouped, "encoded_prompts": prompts, "row_names": names}
+
+    def _calculate_rewards(self, inputs: list[Row], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Compute the rewards of all processes, NaN (TRL: unscorable) for rollouts of prompts with broken clips.
+
+        A prompt that one process could not read and another could keeps the rollouts of the latter as its group.
+        """
+        rewards = super()._calculate_rewards(inputs, *args, **kwargs)
+        if self.encoder is None:
+            return rewards
+        size = len(inputs) // len(self._prompts)
+        broken = [prompt.defect is not None for prompt in self._prompts for _ in range(size)]
+        self._broken = self.accelerator.gather(torch.tensor(broken, device=rewards.device))
+        self._rewards = rewards[self.accelerator.process_index * len(inputs) :][: len(inputs)]
+        return rewards.masked_fill(self._broken[:, None], torch.nan)
+
+    def _leave_out_broken(self, output: dict[str, Any]) -> dict[str, Any]:
+        """Leave rollouts of prompts with broken clips out of the update: neither their tokens nor their KL count."""
+        output["row_rewards"] = self._rewards
+        if bool(self._broken.any()):  # in all processes alike
+            rows = len(output["completion_mask"])
+            broken = self._broken[self.accelerator.process_index * rows :][:rows]
+            output["completion_mask"] = output["completion_mask"].masked_fill(broken[:, None], 0)
+            output["num_items_in_batch"] = self.accelerator.gather(output["completion_mask"].sum()).sum()
+        return output
 
     def _held_completions(
         self, completion_ids: torch.Tensor, completion_mask: torch.Tensor, size: int
@@ -288,6 +319,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             name: value.flatten(0, 1) if isinstance(value, torch.Tensor) and value.ndim else value
             for name, value in inputs.items()
         }
+        if self.model.training:
+            self.step_record.batches.append({"rows": inputs["row_names"], "rewards": rows["row_rewards"]})
         with self._holding(prompts, inputs.get("packed_completions")):
             return super()._compute_loss(model, rows)
 
@@ -370,7 +403,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
 
 
 def _drop_encoded(row: Row) -> Row:
-    return {name: value for name, value in row.items() if name != ENCODED}
+    return {name: value for name, value in row.items() if name not in (ENCODED, NOTES)}
 
 
 def _read_rewards(reward_funcs: Any, args: AudioGRPOConfig, rows: Any) -> list[Any] | None:

@@ -114,8 +114,10 @@ def pack_by_clip(
     shared, and the labels (N, C) of these.
     """
     input_ids, attention_mask, labels, clip = (given.cpu() for given in (input_ids, attention_mask, labels, clip))
-    # argmax of 0/1 is the first 1: where the answer starts
-    rows, answers = _drop_padding(input_ids, attention_mask), (labels != IGNORED).int().argmax(-1).tolist()
+    # argmax of 0/1 is the first 1: where the answer starts. A row without one is all prompt
+    learnt = labels != IGNORED
+    starts = torch.where(learnt.any(-1), learnt.int().argmax(-1), labels.size(1))
+    rows, answers = _drop_padding(input_ids, attention_mask), starts.tolist()
     groups = [list(group) for _, group in groupby(range(len(rows)), key=clip.tolist().__getitem__)]
     prompts: list[list[int]] = []
     rests: list[list[list[int]]] = []

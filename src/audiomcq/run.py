@@ -5,7 +5,7 @@ import platform
 import re
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ from audiomcq.errors import exit_on_user_error
 from audiomcq.examples import CONTRIBUTION, arrow_column
 from audiomcq.generation_options import generation_settings
 from audiomcq.hardware import check_hardware, read_quantization
+from audiomcq.interruption import Interrupted, finishing
 from audiomcq.models import LALM, count_trainable, follow_adapters, load_lalm
 from audiomcq.prompts import COT_COLUMNS, cot_name
+from audiomcq.run_ending import GO_ON, NOTICE, train_until_signal
 from audiomcq.run_record import (
     Start,
     check_output,
@@ -76,7 +78,8 @@ def train_stage(
             start = check_output(output, settings, args.resume_from_checkpoint, PartialState().num_processes)
             PartialState().wait_for_everyone()
             if not start.finished:
-                _train(stage, trainer_class, data, args, model, audit, prepare_listening, settings, start)
+                with ExitStack() as signals:
+                    _train(stage, trainer_class, data, args, model, audit, prepare_listening, settings, start, signals)
 
 
 def _train(
@@ -89,6 +92,7 @@ def _train(
     prepare_listening: Callable[..., Callable[[SafeTrainer], TrainerCallback]],
     settings: dict[str, Any],
     start: Start,
+    signals: ExitStack,
 ) -> None:
     output = Path(args.output_dir or "")
     # What can refuse a run comes before the model is loaded, which may take minutes
@@ -133,10 +137,12 @@ def _train(
         processing_class=lalm.processor,
         peft_config=peft_config,
     )
+    trainer.max_bad_fraction = data.max_bad_fraction
     if listen:
         trainer.add_callback(listen(trainer))
     if start.record:
         trainer.run_id = start.record.get("run", trainer.run_id)
+    signals.enter_context(finishing(GO_ON, NOTICE))  # a folder with a record has something to go on from
     if trainer.accelerator.is_main_process:
         begun = {
             "run": trainer.run_id,
@@ -159,7 +165,11 @@ def _train(
         )
     logger.info("%s, %s: %d rows, effective batch %d", data.paradigm, stage, len(rows), _effective_batch(args))
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=start.checkpoint)
+    try:
+        train_until_signal(trainer, start.checkpoint)
+    except Interrupted:
+        shut_down_distributed(trainer)
+        raise
     saved = trainer.save_whole()
     if trainer.accelerator.is_main_process:
         record = {

@@ -95,6 +95,9 @@ def check_output(output: Path, settings: dict[str, Any], resume: str | bool | No
         )
         return Start(record=record, finished=True)
     checkpoint = _find_newest_whole(output) if resume is True else Path(str(resume))
+    if checkpoint is None:
+        _say("the run in %s ended before its first checkpoint: it starts from its beginning", output)
+        return Start(record=record)
     if defect := find_checkpoint_defect(checkpoint):
         raise ValueError(
             f"checkpoint {checkpoint} cannot be resumed: {defect}; name another, or give true for the newest"
@@ -167,8 +170,12 @@ def _is_intact(output: Path, record: Mapping[str, Any]) -> bool:
     )
 
 
-def _find_newest_whole(output: Path) -> Path:
-    """Return the last complete checkpoint of a run, and log those that are not."""
+def _find_newest_whole(output: Path) -> Path | None:
+    """Return the last complete checkpoint of a run, and log those that are not; None where none has ever been whole.
+
+    Raises:
+        ValueError: there were some, and each is damaged.
+    """
     found = list_checkpoints(output)
     whole = [path for path, defect in found.items() if defect is None and path.parent == output]
     others = [
@@ -178,10 +185,11 @@ def _find_newest_whole(output: Path) -> Path:
     ]
     if others:
         _say("not complete, and not resumed from: %s", "; ".join(others))
-    if not whole:
-        lacking = f"no whole checkpoint: {'; '.join(others)}" if others else "saved no checkpoint yet"
-        raise ValueError(f"the run in {output} has {lacking}; delete that folder and start again")
-    return whole[-1]
+    if not whole and any(path.parent == output for path in found):
+        raise ValueError(
+            f"the run in {output} has no whole checkpoint: {'; '.join(others)}; delete that folder and start again"
+        )
+    return whole[-1] if whole else None
 
 
 def read_record(output: Path) -> dict[str, Any]:

@@ -16,8 +16,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
+from audiomcq.broken_rows import ClipCount, count_rows
 from audiomcq.datasets import ShuffleByEpoch
+from audiomcq.divergence import REPORT, StepRecord
 from audiomcq.models import restore_weights
+from audiomcq.row_notes import read_notes
 from audiomcq.storage import (
     STAGING,
     clear_staging,
@@ -62,32 +65,53 @@ class SafeTrainer(Trainer):
 
     Attributes:
         run_id: id of the run, written into its checkpoints; a resumed run keeps it.
+        max_bad_fraction: share of the rows whose clips may turn out to be broken during the run.
+        step_record: rows and losses of the step under way, for the report of a divergence.
     """
 
+    max_bad_fraction = 0.01
     model: PreTrainedModel  # or PEFT's wrapper around one, which forwards attributes; never None, unlike in Trainer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.clip_count, self.step_record = ClipCount(), StepRecord()
         super().__init__(*args, **kwargs)
         self.run_id = uuid4().hex
         self._staging: Path | None = None
         # transformers rotates by name: it would delete a `checkpoint-best` that somebody has put aside
         self._checkpoints_kept, self.args.save_total_limit = self.args.save_total_limit, None
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """Take the batches of a step, and count their clips before any process works on them."""
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self.clip_count.take(batches, self.accelerator, count_rows(self), self.max_bad_fraction)
+        if batches and isinstance(batches[0], dict):  # the rows of a rollout are known when it is learnt from
+            self.step_record.batches = [{"rows": [note.name for note in read_notes(batch)]} for batch in batches]
+        return batches, items
+
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(self._explain_divergence(f"the loss is {loss.item()}"))
+        self.step_record.add_loss(loss)
         return loss
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
-        """Check the gradient norm before the optimizer uses it. A loss scaler (fp16) skips bad steps itself."""
+        """Check the losses of the step and its gradient norm before the optimizer uses it, in all processes alike.
+
+        A loss scaler (fp16) skips bad gradients itself.
+        """
         norm = super()._get_grad_norm(*args, **kwargs)
         scaled = self.args.fp16 or getattr(self.accelerator, "scaler", None) is not None
-        if norm is not None and not scaled and not torch.isfinite(torch.as_tensor(norm)):
+        what = self.step_record.find_divergence(
+            None if scaled else norm, self.accelerator, self._output, self.state.global_step
+        )
+        if what is not None:
             raise FloatingPointError(
-                self._explain_divergence(f"the gradient norm is {float(norm)} (the loss is finite)")
+                self._explain_divergence(what, f" (the rows of the step: {self._output / REPORT})")
             )
         return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what was found out about the clips of training batches to the logs."""
+        super().log({**logs, **self.clip_count.report()} if self.model.training else logs, start_time)
 
     def require_finite(self) -> None:
         """Check every weight and optimizer state, in all processes, before they are saved.
@@ -121,14 +145,14 @@ class SafeTrainer(Trainer):
     def _output(self) -> Path:
         return Path(self.args.output_dir or "")  # never empty: TrainingArguments fills it in
 
-    def _explain_divergence(self, what: str) -> str:
+    def _explain_divergence(self, what: str, rows: str = "") -> str:
         intact = [path.name for path in list_whole_checkpoints(self._output)]
         kept = (
             f"{', '.join(intact)} in {self.args.output_dir} hold finite weights"
             if intact
             else "no checkpoint was saved"
         )
-        return f"{what} at step {self.state.global_step}: lower learning_rate, or train in bf16 instead of fp16; it is not saved: {kept}"
+        return f"{what} at step {self.state.global_step}: lower learning_rate, or train in bf16 instead of fp16{rows}; it is not saved: {kept}"
 
     def save_whole(self) -> dict[str, int]:
         """Save the model and the trainer's state to the output folder, each file whole; return their sizes by name.

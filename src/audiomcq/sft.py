@@ -24,6 +24,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from audiomcq.answers import is_correct, parse_answer
 from audiomcq.arguments.training import DataArguments
+from audiomcq.broken_rows import name_broken
 from audiomcq.checkpointing import keep_products
 from audiomcq.collation import ConversationEncoder, to_model
 from audiomcq.configs import AudioSFTConfig, with_audio_options
@@ -36,6 +37,7 @@ from audiomcq.listening import prepare_listening
 from audiomcq.models import LALM, set_trainable
 from audiomcq.packing import PADDING, label_columns, pack_by_clip, unpack
 from audiomcq.prompts import ANSWER_OPEN, AUDIOMCQ_STYLE, TURN_TOKENS, completion_target, cot_name
+from audiomcq.row_notes import NOTES, unpack_notes
 from audiomcq.run import train_stage
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
 from audiomcq.sft_collation import SFTCollator
@@ -129,7 +131,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         for each in (rows, *(evaluated.values() if isinstance(evaluated, dict) else [evaluated])):
             if holds_questions(each):
                 check_cot(each, cot)
-        self.encoder = ConversationEncoder(lalm.processor, lalm.family, args.max_audio_seconds)
+        self.encoder = ConversationEncoder(lalm.processor, lalm.family, args.max_audio_seconds, stands_in=True)
         self.clip_seconds = measure_audio(rows) if isinstance(rows, Dataset) else []
         # Worker processes would each keep their own copy
         self.encoder.remembers = 0 < sum(self.clip_seconds) <= REMEMBERED_SECONDS and not args.dataloader_num_workers
@@ -184,7 +186,9 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         """Compute TRL's loss with the tokens of each row weighted by `row_weight` (see `strong_weight`)."""
         if "row_weight" not in inputs:  # another collator's batch, or a model without audio input
             return super().compute_loss(model, inputs, *args, **kwargs)
-        weight, clip = inputs.pop("row_weight"), inputs.pop("clip")
+        weight, clip, notes = inputs.pop("row_weight"), inputs.pop("clip"), inputs.pop(NOTES)
+        if not self.model.training:  # of training, all processes count
+            name_broken(unpack_notes(notes))
         inputs = to_model(inputs, self.model)
         if self.compute_loss_func or self.compute_metrics or self.label_smoother:
             return super().compute_loss(model, inputs, *args, **kwargs)

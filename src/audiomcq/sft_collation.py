@@ -4,14 +4,15 @@ Examples are TRL's (`messages`, `prompt` and `completion`, or `text`), with or w
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from audiomcq.collation import IGNORED, ConversationEncoder, EncodedPrompt, audio_batch
-from audiomcq.conversations import Conversation, Message, as_conversation, row_messages
+from audiomcq.conversations import Conversation, Message, as_conversation, name_row, row_messages
 from audiomcq.examples import CONTRIBUTION, Row
+from audiomcq.row_notes import NOTES, pack_notes
 
 
 @dataclass
@@ -55,15 +56,23 @@ class SFTCollator:
             ),
             "row_weight": torch.tensor([weights[index] for index in order]),
             "clip": torch.tensor([groups.index(keys[index]) for index in order]),
+            NOTES: pack_notes([examples[index].note(name_row(rows[index])) for index in order]),
             **audio_batch([examples[start] for start in starts]),
         }
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedPrompt]:
-        """Encode conversations with their labels. The first token is never learnt: nothing predicts it."""
+        """Encode conversations with their labels. The first token is never learnt: nothing predicts it.
+
+        Nor is anything of a row with a clip that could not be read: it counts in no loss, and not in its normalisation.
+        """
         learnt = [self._label(row) for row in rows]
         clips = self.encoder.encode_conversation_clips([row_messages(row) for row in rows])
         labels = [[IGNORED, *each[1:]] for _, each in learnt]
-        return self.encoder.insert([ids for ids, _ in learnt], clips, labels)
+        examples = self.encoder.insert([ids for ids, _ in learnt], clips, labels)
+        return [
+            example if example.defect is None else replace(example, labels=[IGNORED] * len(example.input_ids))
+            for example in examples
+        ]
 
     def _label(self, row: Row) -> tuple[list[int], list[int]]:
         """Return the token ids of a row, with one placeholder per clip, and their labels."""

@@ -25,6 +25,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from audiomcq.errors import explain_os_error
+from audiomcq.interruption import finishing
 from audiomcq.records import MAPPING, TEXT, advise, read_json
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ def _is_about(error: OSError, place: Path) -> bool:
     return file == place or place in file.parents or file in place.parents or file.parent == place.parent
 
 
+@finishing()
 def write_whole(path: str | Path, content: str | bytes | memoryview) -> None:
     """Write a file so that it is complete or absent, even after a power cut. Texts are UTF-8.
 
@@ -116,9 +118,10 @@ def new_file(path: str | Path) -> Iterator[Path]:
         try:
             with writing(path):
                 yield partial
-                sync(partial)
-                partial.replace(path)
-                sync(path.parent)
+                with finishing():
+                    sync(partial)
+                    partial.replace(path)
+                    sync(path.parent)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -211,6 +214,7 @@ def _sync_all(folder: Path) -> None:
         sync(path)
 
 
+@finishing()
 def publish_checkpoint(staged: Path, target: Path, run: str) -> None:
     """Rename a checkpoint that was written elsewhere on the same disk to `target`, complete or not at all.
 
@@ -305,6 +309,7 @@ def _removing(checkpoints: Sequence[Path], staging: Path) -> Iterator[None]:
         shutil.rmtree(path)
 
 
+@finishing()
 def move_files(staged: Path, target: Path) -> dict[str, int]:
     """Move files to a folder one by one, each complete, the index of the weights last; return their sizes by name."""
     with writing(target):
@@ -349,11 +354,12 @@ def replaced_folder(folder: str | Path) -> Iterator[Path]:
         _list_own_files(folder, staged.name)  # refuse before the work, and look again after it
         yield staged
         digests = {path.relative_to(staged).as_posix(): _hash_file(path) for path in list_files(staged)}
-        for name in _list_own_files(folder, staged.name):
-            (folder / name).unlink()
-        _remove_empty_folders(folder, staged)
-        write_json(folder / OWN_FILE, digests)
-        move_files(staged, folder)
+        with finishing():
+            for name in _list_own_files(folder, staged.name):
+                (folder / name).unlink()
+            _remove_empty_folders(folder, staged)
+            write_json(folder / OWN_FILE, digests)
+            move_files(staged, folder)
 
 
 @contextmanager

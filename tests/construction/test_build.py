@@ -23,6 +23,7 @@ from audiomcq.construction.build import build
 from audiomcq.construction.candidates import AXES
 from audiomcq.construction.chains import parse_structured_chain, parse_unstructured_chain
 from audiomcq.datasets import load_rows
+from audiomcq.errors import INTERRUPTED_EXIT_CODE
 from audiomcq.prompts import completion_target
 from scripted_llm import Server, serving
 
@@ -404,8 +405,9 @@ def test_an_interrupted_build_asks_nothing_new_and_says_how_to_go_on(audiocaps: 
             process.send_signal(signal.SIGINT)
             asked = len(server.asked())
             _, said = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "interrupted" in said.splitlines()[-1] and "the same command goes on" in said.splitlines()[-1]
+    assert process.returncode == INTERRUPTED_EXIT_CODE
+    assert said.splitlines()[-1].startswith("stopped by SIGINT: ")
+    assert said.splitlines()[-1].endswith(" rows are pending: the same command goes on with them")
     assert len(server.asked()) <= asked + 8
     assert (tmp_path / "built" / "data" / "report.html").is_file()
 

@@ -45,7 +45,7 @@ def two_stages(rows_folder: Path, model_folder: Path, tmp_path_factory: pytest.T
     """A GRPO stage on top of an SFT stage that trained one parameter group."""
     folder = tmp_path_factory.mktemp("stages")
     common = {"dataset": rows_folder, **MIXED}
-    train("sft", model_name_or_path=model_folder, output_dir=folder / "sft", train_modules="llm", **common)
+    train("sft", model_name_or_path=model_folder, output_dir=folder / "sft", train_modules="llm", max_rows=5, **common)
     short = {"num_generations": 2, "max_completion_length": 4, "max_steps": 1}
     train("grpo", model_name_or_path=folder / "sft", output_dir=folder / "grpo", **common, **short)
     return folder / "grpo"
@@ -126,7 +126,8 @@ def test_the_training_section_says_what_both_runs_recorded(measured, two_stages:
         for group, count in record["parameter_groups"].items():
             numbers = [int(number.replace(" ", "")) for number in rows[group][column].split(" of ")]
             assert numbers == [count["trainable"], count["parameters"]]
-    assert rows["`num_generations`"] == ["–", "2"]
+    assert (rows["`max_rows`"], rows["`num_generations`"]) == (["5", "–"], ["–", "2"])
+    assert rows["rows"][0].startswith("5 (")
     assert rows["audio_tower"][0].startswith("0 of")
     assert not rows["audio_tower"][1].startswith("0 of")
 

@@ -1,13 +1,9 @@
 """Build questions from captions: ask for what is missing, check, select, and say what became of every caption."""
 
 import logging
-import os
-import signal
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 from tqdm.auto import tqdm
@@ -22,7 +18,7 @@ from audiomcq.construction.candidates import Candidate, StageFiles
 from audiomcq.construction.responses import ResponseCache
 from audiomcq.construction.selection import check_selection, select_rows
 from audiomcq.construction.sources.table import find_source
-from audiomcq.construction.writer import Halt
+from audiomcq.interruption import Interrupted, finishing, received
 from audiomcq.storage import replaced_folder, write_json
 
 logger = logging.getLogger(__name__)
@@ -58,7 +54,15 @@ def build(args: BuildArguments) -> dict[str, Any]:
     Raises:
         ValueError: the source or an option cannot be used; or a server failed. What was built until then is written
             first, and the message says how many rows are pending.
+        Interrupted: likewise, after a signal.
     """
+    if args.writer is None:
+        return _build(args)
+    with finishing(notice="nothing more is asked, and the build ends with what is answered"):
+        return _build(args)
+
+
+def _build(args: BuildArguments) -> dict[str, Any]:
     source, output = find_source(args.source), Path(args.output_dir)
     check_selection(args)
     with ExitStack() as stack:
@@ -69,7 +73,6 @@ def build(args: BuildArguments) -> dict[str, Any]:
         else:
             cache = stack.enter_context(ResponseCache(output / "answers"))
             making = stack.enter_context(ModelBuild(args, source, cache))
-            stack.enter_context(stopping_on_interrupt(making.halt))
         account = Account(making.stages, args.min_grade)
         with StageFiles(data / "stages", making.stages) as files:
             for candidate in show_progress(making, account):
@@ -83,27 +86,9 @@ def build(args: BuildArguments) -> dict[str, Any]:
         write_page(record, data, making.audio_root)
     log_summary(record, output, making.audio_root)
     if making.fault:
-        raise ValueError(f"{making.fault}; {account.pending:,} rows are pending: the same command goes on with them")
+        left = f"{account.pending:,} rows are pending: the same command goes on with them"
+        raise Interrupted(left) if received() else ValueError(f"{making.fault}; {left}")
     return record
-
-
-@contextmanager
-def stopping_on_interrupt(halt: Halt) -> Iterator[None]:
-    """Ask nothing new after Ctrl-C, and write what is there; leave at once after a second one. Answers are kept either way."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        if halt.reason is not None:
-            os._exit(128 + number)
-        halt.stop("interrupted; again to leave at once", fault=True)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def show_progress(making: Making, account: Account) -> Iterator[Candidate]:

@@ -14,6 +14,7 @@ from audiomcq.construction.budget import Budget
 from audiomcq.construction.responses import Response, ResponseCache, make_key
 from audiomcq.endpoints import Endpoint
 from audiomcq.inference.client import EndpointError, audio_part, open_client, request_completion
+from audiomcq.interruption import received
 from audiomcq.records import make_encodable
 
 if TYPE_CHECKING:
@@ -162,6 +163,8 @@ class Writer:
             return known
         if not self.asks:
             raise Missing
+        if (ending := received()) is not None:
+            self.halt.stop(f"interrupted by {ending.name}", fault=True)
         if self.halt.reason is not None:
             raise Pending(self.halt.reason)
         # A token is three characters or more, but in few languages

@@ -34,6 +34,7 @@ from audiomcq.inference.store import (
     list_shards,
     open_run,
 )
+from audiomcq.interruption import finishing, until_signal
 from audiomcq.models import hash_weights
 from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle
 
@@ -102,7 +103,8 @@ def ask_missing(
                         folder, settings, voter, control.name, args.mode, process.rank, args.flush_seconds
                     )
                     batches = ask(playable if args.needs_clips(control.name) else rows, control, done)
-                    _write(batches, control.name, writer, bar)
+                    # A server's answers under way are waited for: somebody may have paid for them
+                    _write(batches if parse_voter(name) else until_signal(batches), control.name, writer, bar)
             # Before the next is loaded: two voters would not fit
             del ask
             release_memory()
@@ -129,7 +131,7 @@ def _write(batches: Iterator[list[Answer]], control: str, writer: VoteWriter, ba
     """Write one voter's votes under one control as they arrive."""
     count, read = 0, Counter[str]()
     bar.describe(writer.voter.name, control)
-    with writer:
+    with finishing(notice="ends when the questions under way are answered"), writer:
         for answers in batches:
             writer.add(answers)
             bar.update(len(answers))

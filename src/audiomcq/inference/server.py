@@ -17,6 +17,7 @@ from audiomcq.endpoints import Endpoint
 from audiomcq.examples import Row, row_key
 from audiomcq.inference.client import ask_in_parallel, audio_part, audio_uri, open_client, request_completion
 from audiomcq.inference.local import Answer, Asked, Control, to_answer
+from audiomcq.interruption import until_signal
 from audiomcq.prompts import AUDIOMCQ_STYLE, conversation
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def endpoint_batches(
         asked = _conversations(
             rows, [questions[i] for i in missing], [clips[i] for i in missing], control, max_audio_seconds
         )
-        for answer in ask_in_parallel(ask, asked, endpoint.concurrency):
+        for answer in ask_in_parallel(ask, until_signal(asked), endpoint.concurrency):
             yield [answer]
 
 

@@ -26,6 +26,7 @@ from datasets.table import InMemoryTable
 from audiomcq import __version__
 from audiomcq.inference.local import Answer, Asked
 from audiomcq.inference.vote_files import FOOTER, VOTE_FEATURES, read_columns, read_footer
+from audiomcq.interruption import finishing
 from audiomcq.prompts import find_asked_for
 from audiomcq.records import MAPPING, advise, check_fields, make_encodable, read_json
 from audiomcq.storage import check_same, hold, write_json, write_whole, writing
@@ -133,6 +134,7 @@ class VoteWriter:
         if len(self._waiting) >= FLUSH_ANSWERS or time.monotonic() - self._last >= self.flush_seconds:
             self.flush()
 
+    @finishing()
     def flush(self) -> None:
         """Write the buffered answers as a new shard."""
         self._last = time.monotonic()

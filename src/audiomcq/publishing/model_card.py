@@ -17,6 +17,7 @@ from audiomcq.templating import MISSING, fill_template
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 _HYPER_PARAMETERS = (
+    "max_rows",
     "learning_rate",
     "lr_scheduler_type",
     "warmup_steps",
