@@ -1,8 +1,8 @@
 """A training process for test_launch.py that imports nothing heavy: it says what it was told, and ends as a run does that is asked to.
 
-OUTPUT_DIR/RANK.json holds its arguments and the variables by which processes meet. Without --resume_from_checkpoint it
-then waits for SIGTERM, and OUTPUT_DIR/checkpoint-RANK/asked.json says how often it was asked and whether a process of
-its own, as those that load data, was left alone. It leaves with --exit_code.
+OUTPUT_DIR/RANK.json holds its arguments and the variables by which processes meet. It then waits for SIGTERM, and
+OUTPUT_DIR/checkpoint-RANK/asked.json says how often it was asked and whether a process of its own, as those that load
+data, was left alone. It leaves with --exit_code.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from pathlib import Path
 parser = argparse.ArgumentParser()
 parser.add_argument("--output_dir", type=Path)
 parser.add_argument("--exit_code", type=int, default=75)
-parser.add_argument("--resume_from_checkpoint")
 options = parser.parse_args()
 
 asked: list[int] = []
@@ -26,11 +25,6 @@ rank = os.environ.get("RANK", "0")
 options.output_dir.mkdir(parents=True, exist_ok=True)
 names = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 said = {"argv": sys.argv[1:], **{name: os.environ.get(name) for name in names}}
-if options.resume_from_checkpoint:
-    Path(options.output_dir / f"{rank}-resumed.json").write_text(json.dumps(said))
-    sys.exit(0)
-if rank == "0":
-    (options.output_dir / "run.json").write_text('{"finished": false}')
 loader = subprocess.Popen(["sleep", "60"])
 ready = options.output_dir / f"{rank}.json"
 ready.with_suffix(".tmp").write_text(json.dumps(said))

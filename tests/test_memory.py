@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,12 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
+import random_lalms
 from audiomcq.arguments.memory import MemoryArguments
 from audiomcq.memory import GB, base_of, count, main, needed, recipe_words
 from audiomcq.memory_parts import count_moments, count_state, lay_out, layer_bytes, read_numbers
 from audiomcq.model_shape import ModelShape, measure_shape, read_config
 from audiomcq.models import FAMILIES
+from audiomcq.options import parse
 from audiomcq.tiny.model import thinker_config, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -138,14 +142,16 @@ class TestAgainstARealModel:
     def kept(self, config: Any, layers: int, lora: bool) -> int:
         """Bytes of tensors, without weights, that a forward in bf16 under autocast keeps."""
         from peft import LoraConfig, get_peft_model
-        from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
         config.text_config.num_hidden_layers = layers
         config.text_config.layer_types = ["full_attention"] * layers
         torch.manual_seed(0)
-        model = Qwen2_5OmniThinkerForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
+        family = FAMILIES[config.model_type]
+        model = getattr(transformers, family.architecture)._from_config(config, dtype=torch.bfloat16)
         if lora:
-            model = get_peft_model(model, LoraConfig(r=4, target_modules=FAMILIES["qwen2_5_omni"].lora_targets))
+            # By their whole names, as our trainers do: of a pattern PEFT makes other names where there are experts
+            targets = [name for name, _ in model.named_modules() if re.fullmatch(family.lora_targets, name)]
+            model = get_peft_model(model, LoraConfig(r=4, target_modules=targets))
             model.enable_input_require_grads()
         weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
         adapters = {tuple(p.shape) for name, p in model.named_parameters() if "lora_" in name}
@@ -170,6 +176,21 @@ class TestAgainstARealModel:
 
     @pytest.mark.parametrize("lora", [False, True], ids=["all weights", "adapters"])
     def test_a_layer_keeps_what_is_counted(self, config: Any, lora: bool) -> None:
+        layer, counted, heads = self.compare(config, lora)
+        sums = self.ROWS * self.LENGTH * 4 * (heads + 2)  # of attention, and a root for each norm
+        assert layer == pytest.approx(counted + sums, rel=0.002)
+
+    @pytest.mark.parametrize("lora", [False, True], ids=["all weights", "adapters"])
+    def test_a_layer_of_experts_keeps_what_is_counted(self, lora: bool) -> None:
+        config = random_lalms.omni3("sdpa").config
+        layer, counted, heads = self.compare(config, lora)
+        # Roots for queries and keys too, and what the router keeps: a probability for each of 4 experts; for each of the 2
+        # that a token passes its weight, twice, its number, its place among all tokens twice and its token
+        sums = self.ROWS * self.LENGTH * (4 * (heads + 2 + heads + 2) + 4 * 4 + 4 + 2 * (4 + 8 + 2 + 3 * 8))
+        assert layer == pytest.approx(counted + sums, rel=0.002)
+
+    def compare(self, config: Any, lora: bool) -> tuple[int, float, int]:
+        """What a layer keeps, what is counted for it, and the number of its heads."""
         layer = self.kept(config, 3, lora) - self.kept(config, 2, lora)
         shape = measure_shape(config)
         options = MemoryArguments(stage="sft", batch=self.ROWS, shared_prefix=False, lora_r=4 if lora else 0)
@@ -178,8 +199,7 @@ class TestAgainstARealModel:
         counted = layer_bytes(options, shape, numbers, batch)
         # On a CPU these rows, which are not padded, have no mask and repeat no keys, and attention keeps its softmax's sums
         counted -= self.ROWS * (2 * 2 * (shape.queries - shape.keys) * self.LENGTH + 2 * self.LENGTH**2)
-        sums = self.ROWS * self.LENGTH * 4 * (shape.queries // 32 + 2)  # of attention, and a root for each norm
-        assert layer == pytest.approx(counted + sums, rel=0.002)
+        return layer, counted, config.get_text_config().num_attention_heads
 
 
 def test_published_models_are_counted_without_a_network() -> None:
@@ -282,6 +302,19 @@ def test_the_quickstart_says_what_is_counted_for_it(stage: str, capsys: pytest.C
     together = float(re.search(r"^  together +([\d.]+)$", shown, re.MULTILINE)[1])
     row = re.search(rf"^\| {stage.upper()} \|.*$", (recipe / "README.md").read_text(), re.MULTILINE)[0]
     assert row.split("|")[6].strip() == f"{together:.1f} GB" and "24 GB  fits" in shown
+
+
+def test_the_page_about_64_gpus_says_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    written = runpy.run_path(str(ROOT / "benchmarks" / "memory_table.py"))
+    page = written["PAGE"].read_text()
+    assert page == written["describe"](), "run python benchmarks/memory_table.py"
+    # One of its cells by the command line that it names
+    settings = ROOT / "recipes" / "settings" / "qwen2_5_omni_7b" / "grpo.yaml"
+    words = [*recipe_words(str(settings)), "--model", "Qwen/Qwen2.5-Omni-7B", "--engine", "zero2", "--gpus", "8"]
+    (options,) = parse((MemoryArguments,), argv=words)
+    row = re.search(r"Omni-7B\n.*?^\| all weights, GRPO \|([^\n]*)$", page, re.MULTILINE | re.DOTALL)[1]
+    assert row.split("|")[2].strip() == f"**{needed(count(options)[0].total) / GB:.0f}**"
 
 
 def test_options_that_do_not_fit_together_are_refused() -> None:

@@ -192,6 +192,11 @@ def layer_bytes(options: MemoryArguments, shape: ModelShape, numbers: Numbers, b
     values e k each. Output projection: the result again where it is cast or packed. Feed-forward: gate, silu(gate), up
     and their product, e i each; silu is computed again by the fused kernel. q and k norms: as the norms above.
 
+    Experts (i: of those that a token passes together; transformers' grouped_mm): gate and up, silu(gate), e i each, and the
+    result of each expert, e h, which the router's weights multiply. Where experts are trained, their product, e i, and the
+    token's copy for each of them, e h. Where they are frozen, none of their inputs. What the router keeps, less than one
+    percent, is left out.
+
     Per row: where rows are padded or packed, keys and values are repeated for every query head over the whole row,
     2 e q a token (instead of 2 e k), and there is a mask of query x key numbers.
     """
@@ -202,15 +207,14 @@ def layer_bytes(options: MemoryArguments, shape: ModelShape, numbers: Numbers, b
     per_token: float = 2 * norm * h
     if shape.normed_heads:
         per_token += (_FULL + (e if weights_trained else 0)) * (q + k)
-    per_token += e * h * (5 if numbers.casts else 2)
     per_token += e * (2 * q + 2 * k)
     if numbers.casts or batch.packed:
         per_token += e * q
-    per_token += e * i * (3 if fused and not shape.experts else 4)
     if shape.experts:
-        # The token's copy for each of its experts, and their results, before they are weighted and summed
-        per_token += 2 * e * h * shape.experts
-    per_token += 7 * e * options.lora_r
+        per_token += e * h * (3 if numbers.casts else 2)
+        per_token += (e * i + e * h * shape.experts) * (1 + weights_trained) + 2 * e * i + 4 * e * options.lora_r
+    else:
+        per_token += e * h * (5 if numbers.casts else 2) + e * i * (3 if fused else 4) + 7 * e * options.lora_r
     kept: float = batch.tokens * per_token
     length = batch.prompt + batch.completion
     if batch.packed:
