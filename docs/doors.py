@@ -25,7 +25,10 @@ MODELS = "outputs/demo/models"
 ON_CPU = "--use_cpu true --bf16 false --dtype float32 --max_steps 5"
 ROWS = f"--dataset outputs/labelled --audio_root null {ON_CPU}"
 ASKED = "--benchmark null --dataset outputs/labelled --dataset_split train"
-LEFT_OUT = {"make test": "takes half an hour; CI runs it at every change"}
+LEFT_OUT = {
+    "make test": "it takes half an hour, and CI runs it at every change",
+    "pip install -c constraints.txt -e '.[deepspeed]'": "for several GPUs, and there is none",
+}
 STAND_INS = {
     "https://github.com/OWNER/audiomcq": "file://HERE/audiomcq",
     "pip install 'audiomcq[peft] @ git+": "pip install --dry-run 'audiomcq[peft] @ git+",
@@ -38,7 +41,7 @@ STAND_INS = {
     "--model_name_or_path outputs/sft": f"--model_name_or_path outputs/sft {ON_CPU}",
     "accelerate_configs/single_gpu.yaml": "accelerate_configs/cpu.yaml",
     "accelerate_configs/zero2.yaml": "accelerate_configs/cpu.yaml",
-    "quickstart/grpo.yaml": f"quickstart/grpo.yaml --model_name_or_path {MODELS}/base {ROWS}",
+    "quickstart/grpo.yaml": f"quickstart/grpo.yaml --model_name_or_path {MODELS}/base {ROWS} --audio_contribution null",
     "quickstart/answer.yaml": f"quickstart/answer.yaml --dtype float32 --silence_seconds 1.5 --max_new_tokens 16 {ASKED}",
     "quickstart/score.yaml": f"quickstart/score.yaml {ASKED}",
     "weak_to_strong/sft.py": "weak_to_strong/sft.py --config recipes/weak_to_strong/qwen2_5_omni_7b/sft.yaml "
@@ -53,7 +56,7 @@ LINES, COLUMNS, QUESTIONS = 6, 150, 200
 
 @dataclass
 class Typed:
-    """A command: the README's heading and words, what was typed, and what came of it."""
+    """A command: the README's heading and words, what was typed, and what came of it, or why it was left out."""
 
     door: str
     words: str
@@ -61,6 +64,7 @@ class Typed:
     seconds: float = 0.0
     exit_code: int = 0
     said: str = ""
+    left_out: str = ""
 
 
 def main() -> None:
@@ -74,12 +78,11 @@ def main() -> None:
         place = Path(folder)
         # The copy that is cloned has the repository's name, whatever this folder is called
         subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), str(place / "here" / "audiomcq")], check=True)
-        done = [
-            walk(command, place, args.venv, args.demo) for command in read_commands((ROOT / "README.md").read_text())
-        ]
-    skipped = [name for name, given in (("installing", args.venv), ("`make demo`", args.demo)) if given]
+        commands = read_commands((ROOT / "README.md").read_text())
+        for command in commands:
+            walk(command, place, args.venv, args.demo)
     args.page.parent.mkdir(parents=True, exist_ok=True)
-    args.page.write_text(describe([each for each in done if each], skipped))
+    args.page.write_text(describe(commands))
 
 
 def read_commands(readme: str) -> list[Typed]:
@@ -111,12 +114,16 @@ def replace(words: str) -> str:
     return words
 
 
-def walk(command: Typed, place: Path, venv: Path | None, demo: Path | None) -> Typed | None:
-    """Type one command in the clone and note what came of it; None where it is left out."""
+def walk(command: Typed, place: Path, venv: Path | None, demo: Path | None) -> None:
+    """Type one command in the clone and note what came of it, or why it is left out."""
     clone = place / "audiomcq"
-    installs = command.door == "Install" and re.match(r"python3 -m venv|pip", command.typed)
-    if command.words in LEFT_OUT or (venv and installs) or (demo and command.words == "make demo"):
-        return None
+    command.left_out = LEFT_OUT.get(command.words, "")
+    if venv and command.door == "Install" and re.match(r"python3 -m venv|pip", command.words):
+        command.left_out = "an environment was given (`--venv`)"
+    if demo and command.words == "make demo":
+        command.left_out = "its outputs were given (`--demo`)"
+    if command.left_out:
+        return
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} $ {command.typed}\n")
     paths = f"{clone / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"  # as activate does
     environment = {**os.environ, "PATH": paths, "HF_HOME": str(place / "cache"), "COLUMNS": "80"}
@@ -135,7 +142,6 @@ def walk(command: Typed, place: Path, venv: Path | None, demo: Path | None) -> T
         sys.exit(f"exit code {command.exit_code}: {command.words}\n{done.stdout[-5000:]}")
     if clone.exists() and not (clone / "my_questions.jsonl").exists():
         prepare(clone, venv, demo)
-    return command
 
 
 def prepare(clone: Path, venv: Path | None, demo: Path | None) -> None:
@@ -174,8 +180,9 @@ def last_lines(text: str, place: Path) -> str:
     return "\n".join(line[:COLUMNS] for line in shown)
 
 
-def describe(done: list[Typed], skipped: list[str]) -> str:
-    """Write the page: what stood in for what, the times, and the transcript."""
+def describe(commands: list[Typed]) -> str:
+    """Write the page: the times, what stood in for what, and the transcript."""
+    done = [each for each in commands if not each.left_out]
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -183,11 +190,10 @@ def describe(done: list[Typed], skipped: list[str]) -> str:
         "# The README's doors, taken literally",
         "",
         f"Written by `python docs/doors.py` at commit {commit.stdout.strip()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()},",
-        f"no GPU: {len(done)} commands of the README in a fresh clone, in their order, {sum(each.seconds for each in done) / 60:.0f} minutes in all.",
+        "no GPU,",
+        f"Python {platform.python_version()}: {len(done)} commands of the README in a fresh clone, in their order, "
+        f"{sum(each.seconds for each in done) / 60:.0f} minutes in all.",
     ]
-    if skipped:
-        lines += [f"Left out of this run: {' and '.join(skipped)}, whose results were there."]
     lines += ["", "| command in the README | seconds | exit code |", "|---|---:|---:|"]
     door = ""
     for each in done:
@@ -195,7 +201,7 @@ def describe(done: list[Typed], skipped: list[str]) -> str:
             door = each.door
             lines.append(f"| **{door}** | | |")
         lines.append(f"| `{each.words}` | {each.seconds:.0f} | {each.exit_code} |")
-    lines += ["", "Not typed: " + "; ".join(f"`{name}`, which {why}" for name, why in LEFT_OUT.items()) + "."]
+    lines += ["", "Not typed:", "", *(f"- `{each.words}`: {each.left_out}" for each in commands if each.left_out)]
     lines += [
         "",
         "## What stood in for what",

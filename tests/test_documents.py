@@ -1,6 +1,7 @@
 """The documents keep to the tree: every recipe stands in the table, every README has its parts, every link leads somewhere."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,19 @@ def test_the_table_in_the_readme_is_the_one_that_the_demo_wrote() -> None:
     assert "\n".join(table) in readme
     seen = [line for line in report if line.startswith(("Weak-to-Strong against", "Against Mixed-to-Mixed"))]
     assert len(seen) == 2 and all(f"> {line}" in readme for line in seen), "unwelcome or not"
+
+
+def test_the_walk_through_the_doors_types_every_command_of_the_readme() -> None:
+    doors = runpy.run_path(str(ROOT / "docs" / "doors.py"))
+    commands = doors["read_commands"]((ROOT / "README.md").read_text())
+    assert len({each.door for each in commands}) == 4 and len(commands) > 20
+    typed = "\n".join(each.typed for each in commands)
+    unused = [words for words, stand_in in doors["STAND_INS"].items() if stand_in not in typed]
+    assert not unused, "words that stand in the README no longer"
+    assert "Qwen/Qwen2.5-Omni-3B" not in typed and "OWNER" not in typed, "what cannot be downloaded"
+    page = (ROOT / "docs" / "results" / "doors.md").read_text()
+    shown = re.findall(r"^\| `(.+)` \| \d+ \| 0 \|$|^- `(.+?)`: ", page, flags=re.MULTILINE)
+    assert sorted(typed or left_out for typed, left_out in shown) == sorted(each.words for each in commands)
 
 
 def test_what_the_readme_imports_is_there() -> None:

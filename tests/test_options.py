@@ -45,6 +45,16 @@ def test_a_file_holds_over_its_base_and_the_command_line_over_both(tmp_path: Pat
     assert (os.environ.pop("A_OF_BASE"), os.environ.pop("A_OF_BOTH")) == ("1", "2")
 
 
+def test_null_on_the_command_line_undoes_what_a_file_says(tmp_path: Path) -> None:
+    file = write(tmp_path, "max_rows: 5\naudio_contribution: strong\naudio_root: clips\n")
+    (args,) = parse(
+        (DataArguments,), file, ["--max_rows", "null", "--audio_contribution", "null", "--audio_root=null"]
+    )
+    assert (args.max_rows, args.audio_contribution, args.audio_root) == (None, None, None)
+    with pytest.raises(ValueError, match="invalid int value: 'five'"):
+        parse((DataArguments,), file, ["--max_rows", "five"])
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, fields
 from datetime import date
 from enum import Enum
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
@@ -154,11 +155,30 @@ def _make_parser(kinds: tuple[type, ...]) -> "TrlParser":
     from transformers.hf_argparser import DataClassType
     from trl import TrlParser
 
+    hints = _hints(kinds)
+
     class Parser(TrlParser):
+        def add_argument(self, *names: Any, **options: Any) -> Any:
+            action = super().add_argument(*names, **options)
+            single = action.nargs in (None, "?") and action.choices is None
+            if single and types.NoneType in get_args(hints.get(action.dest)):
+                action.type = _or_null(action.type or str)
+            return action
+
         def error(self, message: str) -> NoReturn:
             raise ValueError(message)
 
     return Parser([DataClassType(kind) for kind in kinds], allow_abbrev=False)
+
+
+def _or_null(kind: Any) -> Callable[[str], Any]:
+    """Return what reads a word of the command line as `kind` does, and `null` as a YAML file has it."""
+
+    @wraps(kind)
+    def read(word: str) -> Any:
+        return None if word == "null" else kind(word)
+
+    return read
 
 
 def name_settings(script: Path) -> str:

@@ -2,9 +2,12 @@
 
     AUDIOMCQ_TEST_HUB=http://127.0.0.1:48888 AUDIOMCQ_TEST_HUB_TOKEN=hf_... python -m pytest tests/publishing
 
-for example KohakuHub. The token's user must own the organisation `org` there; its repositories are deleted before each test module
-and test that has a Hub. Clients use LFS unless AUDIOMCQ_TEST_HUB_XET=1. Tests that look behind a server (its log, its store, faults
-on request) are skipped.
+for example KohakuHub. It is on no package index, and needs lakeFS and an S3 store beside it, which are no Python packages: its
+repository starts them with Docker (docker-compose.example.yml). These tests have not been run against it.
+
+The token's user must own the organisation `org` there; its repositories are deleted before each test module and test that has
+a Hub. Clients use LFS unless AUDIOMCQ_TEST_HUB_XET=1. Tests that look behind a server (its log, its store, faults on request)
+are skipped.
 """
 
 import os
