@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +12,12 @@ import pytest
 import torch
 from datasets import Audio, Dataset, Features, List, Value
 from safetensors.torch import load_file
+from trl.trainer.utils import RepeatSampler
 
 from audiomcq.arguments.training import DataArguments
 from audiomcq.audio import wav_bytes
-from audiomcq.streamed_clips import FILE, GROUP
-from audiomcq.streaming import BLOCK_ROWS, block_order
+from audiomcq.streamed_clips import FILE, GROUP, PLACE
+from audiomcq.streaming import BLOCK_ROWS, block_order, in_blocks
 from hub.server import Hub
 from hub.store import User
 
@@ -35,25 +37,26 @@ from pathlib import Path
 import torch
 import audiomcq.streaming as streaming
 from audiomcq.datasets import load_rows
-options = json.loads(sys.argv[1])
-streaming.BLOCK_ROWS = options.pop("block", 1000)
-load = load_rows if options.pop("loaded", False) else streaming.load_streamed_rows
-order, read, fetches = options.pop("in_blocks", False), options.pop("read", None), 0
-try:
-    rows = load(**options)
-except ValueError as error:
-    print(json.dumps({"error": str(error)}))
-    sys.exit()
-at = streaming.block_order(rows, torch.Generator().manual_seed(0)) if order else range(len(rows))
-told, largest = [], 0
-for index in list(at)[:read]:
-    row = rows[index]
-    row["audio"] = hashlib.md5(row["audio"]["bytes"]).hexdigest() + " " + row["audio"]["path"]
-    told.append(row)
-    kept = [file.stat().st_size for file in Path(sys.argv[2]).rglob("clips-*/*.arrow")]
-    largest = max(largest, sum(kept))
 from audiomcq.run import hub_commit
-print(json.dumps({"rows": told, "count": len(rows), "largest": largest, "commit": hub_commit(rows)}))
+
+def read(block=1000, loaded=False, in_blocks=False, count=None, **options):
+    streaming.BLOCK_ROWS = block
+    rows = (load_rows if loaded else streaming.load_streamed_rows)(**options)
+    order = streaming.block_order(rows, torch.Generator().manual_seed(0)) if in_blocks else range(len(rows))
+    told, largest = [], 0
+    for index in list(order)[:count]:
+        row = rows[index]
+        row["audio"] = hashlib.md5(row["audio"]["bytes"]).hexdigest() + " " + row["audio"]["path"]
+        told.append(row)
+        kept = [file.stat().st_size for file in Path(sys.argv[2]).rglob("clips-*/*.arrow")]
+        largest = max(largest, sum(kept))
+    return {"rows": told, "all": len(rows), "largest": largest, "commit": hub_commit(rows)}
+
+for options in json.loads(sys.argv[1]):
+    try:
+        print(json.dumps(read(**options)))
+    except ValueError as error:
+        print(json.dumps({"error": str(error)}))
 """
 TRAIN = """
 import sys
@@ -103,57 +106,54 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         yield server
 
 
-def read(hub: Hub, home: Path, **options: object) -> dict:
-    """What a fresh process reads of these rows."""
-    words = {"source": REPO, "max_bad_fraction": 0.1, **options}
-    done = hub.run(["-c", READ, json.dumps(words), str(home)], token=hub.token, home=home)
-    return json.loads(done.stdout.splitlines()[-1])
+def read(hub: Hub, home: Path, *options: dict[str, object]) -> list[dict]:
+    """What one fresh process reads with each of these options."""
+    words = json.dumps([{"source": REPO, "max_bad_fraction": 0.1, **each} for each in options])
+    done = hub.run(["-c", READ, words, str(home)], token=hub.token, home=home)
+    return [json.loads(line) for line in done.stdout.splitlines()[-len(options) :]]
 
 
 def stored_bytes(hub: Hub) -> int:
     return sum(len(content) for path, content in hub.files("dataset", REPO).items() if path.endswith(".parquet"))
 
 
-def test_streamed_rows_are_those_that_are_loaded_and_few_bytes_of_others_are_asked_for(
+def test_streamed_rows_are_those_that_are_loaded_and_only_their_row_groups_are_fetched(
     public: Hub, tmp_path: Path
 ) -> None:
-    whole = read(public, tmp_path / "loaded", loaded=True, check_audio=False)
     before = public.sent
-    first = read(public, tmp_path / "home", read=1)
+    (first,) = read(public, tmp_path / "home", {"count": 1})
     # One of twelve row groups, and the texts of all
     assert public.sent - before < stored_bytes(public) / 4
     before = public.sent
-    streamed = read(public, tmp_path / "home")
+    wrong = {"max_bad_fraction": 0.01}, {"source": str(tmp_path)}, {"source": "org/never"}
+    streamed, part, *refused = read(public, tmp_path / "home", {}, {"split": "train[10:20]"}, *wrong)
     assert public.sent - before < 1.1 * stored_bytes(public)
+    assert not list((tmp_path / "home").rglob("*.parquet"))
+    (whole,) = read(public, tmp_path / "loaded", {"loaded": True, "check_audio": False})
     assert streamed["rows"] == whole["rows"] and first["rows"] == whole["rows"][:1]
     assert len(whole["rows"]) == FILES * GROUPS * ROWS - FILES
     assert streamed["commit"] == whole["commit"] is not None
-    assert not list((tmp_path / "home").rglob("*.parquet"))
-    part = read(public, tmp_path / "home", split="train[10:20]")
     assert [row["id"] for row in part["rows"]] == [str(index) for index in range(10, 20)]
+    for each, reason in zip(refused, ("3 of 72 rows are broken", "leave streaming out", "org/never"), strict=True):
+        assert reason in each["error"]
 
 
 def test_the_disk_holds_no_more_than_it_may_and_each_row_group_is_fetched_once_in_an_epoch(
     public: Hub, tmp_path: Path
 ) -> None:
-    read(public, tmp_path / "home", read=0)
     group = ROWS * 32_044
-    before = public.sent
     limit = 3.5 * group / 1e9
-    found = read(public, tmp_path / "home", in_blocks=True, block=2 * ROWS, gigabytes=limit)
+    before = public.sent
+    (found,) = read(public, tmp_path / "home", {"in_blocks": True, "block": 2 * ROWS, "gigabytes": limit})
     assert group < found["largest"] <= limit * 1e9
     assert public.sent - before < 1.2 * stored_bytes(public)
-    assert len({row["id"] for row in found["rows"]}) == found["count"] == len(found["rows"])
+    assert len({row["id"] for row in found["rows"]}) == found["all"] == len(found["rows"])
 
 
-def test_what_cannot_be_streamed_is_refused_in_one_line(public: Hub, tmp_path: Path) -> None:
-    too_many = read(public, tmp_path / "home", max_bad_fraction=0.01)["error"]
-    assert "3 of 72 rows are broken" in too_many and "row 4" in too_many
-    assert "leave streaming out" in read(public, tmp_path / "home", source=str(tmp_path))["error"]
-    assert "org/never" in read(public, tmp_path / "home", source="org/never")["error"]
-    for option in ({"listen_rows": 8}, {"audio_root": "clips"}, {"skip_missing_clips": True}):
-        with pytest.raises(ValueError, match=f"streaming: not with {next(iter(option))}"):
-            DataArguments(streaming=True, **option)
+@pytest.mark.parametrize("option", [{"listen_rows": 8}, {"audio_root": "clips"}, {"skip_missing_clips": True}])
+def test_what_needs_the_clips_beforehand_is_refused_with_streaming(option: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"streaming: not with {next(iter(option))}"):
+        DataArguments(streaming=True, **option)
 
 
 def test_an_order_in_blocks_reads_each_row_once_and_each_row_group_at_one_time() -> None:
@@ -170,9 +170,22 @@ def test_an_order_in_blocks_reads_each_row_once_and_each_row_group_at_one_time()
     assert first[:10] != sorted(first[:10])
 
 
+@pytest.mark.parametrize("repeats", [(2, 3, 1), (4, 2, 3)])
+def test_prompts_in_blocks_are_repeated_as_trl_repeats_them(repeats: tuple[int, int, int]) -> None:
+    rows = Dataset.from_dict({FILE: [0] * 11, GROUP: [index // 4 for index in range(11)], PLACE: [0] * 11})
+    stock = RepeatSampler(rows, *repeats, seed=3)
+    ours = in_blocks(stock)
+    ours.generator = torch.Generator().manual_seed(5)
+    with patch("torch.randperm", return_value=torch.tensor(block_order(rows, torch.Generator().manual_seed(5)))):
+        expected = list(stock)
+    assert list(ours) == expected and len(ours) == len(stock) == len(expected)
+    plain = RepeatSampler(rows, *repeats, shuffle=False)
+    assert in_blocks(plain) is plain
+
+
 def train(hub: Hub, stage: str, model: Path, home: Path, output: Path, *more: str, processes: int = 1) -> dict:
     options = ["--dataset", REPO, "--streaming", "true", "--max_bad_fraction", "0.1", "--paradigm", "weak_to_strong"]
-    options += ["--model_name_or_path", str(model), "--output_dir", str(output), "--per_device_train_batch_size", "4"]
+    options += ["--model_name_or_path", str(model), "--output_dir", str(output), "--lr_scheduler_type", "constant"]
     options += [
         "--logging_steps",
         "1",
@@ -181,69 +194,54 @@ def train(hub: Hub, stage: str, model: Path, home: Path, output: Path, *more: st
         "--dataloader_num_workers",
         "2",
         "--learning_rate",
-        "1e-2",
+        "1e-3",
     ]
     script = home.parent / f"{stage}.py"
     script.write_text(TRAIN.format(stage=stage))
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)] if processes > 1 else []
+    # `accelerate launch` starts one process on a CPU
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     hub.run([*launch, str(script), str(TINY / f"{stage}.yaml"), *options, *more], token=hub.token, home=home)
     return json.loads((output / "run.json").read_text())
 
 
-def weights(output: Path) -> dict[str, torch.Tensor]:
-    return load_file(output / "model.safetensors")
-
-
-def same(left: Path, right: Path) -> bool:
-    ours, theirs = weights(left), weights(right)
-    return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+def losses(output: Path) -> list[float]:
+    history = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
 
 
 @pytest.mark.check
-def test_a_streamed_run_ends_where_it_would_have_ended_without_a_break(
+def test_a_streamed_run_ends_where_it_would_have_ended_without_a_break_and_with_one_process(
     public: Hub, model_folder: Path, tmp_path: Path
 ) -> None:
-    home, saved = tmp_path / "home", ["--save_strategy", "steps", "--save_steps", "6"]
-    # 36 weak rows, some broken: nine batches are an epoch
-    whole = train(public, "sft", model_folder, home, tmp_path / "whole", "--max_steps", "12", *saved)
-    assert whole["rows_by_contribution"] == {"weak": whole["rows"]} and whole["dataset_commit"]
-    (tmp_path / "part").mkdir()
-    train(
-        public,
-        "sft",
-        model_folder,
-        home,
-        tmp_path / "part" / "run",
-        "--max_steps",
-        "6",
-        *saved,
-        "--lr_scheduler_type",
-        "constant",
-    )
-    train(
-        public,
-        "sft",
-        model_folder,
-        home,
-        tmp_path / "long",
-        "--max_steps",
-        "12",
-        *saved,
-        "--lr_scheduler_type",
-        "constant",
-    )
+    home, part, whole, two = (tmp_path / name for name in ("home", "part", "whole", "two"))
+    batch = ["--per_device_train_batch_size", "4"]
+    saved = [*batch, "--save_strategy", "steps", "--save_steps", "6"]
+    # 33 whole weak rows: nine batches are an epoch
+    record = train(public, "sft", model_folder, home, whole, "--max_steps", "12", *saved)
+    assert record["rows_by_contribution"] == {"weak": 33} and record["dataset_commit"]
+    train(public, "sft", model_folder, home, part, "--max_steps", "6", *saved)
     before = public.sent
-    resumed = ["--max_steps", "12", "--lr_scheduler_type", "constant", "--resume_from_checkpoint", "true"]
-    train(public, "sft", model_folder, home, tmp_path / "part" / "run", *saved, *resumed)
-    assert same(tmp_path / "long", tmp_path / "part" / "run") and not same(tmp_path / "long", tmp_path / "whole")
-    # Rows that were trained on before are not fetched again; here the disk holds them anyway
+    train(public, "sft", model_folder, home, part, "--max_steps", "12", *saved, "--resume_from_checkpoint", "true")
+    ours, theirs = (load_file(output / "model.safetensors") for output in (whole, part))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    # The disk holds what all three runs have heard
     assert public.sent - before < stored_bytes(public) / 10
+    small = ["--max_steps", "3", "--per_device_train_batch_size", "2", "--use_cpu", "true"]
+    record = train(public, "sft", model_folder, home, two, *small, processes=2)
+    assert record["processes"] == 2
+    assert losses(two) == pytest.approx(losses(whole)[:3], abs=2e-3)
 
 
 @pytest.mark.check
-def test_grpo_and_two_processes_train_on_streamed_rows(public: Hub, model_folder: Path, tmp_path: Path) -> None:
-    short = ["--max_steps", "2", "--num_generations", "2", "--max_completion_length", "4"]
-    record = train(public, "grpo", model_folder, tmp_path / "home", tmp_path / "grpo", *short)
+def test_grpo_trains_on_streamed_rows(public: Hub, model_folder: Path, tmp_path: Path) -> None:
+    short = [
+        "--max_steps",
+        "2",
+        "--num_generations",
+        "2",
+        "--max_completion_length",
+        "4",
+        "--per_device_train_batch_size",
+    ]
+    record = train(public, "grpo", model_folder, tmp_path / "home", tmp_path / "grpo", *short, "4")
     assert record["finished"] and set(record["rows_by_contribution"]) == {"strong"}
-    record = train(public, "sft", model_folder, tmp_path / "home", tmp_path / "two", "--max_steps", "3", processes=2)
-    assert record["finished"] and record["processes"] == 2
