@@ -18,6 +18,7 @@ from audiomcq.clip_paths import shorten
 from audiomcq.datasets import clip_seconds
 from audiomcq.examples import Row, row_key
 from audiomcq.prompts import completion_target, conversation
+from audiomcq.streamed_clips import is_streamed
 
 Message = dict[str, Any]
 Conversation = str | Sequence[Message]
@@ -158,11 +159,14 @@ def row_messages(row: Row) -> list[Message]:
 
 
 def measure_audio(rows: Dataset) -> list[float]:
-    """Return the seconds of audio of every row, from earlier checks or from file headers; 0 without audio.
+    """Return the seconds of audio of every row, from earlier checks or from file headers; 0 without audio. Of streamed
+    rows, whose clips are not here yet, none are returned.
 
     Raises:
         AudioError: a clip is missing, or is no audio file.
     """
+    if is_streamed(rows):
+        return []
     if holds_questions(rows):
         return clip_seconds(rows)
     names = [name for name in rows.column_names if name in CONVERSATION_COLUMNS]

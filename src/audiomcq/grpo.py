@@ -43,6 +43,7 @@ from audiomcq.row_notes import NOTES
 from audiomcq.run import train_stage
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
 from audiomcq.shared_prefix import chunks_head, shared_generation, shared_logps, sharing_obstacle
+from audiomcq.streaming import in_blocks
 from audiomcq.trainer_setup import (
     check_mixed_audio,
     fit_lora,
@@ -211,6 +212,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         sampler: Any = super()._get_train_sampler(dataset)  # TRL's, which has a generator
         if self.encoder is not None:  # None: a model without audio input, which is TRL's alone
+            sampler = in_blocks(sampler)
             sampler.generator = self._order
         return sampler
 

@@ -32,11 +32,11 @@ class HubRepo:
     @cached_property
     def _state(self) -> tuple[str, frozenset[str]]:
         if HF_HUB_OFFLINE:
-            folder = Path(_call_hub(self.name, self._folder))
+            folder = Path(call_hub(self.name, self._folder))
             return folder.name, frozenset(
                 str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()
             )
-        info = _call_hub(self.name, lambda: HfApi().dataset_info(self.name, revision=self.revision))
+        info = call_hub(self.name, lambda: HfApi().dataset_info(self.name, revision=self.revision))
         # Both are always set for a repository that is requested by name
         return info.sha or "", frozenset(file.rfilename for file in info.siblings or ())
 
@@ -56,7 +56,7 @@ class HubRepo:
             ValueError: it cannot be fetched.
         """
         return Path(
-            _call_hub(
+            call_hub(
                 f"{path} of {self.name}",
                 lambda: hf_hub_download(self.name, path, repo_type="dataset", revision=self.commit),
             )
@@ -114,7 +114,12 @@ def repo_path(url: str) -> str:
     return re.sub(r"^hf://datasets/[^@]+@[^/]+/", "", url)
 
 
-def _call_hub(what: str, ask: Callable[[], _Result]) -> _Result:
+def commit_url(repo: HubRepo, path: str) -> str:
+    """Return the URL by which `datasets` names a file of a repository, at the commit of the repository."""
+    return f"hf://datasets/{repo.name}@{repo.commit}/{path}"
+
+
+def call_hub(what: str, ask: Callable[[], _Result]) -> _Result:
     """Call the Hub and return its result.
 
     Raises:

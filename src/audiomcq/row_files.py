@@ -58,7 +58,7 @@ def read_row_files(files: Sequence[Path], cot_column: str | None = None, cached_
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if not target.is_file():
-                _write(target, _read_batches(files, schema), schema)
+                write_arrow(target, _read_batches(files, schema), schema)
     except OSError as error:
         raise ValueError(
             f"the rows of {files[0]} cannot be kept in {folder} ({error}); make room, or set HF_DATASETS_CACHE to another folder"
@@ -212,8 +212,8 @@ def _describe_state(files: Sequence[Path], schema: pa.Schema) -> str:
     return hashlib.blake2b("\n".join(state).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
-def _write(target: Path, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> None:
-    """Write the file whole or not at all."""
+def write_arrow(target: Path, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> None:
+    """Write batches to an Arrow file, whole or not at all."""
     partial = target.with_suffix(f".{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:

@@ -76,7 +76,7 @@ class Located:
         if self.rows is not None:
             return []
         paths: list[Path] = []
-        for name in _check_names(self.source, self.split, self.files):
+        for name in check_names(self.source, self.split, self.files):
             paths += self.files[name]
         for path in paths:
             if path.suffix not in TEXT_FILES:
@@ -130,18 +130,27 @@ def find_rows(
         raise ValueError(f"{', '.join(map(str, paths))}: there is no row in it")
     check_columns(columns, cot_column, str(source))
     rows = read_row_files(paths, cot_column, located.kept_as)
-    names = _split_names(split)
+    names = split_names(split)
     counts = iter(np.bincount(arrow_column(rows, FILE).to_numpy(), minlength=len(paths)).tolist())
     lengths = {}
     for name in names:  # `paths` holds the files split by split, in this order
         lengths[name] = sum(islice(counts, len(located.files[name])))
-    starts = dict(zip(names, np.cumsum([0, *lengths.values()]).tolist(), strict=False))
+    return FoundRows(located, take_split(rows, split, lengths, source), columns)
+
+
+def take_split(rows: Dataset, split: str, lengths: Mapping[str, int], source: str | Path) -> Dataset:
+    """Take a part such as "train[:100]+test" of rows in which whole splits of these lengths follow one another.
+
+    Raises:
+        ValueError: there is no such part.
+    """
+    starts = dict(zip(lengths, np.cumsum([0, *lengths.values()]).tolist(), strict=False))
     with _in_one_line(source):
-        wanted = ReadInstruction.from_spec(split).to_absolute(lengths)
+        wanted = ReadInstruction.from_spec(split).to_absolute(dict(lengths))
     parts = [
         rows.select(range(starts[part.splitname] + part.from_, starts[part.splitname] + part.to)) for part in wanted
     ]
-    return FoundRows(located, parts[0] if len(parts) == 1 else concatenate_datasets(parts), columns)
+    return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
 
 
 def locate(
@@ -157,7 +166,7 @@ def locate(
         is_file = path.is_file()
     if is_file:
         if path.suffix in TEXT_FILES:
-            files = {name: [path] for name in _split_names(split)}
+            files = {name: [path] for name in split_names(split)}
             return Located(str(source), split, files, folder=path.parent)
         if path.suffix != ".parquet":
             raise ValueError(f"{source}: rows are read from {', '.join(KINDS)} files")
@@ -237,7 +246,7 @@ def _locate_on_hub(source: str, split: str, config: str | None, revision: str | 
     repo = HubRepo(source, revision)
     if HF_HUB_OFFLINE and (folder := repo.folder_fetched_before(TEXT_FILES)):
         return replace(_locate_in_folder(folder, split, config), source=source, folder=None, repo=repo)
-    builder = _find_hub_builder(source, config, revision)
+    builder = find_hub_builder(source, config, revision)
     files: Mapping[str, list[str]]
     if isinstance(builder, Json | Csv):
         files = {name: list(map(repo_path, urls)) for name, urls in builder.config.data_files.items()}
@@ -252,12 +261,12 @@ def _locate_on_hub(source: str, split: str, config: str | None, revision: str | 
         if not in_root:
             _check_kind(source, builder)
         files = _as_splits(in_root, split)
-    wanted = {name: list(map(repo.fetch, files[name])) for name in _check_names(source, split, files)}
+    wanted = {name: list(map(repo.fetch, files[name])) for name in check_names(source, split, files)}
     kept_as = f"{source.replace('/', '___')}/{config or 'default'}/0.0.0/{repo.commit}"
     return Located(source, split, wanted, repo=repo, kept_as=kept_as)
 
 
-def _find_hub_builder(source: str, config: str | None, revision: str | None) -> DatasetBuilder | None:
+def find_hub_builder(source: str, config: str | None, revision: str | None) -> DatasetBuilder | None:
     """Return the builder with which `datasets` would read a repository; None if it finds nothing to read.
 
     Raises:
@@ -274,23 +283,23 @@ def _find_hub_builder(source: str, config: str | None, revision: str | None) -> 
 
 def _as_splits(files: Mapping[str, list[Any]], split: str) -> Mapping[str, list[Any]]:
     """Return files by split; a single file whose name is no split name becomes train."""
-    if split.startswith("train") and len(files) == 1 and not set(files) & {*_SPLITS, *_split_names(split)}:
+    if split.startswith("train") and len(files) == 1 and not set(files) & {*_SPLITS, *split_names(split)}:
         return {"train": next(iter(files.values()))}
     return files
 
 
-def _split_names(split: str) -> list[str]:
+def split_names(split: str) -> list[str]:
     """List the names in a split such as "train[:100]+test"."""
     return list(dict.fromkeys(re.split(r"[\[(]", part.strip())[0] for part in split.split("+")))
 
 
-def _check_names(source: str, split: str, files: Mapping[str, Sequence[Any]]) -> list[str]:
+def check_names(source: str, split: str, files: Mapping[str, Sequence[Any]]) -> list[str]:
     """List the names in a split, after checking that each has files.
 
     Raises:
         ValueError: one has none.
     """
-    names = _split_names(split)
+    names = split_names(split)
     if unknown := [name for name in names if name not in files]:
         raise ValueError(f'{source}: Unknown split "{unknown[0]}". Should be one of {list(files)}.')
     return names

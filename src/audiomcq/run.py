@@ -100,7 +100,7 @@ def _train(
     quantization = read_quantization(model)
     check_hardware(args, model.dtype, model.use_peft, quantization is not None)
     load = partial(
-        data.load,
+        data.load_streamed if data.streaming else data.load,
         check_audio=data.check_audio or "header",
         max_audio_seconds=args.max_audio_seconds,
         add_lengths=True,

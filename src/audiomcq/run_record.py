@@ -40,7 +40,7 @@ _NOT_SETTINGS = {"resume_from_checkpoint", "hub_token", "push_to_hub_token", "lo
 _HARMLESS = {
     "output_dir", "dataset", "dataset_config", "dataset_split", "audio_root", "check_audio", "max_bad_fraction",
     "report_to", "disable_tqdm", "log_level", "log_level_replica", "log_completions", "num_completions_to_print",
-    "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory",
+    "streaming_gigabytes", "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory",
     "save_steps", "save_strategy", "save_total_limit", "push_to_hub",
 }  # fmt: skip
 """Options that may differ when a run is resumed: no weight depends on them. Paths of rows may, since rows are compared

@@ -43,6 +43,8 @@ from audiomcq.run import train_stage
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
 from audiomcq.sft_collation import SFTCollator
 from audiomcq.shared_prefix import build_packed_inputs, selected_hidden_states, sharing_obstacle
+from audiomcq.streamed_clips import is_streamed
+from audiomcq.streaming import BlockSampler
 from audiomcq.trainer_setup import check_mixed_audio, fit_lora, is_adapted, shuffle_options, take_model, take_rows
 
 logger = logging.getLogger(__name__)
@@ -172,6 +174,10 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """Group clips of similar length in seconds: audio, not text, makes the padding of a batch."""
+        if is_streamed(
+            self.train_dataset
+        ):  # their clips come by row groups, and their lengths are not known beforehand
+            return BlockSampler(self.train_dataset, self._order)
         if self.args.train_sampling_strategy != "group_by_length" or not self.clip_seconds:
             return super()._get_train_sampler(train_dataset)
         # The sampler takes whole numbers: frames of mel

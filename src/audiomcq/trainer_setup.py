@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from audiomcq.models import (
     neutralize,
     parameter_group,
 )
+from audiomcq.streamed_clips import ClipStore, is_streamed
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +101,13 @@ def shuffle_options(rows: Any, shuffle: ShuffleByEpoch, args: AudioConfig) -> An
         raise ValueError(
             "shuffle_choices needs rows that can be counted: give a Dataset, or set shuffle_choices to false"
         )
-    return rows.with_transform(shuffle)
+    if not is_streamed(rows):
+        return rows.with_transform(shuffle)
+    return rows.with_transform(partial(_fetch_and_shuffle, rows.format["format_kwargs"]["transform"], shuffle))
+
+
+def _fetch_and_shuffle(fetch: ClipStore, shuffle: ShuffleByEpoch, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    return shuffle(fetch(batch))
 
 
 def _has_audio_input(name: str) -> bool:

@@ -101,6 +101,7 @@ class Hub(ClientRuns, ThreadingHTTPServer):
         url: what clients need as HF_ENDPOINT.
         token: that of the first user.
         requests: "METHOD path" of everything asked, in order.
+        sent: bytes of all answers.
         page_size: entries of a list in one answer.
         stop_at, stopped: pattern of "METHOD path" whose requests are held, and whether one is.
     """
@@ -116,6 +117,7 @@ class Hub(ClientRuns, ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.token = users[0].token
         self.requests: list[str] = []
+        self.sent = 0
         self.failures: list[tuple[str, int]] = []
         self.page_size = 1000
         self.stop_at: str | None = None
@@ -210,6 +212,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
+            self.server.sent += len(body)
             self.wfile.write(body)
 
     def body(self) -> bytes:

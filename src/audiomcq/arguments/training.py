@@ -45,6 +45,15 @@ class DataArguments(RowArguments):
         default_factory=list,
         metadata={"help": "Benchmarks (name or name=source) whose overlap with the rows is logged and recorded."},
     )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave the clips of a Parquet data set on the Hub: each is fetched when its row comes up. false: download it whole."
+        },
+    )
+    streaming_gigabytes: float = field(
+        default=20.0, metadata={"help": "Disk that fetched clips may take with streaming; the oldest are removed."}
+    )
     listen_rows: int = field(
         default=0,
         metadata={"help": "Held-out rows that are answered with and without audio during training; 0: none."},
@@ -64,6 +73,41 @@ class DataArguments(RowArguments):
                 raise ValueError(f"{name} {getattr(self, name)}: give at least {least}")
         if self.max_rows is not None and self.max_rows < 1:
             raise ValueError(f"max_rows {self.max_rows}: give 1 or more, or null for all rows")
+        if self.streaming:
+            self._check_streaming()
+
+    def _check_streaming(self) -> None:
+        if self.streaming_gigabytes <= 0:
+            raise ValueError(f"streaming_gigabytes {self.streaming_gigabytes:g}: give more than 0")
+        reasons = {
+            "listen_rows": "held-out clips cannot be told from trained ones that are not here",
+            "audio_root": "the clips are inside of the rows",
+            "skip_missing_clips": "the clips are inside of the rows",
+        }
+        for name, reason in reasons.items():
+            if getattr(self, name):
+                raise ValueError(f"streaming: not with {name}: {reason}; leave one of them out")
+
+    def load_streamed(self, split: str, without_clips: Any = None, **options: Any) -> "Dataset":
+        """Load the rows of a split without their clips, see `load_streamed_rows`; options that are about clips are not used.
+
+        Raises:
+            ValueError: no rows are named; see also `load_streamed_rows`.
+        """
+        from audiomcq.streaming import load_streamed_rows
+
+        if not self.dataset:
+            raise ValueError("dataset: name a data set on the Hub by --dataset or in a YAML file (--config)")
+        return load_streamed_rows(
+            self.dataset,
+            split,
+            self.dataset_config,
+            revision=self.dataset_revision,
+            max_bad_fraction=self.max_bad_fraction,
+            audio_contribution=self.audio_contribution,
+            gigabytes=self.streaming_gigabytes,
+            **{name: options[name] for name in ("cot_column", "choose") if name in options},
+        )
 
     def load_held_out(self) -> "Dataset":
         """Load the split of the held-out rows; no clip is opened.
