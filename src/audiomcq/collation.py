@@ -6,7 +6,7 @@ placeholders misaligns features and tokens without an error.
 
 import logging
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,14 @@ class EncodedPrompt:
         clips: its clips in order; none, one or several.
         mask_name: the model's name for the mask over mel frames.
         labels: the label of each token, `IGNORED` where nothing is learnt; None without labels.
+        messages: what was encoded, with the samples of each clip, for a server to encode; None where no server is asked.
     """
 
     input_ids: list[int]
     clips: tuple[EncodedClip, ...] = ()
     mask_name: str = "feature_attention_mask"
     labels: list[int] | None = None
+    messages: Conversation | None = None
 
     @property
     def seconds(self) -> float:
@@ -143,6 +145,12 @@ class ConversationEncoder:
         if self.remembers:
             self._remembered |= encoded
         return [tuple(map(encoded.__getitem__, each)) for each in keys]
+
+    def load_clips(self, messages: Conversation) -> Conversation:
+        """Replace the clips of messages by the samples that are encoded of them."""
+        return replace_clips(
+            messages, (self.load(source, describe(source, self.audio_root)) for source in find_clips(messages))
+        )
 
     def encode(self, conversations: Sequence[Conversation]) -> list[EncodedPrompt]:
         """Encode prompts for a model to answer, each with its clips."""
@@ -326,9 +334,14 @@ ENCODED = "encoded_prompt"
 
 @dataclass
 class PromptCollator:
-    """Encodes prompts in the data loader: with workers, no step waits for a clip or its mel."""
+    """Encodes prompts in the data loader: with workers, no step waits for a clip or its mel.
+
+    Attributes:
+        keeps_messages: give each prompt its messages with the samples of the clips.
+    """
 
     encoder: ConversationEncoder
+    keeps_messages: bool = False
 
     def __call__(self, rows: Sequence[Row]) -> list[Row]:
         """Add the encoded prompt to every row. Rows that are rollouts of one prompt share it."""
@@ -337,6 +350,10 @@ class PromptCollator:
         keys = [_prompt_key(row["prompt"]) for row in rows]
         distinct = dict(zip(keys, (row["prompt"] for row in rows), strict=True))
         encoded = dict(zip(distinct, self.encoder.encode(list(distinct.values())), strict=True))
+        if self.keeps_messages:
+            encoded = {
+                key: replace(each, messages=self.encoder.load_clips(distinct[key])) for key, each in encoded.items()
+            }
         return [
             {**row, "prompt": name_clips(row["prompt"]), ENCODED: encoded[key]}
             for row, key in zip(rows, keys, strict=True)
