@@ -285,14 +285,9 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
     def score_completions(self, prompt: EncodedPrompt, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Compute this model's log-probs of completions of one prompt, each of shape (rows, tokens)."""
         start = torch.tensor([prompt.input_ids] * len(ids), device=ids.device)
-        before, known = self._prompts, self._completions
-        self._prompts, self._completions = [prompt] * (1 if self.shares_prefix else len(ids)), None
-        try:
-            with torch.no_grad():
-                whole, kept = torch.cat([start, ids], 1), torch.cat([torch.ones_like(start), mask], 1)
-                return self._get_per_token_logps_and_entropies(self.model, whole, kept, ids.shape[1])[0]
-        finally:
-            self._prompts, self._completions = before, known
+        whole, kept = torch.cat([start, ids], 1), torch.cat([torch.ones_like(start), mask], 1)
+        with torch.no_grad(), self._holding([prompt] * (1 if self.shares_prefix else len(ids))):
+            return self._get_per_token_logps_and_entropies(self.model, whole, kept, ids.shape[1])[0]
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         with self.clock("rollouts and update"):
@@ -390,11 +385,12 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         """Keep the encoded prompts of the groups that TRL works on inside the block, and their completions where
         known.
         """
+        before = self._prompts, self._completions
         self._prompts, self._completions = prompts, completions
         try:
             yield
         finally:
-            self._prompts, self._completions = [], None
+            self._prompts, self._completions = before
 
 
 def _drop_encoded(row: Row) -> Row:

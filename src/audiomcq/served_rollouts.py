@@ -23,7 +23,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from audiomcq.collation import EncodedPrompt
 from audiomcq.inference.client import EndpointError, ask_in_parallel
 from audiomcq.models import LALM
-from audiomcq.rollout_options import restrictions, sampling_options
+from audiomcq.rollout_options import sampling_options
 from audiomcq.rollout_server import START, RolloutError, RolloutServer, Sampled
 from audiomcq.served_adapter import served_tensors, write_served_adapter
 
