@@ -81,12 +81,14 @@ class EncodedPrompt:
         clips: its clips in order; none, one or several.
         mask_name: the model's name for the mask over mel frames.
         labels: the label of each token, `IGNORED` where nothing is learnt; None without labels.
+        messages: what was encoded, with the samples of each clip, for a server to encode; None where no server is asked.
     """
 
     input_ids: list[int]
     clips: tuple[EncodedClip, ...] = ()
     mask_name: str = "feature_attention_mask"
     labels: list[int] | None = None
+    messages: Conversation | None = None
 
     @property
     def seconds(self) -> float:
@@ -189,6 +191,10 @@ class ConversationEncoder:
                 raise
             return silence(min(STAND_IN_SECONDS, self.max_audio_seconds)), {"defect": str(error)}
         return waveform, {"silent": is_silent(waveform), "was_cut": name in self._cut}
+
+    def load_clips(self, messages: Conversation) -> Conversation:
+        """Replace the clips of messages by the samples that are encoded of them."""
+        return replace_clips(messages, (self._load_marked(source)[0] for source in find_clips(messages)))
 
     def encode(self, conversations: Sequence[Conversation]) -> list[EncodedPrompt]:
         """Encode prompts for a model to answer, each with its clips."""
@@ -372,9 +378,14 @@ ENCODED = "encoded_prompt"
 
 @dataclass
 class PromptCollator:
-    """Encodes prompts in the data loader: with workers, no step waits for a clip or its mel."""
+    """Encodes prompts in the data loader: with workers, no step waits for a clip or its mel.
+
+    Attributes:
+        keeps_messages: give each prompt its messages with the samples of the clips.
+    """
 
     encoder: ConversationEncoder
+    keeps_messages: bool = False
 
     def __call__(self, rows: Sequence[Row]) -> list[Row]:
         """Add the encoded prompt and a note to every row. Rows that are rollouts of one prompt share the former."""
@@ -383,6 +394,10 @@ class PromptCollator:
         keys = [_prompt_key(row["prompt"]) for row in rows]
         distinct = dict(zip(keys, (row["prompt"] for row in rows), strict=True))
         encoded = dict(zip(distinct, self.encoder.encode(list(distinct.values())), strict=True))
+        if self.keeps_messages:
+            encoded = {
+                key: replace(each, messages=self.encoder.load_clips(distinct[key])) for key, each in encoded.items()
+            }
         return [
             {
                 **row,

@@ -9,6 +9,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 from trl import GRPOConfig, SFTConfig
 
 from audiomcq.arguments.training import AudioArguments, GRPOArguments, SFTArguments
+from audiomcq.rollout_options import check_rollouts
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,9 @@ class AudioGRPOConfig(GRPOArguments, AudioConfig, GRPOConfig):
             ValueError: there is one.
         """
         if self.use_vllm:
-            raise ValueError("use_vllm: TRL's vLLM path passes no audio on; leave it out")
+            raise ValueError("use_vllm: TRL's vLLM path passes no audio on; leave it out, and see rollouts")
+        if self.rollouts is not None:
+            check_rollouts(self)
 
     def __post_init__(self) -> None:
         self.check_audio()

@@ -42,6 +42,7 @@ from audiomcq.rewards import REWARDS, named_rewards
 from audiomcq.row_notes import NOTES
 from audiomcq.run import train_stage
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
+from audiomcq.served_rollouts import ServedRollouts, saving_when_lost
 from audiomcq.shared_prefix import chunks_head, shared_generation, shared_logps, sharing_obstacle
 from audiomcq.streaming import in_blocks
 from audiomcq.trainer_setup import (
@@ -109,6 +110,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         # Reseeded by `EpochSeedCallback`: the order of an epoch then depends on (seed, epoch), and a resumed run
         # repeats it
         self._order = torch.Generator()
+        self.served: ServedRollouts | None = None
         self.clock = PhaseClock(torch.device("cpu"))
         others = {
             "reward_processing_classes": reward_processing_classes,
@@ -172,7 +174,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             )
         hold_adapter_in_fp32(self.model, args.fp16)
         check_mixed_audio(self, self.clip_seconds)
-        self.data_collator: Any = PromptCollator(self.encoder)  # of objects, not of tensors
+        self.data_collator: Any = PromptCollator(self.encoder, args.rollouts is not None)  # of objects, not of tensors
         self.clock.device = self.accelerator.device
         self.add_callback(EpochSeedCallback(shuffle, self._order))
         self.add_callback(GuardCallback())
@@ -184,6 +186,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         self.generation_config.suppress_tokens = lalm.placeholder_ids
         # A diverged model is then stopped by the check of its loss, with a message, and not by a crash of the sampler
         self.generation_config.remove_invalid_values = True
+        if args.rollouts is not None:
+            self.served = ServedRollouts(self, lalm)
 
     def _share_prefix(self, lalm: LALM, args: AudioGRPOConfig) -> None:
         """Decide whether rollouts share their prompts, and log the decision."""
@@ -238,7 +242,12 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             name_broken([row[NOTES] for row in inputs[::size]])
         inputs = [_drop_encoded(row) for row in inputs]
         with self._holding(prompts):
-            output = self._leave_out_broken(super()._generate_and_score_completions(inputs))
+            output = super()._generate_and_score_completions(inputs)
+            if self.served is not None and self.served.corrects:
+                self.served.check_parity(
+                    output["old_per_token_logps"], output["sampling_per_token_logps"], output["completion_mask"]
+                )
+            output = self._leave_out_broken(output)
             if size > 1:
                 # Read from the device once: the update packs them without waiting for it again
                 completions = self._held_completions(output["completion_ids"], output["completion_mask"], size)
@@ -293,11 +302,16 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: None, multimodal_fields: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> tuple[list[list[int]], None]:
+    ) -> tuple[list[list[int]], list[list[float]] | None]:
         """Generate completions for every row from one encoding and one prefill per group."""
         if self.encoder is None:
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args, **kwargs)
         size = len(prompt_ids) // len(self._prompts)
+        if self.served is not None:
+            with self.clock("generate"):
+                completion_ids, logprobs = self.served.generate(self._prompts, size)
+            self._count(completion_ids, size)
+            return completion_ids, logprobs
         sharing = shared_generation(self.model, size) if size > 1 else nullcontext()
         # The engine calls the decoder's parts, which do not know of the autocast that accelerate puts around the whole
         # model
@@ -306,18 +320,28 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             completion_ids, logprobs = super()._generate_single_turn(
                 prompt_ids[::size], images, to_model(audio_batch(self._prompts), self.model), *args, **kwargs
             )
+        self._count(completion_ids, size)
+        return completion_ids, logprobs
+
+    def _count(self, completion_ids: list[list[int]], size: int) -> None:
         self.clock.count(
             completion_tokens=sum(map(len, completion_ids)),
             audio_seconds=size * sum(prompt.seconds for prompt in self._prompts),
         )
-        return completion_ids, logprobs
+
+    def score_completions(self, prompt: EncodedPrompt, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Compute this model's log-probs of completions of one prompt, each of shape (rows, tokens)."""
+        start = torch.tensor([prompt.input_ids] * len(ids), device=ids.device)
+        whole, kept = torch.cat([start, ids], 1), torch.cat([torch.ones_like(start), mask], 1)
+        with torch.no_grad(), self._holding([prompt] * (1 if self.shares_prefix else len(ids))):
+            return self._get_per_token_logps_and_entropies(self.model, whole, kept, ids.shape[1])[0]
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         with self.clock("rollouts and update"):
             return super().training_step(model, inputs, *args, **kwargs)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        with self.clock("rollouts"):
+        with self.clock("rollouts"), saving_when_lost(self):
             return super()._prepare_inputs(generation_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -410,11 +434,12 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         """Keep the encoded prompts of the groups that TRL works on inside the block, and their completions where
         known.
         """
+        before = self._prompts, self._completions
         self._prompts, self._completions = prompts, completions
         try:
             yield
         finally:
-            self._prompts, self._completions = [], None
+            self._prompts, self._completions = before
 
 
 def _drop_encoded(row: Row) -> Row:

@@ -53,6 +53,8 @@ class Family:
         processor: class to load the processor with, where `AutoProcessor` would import torchvision.
         lora_targets: modules that LoRA adapts by default: the projections of the LLM, as a pattern, since plain names
             would also match those of the audio tower.
+        served_names: beginnings of the names of the language model's parts, in memory and as vLLM expects them of an adapter;
+            None where no vLLM has been tried. It leaves out parts whose names it does not know, and says nothing.
     """
 
     architecture: str
@@ -63,9 +65,15 @@ class Family:
     aligner: str = r"(^|\.)(audio_tower\.proj|multi_modal_projector)\."
     unused: str = r"(^|\.)(visual\.|audio_tower\.audio_bos_eos_token)"
     lora_targets: str = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    served_names: tuple[str, str] | None = None
 
 
-_OMNI = Family("Qwen2_5OmniThinkerForConditionalGeneration", trims_mel=True, processor=AudioOnlyOmniProcessor)
+_OMNI = Family(
+    "Qwen2_5OmniThinkerForConditionalGeneration",
+    trims_mel=True,
+    processor=AudioOnlyOmniProcessor,
+    served_names=("model.language_model.", "thinker.model."),
+)
 _OMNI3 = Family(
     "Qwen3OmniMoeThinkerForConditionalGeneration",
     trims_mel=True,

@@ -42,6 +42,7 @@ _HARMLESS = {
     "report_to", "disable_tqdm", "log_level", "log_level_replica", "log_completions", "num_completions_to_print",
     "streaming_gigabytes", "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory",
     "save_steps", "save_strategy", "save_total_limit", "push_to_hub",
+    "rollouts", "rollouts_tolerance", "rollouts_patience",
 }  # fmt: skip
 """Options that may differ when a run is resumed: no weight depends on them. Paths of rows may, since rows are compared
 themselves."""

@@ -232,6 +232,15 @@ class SafeTrainer(Trainer):
                 publish_checkpoint(staging / name, output / name, self.run_id)
         self.accelerator.wait_for_everyone()
 
+    def keep_last_step(self) -> str:
+        """Save the state after the last complete step, unless a checkpoint holds it already; say how to go on."""
+        step = self.state.global_step
+        if not step or not self.is_in_train:
+            return "no step was complete: start again"
+        if not any(path.name == f"checkpoint-{step}" for path in list_whole_checkpoints(self._output)):
+            self._save_checkpoint(self.model, trial=None)
+        return f"checkpoint-{step} holds the last complete step: go on with --resume_from_checkpoint true"
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Run one epoch unless all steps are done.
 

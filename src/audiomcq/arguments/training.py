@@ -189,3 +189,20 @@ class GRPOArguments:
             "help": "One weight per reward. Defaults as published for rewards of the config (2.0 and 0.5), and 1.0 for others."
         },
     )
+    rollouts: str | None = field(
+        default=None,
+        metadata={
+            "help": "URL of a vLLM server that samples the rollouts (LoRA only; docs/server_rollouts.md). null: this process."
+        },
+    )
+    rollouts_tolerance: float = field(
+        default=0.05,
+        metadata={
+            "help": "Mean difference between the log-probs of the server and of this process, in nats per token, above which the run "
+            "stops."
+        },
+    )
+    rollouts_patience: float = field(
+        default=600.0,
+        metadata={"help": "Seconds without an answer of the server after which the run saves and stops."},
+    )

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -44,11 +45,12 @@ class EndpointError(ValueError):
     Attributes:
         fault: settings (the server refuses the key, knows no such model, or redirects: no request will do better), server
             (it is not there, or failed in all attempts) or question (it refuses this one).
+        status: of HTTP; None where there was no whole answer.
     """
 
-    def __init__(self, message: str, fault: Fault) -> None:
+    def __init__(self, message: str, fault: Fault, status: int | None = None) -> None:
         super().__init__(message)
-        self.fault = fault
+        self.fault, self.status = fault, status
 
 
 def audio_uri(waveform: np.ndarray) -> str:
@@ -126,7 +128,7 @@ def _require_whole_answer(response: "httpx2.Response") -> None:
     """Turn a truncated or odd answer into a broken transfer, which the client retries."""
     import httpx2
 
-    if response.is_success:
+    if response.is_success and response.request.url.path.endswith("/chat/completions"):
         response.read()
         try:
             message = response.json()["choices"][0]["message"]
@@ -150,19 +152,32 @@ def request_completion(
     Raises:
         EndpointError: there is none.
     """
+    create = partial(client.chat.completions.create, model=endpoint.model, messages=messages, **options)
+    completion = request(create, endpoint, question)
+    message = completion.choices[0].message
+    message.content, message.refusal = _hide_key(message.content), _hide_key(message.refusal)
+    return completion
+
+
+def request(ask: Callable[[], Result], endpoint: Endpoint, question: str) -> Result:
+    """Return what a call of the client returns.
+
+    Args:
+        question: its name in errors.
+
+    Raises:
+        EndpointError: the call fails.
+    """
     import openai
 
     failure = None
     try:
-        completion = client.chat.completions.create(model=endpoint.model, messages=messages, **options)
+        return ask()
     except openai.APIError as error:
-        failure = EndpointError(remove_secrets(_explain(error, endpoint, question)), _find_fault(error))
-    if failure is not None:
-        # Outside the handler: the client's error holds the request with its key, and would travel along as the cause
-        raise failure
-    message = completion.choices[0].message
-    message.content, message.refusal = _hide_key(message.content), _hide_key(message.refusal)
-    return completion
+        status = error.status_code if isinstance(error, openai.APIStatusError) else None
+        failure = EndpointError(remove_secrets(_explain(error, endpoint, question)), _find_fault(error), status)
+    # Outside the handler: the client's error holds the request with its key, and would travel along as the cause
+    raise failure
 
 
 def _hide_key(text: str | None) -> str | None:
