@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 from audiomcq.audio import load_audio
 from audiomcq.collation import PromptEncoder
 from audiomcq.datasets import shuffle_choices
+from audiomcq.examples import row_keys
 from audiomcq.grpo import AudioGRPOTrainer
 from audiomcq.models import LALM, load_lalm, parameter_group
 from audiomcq.rewards import REWARDS
@@ -76,6 +77,7 @@ def test_the_private_methods_that_are_overridden_still_have_their_signatures() -
         "_generate_single_turn": ["prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"],
         "_compute_loss": ["model", "inputs"],
         "_prepare_inputs": ["generation_batch"],
+        "_calculate_rewards": ["inputs", "prompts", "completions", "completion_ids_list"],
         "_get_train_sampler": ["dataset"],
     }
     for name, parameters in expected.items():
@@ -338,7 +340,11 @@ def test_a_diverged_model_stops_with_one_clear_error_instead_of_a_crash_of_the_s
     with torch.no_grad():
         lalm.model.lm_head.weight[:] = float("nan")
     with pytest.raises(FloatingPointError, match="the loss is nan at step 0: lower learning_rate"):
-        build(AudioGRPOTrainer, lalm, grpo_config(tmp_path), rows).train()
+        build(AudioGRPOTrainer, lalm, grpo_config(tmp_path), rows, reward_funcs=length_reward).train()
+    (process,) = json.loads((tmp_path / "diverged.json").read_text())["processes"]
+    (batch,) = process["batches"]
+    assert len(batch["rows"]) == 2 and set(batch["rows"]) <= set(row_keys(rows))
+    assert len(batch["rewards"]) == 8, "of each rollout, by reward"
 
 
 def test_an_unknown_reward_is_named(lalm: LALM, rows: Dataset, tmp_path: Path) -> None:

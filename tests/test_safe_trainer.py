@@ -17,6 +17,8 @@ from transformers import Trainer
 
 import processes
 import training_process
+from audiomcq.divergence import REPORT
+from audiomcq.examples import row_keys
 from audiomcq.models import LALM
 from audiomcq.run_record import ROWS_FILE, RUN_FILE
 from audiomcq.safe_trainer import SafeTrainer
@@ -315,6 +317,9 @@ def test_a_nan_gradient_with_a_finite_loss_ends_the_run_before_the_weights_take_
 ) -> None:
     trainer = build(Spoils, lalm, sft_config(tmp_path, max_steps=3, save_strategy="steps", save_steps=1), rows)
     trainer.at = step
+    seen: list[list[str]] = []
+    collate = trainer.data_collator
+    trainer.data_collator = lambda rows: seen.append(row_keys(rows)) or collate(rows)
     intact = ", ".join(f"checkpoint-{each + 1}" for each in range(step))
     with pytest.raises(FloatingPointError) as error:
         trainer.train()
@@ -324,6 +329,13 @@ def test_a_nan_gradient_with_a_finite_loss_ends_the_run_before_the_weights_take_
     assert str(error.value).endswith(f"it is not saved: {intact} in {tmp_path} hold finite weights")
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == intact.split(", ")
     assert all(finite(path) for path in tmp_path.glob("checkpoint-*"))
+    report = json.loads((tmp_path / REPORT).read_text())
+    assert str(tmp_path / REPORT) in str(error.value)
+    assert (report["step"], report["why"]) == (step, "the gradient norm is nan (the loss is finite)")
+    (process,) = report["processes"]
+    assert process["gradient_norm"] == "nan" and isinstance(process["losses"][0], float)
+    (batch,) = process["batches"]
+    assert sorted(batch["rows"]) == sorted(seen[step]), "the rows of that step, and of no other"
 
 
 def test_weights_that_the_last_update_made_infinite_are_not_saved(paths: dict[str, Path], tmp_path: Path) -> None:
@@ -397,6 +409,7 @@ def test_two_processes_save_one_whole_checkpoint_and_go_on_from_it(paths: dict[s
         ("_get_output_dir", ["self", "trial"]),
         ("_save_checkpoint", ["self", "model", "trial"]),
         ("_get_grad_norm", ["self", "model", "grad_norm"]),
+        ("get_batch_samples", ["self", "epoch_iterator", "num_batches", "device"]),
         ("init_hf_repo", ["self", "token", "private"]),
     ],
 )

@@ -335,7 +335,7 @@ def run(kind: type, args: GRPOConfig, model_folder: Path, data: Dataset) -> tupl
         kind, load_lalm(model_folder), args, data, data, reward_funcs=[by_parity, length_reward], callbacks=[gradients]
     )
     trainer.train()
-    unlike = ("time", "per_second", "seconds/", "speed/", "padding_share/")
+    unlike = ("time", "per_second", "seconds/", "speed/", "padding_share/", "clips/")
     logs = [{k: v for k, v in entry.items() if not any(u in k for u in unlike)} for entry in trainer.state.log_history]
     return gradients.steps, logs
 
