@@ -225,16 +225,14 @@ class Kill:
     log: str
 
 
-def kill(
-    job: Job, folder: Path, number: signal.Signals, after: int, delay: float, whole: int, targets: Sequence[int]
-) -> Kill:
+def kill(job: Job, folder: Path, number: signal.Signals, after: int, delay: float, whole: int, target: int) -> Kill:
     """Start a job and send it a signal once it has made progress.
 
     Args:
         after: the progress to wait for.
         delay: seconds to wait then.
         whole: the progress at the end.
-        targets: the processes that the signal is sent to.
+        target: the process that the signal is sent to, once the job is at work; None for all.
 
     Raises:
         AssertionError: the job ended before.
@@ -248,8 +246,9 @@ def kill(
         time.sleep(0.002)
     time.sleep(delay)
     reached = job.progress(folder)
-    for target in targets:
-        os.kill(running[target].pid, number)
+    # While they load, processes wait for each other, and one that ends makes the others fail: launchers ask all of them
+    for process in running if target is None or not reached else [running[target]]:
+        os.kill(process.pid, number)
     codes = [process.wait() for process in running]
     return Kill(f"{reached} of {whole}", codes, "".join(log.read_text(errors="replace") for log in logs))
 

@@ -79,6 +79,8 @@ def test_the_private_methods_that_are_overridden_still_have_their_signatures() -
         "_prepare_inputs": ["generation_batch"],
         "_calculate_rewards": ["inputs", "prompts", "completions", "completion_ids_list"],
         "_get_train_sampler": ["dataset"],
+        "_save_rng_state": ["output_dir"],
+        "_load_rng_state": ["checkpoint"],
     }
     for name, parameters in expected.items():
         assert list(inspect.signature(getattr(GRPOTrainer, name)).parameters)[1:] == parameters, name

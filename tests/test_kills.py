@@ -96,7 +96,7 @@ def test_what_is_killed_at_a_random_moment_ends_as_if_it_had_not_been(
     for number in SIGNALS:
         folder = tmp_path / number.name.lower()
         # All processes die together, as with their machine; one that a user or a batch system asks to end tells the others
-        asked = [draw.randrange(job.count)] if job.together and number != signal.SIGKILL else list(range(job.count))
+        asked = draw.randrange(job.count) if job.together and number != signal.SIGKILL else None
         found = kill(job, folder, number, draw.randrange(max(1, whole - 2)), draw.uniform(0, 0.1), whole, asked)
         lines = [line for line in found.log.splitlines() if line.startswith("stopped by ")]
         if number == signal.SIGKILL:

@@ -2,6 +2,7 @@
 
 The few hundred files here are read by the readers themselves; the check asks the recipes, as people do."""
 
+import atexit
 import functools
 import json
 import os
@@ -49,8 +50,9 @@ LINES, VOTES = made.predictions(TEXTS), made.votes(TEXTS)
 
 @functools.cache
 def questions() -> Path:
-    """The rows as a file, for the recipes."""
+    """The rows as a file, for the recipes; it goes with the tests."""
     folder = Path(tempfile.mkdtemp(prefix="audiomcq_fuzzing_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "test.jsonl").write_bytes(made.json_lines(ROWS))
     return folder
 

@@ -45,7 +45,12 @@ def load_rollouts(folder: str | Path, args: Any) -> tuple[int, Batches | None]:
             "resume with as many processes as it was made with, or from a checkpoint that this version has written"
         )
     with torch.serialization.safe_globals([EncodedPrompt, EncodedClip]):
-        content = torch.load(path, map_location=args.device, weights_only=True)
+        # Clips stay in the host's memory; what was on a device goes to this process's, which may have another number
+        content = torch.load(
+            path,
+            map_location=lambda stored, where: stored if where.startswith("cpu") else stored.to(device=args.device),
+            weights_only=True,
+        )
     if content["batches"] is not None and content["settings"] != _settings(args):
         raise ValueError(
             f"{path}: its rollouts were made with {content['settings']}, this run has {_settings(args)}: resume with the same, or "

@@ -30,7 +30,9 @@ class EndOnSignal(TrainerCallback):
         asked = torch.tensor([received() is not None], device=args.device, dtype=torch.float32)
         if self.accelerator.num_processes > 1:
             asked = self.accelerator.reduce(asked)
-        if asked.item():
+        # With save_strategy best an evaluation decides what is saved: then after the next step
+        undecided = args.save_strategy == "best" and control.should_evaluate
+        if asked.item() and not undecided:
             self.ended = control.should_save = control.should_training_stop = True
 
 

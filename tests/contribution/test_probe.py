@@ -3,7 +3,6 @@
 import http.server
 import json
 import logging
-import random
 import re
 import shutil
 import signal
@@ -383,34 +382,6 @@ def test_two_voters_side_by_side_fill_one_folder(
         probe_process.finish(each)
     assert read_votes(tmp_path).to_list() == probe(rows, voters, **QUICK).to_list()
     assert set(json.loads((tmp_path / RUN_FILE).read_text())["voters"]) == set(voters)
-
-
-@pytest.mark.check
-def test_ten_kills_at_random_moments_lose_and_repeat_nothing(
-    model_folder: Path, second_folder: Path, rows: Dataset, tmp_path: Path
-) -> None:
-    """Two processes, `kill -9` both, start again; the table is that of one process that nobody disturbed, row for row."""
-    voters = [str(model_folder), str(second_folder)]
-    options = {**QUICK, "controls": ["silence", "noise"], "orders": ["cyclic"], "batch_size": 2, "flush_seconds": 0.0}
-    job = {"voters": voters, **options}
-    undisturbed = probe(rows, voters, **options)
-    draw = random.Random(0)
-    for _ in range(10):
-        before = len(list(tmp_path.glob("*.parquet")))
-        processes = probe_process.start(rows, tmp_path, job)
-        enough, deadline = before + draw.randrange(10), time.monotonic() + 60
-        while len(list(tmp_path.glob("*.parquet"))) < enough and time.monotonic() < deadline:
-            assert any(process.is_alive() for process in processes)
-            time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.05))
-        probe_process.kill(processes)
-        assert len(list(tmp_path.glob("*.parquet"))) >= enough, "no shards within a minute"
-        assert -signal.SIGKILL in [process.exitcode for process in processes]
-    killed = len(read_votes(tmp_path))
-    assert 20 < killed < len(undisturbed)
-    probe_process.finish(probe_process.start(rows, tmp_path, job))
-    assert read_votes(tmp_path).to_list() == undisturbed.to_list()
-    assert not list(tmp_path.glob(".*.partial"))
 
 
 @pytest.mark.check
