@@ -5,6 +5,7 @@ Slurm's own programs are stood in for: `srun` starts the tasks of all nodes here
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -188,6 +189,17 @@ def test_a_run_on_two_nodes_stops_before_the_limit_and_goes_on_when_the_job_star
     assert f"resuming from {checkpoint}" in again.stderr, again.stderr
     record = json.loads((output / "run.json").read_text())
     assert (record["finished"], record["processes"]) == (True, 2), again.stderr
+
+
+def test_a_launcher_that_is_asked_to_end_before_it_has_started_anything_says_that_nothing_was_lost() -> None:
+    with processes.running([sys.executable, "-m", "audiomcq.launch", OBLIGING], stderr=subprocess.PIPE) as launcher:
+        status = Path(f"/proc/{launcher.pid}/status")
+        end = time.monotonic() + 60
+        while not int(re.search(r"SigCgt:\s*(\w+)", status.read_text())[1], 16) >> (signal.SIGTERM - 1) & 1:
+            assert time.monotonic() < end, "it listens to no SIGTERM"
+            time.sleep(0.001)
+        launcher.terminate()
+        assert launcher.wait(60) == INTERRUPTED_EXIT_CODE, launcher.stderr.read()
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         launch_command(launch_command_parser().parse_args(argv))
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
-        logger.error("process %d was the first to end, with exit code %d", rank, failure.exitcode)
+        logger.warning("process %d was the first to end, with exit code %d", rank, failure.exitcode)
         sys.exit(_as_status(failure.exitcode))
     except subprocess.CalledProcessError as failed:  # of a single process
         sys.exit(_as_status(failed.returncode))
