@@ -138,11 +138,13 @@ def measure(stage: str, data: Path, model: Path, output: Path, workers: list[int
     laps("trainer")
     next(iter(trainer.get_train_dataloader()))
     laps("first batch")
+    worked = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     measured = [measure_loader(trainer, count, batches) for count in workers]
     result: dict[str, Any] = {
         "stage": stage,
         "rows": len(rows),
         "startup_seconds": laps.seconds | {"all": round(sum(laps.seconds.values()), 2)},
+        "startup_cpu_seconds": round(sum(each.ru_utime + each.ru_stime for each in worked), 1),
         "main_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "loaders": measured,
     }
@@ -308,7 +310,13 @@ def markdown(result: dict[str, Any]) -> str:
     """The tables that docs/performance.md shows."""
     loaders = [(each["stage"].upper(), each, one) for each in result["stages"] for one in each["loaders"]]
     start = [
-        [each["stage"].upper(), f"{each['rows']:,}", *each["startup_seconds"].values(), f"{each['main_peak_mib']:,}"]
+        [
+            each["stage"].upper(),
+            f"{each['rows']:,}",
+            *each["startup_seconds"].values(),
+            each["startup_cpu_seconds"],
+            f"{each['main_peak_mib']:,}",
+        ]
         for each in result["stages"]
     ]
     rates = [
@@ -334,7 +342,10 @@ def markdown(result: dict[str, Any]) -> str:
     names = list(result["stages"][0]["startup_seconds"])
     return "\n".join(
         [
-            table(["stage", "its rows", *(f"{name}, s" for name in names), "main process, peak MiB"], start),
+            table(
+                ["stage", "its rows", *(f"{name}, s" for name in names), "processor, s", "main process, peak MiB"],
+                start,
+            ),
             table(
                 [
                     "stage",
