@@ -47,6 +47,8 @@ benchmark: $(VENV)/installed
 	$(BIN)/python benchmarks/contribution_scale.py
 	$(BIN)/python benchmarks/overlap_audit.py
 	$(BIN)/python benchmarks/row_passes.py
+	$(BIN)/python benchmarks/data_path.py
+	$(BIN)/python benchmarks/probe_processes.py
 
 $(VENV)/installed: setup.cfg constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'

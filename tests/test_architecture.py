@@ -43,6 +43,8 @@ FLOORS = {
         "row_sources",
         "chosen_rows",
         "datasets",
+        "streamed_clips",
+        "streaming",
         "generation_options",
         "models",
         "model_parts",

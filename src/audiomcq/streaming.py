@@ -7,6 +7,7 @@ Rows are therefore drawn in blocks: row groups in random order, rows of some gro
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -31,6 +32,8 @@ from audiomcq.row_files import write_arrow
 from audiomcq.row_sources import FoundRows, Located, check_names, find_hub_builder, split_names, take_split
 from audiomcq.schema import fit_to_schema
 from audiomcq.streamed_clips import FILE, GROUP, PLACE, ClipStore, HubParquet, is_streamed
+
+logger = logging.getLogger(__name__)
 
 BLOCK_ROWS = 1_000
 """Rows that are mixed with each other; with clips of 10 s about 300 MB, which are on disk at a time."""
@@ -68,6 +71,7 @@ def load_streamed_rows(
     good, _ = valid_row_indices(rows, max_bad_fraction, faults, found.place)
     if not good:
         raise ValueError(f"{source}: it holds no row")
+    logger.info("%s: %d rows; their clips are fetched as they come up, and not checked beforehand", source, len(good))
     for name, kind in _PLACES.items():
         rows = rows.add_column(name, arrow_column(found.rows, name).to_numpy(), feature=kind)
     return rows.select(good).with_transform(store)
