@@ -22,16 +22,20 @@ from threading import Timer
 from typing import Any
 
 import torch
+import transformers.models.qwen2_5_omni.modeling_qwen2_5_omni  # noqa: F401
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+import audiomcq.commands.training
+import audiomcq.publishing.model
+import audiomcq.sft  # noqa: F401
 from audiomcq.grpo import AudioGRPOTrainer
 from audiomcq.prompts import ANSWER_CLOSE, ANSWER_OPEN
 from audiomcq.safe_trainer import SafeTrainer
 
-SECONDS = 100
+SECONDS = 200
 """How long a run may take; one that hangs is killed, and the next begins."""
 destroy_process_group = torch.distributed.destroy_process_group
 
@@ -130,7 +134,7 @@ def main(plan: Path) -> None:
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else int(end.code is not None)
                 if isinstance(end.code, str):
-                    print(end.code, file=sys.stderr)
+                    sys.stderr.write(end.code)
             except BaseException:
                 sys.excepthook(*sys.exc_info())
             finally:

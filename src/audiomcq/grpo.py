@@ -257,12 +257,12 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         sharing = shared_generation(self.model, size) if size > 1 else nullcontext()
         # The engine calls the decoder's parts, which do not know of the autocast that accelerate puts around the whole
         # model
-        with self.clock("generate"), sharing, self.accelerator.autocast() if size > 1 else nullcontext():
-            with self._hearing(self.model, self._prompts) as audio:
-                # One row per group: under `shared_generation` the model returns `size` completions of each
-                completion_ids, logprobs = super()._generate_single_turn(
-                    prompt_ids[::size], images, audio, *args, **kwargs
-                )
+        autocast = self.accelerator.autocast() if size > 1 else nullcontext()
+        with self.clock("generate"), sharing, autocast, self._hearing(self.model, self._prompts) as audio:
+            # One row per group: under `shared_generation` the model returns `size` completions of each
+            completion_ids, logprobs = super()._generate_single_turn(
+                prompt_ids[::size], images, audio, *args, **kwargs
+            )
         self.clock.count(
             completion_tokens=sum(map(len, completion_ids)),
             audio_seconds=size * sum(prompt.seconds for prompt in self._prompts),
