@@ -10,7 +10,6 @@ Beside the plan run NAME leaves what it says in NAME-RANK.log, its exit code in 
 accelerate and the trainer saw the engine.
 """
 
-import gc
 import json
 import os
 import runpy
@@ -26,7 +25,6 @@ import transformers.models.qwen2_5_omni.modeling_qwen2_5_omni  # noqa: F401
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
-from torch.nn.parallel import DistributedDataParallel
 
 import audiomcq.commands.training
 import audiomcq.publishing.model
@@ -34,17 +32,10 @@ import audiomcq.sft  # noqa: F401
 from audiomcq.grpo import AudioGRPOTrainer
 from audiomcq.prompts import ANSWER_CLOSE, ANSWER_OPEN
 from audiomcq.safe_trainer import SafeTrainer
+from leaving_process import checked
 
 SECONDS = 200
 """How long a run may take; one that hangs is killed, and the next begins."""
-destroy_process_group = torch.distributed.destroy_process_group
-
-
-def leave_checked(*args: object) -> None:
-    """Fail where DDP's wrapper outlives the process group: its reducer then frees the group, and can hang in that."""
-    if any(isinstance(each, DistributedDataParallel) for each in gc.get_objects()):
-        raise RuntimeError("a wrapper outlives its process group")
-    destroy_process_group(*args)
 
 
 def shard_on_cpu() -> None:
@@ -112,7 +103,7 @@ def run(entry: dict[str, Any], log: Path) -> None:
 
 def main(plan: Path) -> None:
     torch.set_num_threads(1)
-    torch.distributed.destroy_process_group = leave_checked
+    torch.distributed.destroy_process_group = checked
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         shard_on_cpu()
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
