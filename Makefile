@@ -11,7 +11,7 @@ COVERAGE := --cov=audiomcq --cov-report=term:skip-covered
 # With pip's own lines and bars: silence for minutes looks like a hang
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 TRITON := triton==3.7.1
-.PHONY: demo test check quality style benchmark docs
+.PHONY: demo test check quality style benchmark docs engines
 
 demo: $(VENV)/installed
 	$(BIN)/python recipes/demo/demo.py $(if $(QUICK),--quick true) $(if $(DATA),--recordings $(DATA))
@@ -19,13 +19,23 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m 'not check' $(COVERAGE)
 
-# What takes longer: long fuzzing, kills, kernels by Triton's interpreter. Triton stands apart, since beside torch it changes what runs on a CPU.
-check: $(VENV)/installed $(VENV)/triton
+# What takes longer: long fuzzing, kills, kernels by Triton's interpreter, engines. Triton stands apart, since beside torch it changes what runs on
+# a CPU; so does DeepSpeed, since accelerate imports it wherever it is installed, for a second in every process and with a line on its output.
+check: $(VENV)/installed $(VENV)/triton $(VENV)/deepspeed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m check
 
 $(VENV)/triton: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ $(TRITON)
 	@touch $@
+
+# Nothing is compiled: its kernels are built when they are used, and on a CPU none is.
+$(VENV)/deepspeed: $(VENV)/installed
+	DS_BUILD_OPS=0 $(PIP) --quiet --no-deps --upgrade --target $@ deepspeed einops hjson msgpack ninja py-cpuinfo
+	@touch $@
+
+# The table of engines; `make check` runs the same tests.
+engines: $(VENV)/deepspeed
+	$(BIN)/python benchmarks/engines.py
 
 quality: $(VENV)/installed
 	$(BIN)/ruff check .

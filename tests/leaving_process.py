@@ -20,7 +20,8 @@ def checked(*args: object) -> None:
     destroy_process_group(*args)
 
 
-torch.distributed.destroy_process_group = checked
-sys.argv = sys.argv[1:]
-sys.path[0] = str(Path(sys.argv[0]).parent)
-runpy.run_path(sys.argv[0], run_name="__main__")
+if __name__ == "__main__":
+    torch.distributed.destroy_process_group = checked
+    sys.argv = sys.argv[1:]
+    sys.path[0] = str(Path(sys.argv[0]).parent)
+    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -100,6 +100,13 @@ def test_an_adapter_trained_without_vision_does_not_reach_it_in_a_whole_model(
     assert not [warning for warning in recwarn if "missing adapter keys" in str(warning.message)]
 
 
+def test_fsdp_is_not_told_to_wrap_layers_that_are_not_built(model_folder: Path) -> None:
+    model = load_lalm(model_folder, vision=False).model
+    built = {type(module).__name__ for module in model.modules()}
+    assert model._no_split_modules <= built
+    assert "Qwen2_5OmniDecoderLayer" in model._no_split_modules
+
+
 def test_a_family_without_vision_loads_whole_either_way(qwen2_audio_folder: Path) -> None:
     blind = load_lalm(qwen2_audio_folder, vision=False)
     assert not changed(weights(blind.model), weights(load_lalm(qwen2_audio_folder).model))

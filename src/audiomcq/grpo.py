@@ -43,13 +43,14 @@ from audiomcq.row_notes import NOTES
 from audiomcq.run import train_stage
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
 from audiomcq.served_rollouts import ServedRollouts, saving_when_lost
+from audiomcq.sharding import gather_head, silence_heard
 from audiomcq.shared_prefix import chunks_head, shared_generation, shared_logps, sharing_obstacle
 from audiomcq.streaming import in_blocks
 from audiomcq.trainer_setup import (
-    check_mixed_audio,
     fit_lora,
     is_adapted,
     loadable_by_name,
+    prepare_silence,
     shuffle_options,
     take_model,
     take_rows,
@@ -75,7 +76,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
 
     Raises:
         ValueError: a reward is unknown; tools, a `rollout_func` or environments are combined with audio; or see
-            `trainer_setup.take_model` and `trainer_setup.check_mixed_audio`.
+            `trainer_setup.take_model` and `trainer_setup.prepare_silence`.
     """
 
     def __init__(
@@ -173,7 +174,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
                 **others,
             )
         hold_adapter_in_fp32(self.model, args.fp16)
-        check_mixed_audio(self, self.clip_seconds)
+        self._silence = prepare_silence(self, lalm, self.clip_seconds)
+        gather_head(lalm.model)
         self.data_collator: Any = PromptCollator(self.encoder, args.rollouts is not None)  # of objects, not of tensors
         self.clock.device = self.accelerator.device
         self.add_callback(EpochSeedCallback(shuffle, self._order))
@@ -315,10 +317,11 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         sharing = shared_generation(self.model, size) if size > 1 else nullcontext()
         # The engine calls the decoder's parts, which do not know of the autocast that accelerate puts around the whole
         # model
-        with self.clock("generate"), sharing, self.accelerator.autocast() if size > 1 else nullcontext():
+        autocast = self.accelerator.autocast() if size > 1 else nullcontext()
+        with self.clock("generate"), sharing, autocast, self._hearing(self.model, self._prompts) as audio:
             # One row per group: under `shared_generation` the model returns `size` completions of each
             completion_ids, logprobs = super()._generate_single_turn(
-                prompt_ids[::size], images, to_model(audio_batch(self._prompts), self.model), *args, **kwargs
+                prompt_ids[::size], images, audio, *args, **kwargs
             )
         self._count(completion_ids, size)
         return completion_ids, logprobs
@@ -404,18 +407,17 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
                 completions = self._held_completions(input_ids[:, -logits_to_keep:], mask, size)[groups]
                 packed = pack([prompt.input_ids for prompt in prompts], completions, width=logits_to_keep)
                 self.clock.count(packed_tokens=packed.tokens, places=packed.input_ids.numel())
-                with self.accelerator.autocast():
-                    audio = to_model(audio_batch(prompts), self.model)
+                with self.accelerator.autocast(), self._hearing(model, prompts) as audio:
                     temperature = self.temperature if chunks_head(model) else None  # None: TRL's head has its own
                     scores = shared_logps(model, packed, audio, kwargs.get("compute_entropy", False), temperature)
                     parts.append((*scores, None))
             else:
-                audio = to_model(audio_batch([prompt for prompt in prompts for _ in range(size)]), self.model)
-                parts.append(
-                    super()._get_per_token_logps_and_entropies(
-                        partial(model, **audio), input_ids[rows], attention_mask[rows], logits_to_keep, **kwargs
+                with self._hearing(model, [prompt for prompt in prompts for _ in range(size)]) as audio:
+                    parts.append(
+                        super()._get_per_token_logps_and_entropies(
+                            partial(model, **audio), input_ids[rows], attention_mask[rows], logits_to_keep, **kwargs
+                        )
                     )
-                )
         logps, entropies, aux_losses = zip(*parts, strict=True)
         return (
             torch.cat(logps),
@@ -426,6 +428,13 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
     def _encode(self, rows: Sequence[Row]) -> list[EncodedPrompt]:
         """Return the prompts that the data loader has encoded."""
         return [row[ENCODED] for row in rows]
+
+    @contextmanager
+    def _hearing(self, model: Any, prompts: list[EncodedPrompt]) -> Iterator[dict[str, torch.Tensor]]:
+        """Give the model's audio inputs; inside the block its audio tower runs even where there are none."""
+        audio = to_model(audio_batch(prompts), self.model)
+        with silence_heard(model, {} if audio else to_model(self._silence, self.model)):
+            yield audio
 
     @contextmanager
     def _holding(

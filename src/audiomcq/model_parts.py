@@ -45,6 +45,11 @@ def restore_class(model: PreTrainedModel, architecture: type) -> None:
     model.__class__ = architecture
     if getattr(model.base_model, "visual", model) is None:
         vars(model)["save_pretrained"] = _refuse_saving
+        # FSDP wraps the layers of this list one by one, and looks for each of them
+        built = {type(module).__name__ for module in model.modules()}
+        for module in model.modules():
+            if layers := getattr(module, "_no_split_modules", None):
+                vars(module)["_no_split_modules"] = set(layers) & built
 
 
 def _refuse_saving(*_: Any, **__: Any) -> None:

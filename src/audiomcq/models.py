@@ -51,6 +51,7 @@ class Family:
         trims_mel: whether the audio tower takes mel of any length (else it needs the extractor's fixed length).
         mask_name: the processor's and the model's name for the mask over mel frames.
         processor: class to load the processor with, where `AutoProcessor` would import torchvision.
+        hears_apart: whether the model's `get_audio_features` takes clips that stand in no prompt, and runs all of its audio tower.
         lora_targets: modules that LoRA adapts by default: the projections of the LLM, as a pattern, since plain names
             would also match those of the audio tower.
         served_names: beginnings of the names of the language model's parts, in memory and as vLLM expects them of an adapter;
@@ -61,6 +62,7 @@ class Family:
     trims_mel: bool = False
     mask_name: str = "feature_attention_mask"
     processor: type[AudioOnlyOmniProcessor] | None = None
+    hears_apart: bool = False
     audio_tower: str = r"(^|\.)audio_tower\."
     aligner: str = r"(^|\.)(audio_tower\.proj|multi_modal_projector)\."
     unused: str = r"(^|\.)(visual\.|audio_tower\.audio_bos_eos_token)"
@@ -73,11 +75,13 @@ _OMNI = Family(
     trims_mel=True,
     processor=AudioOnlyOmniProcessor,
     served_names=("model.language_model.", "thinker.model."),
+    hears_apart=True,
 )
 _OMNI3 = Family(
     "Qwen3OmniMoeThinkerForConditionalGeneration",
     trims_mel=True,
     processor=AudioOnlyOmni3Processor,
+    hears_apart=True,
     aligner=r"(^|\.)audio_tower\.proj[12]\.",
 )
 

@@ -16,7 +16,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, set_seed
 from trl import ModelConfig, get_peft_config
 
 from audiomcq.arguments.training import DataArguments
@@ -129,6 +129,8 @@ def _train(
     peft_config = get_peft_config(model)
     if peft_config is not None:
         peft_config.revision = lalm.commit  # an adapter is worth nothing on other weights than it was trained on
+    # TRL makes the adapter before it seeds anything
+    set_seed(args.seed)
     trainer = trainer_class(
         model=lalm.model,
         args=args,

@@ -42,10 +42,11 @@ from audiomcq.row_notes import NOTES, unpack_notes
 from audiomcq.run import train_stage
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
 from audiomcq.sft_collation import SFTCollator
+from audiomcq.sharding import gather_head, silence_heard
 from audiomcq.shared_prefix import build_packed_inputs, selected_hidden_states, sharing_obstacle
 from audiomcq.streamed_clips import is_streamed
 from audiomcq.streaming import BlockSampler
-from audiomcq.trainer_setup import check_mixed_audio, fit_lora, is_adapted, shuffle_options, take_model, take_rows
+from audiomcq.trainer_setup import fit_lora, is_adapted, prepare_silence, shuffle_options, take_model, take_rows
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
 
     Raises:
         ValueError: rows lack the chain of thought named by `cot` or `cot_column`, `args` would lose the audio, or see
-            `trainer_setup.take_model` and `trainer_setup.check_mixed_audio`.
+            `trainer_setup.take_model` and `trainer_setup.prepare_silence`.
     """
 
     def __init__(
@@ -161,7 +162,8 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
                 **others,
             )
         hold_adapter_in_fp32(self.model, args.fp16)
-        check_mixed_audio(self, self.clip_seconds)
+        self._silence = prepare_silence(self, lalm, self.clip_seconds)
+        gather_head(lalm.model)
         self.add_callback(EpochSeedCallback(shuffle, self._order))
         self.add_callback(GuardCallback())
         # After TRL has decided on a router's load-balancing loss
@@ -227,7 +229,8 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
                 outputs.log_probs = outputs.log_probs * weight.to(outputs.log_probs)[:, None]
             return outputs
 
-        with selected_hidden_states(model, select):
+        silence = {} if audio else to_model(self._silence, self.model)
+        with selected_hidden_states(model, select), silence_heard(model, silence):
             return super().compute_loss(weighted, {**inputs, "shift_labels": shift_labels}, *args, **kwargs)
 
     def _report_padding(self, **masks: torch.Tensor | None) -> None:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedModel
 
@@ -324,11 +325,17 @@ def shared_generation(model: nn.Module, num_generations: int) -> Iterator[None]:
     control (TRL).
     """
     target = extract_model_from_parallel(model)
+    own = vars(target).get("generate")
     target.generate = partial(generate, target, num_generations)
+    if isinstance(target, FSDPModule):
+        # Around an adapter's base, which generates, FSDP2 would not gather the weights of its outermost part
+        register_fsdp_forward_method(target, "generate")
     try:
         yield
     finally:
         del target.generate
+        if own is not None:
+            target.generate = own
 
 
 def sharing_obstacle(model: nn.Module) -> str | None:

@@ -8,12 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from torch import nn
 from transformers import AutoConfig
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from audiomcq.audio import SAMPLE_RATE
+from audiomcq.collation import EncodedPrompt, audio_batch
 from audiomcq.configs import AudioConfig
 from audiomcq.conversations import disable_decoding, find_clips, holds_questions, row_messages
 from audiomcq.datasets import ShuffleByEpoch
@@ -119,21 +123,30 @@ def _has_audio_input(name: str) -> bool:
     return AutoConfig.from_pretrained(name).model_type in FAMILIES
 
 
-def check_mixed_audio(trainer: Any, seconds: list[float]) -> None:
-    """Check that every process has audio in every batch where all processes have to run the same modules.
+def prepare_silence(trainer: Any, lalm: LALM, seconds: list[float]) -> dict[str, torch.Tensor]:
+    """Return the audio inputs of a silent clip, for batches without audio (`sharding.silence_heard`).
+
+    All processes have to run the same modules in every batch. Empty in a single process.
 
     Args:
         seconds: seconds of audio in each row.
 
     Raises:
-        ValueError: some rows have audio and some have none, under ZeRO-3 or FSDP.
+        ValueError: some rows have audio and some have none, under DeepSpeed or FSDP, and the model's family has no way to
+            hear a clip that is in no prompt.
     """
+    if trainer.accelerator.num_processes == 1:
+        return {}
+    if lalm.family.hears_apart:
+        clips = trainer.encoder.encode_clips([np.zeros(SAMPLE_RATE, dtype=np.float32)])
+        return audio_batch([EncodedPrompt([], tuple(clips), lalm.family.mask_name)])
     without_audio = sum(not each for each in seconds)
-    if 0 < without_audio < len(seconds) and (is_deepspeed_zero3_enabled() or trainer.is_fsdp_enabled):
+    if 0 < without_audio < len(seconds) and (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled):
         raise ValueError(
-            f"{without_audio} of {len(seconds)} rows have no audio: under ZeRO-3 and FSDP a process without any in its batch would wait for "
-            "the others for ever; use ZeRO-2 or plain data parallelism, or train rows with and without audio in runs of their own"
+            f"{without_audio} of {len(seconds)} rows have no audio: under DeepSpeed and FSDP a process without any in its batch would wait "
+            "for the others for ever; use plain data parallelism, or train rows with and without audio in runs of their own"
         )
+    return {}
 
 
 def _has_audio(rows: Any) -> bool:
