@@ -136,11 +136,11 @@ def compute(handler: Handler, body: dict[str, Any]) -> None:
     if handler.path == "/v1/load_lora_adapter":
         sampler.load(body["lora_name"], Path(body["lora_path"]))
         handler.send(200, b"Success")
+    elif (name := body.get("model") or body["lora_name"]) not in (BASE, *sampler.adapters):
+        handler.send(404, json.dumps({"error": {"message": f"The model `{name}` does not exist."}}).encode())
     elif handler.path == "/v1/unload_lora_adapter":
-        sampler.unload(body["lora_name"])
+        sampler.unload(name)
         handler.send(200, b"Success")
-    elif body["model"] not in (BASE, *sampler.adapters):
-        handler.send(404, json.dumps({"error": {"message": f"The model `{body['model']}` does not exist."}}).encode())
     else:
         handler.send(200, json.dumps(sampler.complete(body)).encode())
 
@@ -162,10 +162,12 @@ class RolloutEndpoint:
     Attributes:
         sampler: its model.
         script: replies to the next completions, one each; then it computes.
+        before_load: called with the name of an adapter that is about to be loaded; where it says so, there is no answer.
     """
 
     def __init__(self, folder: Path) -> None:
         self.sampler, self.script, self.bodies = Sampler(folder), [], []
+        self.before_load: Any = None
         self._port, self._http = 0, None
         self.start()
 
@@ -187,8 +189,10 @@ class RolloutEndpoint:
                 self.bodies.append(body)
                 reply = self.script.pop(0) if self.script else compute
             reply(handler, body)
-        else:
-            compute(handler, body)
+            return
+        if handler.path == "/v1/load_lora_adapter" and self.before_load and self.before_load(body["lora_name"]):
+            return
+        compute(handler, body)
 
     def die(self) -> None:
         """Stop listening, and forget all adapters as a process does that ends."""

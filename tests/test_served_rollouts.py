@@ -1,5 +1,6 @@
 """Rollouts from a server: the same training as with rollouts of one's own, an adapter that follows, and clear ends."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,10 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+import processes
 import training_process
 from answer_server import cut_off, fail, hang
 from audiomcq.configs import AudioGRPOConfig
@@ -284,3 +287,44 @@ def test_full_fine_tuning_and_families_whose_names_are_not_known_are_refused(
         build(AudioGRPOTrainer, load_lalm(model_folder), args, rows)
     with pytest.raises(ValueError, match="Qwen2AudioForConditionalGeneration has not been tried"):
         make(qwen2_audio_folder, rows, tmp_path, rollouts="http://127.0.0.1:9")
+
+
+@pytest.mark.check
+def test_two_processes_ask_for_their_own_groups_and_stop_together(
+    model_folder: Path, rows_folder: Path, tmp_path: Path, endpoint: RolloutEndpoint
+) -> None:
+    recipe = Path(__file__).parents[1] / "recipes" / "weak_to_strong"
+    launch = [Path(sys.executable).with_name("torchrun"), "--standalone", "--nproc_per_node", 2, recipe / "grpo.py"]
+    options = {
+        **training_process.SMALL, "model_name_or_path": model_folder, "dataset": rows_folder, "use_peft": "true", "lora_dropout": 0,
+        "rollouts": endpoint.url, "rollouts_patience": 10, "num_generations": 4, "max_completion_length": 6,
+    }  # fmt: skip
+
+    def run(name: str, **more: Any) -> Any:
+        words = training_process.words({**options, "output_dir": tmp_path / name, **more})
+        return processes.run([*launch, f"--config={recipe / 'tiny' / 'grpo.yaml'}", *words])
+
+    done = run("whole")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [body["n"] for body in endpoint.bodies] == [1, 1] + [
+        4
+    ] * 6  # the proof; then a group of each process in each step
+    assert len({body["seed"] for body in endpoint.bodies[2:]}) == 6
+    assert len(endpoint.sampler.loads) == 4
+
+    def die_with_step_2(name: str) -> bool:
+        if dies := name.endswith("step-2"):
+            endpoint.die()
+        return dies
+
+    endpoint.before_load = die_with_step_2
+    done = run("two", save_strategy="no", rollouts_patience=3)
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert line.endswith("checkpoint-2 holds the last complete step: go on with --resume_from_checkpoint true"), line
+    endpoint.before_load = None
+    endpoint.start()
+    done = run("two", save_strategy="no", resume_from_checkpoint="true")
+    assert done.returncode == 0, done.stderr[-3000:]
+    ends = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "two")]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
