@@ -355,7 +355,7 @@ def _open_path(source: AudioSource, root: str | Path | None, name: str) -> Binar
         raise AudioError(f"{name}: a clip of type {type(path).__name__} is no path; is the audio column filled?")
     path = Path(root or "", path)
     try:
-        mode = retry(name, path.stat).st_mode
+        mode = retry(path, path.stat).st_mode
         if stat.S_ISDIR(mode):
             raise AudioError(f"{name}: a folder, not an audio file; check the path and the audio root")
         if not stat.S_ISREG(mode):  # opening a pipe would block

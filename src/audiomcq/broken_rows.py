@@ -80,6 +80,21 @@ def name_broken(notes: Sequence[RowNote]) -> None:
         logger.warning("left out of the evaluation: %s: %s", note.name, note.defect)
 
 
+def leave_out_rollouts(output: dict[str, Any], broken: torch.Tensor, accelerator: Accelerator) -> None:
+    """Leave the rollouts of prompts with broken clips out of an update: neither their tokens nor their KL count.
+
+    Args:
+        output: of TRL's generation; its mask and its number of tokens are changed.
+        broken: which rollouts of all processes are, shape (processes x rows,); the same in every process.
+    """
+    if not bool(broken.any()):
+        return
+    mask = output["completion_mask"]
+    own = broken[accelerator.process_index * len(mask) :][: len(mask)]
+    output["completion_mask"] = mask.masked_fill(own[:, None], 0)
+    output["num_items_in_batch"] = accelerator.gather(output["completion_mask"].sum()).sum()
+
+
 def _is_broken(note: RowNote) -> bool:
     return note.defect is not None
 

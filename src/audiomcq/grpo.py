@@ -24,7 +24,7 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
 from audiomcq.arguments.training import DataArguments
-from audiomcq.broken_rows import name_broken
+from audiomcq.broken_rows import leave_out_rollouts, name_broken
 from audiomcq.collation import ENCODED, ConversationEncoder, EncodedPrompt, PromptCollator, audio_batch, to_model
 from audiomcq.configs import AudioGRPOConfig, with_audio_options
 from audiomcq.construction.decontamination import audit_training
@@ -249,7 +249,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
                 self.served.check_parity(
                     output["old_per_token_logps"], output["sampling_per_token_logps"], output["completion_mask"]
                 )
-            output = self._leave_out_broken(output)
+            output["row_rewards"] = self._rewards
+            leave_out_rollouts(output, self._broken, self.accelerator)
             if size > 1:
                 # Read from the device once: the update packs them without waiting for it again
                 completions = self._held_completions(output["completion_ids"], output["completion_mask"], size)
@@ -277,16 +278,6 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         self._broken = self.accelerator.gather(torch.tensor(broken, device=rewards.device))
         self._rewards = rewards[self.accelerator.process_index * len(inputs) :][: len(inputs)]
         return rewards.masked_fill(self._broken[:, None], torch.nan)
-
-    def _leave_out_broken(self, output: dict[str, Any]) -> dict[str, Any]:
-        """Leave rollouts of prompts with broken clips out of the update: neither their tokens nor their KL count."""
-        output["row_rewards"] = self._rewards
-        if bool(self._broken.any()):  # in all processes alike
-            rows = len(output["completion_mask"])
-            broken = self._broken[self.accelerator.process_index * rows :][:rows]
-            output["completion_mask"] = output["completion_mask"].masked_fill(broken[:, None], 0)
-            output["num_items_in_batch"] = self.accelerator.gather(output["completion_mask"].sum()).sum()
-        return output
 
     def _held_completions(
         self, completion_ids: torch.Tensor, completion_mask: torch.Tensor, size: int
