@@ -17,9 +17,9 @@ PAGE = ROOT / "docs" / "results" / "kills.md"
 HEAD = """# Thirty kills
 
 `python benchmarks/kills.py`, which runs `tests/test_kills.py` (`make check`) and writes this page. Every job is killed at a random moment and started
-again with the documented line. *Killed at*: how far it was, in steps of training, shards of answers, answers of a model, or requests to the Hub. *Lost* and
-*repeated*: steps, votes, answers or published files that are missing or there twice at the end. *Equal*: the final files are those of a job that nobody
-disturbed, byte for byte (votes: with the same completions).
+again with the documented line. *Killed at*: how far it was, in steps of training, shards of answers, answers of a model, or requests to the Hub.
+*Lost* and *repeated*: steps, votes, answers or published files that are missing or there twice at the end. *Equal*: the final files are those of a
+job that nobody disturbed, byte for byte (votes: with the same completions).
 
 | job | processes | signal | exit codes | killed at | lost | repeated | equal |
 | --- | ---: | --- | --- | --- | ---: | ---: | --- |
