@@ -1,6 +1,7 @@
 """Run the thirty kills of tests/test_kills.py and write what came of them to docs/results/kills.md.
 
-python benchmarks/kills.py
+python benchmarks/kills.py                  # run them
+python benchmarks/kills.py report.xml ...   # or read reports of parts (pytest -m check tests/test_kills.py -k sft-1 --junitxml=report.xml)
 """
 
 import json
@@ -16,9 +17,9 @@ PAGE = ROOT / "docs" / "results" / "kills.md"
 HEAD = """# Thirty kills
 
 `python benchmarks/kills.py`, which runs `tests/test_kills.py` (`make check`) and writes this page. Every job is killed at a random moment and started
-again with the documented line. *Killed at*: how far it was, in steps of training, shards of answers, answers of a model, or requests to the Hub. *Lost* and
-*repeated*: steps, votes, answers or published files that are missing or there twice at the end. *Equal*: the final files are those of a job that nobody
-disturbed, byte for byte (votes: with the same completions).
+again with the documented line. *Killed at*: how far it was, in steps of training, shards of answers, answers of a model, or requests to the Hub.
+*Lost* and *repeated*: steps, votes, answers or published files that are missing or there twice at the end. *Equal*: the final files are those of a
+job that nobody disturbed, byte for byte (votes: with the same completions).
 
 | job | processes | signal | exit codes | killed at | lost | repeated | equal |
 | --- | ---: | --- | --- | --- | ---: | ---: | --- |
@@ -48,27 +49,38 @@ def write_page(kills: list[dict[str, Any]]) -> str:
             equal,
         ]
         lines.append(f"| {' | '.join(map(str, row))} |")
-    said = {each["job"].split(",")[0]: each["said"] for each in kills if each["said"]}
+    said: dict[str, str] = {}
+    for each in kills:  # the longest says most
+        job = each["job"].split(",")[0]
+        said[job] = max(said.get(job, ""), each["said"], key=len)
     words = [f"- {job}: `{line}`" for job, line in said.items()]
     return HEAD + "\n".join(lines) + "\n" + WORDS + "\n".join(words) + "\n"
 
 
+def read_kills(reports: list[Path]) -> list[dict[str, Any]]:
+    """Return the outcomes in pytest's reports, training first."""
+    found = [each for report in reports for each in ElementTree.parse(report).iterfind(".//property[@name='kill']")]
+    kills = [json.loads(each.attrib["value"]) for each in found]
+    order = ["SFT", "GRPO", "probing", "answering", "building", "publishing"]
+    return sorted(kills, key=lambda each: (order.index(each["job"].split(",")[0]), each["processes"]))
+
+
 def main() -> None:
+    code, reports = 0, [Path(name) for name in sys.argv[1:]]
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-m",
-            "check",
-            "tests/test_kills.py",
-            f"--junitxml={report}",
-            *sys.argv[1:],
-        ]
-        code = subprocess.run(command, cwd=ROOT, check=False).returncode
-        found = ElementTree.parse(report).iterfind(".//property[@name='kill']")
-        kills = [json.loads(each.attrib["value"]) for each in found]
+        if not reports:
+            reports = [Path(folder) / "report.xml"]
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-m",
+                "check",
+                "tests/test_kills.py",
+                f"--junitxml={reports[0]}",
+            ]
+            code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        kills = read_kills(reports)
     PAGE.write_text(write_page(kills))
     sys.exit(code)
 

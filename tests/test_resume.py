@@ -84,7 +84,7 @@ def test_grpo_resumes_in_the_middle_of_what_it_generated_once(paths: dict[str, P
 def test_a_run_resumed_from_any_checkpoint_ends_as_one_that_was_never_stopped(
     name: str, count: int, paths: dict[str, Path], tmp_path: Path
 ) -> None:
-    check_all(name, count, (1, 3, 4), paths, tmp_path)
+    check_all(name, count, (1, 3, 4) if count == 1 else (3,), paths, tmp_path)
 
 
 @pytest.mark.check
