@@ -78,11 +78,16 @@ def main() -> None:
         place = Path(folder)
         # The copy that is cloned has the repository's name, whatever this folder is called
         subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), str(place / "here" / "audiomcq")], check=True)
-        commands = read_commands((ROOT / "README.md").read_text())
+        readme = ["git", "show", "HEAD:README.md"]  # as it will be in the clone
+        commands = read_commands(subprocess.run(readme, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
         for command in commands:
             walk(command, place, args.venv, args.demo)
+        head = ["git", "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(
+            head, cwd=place / "audiomcq", capture_output=True, text=True, check=True
+        ).stdout.strip()
     args.page.parent.mkdir(parents=True, exist_ok=True)
-    args.page.write_text(describe(commands))
+    args.page.write_text(describe(commands, commit))
 
 
 def read_commands(readme: str) -> list[Typed]:
@@ -180,16 +185,13 @@ def last_lines(text: str, place: Path) -> str:
     return "\n".join(line[:COLUMNS] for line in shown)
 
 
-def describe(commands: list[Typed]) -> str:
+def describe(commands: list[Typed], commit: str) -> str:
     """Write the page: the times, what stood in for what, and the transcript."""
     done = [each for each in commands if not each.left_out]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     lines = [
         "# The README's doors, taken literally",
         "",
-        f"Written by `python docs/doors.py` at commit {commit.stdout.strip()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+        f"Written by `python docs/doors.py` at commit {commit} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
         "no GPU,",
         f"Python {platform.python_version()}: {len(done)} commands of the README in a fresh clone, in their order, "
         f"{sum(each.seconds for each in done) / 60:.0f} minutes in all.",
