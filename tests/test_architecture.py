@@ -60,6 +60,7 @@ FLOORS = {
         "decode_layer",
         "rollout_engine",
         "shared_prefix",
+        "sharding",
         "training_kernels",
         "checkpointing",
         "phases",

@@ -324,7 +324,7 @@ def shared_generation(model: nn.Module, num_generations: int) -> Iterator[None]:
     """Make `model.generate` return `num_generations` completions per input row inside the block, for callers we do not
     control (TRL).
     """
-    target = extract_model_from_parallel(model)
+    target: Any = extract_model_from_parallel(model)
     own = vars(target).get("generate")
     target.generate = partial(generate, target, num_generations)
     if isinstance(target, FSDPModule):
