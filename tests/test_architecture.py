@@ -65,6 +65,7 @@ FLOORS = {
         "decode_layer",
         "rollout_engine",
         "shared_prefix",
+        "sharding",
         "training_kernels",
         "checkpointing",
         "phases",

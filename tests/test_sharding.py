@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from audiomcq.collation import ConversationEncoder, prompt_batch, to_model
+from audiomcq.collation import ConversationEncoder
 from audiomcq.models import LALM, load_lalm
 from audiomcq.sharding import silence_heard
 from audiomcq.trainer_setup import prepare_silence
+from random_lalms import clips, tiny
 
 
 def made_silence(lalm: LALM, processes: int = 2, seconds: tuple[float, ...] = (1.0, 0.0)) -> dict[str, torch.Tensor]:
@@ -21,25 +22,30 @@ def made_silence(lalm: LALM, processes: int = 2, seconds: tuple[float, ...] = (1
     return prepare_silence(trainer, lalm, list(seconds))
 
 
-def test_a_batch_without_audio_runs_the_audio_tower_once_and_its_results_stay_the_same(lalm: LALM) -> None:
-    encoder = ConversationEncoder(lalm.processor, lalm.family)
-    batch = prompt_batch(encoder.encode([[{"role": "user", "content": "How high is it?"}]]), 0)
-    silence, calls = to_model(made_silence(lalm), lalm.model), []
-    expected = lalm.model(**batch).logits
-    lalm.model.base_model.audio_tower.register_forward_hook(lambda *_: calls.append(True))
-    with silence_heard(lalm.model, silence):
-        first, second = lalm.model(**batch).logits, lalm.model(**batch).logits
+@pytest.mark.parametrize("family", ["Qwen2.5-Omni", "Qwen3-Omni"])
+def test_a_batch_without_audio_runs_the_audio_tower_once_and_its_results_stay_the_same(family: str) -> None:
+    model, calls = tiny(family).eval(), []
+    ids = torch.arange(5, 15)[None]
+    expected = model(input_ids=ids).logits
+    model.base_model.audio_tower.register_forward_hook(lambda *_: calls.append(True))
+    with silence_heard(model, {name: value[:1] for name, value in clips(model).items()}):
+        first, second = model(input_ids=ids).logits, model(input_ids=ids).logits
     assert len(calls) == 1
     assert torch.equal(first, expected)
     assert torch.equal(second, expected)
     first.sum().backward()
-    gradients = [each.grad for name, each in lalm.model.named_parameters() if "audio_tower.layers" in name]
+    gradients = [each.grad for name, each in model.named_parameters() if "audio_tower.layers" in name]
     assert gradients
-    assert not any(
-        gradient.any() for gradient in gradients
-    )  # zeros, and not None, which other processes would wait for
-    lalm.model(**batch)
+    # Zeros, and not None, which other processes would wait for
+    assert not any(gradient.any() for gradient in gradients)
+    model(input_ids=ids)
     assert len(calls) == 1
+
+
+def test_a_silent_clip_is_made_for_batches_without_audio(lalm: LALM) -> None:
+    silence = made_silence(lalm)
+    assert silence["feature_attention_mask"].shape == (1, 100)
+    assert silence["input_features"].shape == (1, 128, 100)
 
 
 def test_one_process_needs_no_silence(lalm: LALM) -> None:

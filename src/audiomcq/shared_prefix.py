@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedModel
 
@@ -324,12 +324,11 @@ def shared_generation(model: nn.Module, num_generations: int) -> Iterator[None]:
     """Make `model.generate` return `num_generations` completions per input row inside the block, for callers we do not
     control (TRL).
     """
-    target = extract_model_from_parallel(model)
+    target: Any = extract_model_from_parallel(model)
     own = vars(target).get("generate")
     target.generate = partial(generate, target, num_generations)
-    if isinstance(target, FSDPModule):
-        # Around an adapter's base, which generates, FSDP2 would not gather the weights of its outermost part
-        register_fsdp_forward_method(target, "generate")
+    # Under FSDP2: an adapter's base generates, of whose outermost part the weights would not be gathered
+    register_fsdp_forward_method(target, "generate")
     try:
         yield
     finally:
