@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -19,9 +20,10 @@ from answer_server import cut_off, fail, hang
 from audiomcq.configs import AudioGRPOConfig
 from audiomcq.grpo import AudioGRPOTrainer
 from audiomcq.models import load_lalm
+from audiomcq.sft import AudioSFTTrainer
 from audiomcq.tiny.model import make_tiny_lalm
 from rollout_endpoint import BASE, RolloutEndpoint, change, sampling
-from small_runs import build, grpo_config, length_reward, weights
+from small_runs import build, grpo_config, length_reward, sft_config, weights
 
 LORA = {"r": 4, "lora_alpha": 8}
 
@@ -328,3 +330,37 @@ def test_two_processes_ask_for_their_own_groups_and_stop_together(
     assert done.returncode == 0, done.stderr[-3000:]
     ends = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "two")]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+@pytest.mark.check
+def test_served_rollouts_raise_the_reward_as_far_as_those_of_the_process(
+    model_folder: Path, rows: Dataset, tmp_path: Path
+) -> None:
+    lalm = load_lalm(model_folder)
+    args = sft_config(tmp_path / "warm", max_steps=22, per_device_train_batch_size=16, learning_rate=3e-3)
+    warm = build(AudioSFTTrainer, lalm, args, rows)
+    warm.train()
+    warm.save_model(str(tmp_path / "warm"))
+    options = {
+        "max_steps": 24, "per_device_train_batch_size": 32, "num_generations": 8, "max_completion_length": 8, "learning_rate": 3e-3,
+        "lr_scheduler_type": "constant",
+    }  # fmt: skip
+
+    def rewards(name: str, seed: int, **more: Any) -> list[float]:
+        args = grpo_config(tmp_path / f"{name}{seed}", seed=seed, **options, **more)
+        torch.manual_seed(seed)
+        peft_config = LoraConfig(r=8, lora_alpha=16)
+        trainer = build(AudioGRPOTrainer, load_lalm(tmp_path / "warm"), args, rows, peft_config=peft_config)
+        trainer.train()
+        return [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
+
+    with sampling(tmp_path / "warm") as endpoint:
+        runs = {
+            "local": [rewards("local", seed) for seed in range(2)],
+            "served": [rewards("served", seed, rollouts=endpoint.url) for seed in range(2)],
+        }
+    first = {name: fmean(fmean(run[:5]) for run in each) for name, each in runs.items()}
+    last = {name: fmean(fmean(run[-10:]) for run in each) for name, each in runs.items()}
+    # At this size one run ends within about 0.1 of another
+    assert all(last[name] > first[name] + 0.1 for name in runs), (first, last)
+    assert last["served"] == pytest.approx(last["local"], abs=0.25), (first, last)
