@@ -138,13 +138,14 @@ def walk(command: Typed, place: Path, venv: Path | None, demo: Path | None) -> N
     started = time.monotonic()
     done = subprocess.run(
         ["bash", "-c", command.typed.replace("HERE", str(place / "here"))], cwd=clone if clone.exists() else place,
-        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     command.seconds, command.exit_code = time.monotonic() - started, done.returncode
-    command.said = last_lines(done.stdout, place)
+    printed = done.stdout.decode(errors="replace")
+    command.said = last_lines(printed, place, venv)
     sys.stderr.write(f"{command.said}\n")
     if command.exit_code:
-        sys.exit(f"exit code {command.exit_code}: {command.words}\n{done.stdout[-5000:]}")
+        sys.exit(f"exit code {command.exit_code}: {command.words}\n{printed[-5000:]}")
     if clone.exists() and not (clone / "my_questions.jsonl").exists():
         prepare(clone, venv, demo)
 
@@ -175,13 +176,17 @@ def prepare(clone: Path, venv: Path | None, demo: Path | None) -> None:
     (clone / "my_questions.jsonl").write_text("\n".join(lines) + "\n")
 
 
-def last_lines(text: str, place: Path) -> str:
-    """Return the last lines that a terminal shows, without colours, bars and the names of this machine's folders."""
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").splitlines()]
+def last_lines(text: str, place: Path, venv: Path | None) -> str:
+    """Return the last lines that a terminal shows, without colours, bars, Python's warnings and the names of this machine's folders."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r\n", "\n")
+    text = re.sub(r"^.*\.py:\d+: \w*Warning: .*\n(  .*\n)?", "", text, flags=re.M)
+    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
     shown = [line for line in lines if line and "%|" not in line][-LINES:]
-    for own, name in ((place / "here", "HERE"), (place, ""), (Path.home(), "~")):
-        shown = [line.replace(f"{own}/" if not name else str(own), name) for line in shown]
+    names = {str(place / "here"): "HERE", f"{place}/": "", str(Path.home()): "~"}
+    if venv:
+        names[str(venv.resolve())] = ".venv"
+    for own, name in names.items():
+        shown = [line.replace(own, name) for line in shown]
     return "\n".join(line[:COLUMNS] for line in shown)
 
 
@@ -216,7 +221,7 @@ def describe(commands: list[Typed], commit: str) -> str:
         "",
         "## Transcript",
         "",
-        "What was typed, and the last lines that it printed, without progress bars.",
+        "What was typed, and the last lines that it printed, without progress bars and warnings of Python.",
     ]
     for each in done:
         lines += ["", f"{each.seconds:.0f} s, exit code {each.exit_code}:", "", "```text", f"$ {each.typed}"]
