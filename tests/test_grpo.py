@@ -336,15 +336,23 @@ def test_lora_on_half_precision_weights_trains_in_every_family(
     assert all("lora_" in name for name in moved)
 
 
+class Diverges(TrainerCallback):
+    """The model is NaN after its first step."""
+
+    def on_step_end(self, args, state, control, model=None, **_) -> None:
+        with torch.no_grad():
+            model.lm_head.weight[:] = float("nan")
+
+
 def test_a_diverged_model_stops_with_one_clear_error_instead_of_a_crash_of_the_sampler(
     lalm: LALM, rows: Dataset, tmp_path: Path
 ) -> None:
-    with torch.no_grad():
-        lalm.model.lm_head.weight[:] = float("nan")
-    with pytest.raises(FloatingPointError, match="the loss is nan at step 0: lower learning_rate"):
-        build(AudioGRPOTrainer, lalm, grpo_config(tmp_path), rows, reward_funcs=length_reward).train()
+    trainer = build(AudioGRPOTrainer, lalm, grpo_config(tmp_path), rows, reward_funcs=length_reward)
+    trainer.add_callback(Diverges())
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 1: lower learning_rate"):
+        trainer.train()
     (process,) = json.loads((tmp_path / "diverged.json").read_text())["processes"]
-    (batch,) = process["batches"]
+    (batch,) = process["batches"]  # of this step alone
     assert len(batch["rows"]) == 2 and set(batch["rows"]) <= set(row_keys(rows))
     assert len(batch["rewards"]) == 8, "of each rollout, by reward"
 
