@@ -22,7 +22,7 @@ class CheckedTrainer(AudioGRPOTrainer):
     """Recomputes every log-prob alone and unpadded, and notes the largest difference per kind of forward."""
 
     def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
-        prompts = list(self._prompts)
+        prompts = list(self.held.prompts)
         result = super()._get_per_token_logps_and_entropies(
             model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
         )

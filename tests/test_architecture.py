@@ -56,6 +56,7 @@ FLOORS = {
     ),
     3: (
         "packing",
+        "held_groups",
         "shared_attention",
         "chunked_head",
         "sampling",

@@ -166,7 +166,7 @@ def completion_log_probs(trainer: AudioGRPOTrainer, rows: list[dict], waveforms:
     width = max(len(prompt.input_ids) for prompt in prompts)
     ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p.input_ids)) + p.input_ids + answer for p in prompts])
     mask = torch.tensor([[0] * (width - len(p.input_ids)) + [1] * (len(p.input_ids) + len(answer)) for p in prompts])
-    with trainer._holding(prompts), torch.no_grad():
+    with trainer.held.hold(prompts), torch.no_grad():
         return trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, len(answer))[0]
 
 

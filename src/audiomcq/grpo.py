@@ -28,17 +28,18 @@ from audiomcq.broken_rows import leave_out_rollouts, name_broken
 from audiomcq.collation import ENCODED, ConversationEncoder, EncodedPrompt, PromptCollator, audio_batch, to_model
 from audiomcq.configs import AudioGRPOConfig, with_audio_options
 from audiomcq.construction.decontamination import audit_training
-from audiomcq.conversations import holds_questions, measure_audio
+from audiomcq.conversations import measure_audio
 from audiomcq.datasets import ShuffleByEpoch
 from audiomcq.examples import Row
 from audiomcq.guards import GuardCallback
 from audiomcq.hardware import adapter_kept, check_hardware, hold_adapter_in_fp32
+from audiomcq.held_groups import HeldGroups
 from audiomcq.kept_rollouts import load_rollouts, save_rollouts, spans_checkpoints
 from audiomcq.listening import prepare_listening
 from audiomcq.models import LALM, set_trainable
-from audiomcq.packing import group_rows, pack
+from audiomcq.packing import pack
 from audiomcq.phases import PhaseClock
-from audiomcq.rewards import REWARDS, named_rewards
+from audiomcq.rewards import choose_rewards
 from audiomcq.row_notes import NOTES
 from audiomcq.run import train_stage
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
@@ -48,6 +49,7 @@ from audiomcq.shared_prefix import chunks_head, shared_generation, shared_logps,
 from audiomcq.streaming import in_blocks
 from audiomcq.trainer_setup import (
     fit_lora,
+    image_token,
     is_adapted,
     loadable_by_name,
     prepare_silence,
@@ -100,12 +102,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         self.shares_prefix = False
         self.clip_seconds: list[float] = []
         """Seconds of audio in each training row; empty for an `IterableDataset`."""
-        # TRL's private methods pass token ids from one to the next, and nothing else: what belongs to them is kept
-        # here meanwhile
-        self._prompts: list[EncodedPrompt] = []
-        """Encoded prompts of the rows that TRL is working on, one per group, in its order."""
-        self._completions: list[list[list[int]]] | None = None
-        """Token ids of their completions, one list per group, once they are known."""
+        self.held = HeldGroups()
         self._broken, self._rewards = torch.empty(0), torch.empty(0)
         """Which rollouts of all processes have broken clips, and this process's rewards, shape (rows, rewards)."""
         # Reseeded by `EpochSeedCallback`: the order of an epoch then depends on (seed, epoch), and a resumed run
@@ -133,7 +130,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         args = with_audio_options(args or AudioGRPOConfig(f"{Path(lalm.source).name}-GRPO"), AudioGRPOConfig)
         data = (train_dataset, eval_dataset)
         self._init_audio(
-            model, lalm, _read_rewards(reward_funcs, args, train_dataset), args, data, peft_config, others
+            model, lalm, choose_rewards(reward_funcs, args, train_dataset), args, data, peft_config, others
         )
 
     def _init_audio(
@@ -162,7 +159,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             if needs_reference
             else nullcontext()
         )
-        with _image_token(lalm.model.config), by_name, adapter_kept(model):
+        with image_token(lalm.model.config), by_name, adapter_kept(model):
             super().__init__(
                 model=lalm.model if isinstance(model, str | Path) else model,
                 reward_funcs=reward_funcs,
@@ -243,7 +240,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         if not self.model.training:  # of training, all processes count
             name_broken([row[NOTES] for row in inputs[::size]])
         inputs = [_drop_encoded(row) for row in inputs]
-        with self._holding(prompts):
+        with self.held.hold(prompts):
             output = super()._generate_and_score_completions(inputs)
             if self.served is not None and self.served.corrects:
                 self.served.check_parity(
@@ -253,7 +250,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             leave_out_rollouts(output, self._broken, self.accelerator)
             if size > 1:
                 # Read from the device once: the update packs them without waiting for it again
-                completions = self._held_completions(output["completion_ids"], output["completion_mask"], size)
+                completions = self.held.read_completions(output["completion_ids"], output["completion_mask"])
         # Groups as the first dimension: TRL shuffles and splits along it before the update, and rows of one prompt
         # have to stay together to share it. It treats lists likewise: prompts and packed completions have one entry
         # per group.
@@ -273,25 +270,16 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         rewards = super()._calculate_rewards(inputs, *args, **kwargs)
         if self.encoder is None:
             return rewards
-        size = len(inputs) // len(self._prompts)
-        broken = [prompt.defect is not None for prompt in self._prompts for _ in range(size)]
+        broken = [prompt.defect is not None for prompt in self.held.per_row(len(inputs))]
         self._broken = self.accelerator.gather(torch.tensor(broken, device=rewards.device))
         self._rewards = rewards[self.accelerator.process_index * len(inputs) :][: len(inputs)]
         return rewards.masked_fill(self._broken[:, None], torch.nan)
 
-    def _held_completions(
-        self, completion_ids: torch.Tensor, completion_mask: torch.Tensor, size: int
-    ) -> list[list[list[int]]]:
-        if self._completions is None:
-            self._completions = group_rows(completion_ids, completion_mask, size)
-        return self._completions
-
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, torch.Tensor]]:
         if self.encoder is None:
             return super()._tokenize_prompts(prompts)
-        size = len(prompts) // len(self._prompts)
         # Not TRL's tokenization: its template writes one placeholder per clip, the encoder one per audio token
-        return [prompt.input_ids for prompt in self._prompts for _ in range(size)], None, {}
+        return [prompt.input_ids for prompt in self.held.per_row(len(prompts))], None, {}
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: None, multimodal_fields: dict[str, Any], *args: Any, **kwargs: Any
@@ -299,17 +287,17 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         """Generate completions for every row from one encoding and one prefill per group."""
         if self.encoder is None:
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, *args, **kwargs)
-        size = len(prompt_ids) // len(self._prompts)
+        size = self.held.size(len(prompt_ids))
         if self.served is not None:
             with self.clock("generate"):
-                completion_ids, logprobs = self.served.generate(self._prompts, size)
+                completion_ids, logprobs = self.served.generate(self.held.prompts, size)
             self._count(completion_ids, size)
             return completion_ids, logprobs
         sharing = shared_generation(self.model, size) if size > 1 else nullcontext()
         # The engine calls the decoder's parts, which do not know of the autocast that accelerate puts around the whole
         # model
         autocast = self.accelerator.autocast() if size > 1 else nullcontext()
-        with self.clock("generate"), sharing, autocast, self._hearing(self.model, self._prompts) as audio:
+        with self.clock("generate"), sharing, autocast, self._hearing(self.model, self.held.prompts) as audio:
             # One row per group: under `shared_generation` the model returns `size` completions of each
             completion_ids, logprobs = super()._generate_single_turn(
                 prompt_ids[::size], images, audio, *args, **kwargs
@@ -320,14 +308,14 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
     def _count(self, completion_ids: list[list[int]], size: int) -> None:
         self.clock.count(
             completion_tokens=sum(map(len, completion_ids)),
-            audio_seconds=size * sum(prompt.seconds for prompt in self._prompts),
+            audio_seconds=size * sum(prompt.seconds for prompt in self.held.prompts),
         )
 
     def score_completions(self, prompt: EncodedPrompt, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Compute this model's log-probs of completions of one prompt, each of shape (rows, tokens)."""
         start = torch.tensor([prompt.input_ids] * len(ids), device=ids.device)
         whole, kept = torch.cat([start, ids], 1), torch.cat([torch.ones_like(start), mask], 1)
-        with torch.no_grad(), self._holding([prompt] * (1 if self.shares_prefix else len(ids))):
+        with torch.no_grad(), self.held.hold([prompt] * (1 if self.shares_prefix else len(ids))):
             return self._get_per_token_logps_and_entropies(self.model, whole, kept, ids.shape[1])[0]
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -354,7 +342,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         }
         if self.model.training:
             self.step_record.batches.append({"rows": inputs["row_names"], "rewards": rows["row_rewards"]})
-        with self._holding(prompts, inputs.get("packed_completions")):
+        with self.held.hold(prompts, inputs.get("packed_completions")):
             return super()._compute_loss(model, rows)
 
     def _get_per_token_logps_and_entropies(
@@ -385,17 +373,17 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         batch_size: int | None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        size = len(input_ids) // len(self._prompts)
+        size = self.held.size(len(input_ids))
         # A router's load-balancing loss counts every token of every row, so there the rows are forwarded one by one
         shares = size > 1 and not kwargs.get("compute_aux_loss")
         step = batch_size or len(input_ids)
         parts = []
         for start in range(0, len(input_ids), step):
             rows, groups = slice(start, start + step), slice(start // size, (start + step) // size)
-            prompts = self._prompts[groups]
+            prompts = self.held.prompts[groups]
             if shares:
                 mask = attention_mask[:, -logits_to_keep:]
-                completions = self._held_completions(input_ids[:, -logits_to_keep:], mask, size)[groups]
+                completions = self.held.read_completions(input_ids[:, -logits_to_keep:], mask)[groups]
                 packed = pack([prompt.input_ids for prompt in prompts], completions, width=logits_to_keep)
                 self.clock.count(packed_tokens=packed.tokens, places=packed.input_ids.numel())
                 with self.accelerator.autocast(), self._hearing(model, prompts) as audio:
@@ -427,49 +415,9 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         with silence_heard(model, {} if audio else to_model(self._silence, self.model)):
             yield audio
 
-    @contextmanager
-    def _holding(
-        self, prompts: list[EncodedPrompt], completions: list[list[list[int]]] | None = None
-    ) -> Iterator[None]:
-        """Keep the encoded prompts of the groups that TRL works on inside the block, and their completions where
-        known.
-        """
-        before = self._prompts, self._completions
-        self._prompts, self._completions = prompts, completions
-        try:
-            yield
-        finally:
-            self._prompts, self._completions = before
-
 
 def _drop_encoded(row: Row) -> Row:
     return {name: value for name, value in row.items() if name not in (ENCODED, NOTES)}
-
-
-def _read_rewards(reward_funcs: Any, args: AudioGRPOConfig, rows: Any) -> list[Any] | None:
-    """Return the rewards as TRL takes them; the config's where none are given and the rows are AudioMCQ questions."""
-    if reward_funcs is not None:
-        listed = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
-        return [REWARDS.get(reward, reward) if isinstance(reward, str) else reward for reward in listed]
-    if not holds_questions(rows):
-        return None
-    rewards, args.reward_weights = named_rewards(args.rewards, args.reward_weights)
-    return rewards
-
-
-@contextmanager
-def _image_token(config: Any) -> Iterator[None]:
-    """Give the config an `image_token_id` inside the block: TRL reads it from every multimodal config, and audio-only
-    families (Qwen2-Audio) have none.
-    """
-    if hasattr(config, "image_token_id"):
-        yield
-        return
-    config.image_token_id = config.audio_token_id
-    try:
-        yield
-    finally:
-        del config.image_token_id
 
 
 def train(data: DataArguments, args: AudioGRPOConfig, model: ModelConfig) -> AudioGRPOConfig:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from audiomcq.answers import has_answer_format, has_thinking_format, is_correct, parse_answer
+from audiomcq.conversations import holds_questions
 from audiomcq.prompts import AUDIOMCQ_STYLE
 
 Completion = str | list[dict[str, Any]]
@@ -95,3 +96,14 @@ def named_rewards(names: Sequence[str], weights: Sequence[float] | None) -> tupl
         raise ValueError(f"unknown rewards {sorted(unknown)}; known: {', '.join(REWARDS)}")
     published = [PUBLISHED_WEIGHTS.get(name, 1.0) for name in names]
     return [REWARDS[name] for name in names], published if weights is None else list(weights)
+
+
+def choose_rewards(reward_funcs: Any, args: Any, rows: Any) -> list[Any] | None:
+    """Return the rewards as TRL takes them; the config's where none are given and the rows are AudioMCQ questions."""
+    if reward_funcs is not None:
+        listed = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        return [REWARDS.get(reward, reward) if isinstance(reward, str) else reward for reward in listed]
+    if not holds_questions(rows):
+        return None
+    rewards, args.reward_weights = named_rewards(args.rewards, args.reward_weights)
+    return rewards

@@ -252,3 +252,18 @@ def fit_lora(config: Any, lalm: LALM) -> Any:
         if listed or any(check_target_module_exists(config, name) for name in there):
             config.exclude_modules = rf".*?{lalm.family.unused}.*"
     return config
+
+
+@contextmanager
+def image_token(config: Any) -> Iterator[None]:
+    """Give the config an `image_token_id` inside the block: TRL reads it from every multimodal config, and audio-only
+    families (Qwen2-Audio) have none.
+    """
+    if hasattr(config, "image_token_id"):
+        yield
+        return
+    config.image_token_id = config.audio_token_id
+    try:
+        yield
+    finally:
+        del config.image_token_id
