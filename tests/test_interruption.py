@@ -153,6 +153,9 @@ def test_a_run_whose_loaders_get_the_signal_too_ends_with_a_whole_checkpoint(
     """A terminal sends Ctrl-C, and Slurm SIGTERM, to every process: those that load data must not leave the step without."""
     options = {"dataset": rows_folder, "model_name_or_path": model_folder, "output_dir": tmp_path / "run"}
     options |= {"max_steps": 400, "save_steps": 400, "logging_steps": 1, "dataloader_num_workers": 1}
+    options |= {
+        "dataloader_multiprocessing_context": "fork"
+    }  # as in a program; children of a fork server start another
     options |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
     process = training_process.start("sft", tmp_path / "log", **options)
     deadline = time.monotonic() + 200
