@@ -210,7 +210,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
         if checkpoint is not None and spans_checkpoints(self.args):
-            self._step, self._buffered_inputs = load_rollouts(checkpoint, self.args)
+            kept: Any = load_rollouts(checkpoint, self.args)
+            self._step, self._buffered_inputs = kept
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         sampler: Any = super()._get_train_sampler(dataset)  # TRL's, which has a generator

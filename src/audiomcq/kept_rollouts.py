@@ -4,6 +4,7 @@ TRL generates once for `steps_per_generation` x `num_iterations` micro-batches, 
 A run that is resumed in between would generate others, with other weights, and take them for the slices of the old ones.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +46,18 @@ def load_rollouts(folder: str | Path, args: Any) -> tuple[int, Batches | None]:
             "resume with as many processes as it was made with, or from a checkpoint that this version has written"
         )
     with torch.serialization.safe_globals([EncodedPrompt, EncodedClip]):
-        # Clips stay in the host's memory; what was on a device goes to this process's, which may have another number
-        content = torch.load(
-            path,
-            map_location=lambda stored, where: stored if where.startswith("cpu") else stored.to(device=args.device),
-            weights_only=True,
-        )
+        content = torch.load(path, map_location=partial(_place, args.device), weights_only=True)
     if content["batches"] is not None and content["settings"] != _settings(args):
         raise ValueError(
             f"{path}: its rollouts were made with {content['settings']}, this run has {_settings(args)}: resume with the same, or "
             "from a checkpoint after which rollouts are generated"
         )
     return content["step"], content["batches"]
+
+
+def _place(device: torch.device, stored: Any, where: str) -> Any:
+    """Leave clips in the host's memory, and put what was on a device on this process's, which may have another number."""
+    return stored if where.startswith("cpu") else stored.to(device=device)
 
 
 def _cycle(args: Any) -> int:
