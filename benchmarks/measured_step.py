@@ -198,7 +198,8 @@ class MeasuredTrainer(AudioGRPOTrainer):
             )
         return self.completions, None
 
-    def _calculate_rewards(self, inputs: list[Row], *_: Any) -> torch.Tensor:
+    def _calculate_rewards(self, inputs: list[Row], *args: Any) -> torch.Tensor:
+        super()._calculate_rewards(inputs, *args)  # the trainer remembers them
         good = torch.arange(len(inputs), device=self.accelerator.device) % 2
         return good[:, None].float().expand(-1, len(self.reward_funcs))
 

@@ -71,6 +71,7 @@ class Job:
         items: what it has made, by key; a key that is there twice was made twice.
         files: what it leaves at its end, which must be the same.
         together: whether one process that is asked to end ends the others.
+        begun: what every process has said when it hears signals, and no longer waits for the others to start.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Job:
     files: Callable[[Path], dict[str, str]]
     count: int = 1
     together: bool = False
+    begun: str = ""
     said: list[str] = field(default_factory=list)
 
     def logs(self, folder: Path) -> list[Path]:
@@ -89,6 +91,11 @@ class Job:
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _begun(count: int) -> str:
+    """What processes that wait for each other at their start say after it."""
+    return "Loading weights" if count > 1 else ""
 
 
 def training(stage: str, count: int, paths: dict[str, Path], **options: Any) -> Job:
@@ -114,7 +121,7 @@ def training(stage: str, count: int, paths: dict[str, Path], **options: Any) -> 
         return {path.name: digest(path) for path in folder.glob("*.safetensors")}
 
     adapted = ", LoRA" if options.get("use_peft") else ""
-    return Job(f"{stage.upper()}{adapted}", start, progress, steps, files, count, together=True)
+    return Job(f"{stage.upper()}{adapted}", start, progress, steps, files, count, together=True, begun=_begun(count))
 
 
 def asking(name: str, script: str, count: int, store: str, *words: object) -> Job:
@@ -142,7 +149,10 @@ def asking(name: str, script: str, count: int, store: str, *words: object) -> Jo
             **{"/".join(list(map(str, vote.values()))[:5]): vote["completion"] for vote in votes(folder)},
         }
 
-    return Job(name, start, lambda folder: len(list((folder / store).glob("*.parquet"))), items, files, count)
+    def shards(folder: Path) -> int:
+        return len(list((folder / store).glob("*.parquet")))
+
+    return Job(name, start, shards, items, files, count, begun=_begun(count))
 
 
 def building(captions: Path, server: Server) -> Job:
@@ -240,7 +250,7 @@ def kill(job: Job, folder: Path, number: signal.Signals, after: int, delay: floa
     logs = job.logs(folder)
     running = job.start(folder, False, logs)
     deadline = time.monotonic() + 240
-    while not all(log.exists() and log.stat().st_size for log in logs) or job.progress(folder) < after:
+    while not all(_has_begun(job, log) for log in logs) or job.progress(folder) < after:
         assert all(process.poll() is None for process in running), "".join(log.read_text() for log in logs)[-3000:]
         assert time.monotonic() < deadline, "no progress"
         time.sleep(0.002)
@@ -251,6 +261,11 @@ def kill(job: Job, folder: Path, number: signal.Signals, after: int, delay: floa
         os.kill(process.pid, number)
     codes = [process.wait() for process in running]
     return Kill(f"{reached} of {whole}", codes, "".join(log.read_text(errors="replace") for log in logs))
+
+
+def _has_begun(job: Job, log: Path) -> bool:
+    said = log.read_text(errors="replace") if log.exists() else ""
+    return bool(said) and job.begun in said
 
 
 def finish(job: Job, folder: Path, go_on: bool) -> str:

@@ -31,6 +31,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -102,6 +103,7 @@ class Hub(ClientRuns, ThreadingHTTPServer):
         token: that of the first user.
         requests: "METHOD path" of everything asked, in order.
         sent: bytes of all answers.
+        latency: seconds before each answer.
         page_size: entries of a list in one answer.
         stop_at, stopped: pattern of "METHOD path" whose requests are held, and whether one is.
     """
@@ -118,6 +120,7 @@ class Hub(ClientRuns, ThreadingHTTPServer):
         self.token = users[0].token
         self.requests: list[str] = []
         self.sent = 0
+        self.latency = 0.0
         self.failures: list[tuple[str, int]] = []
         self.page_size = 1000
         self.stop_at: str | None = None
@@ -178,6 +181,7 @@ class Handler(BaseHTTPRequestHandler):
         path, query = urlsplit(self.path).path, urlsplit(self.path).query
         content = self.body()
         self.server.requests.append(f"{self.command} {path}")
+        time.sleep(self.server.latency)
         try:
             self.server.hold(f"{self.command} {path}")
             self.fail_if_asked(path)
