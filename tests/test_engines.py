@@ -1,6 +1,6 @@
 """Every accelerate config starts training on the CPU: in two processes it learns what one process learns, is saved whole and resumes.
 
-Only what a CPU needs is changed in a config. `benchmarks/engines.py` makes the table of docs/results/engines.md of these tests.
+Only what a CPU needs is changed in a config. `benchmarks/engines.py` makes the table of docs/results/engines of these tests.
 """
 
 import json
