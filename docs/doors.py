@@ -30,7 +30,7 @@ LEFT_OUT = {
     "pip install -c constraints.txt -e '.[deepspeed]'": "for several GPUs, and there is none",
 }
 STAND_INS = {
-    "https://github.com/OWNER/audiomcq": "file://HERE/audiomcq",
+    "https://github.com/OWNER/audiomcq": "file://localhostHERE/audiomcq",
     "pip install 'audiomcq[peft] @ git+": "pip install --dry-run 'audiomcq[peft] @ git+",
     "--voters Qwen/Qwen2.5-Omni-3B Qwen/Qwen2-Audio-7B-Instruct mispeech/r1-aqa": f"--voters {MODELS}/voter1 {MODELS}/voter2 "
     f"{MODELS}/voter3 --silence_seconds 1.5 --max_new_tokens 16",
