@@ -65,7 +65,6 @@ def test_the_walk_through_the_doors_types_every_command_of_the_readme() -> None:
     assert "Qwen/Qwen2.5-Omni-3B" not in typed and "OWNER" not in typed, "what cannot be downloaded"
 
 
-@pytest.mark.skipif(not DOORS.exists(), reason="python docs/doors.py writes it")
 def test_the_page_of_the_walk_has_every_command_of_the_readme() -> None:
     commands = runpy.run_path(str(ROOT / "docs" / "doors.py"))["read_commands"]((ROOT / "README.md").read_text())
     page = DOORS.read_text()

@@ -5,28 +5,23 @@ Only what a CPU needs is changed in a config. `benchmarks/engines.py` makes the 
 
 import json
 import os
-import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from filelock import FileLock
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
-import processes
 from audiomcq.datasets import load_rows
 from audiomcq.tiny.model import make_tiny_lalm
 from conftest import write_rows
+from engine_launch import CONFIGS, launch
 
 ROOT = Path(__file__).parents[1]
-DEEPSPEED = ROOT / ".venv" / "deepspeed"
-CONFIGS = ROOT / "accelerate_configs"
 ALONE = {"cpu": "NO", "single_gpu": "NO"}
 TOGETHER = {"multi_gpu": "MULTI_CPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp2": "FSDP"}
 """What accelerate is to call each config, as a run sees it."""
@@ -37,12 +32,6 @@ GIVEN = ["low", "middle", "high and low", "the highest of them all"]
 Launch = Callable[[str], Path]
 
 pytestmark = pytest.mark.check
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def recipe(name: str, folder: Path, inputs: Path, count: int, **more: Any) -> dict[str, Any]:
@@ -95,31 +84,7 @@ def plan(config: str, folder: Path, inputs: Path) -> list[dict[str, Any]]:
 def start(config: str, folder: Path, inputs: Path) -> None:
     """Start a config with all of its runs, and wait for them."""
     folder.mkdir()
-    settings = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())
-    settings |= {"mixed_precision": "no", "main_process_port": 0}
-    if config in TOGETHER:
-        settings["num_processes"] = 2
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
-    runs = [{**entry, "port": free_port()} for entry in plan(config, folder, inputs)]
-    (folder / "plan.json").write_text(json.dumps(runs))
-    paths = [ROOT / "src", ROOT / "tests"]
-    if "deepspeed_config" in settings:
-        # In a folder of its own: accelerate imports it wherever it is there, which takes every process a second
-        assert DEEPSPEED.is_dir(), f"{DEEPSPEED} is missing: start this with make check"
-        paths.append(DEEPSPEED)
-    done = processes.run(
-        [
-            sys.executable, "-m", "accelerate.commands.launch", "--config_file", folder / "config.yaml",
-            ROOT / "tests" / "engine_process.py", folder / "plan.json",
-        ],
-        seconds=1500,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, paths)),
-            "DS_ACCELERATOR": "cpu",
-            "OMP_NUM_THREADS": "1",
-        },
-    )  # fmt: skip
+    done = launch(config, 2 if config in TOGETHER else 1, plan(config, folder, inputs), folder)
     (folder / "said.log").write_text(done.stdout + done.stderr)
 
 
@@ -129,7 +94,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launch:
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "engines"
 
-    def launch(config: str) -> Path:
+    def start_once(config: str) -> Path:
         shared.mkdir(exist_ok=True)
         inputs, folder = shared / "inputs", shared / config
         with FileLock(shared / "inputs.lock"):
@@ -141,7 +106,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launch:
                 start(config, folder, inputs)
         return folder
 
-    return launch
+    return start_once
 
 
 def finished(folder: Path, name: str) -> Path:

@@ -3,18 +3,16 @@
 `python benchmarks/kills.py` writes the table of what came of them, docs/results/kills.md.
 """
 
-import csv
 import json
 import random
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
 from audiomcq.errors import INTERRUPTED_EXIT_CODE
+from caption_files import put_audiocaps
 from hub.server import Hub
 from killed_jobs import Job, asking, building, finish, kill, publishing, training
 from scripted_llm import serving
@@ -40,18 +38,6 @@ def ask(rows_folder: Path, model_folder: Path) -> list[object]:
             "--orders", "cyclic", "--silence_seconds", 1.0]  # fmt: skip
 
 
-def captions(root: Path, count: int = 20) -> Path:
-    root.mkdir()
-    with (root / "train.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["audiocap_id", "youtube_id", "start_time", "caption"])
-        for number in range(count):
-            name = f"clip{number:07d}"
-            table.writerow([number, name, 30, f"A dog barks {number} times while a train passes by"])
-            soundfile.write(root / f"{name}.wav", np.sin(np.arange(8000) / (number + 2)) / 2, 16000)
-    return root
-
-
 @pytest.fixture(scope="module")
 def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
     """The job of the name and number of processes that the test asks for."""
@@ -72,7 +58,7 @@ def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         yield asking("answering", "evaluate/answer.py", count, "tiny.answers", *config, *model, *words)
     elif name == "build":
         with serving(folder / "server", "--latency", 0.02, "--steady") as server:
-            yield building(captions(folder / "captions"), server)
+            yield building(put_audiocaps(folder / "captions", 20), server)
     else:
         with Hub(folder / "hub") as hub:
             hub.latency = 0.1  # of each of nine requests: a signal finds the job at work on the fastest machine

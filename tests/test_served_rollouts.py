@@ -226,6 +226,16 @@ def test_a_server_of_other_weights_is_found_out_on_the_first_step(
     assert trainer.state.global_step == 0
 
 
+def test_a_log_prob_that_is_no_number_is_no_agreement(
+    model_folder: Path, rows: Dataset, tmp_path: Path, endpoint: RolloutEndpoint
+) -> None:
+    served = make(model_folder, rows, tmp_path, rollouts=endpoint.url).served
+    ours, mask = torch.zeros(2, 3), torch.ones(2, 3)
+    served.check_parity(ours, ours, mask)
+    with pytest.raises(ValueError, match="differ by nan nats"):
+        served.check_parity(ours, torch.full((2, 3), torch.nan), mask)
+
+
 def test_log_probs_from_before_the_temperature_are_found_out(
     model_folder: Path, rows: Dataset, tmp_path: Path, endpoint: RolloutEndpoint
 ) -> None:

@@ -5,7 +5,6 @@ importance-sampling correction, and stop the run where they are not those of the
 """
 
 import logging
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -247,12 +246,11 @@ class ServedRollouts:
             RolloutError: they differ by more than `rollouts_tolerance` on average, in all processes alike.
         """
         difference = (ours.float() - theirs.float()).abs()[mask.bool()]
-        difference = difference[~difference.isnan()]
         largest = difference.max() if len(difference) else difference.new_zeros(())
         sums = torch.stack([difference.sum(), difference.new_tensor(float(len(difference))), largest])
         total, tokens, largest = self.trainer.accelerator.gather(sums[None]).unbind(1)
         mean = float(total.sum() / tokens.sum().clamp(min=1))
-        if not mean <= self.args.rollouts_tolerance or math.isnan(mean):
+        if not mean <= self.args.rollouts_tolerance:  # NaN is no agreement
             raise RolloutError(
                 f"endpoint {self.server.endpoint.url}: its log-probs and ours differ by {mean:.3g} nats per token on average and by "
                 f"{float(largest.max()):.3g} at most (rollouts_tolerance {self.args.rollouts_tolerance:g}): does it serve "

@@ -176,9 +176,8 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """Group clips of similar length in seconds: audio, not text, makes the padding of a batch."""
-        if is_streamed(
-            self.train_dataset
-        ):  # their clips come by row groups, and their lengths are not known beforehand
+        # Clips of streamed rows come by row groups, and their lengths are not known beforehand
+        if is_streamed(self.train_dataset):
             return BlockSampler(self.train_dataset, self._order)
         if self.args.train_sampling_strategy != "group_by_length" or not self.clip_seconds:
             return super()._get_train_sampler(train_dataset)

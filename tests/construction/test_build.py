@@ -1,6 +1,5 @@
 """Captions become rows through a real server that misbehaves, and every row ends kept, rejected or pending."""
 
-import csv
 import json
 import logging
 import signal
@@ -25,6 +24,7 @@ from audiomcq.construction.chains import parse_structured_chain, parse_unstructu
 from audiomcq.datasets import load_rows
 from audiomcq.errors import INTERRUPTED_EXIT_CODE
 from audiomcq.prompts import completion_target
+from caption_files import put_audiocaps
 from scripted_llm import Server, serving
 
 ROOT = Path(__file__).parents[2]
@@ -35,15 +35,7 @@ CAPTIONS = 40
 @pytest.fixture(scope="module")
 def audiocaps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """AudioCaps as it is published, in small."""
-    root = tmp_path_factory.mktemp("audiocaps")
-    with (root / "train.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["audiocap_id", "youtube_id", "start_time", "caption"])
-        for number in range(CAPTIONS):
-            name = f"clip{number:07d}"
-            table.writerow([number, name, 30, f"A dog barks {number} times while a train passes by"])
-            soundfile.write(root / f"{name}.wav", np.sin(np.arange(8000) / (number + 2)) / 2, 16000)
-    return root
+    return put_audiocaps(tmp_path_factory.mktemp("audiocaps"), CAPTIONS)
 
 
 def arguments(root: Path, writer: str, output: Path, **options: object) -> BuildArguments:

@@ -2,16 +2,14 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import sys
-from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from datasets import Dataset
 from huggingface_hub import ModelCard
 from safetensors import safe_open
@@ -30,6 +28,7 @@ from audiomcq.publishing.export import export
 from audiomcq.publishing.model import PublishModelArguments, publish_model
 from audiomcq.run_record import RUN_FILE
 from audiomcq.tiny.whole_omni import make_whole_omni, save_whole_omni
+from engine_launch import launch
 from random_lalms import with_lora
 from small_runs import changed, weights
 
@@ -206,14 +205,10 @@ def test_a_merged_adapter_is_a_plain_checkpoint_with_the_adapters_weights(model_
     assert all("q_proj" in name or "v_proj" in name for name in moved)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs DeepSpeed: pip install 'audiomcq[deepspeed]'")
+@pytest.mark.check
 def test_what_two_processes_save_under_zero_3_loads_with_no_missing_key(
     whole: Path, rows_folder: Path, tmp_path: Path
 ) -> None:
-    settings = yaml.safe_load((ROOT / "accelerate_configs" / "zero3.yaml").read_text())
-    changes = {"num_processes": 2, "use_cpu": True, "mixed_precision": "no"}
-    (tmp_path / "zero3.yaml").write_text(yaml.safe_dump(settings | changes))
     recipe = ROOT / "recipes" / "weak_to_strong"
     options = {
         "dataset": rows_folder,
@@ -224,13 +219,9 @@ def test_what_two_processes_save_under_zero_3_loads_with_no_missing_key(
         "per_device_train_batch_size": 2,
         "use_cpu": "true",
     }
-    command = [
-        Path(sys.executable).with_name("accelerate"),
-        *("launch", "--config_file", tmp_path / "zero3.yaml"),
-        *(recipe / "sft.py", "--config", recipe / "tiny" / "sft.yaml"),
-        *(word for name, value in options.items() for word in (f"--{name}", value)),
-    ]
-    done = processes.run(command, env={**os.environ, "DS_ACCELERATOR": "cpu"})
+    argv = ["--config", recipe / "tiny" / "sft.yaml", *chain(*((f"--{name}", each) for name, each in options.items()))]
+    run = {"name": "run", "script": str(recipe / "sft.py"), "argv": [str(word) for word in argv], "given": None}
+    done = launch("zero3", 2, [run], tmp_path)
     assert done.returncode == 0, done.stderr
     kind = Qwen2_5OmniThinkerForConditionalGeneration
     model, info = kind.from_pretrained(tmp_path / "run", output_loading_info=True)
