@@ -168,7 +168,7 @@ def test_archives_given_for_rows_are_called_by_their_name(folder: Path, tmp_path
         ({"audio_path": "https://example.org/a.wav"}, "is a URL"),
         ({"audio_path": []}, "audio_path is a list"),
         ({"audio_path": [["a.wav"], "b.wav"]}, "audio_path is a list"),
-        ({"audio_path": ["a.wav", 3]}, "more_audio is a number, not the path of a clip"),
+        ({"audio_path": ["a.wav", 3]}, "more_audio is 3, not the path of a clip"),
         ({"audio_path": "a.wav", "more_audio": "b.wav"}, "more_audio is a text, not a list of the paths of clips"),
         ({"audio": {"bytes": "UklGRg=="}}, "audio_path holds bytes, which a text file cannot"),
         ({"audio_contribution_score": "high"}, "audio_contribution_score is high, not a number"),

@@ -89,7 +89,11 @@ def check_clips(
 def _join(found: CheckedClips, owners: np.ndarray, count: int) -> CheckedClips:
     """Return the result for rows of that for their clips: all seconds together, the first defect, the first silent clip."""
     seconds = np.bincount(owners, weights=found.seconds, minlength=count)
-    defects, silent = ({int(owners[i]): each[i] for i in sorted(each, reverse=True)} for each in (found.defects, found.silent))
+    first: tuple[dict[int, str], dict[int, str]] = {}, {}
+    for by_row, by_clip in zip(first, (found.defects, found.silent), strict=True):
+        for index in sorted(by_clip):
+            by_row.setdefault(int(owners[index]), by_clip[index])
+    defects, silent = first
     return CheckedClips(seconds, defects, {row: name for row, name in silent.items() if row not in defects})
 
 

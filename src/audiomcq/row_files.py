@@ -128,7 +128,9 @@ def _convert_batch(pairs: list[tuple[int, dict[str, Any]]], file: int, schema: p
             named = [_named_clips(raw)[0] for _, raw in pairs]
             columns[name] = _fit_column(name, named, kind, _as_path, faults, all(type(path) is str for path in named))
         elif name == MORE_AUDIO:
-            columns[name] = _fit_column(name, [_named_clips(raw)[1] for _, raw in pairs], kind, _as_paths, faults, False)
+            columns[name] = _fit_column(
+                name, [_named_clips(raw)[1] for _, raw in pairs], kind, _as_paths, faults, False
+            )
         elif name not in (LINE, FILE, FAULT):
             columns[name] = _fit_column(name, values, kind, as_text, faults, True)
     columns[LINE] = pa.array([line for line, _ in pairs], pa.int64())

@@ -110,7 +110,9 @@ def fit_to_schema(
     return chosen, {place: faults[index] for place, index in enumerate(indices) if index in faults}
 
 
-def make_id(clip: str | list[str | None] | None, question: str | None, choices: Sequence[str] | None, answer: str | None) -> str:
+def make_id(
+    clip: str | list[str | None] | None, question: str | None, choices: Sequence[str] | None, answer: str | None
+) -> str:
     """Make the id of a row without one: a hash of its clip (by the row's own path), question, options and answer."""
     return hashlib.blake2b(json.dumps([clip, question, choices, answer]).encode(), digest_size=8).hexdigest()
 

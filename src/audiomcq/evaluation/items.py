@@ -92,7 +92,8 @@ class BenchmarkRows:
             whole += " found, the whole number is not known"
         if self.open_ended:
             whole += f", {len(self.open_ended)} of them open-ended"
-        return self.name + ("" if self.all_there and not self.open_ended else f" ({len(self.rows)} of {whole})")
+        as_whole = self.all_there and not self.open_ended
+        return self.name + ("" if as_whole else f" ({len(self.rows)} of {whole})")
 
     @property
     def name(self) -> str:
@@ -252,7 +253,11 @@ def _join_clips(
     broken = set(defects)
     opens = {i for i, row in enumerate(rows) if not row["choices"]}
     broken -= opens
-    odd = {i for i, row in enumerate(rows) if benchmark.has_gold and row["answer"] not in row["choices"]} - broken - opens
+    odd = (
+        {i for i, row in enumerate(rows) if benchmark.has_gold and row["answer"] not in row["choices"]}
+        - broken
+        - opens
+    )
     good = [i for i in range(len(rows)) if i not in broken | odd | opens]
     groups = {name: Value("string") for row in rows[:1] for name in row["groups"]}
     texts = Dataset.from_list(rows, Features(TEXT_FEATURES | {"groups": groups})).select(good)

@@ -191,9 +191,7 @@ def _donors(rows: Dataset | Sequence[Row], own: Control) -> dict[str | None, lis
     }
 
 
-def _draw(
-    row: Row, rows: Dataset | Sequence[Row], donors: list[_Place], own: Control, draw: random.Random
-) -> _Place:
+def _draw(row: Row, rows: Dataset | Sequence[Row], donors: list[_Place], own: Control, draw: random.Random) -> _Place:
     """Draw a clip with other samples than those of all clips of `row`."""
     drawn = draw.sample(donors, min(_DRAWS, len(donors)))
     alone = single_clips(row)
