@@ -129,7 +129,7 @@ def test_log_probs_with_two_clips_are_those_of_a_stock_forward_alone_and_their_o
     encoder = PromptEncoder(lalm.processor, lalm.family)
     again = {**pairs[0], "id": "again", "question": "And now?"}
     turned = {**swapped(pairs[0]), "id": "turned"}
-    asked = [pairs[0], pairs[1], again, turned, pairs[4]]
+    asked = [pairs[0], pairs[3], again, turned, pairs[4]]  # three whose first clip is the same
     answers = answer_questions(lalm, encoder, asked, mode="likelihood")
     for row, answer in zip(asked, answers, strict=True):
         np.testing.assert_allclose(answer.option_logps, stock_logps(lalm, encoder, row), atol=1e-5, rtol=0)
@@ -169,6 +169,10 @@ def test_noise_and_clips_of_others_stand_in_the_place_of_each_clip(pairs: Datase
     assert len(strange) == 2 and not np.array_equal(*strange)
     assert not any(np.array_equal(heard, each) for heard in strange for each in own)
     assert other.duration(row) == pytest.approx(sum(map(len, strange)) / SAMPLE_RATE, abs=1e-3)
+    for seed in range(5):
+        drawn = control_named("mismatched_audio", pairs, seed=seed)
+        for each in pairs.select(range(4)):
+            assert not set(drawn.audio_key(each)) & {cell["path"] for cell in clips(each)}
     single = pairs.select(range(4, 8)).remove_columns(MORE_AUDIO)
     drawn = [
         control_named("mismatched_audio", rows).audio_key(single[0]) for rows in (single, pairs.select(range(4, 8)))

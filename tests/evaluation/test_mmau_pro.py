@@ -45,7 +45,8 @@ ITEMS = [
     item("q1", "multi", ["a", "b", "c"], ANSWERS, "Milk"),
     item("q2", "multi", ["b", "c"], ANSWERS[:2], "Milk"),
     item("q3", "open", ["b"], [], "A kettle boils, and tea is poured."),
-    item("q4", "open", ["b", "c"], ["Only this"], "Only this"),
+    item("q4", "open", ["b", "c"], ["Some tea", "Some milk"], "Some tea"),
+    item("q8", "sound", ["b"], ["Only this"], "Only this"),
     item("q5", "instruction following", ["c"], None, None),
     item("q6", "speech", ["c", "gone"], ANSWERS[:3], "Coffee"),
     item("q7", "music", ["c"], ANSWERS[:3], "Wine"),
@@ -73,11 +74,14 @@ def test_items_have_all_their_clips_and_those_that_are_no_multiple_choice_are_se
     assert named == [["a"], ["a", "b", "c"], ["b", "c"]]
     assert found.rows[1]["groups"] == {"type": "multi", "clips": "3", "length": "medium", "sub_category": "none"}
     aside = [[row["id"] for row in part] for part in (found.open_ended, found.missing_audio, found.without_gold)]
-    assert aside == [["q3", "q4", "q5"], ["q6"], ["q7"]]
+    assert aside == [["q3", "q4", "q8", "q5"], ["q6"], ["q7"]]
     assert clips(found.missing_audio[0])[1]["path"] == "data/gone.wav"
-    assert found.label == "MMAU-Pro, multiple choice, unknown version (3 of 5305 items, 3 of them open-ended)"
-    assert found.coverage()["n_open_ended"] == 3 and found.coverage()["n_missing_audio"] == 1 and not found.complete
-    assert "3 items have no options and are set aside: open_mmau-pro_q3, open_mmau-pro_q4, instruction" in caplog.text
+    assert found.label == "MMAU-Pro, multiple choice, unknown version (3 of 5305 items, 4 of them open-ended)"
+    assert found.coverage()["n_open_ended"] == 4 and found.coverage()["n_missing_audio"] == 1 and not found.complete
+    assert (
+        "4 items have no options and are set aside: open_mmau-pro_q3, open_mmau-pro_q4, sound_mmau-pro_q8"
+        in caplog.text
+    )
     heard = load_benchmark("mmau-pro", repository, max_audio_seconds=1.0)  # decoded, not only looked for
     assert heard.rows["id"][:] == ["q0", "q1", "q2"] and heard.fingerprint == found.fingerprint
 
