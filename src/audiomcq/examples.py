@@ -94,10 +94,14 @@ def count_clips(row: Row) -> int:
 
 
 def clip_key(row: Row) -> str:
-    """Return the identity of a row's clip, by which data is split; of the first where it has several."""
-    audio = row["audio"]
-    if path := audio.get("path"):
-        return path
+    """Return the identity of a row's clip, by which data is split; of the first where it has several.
+
+    Raises:
+        ValueError: one of its clips has no path.
+    """
+    paths = [cell.get("path") for cell in clips(row)]
+    if all(paths):
+        return paths[0]
     raise ValueError(f"row {row_key(row)} has audio without a path: give its clips names to split by")
 
 

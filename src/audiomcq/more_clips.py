@@ -123,13 +123,13 @@ def count_longer(rows: Dataset, seconds: Sequence[float], limit: float) -> int:
     return sum(any(audio_seconds(cell) > limit for cell in clips(heard[index])) for index in long)
 
 
-def group_by_clip(rows: Dataset) -> list[str | None]:
+def group_by_clip(rows: Dataset) -> list[str]:
     """Return for each row the path of a clip that is the same for all rows which share clips, directly or through others.
 
-    Where all rows are about one clip it is that; None where a clip has no path.
+    Where all rows are about one clip it is that; empty where a clip has no path.
     """
     if MORE_AUDIO not in rows.column_names:
-        return clip_fields(rows)[1].to_pylist()
+        return [path or "" for path in clip_fields(rows)[1].to_pylist()]
     flat, owners = flatten_clips(rows)
     named = gather(clip_fields(flat)[1].to_pylist(), owners, len(rows))
     joined: dict[str, str] = {}
@@ -143,7 +143,7 @@ def group_by_clip(rows: Dataset) -> list[str | None]:
     for paths in named:
         roots = sorted({find(path) for path in paths if path})
         joined.update(dict.fromkeys(roots, roots[0]) if roots else {})
-    return [find(paths[0]) if all(paths) else None for paths in named]
+    return [find(paths[0]) if all(paths) else "" for paths in named]
 
 
 def refuse_several(rows: Dataset, what: str) -> None:

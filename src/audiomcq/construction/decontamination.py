@@ -166,7 +166,7 @@ def audit(
     sources: set[str] = set()
     overlaps: list[Overlap] = []
     n_rows = rows_not_compared = 0
-    for row, sizes in tqdm(
+    for row, own_sizes in tqdm(
         _iterate_compared(rows, audio_root, bool(by_size)), "overlap audit", unit="row", dynamic_ncols=True
     ):
         n_rows += 1
@@ -174,8 +174,8 @@ def audit(
         found = [("question", f"{value:.2f}", index) for index, value in questions.find_similar(make_shingles(row))]
         for name in clip_names(row):
             found += [("clip_name", name, index) for index in by_name.get(name, ())]
-        rows_not_compared += None in sizes
-        for place, size in enumerate(sizes):
+        rows_not_compared += None in own_sizes
+        for place, size in enumerate(own_sizes):
             same_size = () if size is None else by_size.get(size, ())
             for index, its in same_size:
                 digests.setdefault((index, its), stored_digest(_list_cells(items[index][1])[its]))
@@ -304,7 +304,7 @@ def clip_names(row: Row) -> set[str]:
     return {name for name in stems | videos if not _NOTHING_OF_ITS_OWN.fullmatch(name)}
 
 
-def _list_cells(row: Row) -> list[dict[str, Any] | None]:
+def _list_cells(row: Row) -> list[Any]:
     """Return the clips of a row, None for one that it does not have."""
     return clips({"audio": None, **row})
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -199,11 +200,11 @@ def _draw(row: Row, rows: Dataset | Sequence[Row], donors: list[_Place], own: Co
     for place in drawn:
         if own.duration(_clip_at(rows, place)) not in seconds:
             return place
-    samples = [own.load_waveform(each) for each in alone]
+    samples: list[Any] = [own.load_waveform(each) for each in alone]
     for place in (*drawn, *donors):
         if own.audio_key(_clip_at(rows, place)) in keys:
             continue
-        others = own.load_waveform(_clip_at(rows, place))
+        others: Any = own.load_waveform(_clip_at(rows, place))
         if not any(np.array_equal(others, each) for each in samples):
             return place
     raise ValueError("mismatched_audio needs two different clips; all rows have the same one")
