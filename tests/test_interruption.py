@@ -97,6 +97,19 @@ with exit_on_user_error():
     assert ends(script) == (75, [f"stopped by SIGTERM: {go_on}"])
 
 
+def test_the_line_stands_alone_where_a_bar_is_left_in_its_middle() -> None:
+    script = """
+from tqdm import tqdm
+def work():
+    bar = tqdm(total=9, ascii=True)
+    send(15)
+with exit_on_user_error():
+    work()
+"""
+    code, lines = ends(script)
+    assert (code, lines[-1]) == (75, f"stopped by SIGTERM: {GO_ON}")
+
+
 def test_other_exceptions_that_python_drops_are_said_as_ever() -> None:
     script = (
         "class Dying:\n    def __del__(self):\n        raise OSError('full')\nwith exit_on_user_error():\n    Dying()"

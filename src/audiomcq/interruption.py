@@ -5,7 +5,6 @@ The program ends with one line and `errors.INTERRUPTED_EXIT_CODE`. A second sign
 listened.
 """
 
-import _thread
 import os
 import signal
 import sys
@@ -140,7 +139,7 @@ def _tell_again(hook: Any, dropped: Any) -> None:
     _state.raised = False
     signal.signal(_state.received, _handle)
     # Not from here, where it would be dropped too
-    _state.again = threading.Timer(_AGAIN_SECONDS, _thread.interrupt_main, (_state.received,))
+    _state.again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), _state.received))
     _state.again.daemon = True
     _state.again.start()
 
