@@ -57,6 +57,7 @@ FLOORS = {
     3: (
         "packing",
         "held_groups",
+        "listening_objectives",
         "shared_attention",
         "chunked_head",
         "sampling",

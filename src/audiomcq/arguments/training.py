@@ -212,3 +212,23 @@ class GRPOArguments:
         default=600.0,
         metadata={"help": "Seconds without an answer of the server after which the run saves and stops."},
     )
+    contribution_weight: bool = field(
+        default=False,
+        metadata={
+            "help": "Weigh a prompt's advantages by 1 - the policy's probability of its gold option on silence."
+        },
+    )
+    silent_penalty: float = field(
+        default=0.0,
+        metadata={"help": "Weight of a loss -log(1 - that probability), with gradient through silence; 0: none."},
+    )
+    token_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weigh each token by log p with the clip - log p on silence, at most by this before the mean is 1; 0: alike."
+        },
+    )
+    score_sampling: float = field(
+        default=0.0,
+        metadata={"help": "Draw rows in an order weighted by audio_contribution_score to this power; 0: at random."},
+    )
