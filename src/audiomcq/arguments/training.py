@@ -20,7 +20,10 @@ class DataArguments(RowArguments):
 
     eval_split: str | None = field(default=None, metadata={"help": "Split for evaluation during training."})
     paradigm: str = field(
-        default="single_stage", metadata={"help": "weak_to_strong, mixed_to_strong, mixed_to_mixed or single_stage."}
+        default="single_stage",
+        metadata={
+            "help": "weak_to_strong, mixed_to_strong, mixed_to_mixed, weak_to_weak, strong_to_strong or single_stage."
+        },
     )
     mixed_seed: int = field(default=0, metadata={"help": "Seed of the mixed draw. Use the same one in both stages."})
     check_audio: bool = field(
