@@ -6,7 +6,7 @@ import numpy as np
 
 from audiomcq.study.outcomes import Outcome
 
-ITEMS = 400
+ITEMS = 300
 STRONG = np.arange(ITEMS) % 2 == 0
 
 

@@ -16,7 +16,7 @@ from audiomcq.figure_style import (
     save_figure,
     styled,
 )
-from audiomcq.study.headlines import display, figure_message, gain_message, signed, span
+from audiomcq.study.headlines import display, gain_message, side_message, signed, span
 from audiomcq.study.statistics import BASE, CrossedEstimate, Study
 
 _ROW_INCHES = 0.42
@@ -32,7 +32,7 @@ def plot_sides(study: Study, path: Path) -> None:
     runs = [each.run for each in compared["strong"]]
     detail = (f"Difference to the base of the same seed in points, {_seeds(study)}, {_INTERVALS}; filled: holds after "
               f"correction, hollow: cannot be told apart")  # fmt: skip
-    figure = new_figure(_FRAME_INCHES + _ROW_INCHES * len(runs), figure_message(study), detail)
+    figure = new_figure(_FRAME_INCHES + _ROW_INCHES * len(runs), side_message(study), detail)
     axes = figure.subplots()
     _frame(axes, runs)
     axes.axvline(0, color=INK, linewidth=1, zorder=1)
@@ -44,7 +44,7 @@ def plot_sides(study: Study, path: Path) -> None:
             _name_value(axes, place + shift, each.difference, f"{signed(100 * each.difference.value)}", colour)
     for place, (measure, (colour, _)) in enumerate(sides.items()):
         axes.annotate(
-            f"{measure} rows", (place, 0), (2 - 4 * place, 3), xycoords="axes fraction", textcoords="offset points",
+            f"{measure} rows", (place, 1), (0, 2), xycoords="axes fraction", textcoords="offset points",
             ha="right" if place else "left", va="bottom", fontsize=10.5, fontweight="bold", color=colour,
             path_effects=halo(),
         )  # fmt: skip
@@ -68,7 +68,7 @@ def plot_gains(study: Study, path: Path) -> None:
         draw_point(axes, place - 0.08, _in_points(gain), colours[run])
         axes.plot([100 * each for each in seeds], [place + 0.22] * len(seeds), "o", color=colours[run], markersize=3,
                   alpha=0.65, markeredgewidth=0)  # fmt: skip
-        _name_value(axes, place - 0.08, gain, f"{100 * gain.value:.1f}", colours[run])
+        _name_value(axes, place - 0.08, gain, f"{100 * gain.value:.1f}", INK)
     axes.set_xlabel("audio gain, points")
     save_figure(figure, path)
 

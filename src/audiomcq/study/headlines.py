@@ -73,27 +73,33 @@ def write_headlines(study: Study) -> list[Headline]:
     return found + _say_variants(study)
 
 
-def figure_message(study: Study) -> str:
+def side_message(study: Study) -> str:
     """Say in one line what strong and weak rows do against the base."""
-    said = []
-    for measure, rows in (("strong", "strong"), ("weak", "weak")):
-        compared = study.compared(BASE, measure)
-        up, down = (sum(each.side == side for each in compared) for side in (1, -1))
-        if up or down:
-            counts = [f"{count} {word}" for count, word in ((up, "above"), (down, "below")) if count]
-            said.append(f"on {rows} rows {' and '.join(counts)} their base")
-        else:
-            said.append(f"on {rows} rows none can be told apart from its base")
-    return f"Of {len(study.compared(BASE, 'strong'))} runs, {', '.join(said)}"
+    sides = ("strong", "weak")
+    said = [
+        f"{measure} rows {moved}" for measure in sides if (moved := _describe_moves(study.compared(BASE, measure)))
+    ]
+    if not said:
+        return "Neither on strong nor on weak rows can a run be told apart from its base"
+    unmoved = [measure for measure in sides if not _describe_moves(study.compared(BASE, measure))]
+    return _capital(
+        "; ".join(said + [f"no run can be told apart from its base on {measure} rows" for measure in unmoved])
+    )
 
 
 def gain_message(study: Study) -> str:
     """Say in one line what the audio gain does against the base."""
-    compared = study.compared(BASE, "audio_gain")
-    up = [display(each.run) for each in compared if each.side > 0]
-    down = [display(each.run) for each in compared if each.side < 0]
-    said = [f"{word} after {join(names)}" for word, names in (("rises", up), ("falls", down)) if names]
-    return f"Audio gain {' and '.join(said)}" if said else "No run's audio gain can be told apart from its base's"
+    moved = _describe_moves(study.compared(BASE, "audio_gain"))
+    return f"Audio gains {moved}" if moved else "No run's audio gain can be told apart from its base's"
+
+
+def _describe_moves(compared: Sequence[Comparison]) -> str:
+    """Say after which runs a measure rises and falls, by name of up to three; nothing where none can be told."""
+    said = []
+    for side, verb in ((1, "rise"), (-1, "fall")):
+        if runs := [display(each.run) for each in compared if each.side == side]:
+            said.append(f"{verb} after {join(runs) if len(runs) <= 3 else f'{len(runs)} of {len(compared)} runs'}")
+    return " and ".join(said)
 
 
 def join(parts: Sequence[str]) -> str:
@@ -126,14 +132,15 @@ def _basis(study: Study, measure: str, estimates: Sequence[CrossedEstimate]) -> 
 def _say_lead(lead: Lead, study: Study) -> Headline:
     name, basis = NAMES[lead.measure], _basis(study, lead.measure, [lead.difference])
     run, rival = (display(each) if each != BASE else "the untrained base" for each in (lead.run, lead.rival))
-    value = f"{100 * lead.value.value:.1f} [{100 * lead.value.interval.low:.1f}, {100 * lead.value.interval.high:.1f}]"
+    share, interval = lead.value.value, lead.value.interval
+    value = f"{100 * share:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
     unit = "points" if lead.measure == "audio_gain" else "%"
     if lead.holds:
-        text = (f"In {name}, {run} leads with {value} {unit}: {points(lead.difference)} above {rival}, the run that is "
-                f"hardest to tell from it ({basis}; corrected {p_value(lead.p)}).")  # fmt: skip
+        text = (f"In {name}, {run} leads with {value} {unit}: {points(lead.difference)} above {rival}, the run "
+                f"that is hardest to tell from it ({basis}; corrected {p_value(lead.p)}).")  # fmt: skip
     else:
-        text = (f"In {name}, no run leads: {run} is highest with {value} {unit}, and cannot be told apart from {rival} "
-                f"({points(lead.difference)}; {basis}; corrected {p_value(lead.p)}).")  # fmt: skip
+        text = (f"In {name}, no run leads: {run} is highest with {value} {unit}, and cannot be told apart from "
+                f"{rival} ({points(lead.difference)}; {basis}; corrected {p_value(lead.p)}).")  # fmt: skip
     return Headline(text, lead.holds)
 
 
@@ -146,8 +153,8 @@ def _say_trades(study: Study) -> list[Headline]:
         if strong.side * other.side < 0:
             up, down = (strong, other) if strong.side > 0 else (other, strong)
             text = (f"{display(strong.run)} moves errors from {up.measure} to {down.measure} rows: against its base, "
-                    f"{points(up.difference)} on {up.measure} rows and {points(down.difference)} on {down.measure} rows "
-                    f"({_basis(study, 'accuracy', [strong.difference])}; both hold after correction).")  # fmt: skip
+                    f"{points(up.difference)} on {up.measure} rows and {points(down.difference)} on {down.measure} "
+                    f"rows ({_basis(study, 'accuracy', [up.difference])}; both hold after correction).")  # fmt: skip
             found.append(Headline(text, True, BASE))
     return found
 
@@ -202,8 +209,8 @@ def _say_variants(study: Study) -> list[Headline]:
         return [Headline(text, False, "w2s")]
     runs = [f"{display(each.run)} ({points(each.difference)}; on weak rows {points(weak[each.run].difference)})"
             for each in won]  # fmt: skip
-    text = (f"Audio gain on strong rows is higher than after plain W2S, with no loss shown on weak rows, after {join(runs)} "
-            f"({basis}).")  # fmt: skip
+    text = (f"Audio gain on strong rows is higher than after plain W2S, with no loss shown on weak rows, after "
+            f"{join(runs)} ({basis}).")  # fmt: skip
     return [Headline(text, True, "w2s")]
 
 

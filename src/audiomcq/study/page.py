@@ -173,7 +173,7 @@ def _family(study: Study) -> int:
 
 
 def _needed(study: Study) -> float | None:
-    """Compute how many standard errors over seeds the first difference must be to hold, None of one seed or no comparison."""
+    """Compute how many standard errors over seeds the first difference must be to hold, None where none is tested."""
     if len(study.seeds) < 2 or not study.comparisons:
         return None
     return student_t_quantile(1 - LEVEL / _family(study), len(study.seeds) - 1)
@@ -183,8 +183,8 @@ def _describe_power(study: Study) -> str:
     needed = _needed(study)
     if needed is None:
         return "no difference is tested."
-    return (f"a difference must be {needed:.1f} times its standard error over seeds to be the first that holds after correction "
-            f"for {_family(study)} comparisons. Smaller ones are there to be seen and not to be claimed.")  # fmt: skip
+    return (f"a difference must be {needed:.1f} times its standard error over seeds to be the first that holds after "
+            f"correction for {_family(study)} comparisons. Smaller ones can be seen and not claimed.")  # fmt: skip
 
 
 def _level_lines(study: Study) -> list[list[str]]:
@@ -231,16 +231,16 @@ def _difference(comparison: Comparison) -> str:
 
 
 def _detail_lines(comparisons: Sequence[Comparison]) -> list[list[str]]:
-    lines = [["run", "against", "measure", "points", "two-level bootstrap", "t over seeds", "p, bootstrap", "p, t", "p, larger, Holm",
-              "p, Holm over the page"]]  # fmt: skip
+    lines = [["run", "against", "measure", "points", "two-level bootstrap", "t over seeds", "p, bootstrap", "p, t",
+              "p, larger, Holm", "p, Holm over the page"]]  # fmt: skip
     for each in comparisons:
         own = each.difference
         ps = [
             MISSING if p is None else f"{p:.4f}"
             for p in (own.p_bootstrap, own.p_student, each.p_holm, each.p_holm_page)
         ]
-        lines.append([display(each.run), display(each.reference), each.measure.replace("_", " "), signed(100 * own.value),
-                      _range(own.bootstrap), _range(own.student), *ps])  # fmt: skip
+        lines.append([display(each.run), display(each.reference), each.measure.replace("_", " "),
+                      signed(100 * own.value), _range(own.bootstrap), _range(own.student), *ps])  # fmt: skip
     return lines
 
 

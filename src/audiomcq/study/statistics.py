@@ -153,7 +153,7 @@ def study(outcomes: Sequence[Outcome], order: Sequence[str]) -> Study:
         }
         for run in runs
     }
-    sources = {run: _intervals_by_source(matrices[run, "accuracy"]) for run in runs}
+    sources = dict(zip(runs, _intervals_by_source([matrices[run, "accuracy"] for run in runs]), strict=True))
     return Study(found, runs, levels, by_seed, sources, _compare(found, runs), _find_leads(found, runs, levels))
 
 
@@ -219,8 +219,8 @@ def _check(outcomes: Sequence[Outcome], order: Sequence[str]) -> None:
         if lengths != {items}:
             raise ValueError(f"{each.run}, seed {each.seed}: {sorted(lengths)} items, others have {items}")
         if not 0 < np.sum(each.strong) < items:
-            raise ValueError(f"{each.run}, seed {each.seed}: {np.sum(each.strong)} of {items} items are strong, "
-                             "so that strong and weak ones cannot be compared; test on rows of both kinds")  # fmt: skip
+            raise ValueError(f"{each.run}, seed {each.seed}: {np.sum(each.strong)} of {items} items are strong; "
+                             "test on rows of both kinds, since they are compared")  # fmt: skip
         if not np.array_equal(each.strong, strong.setdefault(each.seed, each.strong)):
             raise ValueError(f"{each.run}, seed {each.seed}: other strong rows than other runs of this seed")
 
@@ -269,29 +269,34 @@ def _find_leads(
     runs: Sequence[str],
     levels: Mapping[str, Mapping[str, CrossedEstimate]],
 ) -> list[Lead]:
-    """Find the highest run in each measure and its rival; the untrained base may lead as well."""
+    """Find the highest run in each measure and its rival; the untrained base may lead as well.
+
+    There are none while some runs have no seed in common with the leader.
+    """
+    leaders = {measure: max(runs, key=lambda run: levels[run][measure].value) for measure in LED}
+    keys = [(measure, run) for measure, leader in leaders.items() for run in runs if run != leader]
+    matrices = [_subtract(outcomes, leaders[measure], run, measure) for measure, run in keys]
+    shared = [matrix for matrix in matrices if matrix is not None]
+    if len(shared) < len(keys) or not keys:
+        return []
+    differences = dict(zip(keys, estimate(shared), strict=True))
     leads = []
-    for measure in LED:
-        leader = max(runs, key=lambda run: levels[run][measure].value)
-        others = {run: _subtract(outcomes, leader, run, measure) for run in runs if run != leader}
-        shared = {run: matrix for run, matrix in others.items() if matrix is not None}
-        if len(shared) < len(others) or not shared:
-            continue  # not all can be compared yet
-        differences = dict(zip(shared, estimate(list(shared.values())), strict=True))
+    for measure, leader in leaders.items():
+        own = {run: each for (name, run), each in differences.items() if name == measure}
         # Of several that cannot be told from the leader at all, the nearest
-        rival = max(differences, key=lambda run: (differences[run].p, -differences[run].value))
-        p = min(1.0, len(runs) * differences[rival].p)
-        leads.append(Lead(measure, leader, levels[leader][measure], rival, differences[rival], p))
+        rival = max(own, key=lambda run: (own[run].p, -own[run].value))
+        p = min(1.0, len(runs) * own[rival].p)
+        leads.append(Lead(measure, leader, levels[leader][measure], rival, own[rival], p))
     return leads
 
 
-def _intervals_by_source(matrix: np.ndarray) -> dict[str, Interval]:
-    """Compute the bootstrap interval with items alone, and with seeds alone, drawn anew."""
-    by_item, by_seed = matrix.mean(axis=0, keepdims=True), matrix.mean(axis=1, keepdims=True)
-    return {
-        "items": _quantiles(crossed_bootstrap([by_item], RESAMPLES)[0]),
-        "seeds": _quantiles(crossed_bootstrap([by_seed], RESAMPLES)[0]),
-    }
+def _intervals_by_source(matrices: Sequence[np.ndarray]) -> list[dict[str, Interval]]:
+    """Compute the bootstrap interval of each mean with items alone, and with seeds alone, drawn anew."""
+    by_item = crossed_bootstrap([matrix.mean(axis=0, keepdims=True) for matrix in matrices], RESAMPLES)
+    by_seed = crossed_bootstrap([matrix.mean(axis=1, keepdims=True) for matrix in matrices], RESAMPLES)
+    return [
+        {"items": _quantiles(items), "seeds": _quantiles(seeds)} for items, seeds in zip(by_item, by_seed, strict=True)
+    ]
 
 
 def _quantiles(means: np.ndarray) -> Interval:
