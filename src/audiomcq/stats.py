@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -69,9 +70,9 @@ def paired_bootstrap(
 def crossed_bootstrap(matrices: Sequence[np.ndarray], resamples: int = 10_000, seed: int = 0) -> np.ndarray:
     """Draw the means of matrices (seeds, items) anew, with seeds and items drawn with replacement, each by itself.
 
-    All seeds answer the same items, so that an item is drawn for all seeds at once, and for all matrices. A resample is
-    how often each seed and each item is drawn, and its mean a product with both: no matrix is copied. With few seeds
-    the spread that they cause comes out too small, by (seeds - 1) / seeds in variance.
+    All seeds answer the same items, so that an item is drawn for all seeds at once, and for all matrices. A resample
+    is how often each seed and each item is drawn, and its mean a product with both: no matrix is copied. With few
+    seeds the spread that they cause comes out too small, by (seeds - 1) / seeds in variance.
 
     Source: Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1(2).
 
@@ -142,6 +143,7 @@ def student_t_interval(values: Sequence[float] | np.ndarray, confidence: float =
     return Interval(centre - half, centre + half)
 
 
+@cache
 def student_t_quantile(confidence: float, degrees: int) -> float:
     """Compute how many standard errors a two-sided interval of Student's t reaches to each side.
 

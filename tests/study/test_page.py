@@ -98,9 +98,8 @@ def test_an_unwelcome_winner_is_said_to_be_one() -> None:
 
 def test_unequal_budgets_stand_in_the_first_lines() -> None:
     page = report(make_outcomes(RUNS, steps={"sft": 40}))
-    assert page.split("\n")[2].startswith(
-        "**THE BUDGETS ARE NOT EQUAL: steps from 40 (SFT, seed 1) to 60 (W2S, seed 1), samples from 640 (SFT, seed 1) to 960"
-    )
+    said = "**THE BUDGETS ARE NOT EQUAL: steps from 40 (SFT, seed 1) to 60 (W2S, seed 1), samples from 640 "
+    assert page.split("\n")[2].startswith(said)
     equal = report(make_outcomes(RUNS))
     assert "NOT EQUAL" not in equal
     assert equal.split("\n")[2] == "Every trained run took 60 optimizer steps on 960 samples."
@@ -179,8 +178,13 @@ def test_the_same_outcomes_give_the_same_bytes_in_any_order(folder: Path, tmp_pa
 
 
 def test_a_difference_is_filled_only_where_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = []
-    monkeypatch.setattr(figure, "draw_point", lambda *point, **options: drawn.append((point, options)))
+    drawn, draw = [], figure.draw_point
+
+    def keep(*point, **options) -> None:
+        drawn.append((point, options))
+        draw(*point, **options)
+
+    monkeypatch.setattr(figure, "draw_point", keep)
     found = study(make_outcomes(RUNS, **BETTER), RUNS)
     figure.plot_sides(found, tmp_path / "sides.svg")
     filled = [options["mfc"] != "white" for _, options in drawn]

@@ -16,7 +16,7 @@ from audiomcq.figure_style import (
     save_figure,
     styled,
 )
-from audiomcq.study.headlines import display, gain_message, side_message, signed, span
+from audiomcq.study.headlines import count_seeds, display, gain_message, side_message, signed
 from audiomcq.study.statistics import BASE, CrossedEstimate, Study
 
 _ROW_INCHES = 0.42
@@ -30,7 +30,7 @@ def plot_sides(study: Study, path: Path) -> None:
     sides = {"strong": (STRONG, -0.17), "weak": (WEAK, 0.17)}
     compared = {measure: study.compared(BASE, measure) for measure in sides}
     runs = [each.run for each in compared["strong"]]
-    detail = (f"Difference to the base of the same seed in points, {_seeds(study)}, {_INTERVALS}; filled: holds after "
+    detail = (f"Difference to the base of the same seed, {count_seeds(study)}, {_INTERVALS}; filled: holds after "
               f"correction, hollow: cannot be told apart")  # fmt: skip
     figure = new_figure(_FRAME_INCHES + _ROW_INCHES * len(runs), side_message(study), detail)
     axes = figure.subplots()
@@ -42,10 +42,12 @@ def plot_sides(study: Study, path: Path) -> None:
             face = colour if each.side else "white"
             draw_point(axes, place + shift, _in_points(each.difference), colour, mfc=face)
             _name_value(axes, place + shift, each.difference, f"{signed(100 * each.difference.value)}", colour)
-    for place, (measure, (colour, _)) in enumerate(sides.items()):
+    # Named once, at the run with the most room on the left
+    place = max(range(len(runs)), key=lambda row: min(own[row].difference.interval.low for own in compared.values()))
+    for measure, (colour, shift) in sides.items():
         axes.annotate(
-            f"{measure} rows", (place, 1), (0, 2), xycoords="axes fraction", textcoords="offset points",
-            ha="right" if place else "left", va="bottom", fontsize=10.5, fontweight="bold", color=colour,
+            f"{measure} rows", (100 * compared[measure][place].difference.interval.low, place + shift), (-4, 0),
+            textcoords="offset points", ha="right", va="center", fontsize=9, fontweight="bold", color=colour,
             path_effects=halo(),
         )  # fmt: skip
     axes.set_xlabel("points above or below the base")
@@ -55,7 +57,9 @@ def plot_sides(study: Study, path: Path) -> None:
 @styled()
 def plot_gains(study: Study, path: Path) -> None:
     """Save the audio gain of each run in the colour of the run, and that of each seed as a small dot."""
-    detail = f"Accuracy with audio minus accuracy on silence, in points; {_INTERVALS}; small dots: the {_seeds(study)}"
+    detail = (
+        f"Accuracy with audio minus accuracy on silence, in points; {_INTERVALS}; small dots: the {count_seeds(study)}"
+    )
     figure = new_figure(_FRAME_INCHES + _ROW_INCHES * len(study.runs), gain_message(study), detail)
     axes = figure.subplots()
     _frame(axes, study.runs)
@@ -91,8 +95,3 @@ def _name_value(axes: Any, place: float, estimate: CrossedEstimate, text: str, c
 
 def _in_points(estimate: CrossedEstimate) -> tuple[float, float, float]:
     return 100 * estimate.value, 100 * estimate.interval.low, 100 * estimate.interval.high
-
-
-def _seeds(study: Study) -> str:
-    count = len(study.seeds)
-    return f"{span([count])} seed{'s' if count > 1 else ''}"

@@ -124,6 +124,10 @@ def count_rows(study: Study, measure: str) -> str:
     )
 
 
+def count_seeds(study: Study) -> str:
+    return f"{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}"
+
+
 def _basis(study: Study, measure: str, estimates: Sequence[CrossedEstimate]) -> str:
     """Write what a sentence rests on."""
     return f"{span([each.seeds for each in estimates])} seeds, {count_rows(study, measure)}"

@@ -9,7 +9,7 @@ from typing import Any
 from audiomcq.evaluation.report import markdown
 from audiomcq.stats import Interval, student_t_quantile
 from audiomcq.study.figure import plot_gains, plot_sides
-from audiomcq.study.headlines import count_rows, display, points, signed, span, write_headlines
+from audiomcq.study.headlines import count_rows, count_seeds, display, points, signed, span, write_headlines
 from audiomcq.study.outcomes import Outcome
 from audiomcq.study.statistics import (
     BASE,
@@ -120,6 +120,9 @@ def write_report(study: Study, plan: Mapping[str, str], command: str, seconds: f
     compared = {
         reference: [each for each in study.comparisons if each.reference == reference] for reference in _TITLES
     }
+    figures = [f"![audio gain of each run]({_GAINS})"]
+    if study.compared(BASE, "strong"):
+        figures.insert(0, f"![differences to the base on strong and on weak rows]({_SIDES})")
     headlines = write_headlines(study)
     findings = {
         title: [each.text for each in headlines if each.reference == reference]
@@ -136,14 +139,14 @@ def write_report(study: Study, plan: Mapping[str, str], command: str, seconds: f
         unequal=find_unequal(study),
         budget=budget,
         few="One seed: no difference between runs is claimed." if len(study.seeds) < 2 else "",
-        seeds=len(study.seeds),
+        seeds=count_seeds(study),
+        verb="are" if len(study.seeds) > 1 else "is",
         items=count_rows(study, "accuracy").removesuffix(" rows"),
         strong=count_rows(study, "strong").removesuffix(" strong rows"),
         level=LEVEL,
         resamples=thousands(RESAMPLES),
         findings={title: said for title, said in findings.items() if said},
-        sides=_SIDES if study.compared(BASE, "strong") else "",
-        gains=_GAINS,
+        figures=figures,
         levels=markdown(_level_lines(study)),
         sources=markdown(_source_lines(study)),
         family=_family(study),
@@ -227,7 +230,7 @@ def _difference(comparison: Comparison) -> str:
     value, _, interval = points(comparison.difference).partition(" points ")
     if not comparison.side:
         return f"{value} {interval}"
-    return f"**{value}**{'*' if comparison.p_holm_page < LEVEL else ''} {interval}"
+    return f"**{value}**{'†' if comparison.p_holm_page < LEVEL else ''} {interval}"
 
 
 def _detail_lines(comparisons: Sequence[Comparison]) -> list[list[str]]:
