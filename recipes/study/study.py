@@ -35,8 +35,8 @@ ENVIRONMENT = dict(os.environ)
 
 def do(work: "Work", folder: Path, launch: Sequence[str], recordings: str | None) -> None:
     """Do one piece of work in its own process, and write its record when it is done."""
-    from audiomcq.study.records import measure_training, write_done
     from audiomcq.storage import remove_saved
+    from audiomcq.study.records import measure_training, write_done
 
     found: dict[str, object] = {}
     if work.does == "data":
@@ -79,7 +79,7 @@ def list_strong(work: "Work") -> list[str]:
 
 def run_recipe(work: "Work", folder: Path, launch: Sequence[str]) -> None:
     """Run a recipe with a YAML file that has all its options; a training goes on from its newest whole checkpoint."""
-    from audiomcq.storage import list_whole_checkpoints, remove_run
+    from audiomcq.storage import list_whole_checkpoints, remove_run, write_whole
 
     config = {name: str(value) if isinstance(value, Path) else value for name, value in work.config.items()}
     if work.does == "train":
@@ -92,7 +92,7 @@ def run_recipe(work: "Work", folder: Path, launch: Sequence[str]) -> None:
             make_random(Path(config["model_name_or_path"]), folder, work.random)
     file = folder / "settings" / f"{work.name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(config, sort_keys=True))
+    write_whole(file, yaml.safe_dump(config, sort_keys=True))
     script, words = str(RECIPES / work.script), ["--config", str(file)]
     if not launch:
         run_script(script, words)
