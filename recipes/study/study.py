@@ -47,7 +47,7 @@ def do(work: "Work", folder: Path, launch: Sequence[str], recordings: str | None
         run_recipe(work, folder, launch)
     spent = [measure_training(output) for output in work.trained]
     for name in ("steps", "samples", "seconds") if work.does in ("train", "ask") else ():
-        found[name] = sum(getattr(each, name) for each in spent)
+        found[name] = round(sum(getattr(each, name) for each in spent), 1)
     write_done(folder / f"{work.name}.json", work.options, **found)
     if work.spend:
         from audiomcq.run_record import read_record
@@ -194,6 +194,22 @@ def write(folder: Path) -> None:
     write_page(outcomes, study["runs"], folder, study["command"], study["seconds"], list_missing(folder))
 
 
+def say_cost(args: StudyArguments, console: Console) -> None:
+    """Say what the trainings of a study cost on one device of the kind that was measured."""
+    from audiomcq.study.cost import count_hours, read_step_seconds
+    from audiomcq.study.plan import plan_runs
+
+    runs = plan_runs(args, RECIPES / "settings" / args.settings)
+    hours = count_hours(runs, len(args.seeds), read_step_seconds(Path(str(args.cost))))
+    parts = ", ".join(f"{stage.upper()} {each:.1f} h" for stage, each in hours.items())
+    console.print(
+        f"{len(runs)} runs, {len(args.seeds)} seeds: {sum(hours.values()):.1f} h of training ({parts}) on the device of {args.cost}, "
+        "whose clips have 30 s; loading, answers and labels are not counted",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 def main(args: StudyArguments) -> None:
     """Do what is left of a study, and write its page."""
     from audiomcq.storage import LOCK_FILE, hold, write_json
@@ -202,6 +218,9 @@ def main(args: StudyArguments) -> None:
     from audiomcq.study.work import Workshop
 
     folder, console = Path(args.output_dir), Console()
+    if args.cost:
+        say_cost(args, console)
+        return
     if args.page_only:
         write(folder)
         console.print(f"{folder}/report.md", highlight=False)
@@ -219,7 +238,7 @@ def main(args: StudyArguments) -> None:
         console.print(f"{steps} steps left, about {took} on two idle cores. Results: {folder}", highlight=False)
         started = time.monotonic()
         try:
-            run_phases(phases, folder / "logs", console, args.side_by_side)
+            run_phases(phases, folder / "logs", console, args.side_by_side, offline=not args.launch)
         finally:
             write_json(folder / STUDY_FILE, {**about, "seconds": round(before + time.monotonic() - started, 1)})
         run_phases([Phase("page", [[Step("page", write, (folder,), 2)]])], folder / "logs", console)
@@ -230,7 +249,7 @@ def read_arguments() -> StudyArguments:
     """Read the options; with --quick those of quick_changes that the command line does not have."""
     (args,) = parse((StudyArguments,))
     given = {word.partition("=")[0].removeprefix("--") for word in sys.argv[1:] if word.startswith("--")}
-    resized = args.resized(given)
+    resized: StudyArguments = args.resized(given)
     return resized
 
 

@@ -67,6 +67,10 @@ class StudyArguments:
     quick_runs: list[str] = field(
         default_factory=list, metadata={"help": "Names of the runs that --quick makes; by default all."}
     )
+    cost: str | None = field(
+        default=None,
+        metadata={"help": "Say what all trainings cost by the steps in this result of a benchmark, and run nothing."},
+    )
     page_only: bool = field(default=False, metadata={"help": "Run nothing: write the page of what is finished."})
     output_dir: str = field(default="outputs/study", metadata={"help": "Folder of the study."})
 
