@@ -16,6 +16,7 @@ from audiomcq.arguments.publishing import (
     PublishModelArguments,
     SpaceArguments,
 )
+from audiomcq.arguments.study import StudyArguments
 
 OPTIONS: dict[str, tuple[type, ...]] = {
     "probe": (ProbeArguments,),
@@ -35,4 +36,5 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "export": (ExportArguments,),
     "space": (SpaceArguments,),
     "app": (AppArguments,),
+    "study": (StudyArguments,),
 }

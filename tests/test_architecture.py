@@ -94,7 +94,7 @@ FLOORS = {
     ),
     4: ("rewards", "inference", "rollout_server", "served_rollouts"),
     5: ("sft", "grpo", "listening", "contribution", "evaluation", "construction"),
-    6: ("tiny", "publishing"),
+    6: ("tiny", "publishing", "study"),
     7: ("commands", "cli", "__main__"),
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}

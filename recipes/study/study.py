@@ -35,8 +35,8 @@ ENVIRONMENT = dict(os.environ)
 
 def do(work: "Work", folder: Path, launch: Sequence[str], recordings: str | None) -> None:
     """Do one piece of work in its own process, and write its record when it is done."""
-    from audiomcq.study.records import measure_training, write_done
     from audiomcq.storage import remove_saved
+    from audiomcq.study.records import measure_training, write_done
 
     found: dict[str, object] = {}
     if work.does == "data":
@@ -47,7 +47,7 @@ def do(work: "Work", folder: Path, launch: Sequence[str], recordings: str | None
         run_recipe(work, folder, launch)
     spent = [measure_training(output) for output in work.trained]
     for name in ("steps", "samples", "seconds") if work.does in ("train", "ask") else ():
-        found[name] = sum(getattr(each, name) for each in spent)
+        found[name] = round(sum(getattr(each, name) for each in spent), 1)
     write_done(folder / f"{work.name}.json", work.options, **found)
     if work.spend:
         from audiomcq.run_record import read_record
@@ -79,7 +79,7 @@ def list_strong(work: "Work") -> list[str]:
 
 def run_recipe(work: "Work", folder: Path, launch: Sequence[str]) -> None:
     """Run a recipe with a YAML file that has all its options; a training goes on from its newest whole checkpoint."""
-    from audiomcq.storage import list_whole_checkpoints, remove_run
+    from audiomcq.storage import list_whole_checkpoints, remove_run, write_whole
 
     config = {name: str(value) if isinstance(value, Path) else value for name, value in work.config.items()}
     if work.does == "train":
@@ -92,7 +92,7 @@ def run_recipe(work: "Work", folder: Path, launch: Sequence[str]) -> None:
             make_random(Path(config["model_name_or_path"]), folder, work.random)
     file = folder / "settings" / f"{work.name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(config, sort_keys=True))
+    write_whole(file, yaml.safe_dump(config, sort_keys=True))
     script, words = str(RECIPES / work.script), ["--config", str(file)]
     if not launch:
         run_script(script, words)
@@ -194,6 +194,22 @@ def write(folder: Path) -> None:
     write_page(outcomes, study["runs"], folder, study["command"], study["seconds"], list_missing(folder))
 
 
+def say_cost(args: StudyArguments, console: Console) -> None:
+    """Say what the trainings of a study cost on one device of the kind that was measured."""
+    from audiomcq.study.cost import count_hours, read_step_seconds
+    from audiomcq.study.plan import plan_runs
+
+    runs = plan_runs(args, RECIPES / "settings" / args.settings)
+    hours = count_hours(runs, len(args.seeds), read_step_seconds(Path(str(args.cost))))
+    parts = ", ".join(f"{stage.upper()} {each:.1f} h" for stage, each in hours.items())
+    console.print(
+        f"{len(runs)} runs, {len(args.seeds)} seeds: {sum(hours.values()):.1f} h of training ({parts}) on the device of {args.cost}, "
+        "whose clips have 30 s; loading, answers and labels are not counted",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 def main(args: StudyArguments) -> None:
     """Do what is left of a study, and write its page."""
     from audiomcq.storage import LOCK_FILE, hold, write_json
@@ -202,6 +218,9 @@ def main(args: StudyArguments) -> None:
     from audiomcq.study.work import Workshop
 
     folder, console = Path(args.output_dir), Console()
+    if args.cost:
+        say_cost(args, console)
+        return
     if args.page_only:
         write(folder)
         console.print(f"{folder}/report.md", highlight=False)
@@ -219,7 +238,7 @@ def main(args: StudyArguments) -> None:
         console.print(f"{steps} steps left, about {took} on two idle cores. Results: {folder}", highlight=False)
         started = time.monotonic()
         try:
-            run_phases(phases, folder / "logs", console, args.side_by_side)
+            run_phases(phases, folder / "logs", console, args.side_by_side, offline=not args.launch)
         finally:
             write_json(folder / STUDY_FILE, {**about, "seconds": round(before + time.monotonic() - started, 1)})
         run_phases([Phase("page", [[Step("page", write, (folder,), 2)]])], folder / "logs", console)
@@ -230,7 +249,7 @@ def read_arguments() -> StudyArguments:
     """Read the options; with --quick those of quick_changes that the command line does not have."""
     (args,) = parse((StudyArguments,))
     given = {word.partition("=")[0].removeprefix("--") for word in sys.argv[1:] if word.startswith("--")}
-    resized = args.resized(given)
+    resized: StudyArguments = args.resized(given)
     return resized
 
 

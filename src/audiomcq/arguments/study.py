@@ -64,6 +64,13 @@ class StudyArguments:
     quick_changes: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Options that --quick changes, unless the command line has them."}
     )
+    quick_runs: list[str] = field(
+        default_factory=list, metadata={"help": "Names of the runs that --quick makes; by default all."}
+    )
+    cost: str | None = field(
+        default=None,
+        metadata={"help": "Say what all trainings cost by the steps in this result of a benchmark, and run nothing."},
+    )
     page_only: bool = field(default=False, metadata={"help": "Run nothing: write the page of what is finished."})
     output_dir: str = field(default="outputs/study", metadata={"help": "Folder of the study."})
 
@@ -78,8 +85,14 @@ class StudyArguments:
         known = {each.name for each in fields(self)}
         if unknown := sorted(self.quick_changes.keys() - known):
             raise ValueError(f"quick_changes: {unknown[0]!r} is no option of a study; leave it out")
+        if unknown := sorted(set(self.quick_runs) - {run.get("name") for run in self.runs}):
+            raise ValueError(f"quick_runs: {unknown[0]!r} is no name of a run; leave it out")
 
     def resized(self, given: set[str]) -> "StudyArguments":
-        """Return the study as it is to run: with --quick smaller, but for options that are `given`."""
+        """Return the study as it is to run: with --quick smaller and elsewhere, but for options that are `given`."""
+        if not self.quick:
+            return self
         changes = {name: value for name, value in self.quick_changes.items() if name not in given}
-        return replace(self, **changes) if self.quick else self
+        runs = [run for run in self.runs if not self.quick_runs or run["name"] in self.quick_runs]
+        folder = self.output_dir if "output_dir" in given else f"{self.output_dir}_quick"
+        return replace(self, **{"runs": runs, "output_dir": folder, **changes})
