@@ -64,6 +64,15 @@ def test_a_run_that_is_better_is_said_to_be_with_figure_and_interval() -> None:
     assert side_message(found).startswith("Strong rows rise after W2S and W2S penalty; weak rows fall after W2S")
 
 
+def test_what_holds_only_without_correction_is_no_claim_and_is_said_to_be_so() -> None:
+    outcomes = make_outcomes(RUNS, strong={"w2s": 0.08})
+    (gain,) = [each for each in study(outcomes, RUNS).compared("base", "strong") if each.run == "w2s"]
+    assert gain.difference.p < 0.05 < gain.p_holm
+    assert not any("strong rows is higher" in each and "before" in each for each in sentences(outcomes, claims=True))
+    said = [each for each in sentences(outcomes, claims=False) if "accuracy on strong rows above that before" in each]
+    assert "cannot be told apart from that before training, though without correction W2S could be" in said[0]
+
+
 def test_a_leader_leads_only_if_it_is_above_every_other_run() -> None:
     alone = sentences(make_outcomes(RUNS, strong={"m2m": 0.35}), claims=True)
     assert any(each.startswith("In accuracy on strong rows, M2M leads with ") for each in alone)
@@ -84,6 +93,9 @@ def test_the_untrained_base_in_the_place_of_a_trained_run_claims_nothing() -> No
 def test_one_seed_claims_nothing_however_large_the_difference() -> None:
     outcomes = make_outcomes(RUNS, seeds=1, **BETTER)
     assert sentences(outcomes, claims=True) == []
+    assert [each.split(":")[0] for each in sentences(outcomes, claims=False)] == [
+        "One seed tells nothing about another"
+    ]
     assert all(each.side == 0 for each in study(outcomes, RUNS).comparisons)
     assert "**One seed: no difference between runs is claimed.**" in report(outcomes)
 
