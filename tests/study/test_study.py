@@ -112,7 +112,6 @@ def test_what_is_done_is_refused_with_other_options_by_name(tmp_path: Path) -> N
 RUNS = [
     {"name": "base"},
     {"name": "w2s", "paradigm": "weak_to_strong"},
-    {"name": "hot", "paradigm": "weak_to_strong", "grpo": {"temperature": 1.5}},
     {"name": "sft", "paradigm": "single_stage", "stages": ["sft"]},
 ]
 SMALL = {
@@ -144,8 +143,8 @@ def test_a_study_makes_each_run_once_and_goes_on_with_what_is_new(
     logs = {path.stem: path.read_text() for path in (folder / "logs").glob("*.log")}
 
     code, said = start(RUNS)
-    assert code == 0 and "4 steps left" in said, said
-    assert {each.run for each in read_outcomes(folder)} == {"base", "w2s", "hot", "sft"}
+    assert code == 0 and "2 steps left" in said, said
+    assert {each.run for each in read_outcomes(folder)} == {"base", "w2s", "sft"}
     for name in ("seed0_sft_weak", "seed0_w2s", "seed0_runs_base"):
         assert (folder / "logs" / f"{name}.log").read_text() == logs[name], "not done again"
 
