@@ -36,6 +36,7 @@ FLOORS = {
     ),
     2: (
         "examples",
+        "more_clips",
         "clip_check",
         "row_files",
         "schema",

@@ -26,8 +26,8 @@ from audiomcq.examples import CONTRIBUTION
 from audiomcq.prompts import AUDIOMCQ_STYLE, MMSU_STYLE, PromptStyle
 
 Read = Callable[[dict[str, Any]], dict[str, Any]]
-"""Convert one line of a benchmark's own file: to id, type, question, choices, answer, audio (path, if given), groups.
-"""
+"""Convert one line of a benchmark's own file: to id, type, question, choices, answer, audio (a path or a list of several, if
+given), groups. An item without choices is no multiple-choice question."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Benchmark:
         questions: glob of the question files in that repository; None where the Hub has a table with the audio in it.
         split: split of the table.
         read: converts one line of its question file or table to our columns.
-        rule: its official scoring rule.
+        rule: its official scoring rule; None where it cannot be computed here, for the reason that `defects` gives.
         submit: derives the text to submit from an answer.
         official_prompt: the prompt it publishes, None where it publishes none. Ours (`audiomcq`) asks for the option's
             text.
@@ -57,7 +57,7 @@ class Benchmark:
     title: str
     hub_id: str
     read: Read
-    rule: ScoringRule
+    rule: ScoringRule | None
     licence: str
     citation: str
     submit: Submit = submit_option
@@ -133,6 +133,24 @@ def _read_dcase2026(raw: dict[str, Any]) -> dict[str, Any]:
     return common | {"answer": raw.get("answer"), "type": "audio", "audio": raw["audio_path"], "groups": {}}
 
 
+_NOT_CHOICE = ("open", "instruction following")
+"""Categories of MMAU-Pro that its program scores by a judge and by rules of their own, whatever stands among the choices."""
+
+
+def _read_mmau_pro(raw: dict[str, Any]) -> dict[str, Any]:
+    clips, choices = [path for path in raw["audio_path"] if path], raw["choices"] or []
+    # As its program does: one choice is none
+    asked = len(choices) > 1 and raw["category"] not in _NOT_CHOICE
+    groups = {"clips": str(len(clips)), "length": raw.get("length_type"), "sub_category": raw.get("sub-cat")}
+    common = {name: raw[name] for name in ("id", "question", "answer")}
+    return common | {
+        "type": raw["category"],
+        "choices": choices if asked else [],
+        "audio": clips,
+        "groups": groups,
+    }
+
+
 def _read_audiomcq(raw: dict[str, Any]) -> dict[str, Any]:
     common = {name: raw[name] for name in ("id", "source_dataset", "question", "choices", "answer")}
     groups = {"source": raw["source_dataset"], "audio_contribution": raw.get(CONTRIBUTION)}
@@ -196,6 +214,25 @@ MMSU = Benchmark(
         "options that are permutations of each other: scores made with a token-set rule are void (AudioMCQ, April 2026)",
     ),
 )
+MMAU_PRO = Benchmark(
+    name="mmau-pro",
+    title="MMAU-Pro, multiple choice",
+    hub_id="gamma-lab-umd/MMAU-Pro",
+    questions="test*.parquet",
+    read=_read_mmau_pro,
+    rule=None,
+    licence="CC-BY-NC-4.0",
+    citation="Kumar et al., MMAU-Pro: A Challenging and Comprehensive Benchmark for Holistic Evaluation of Audio General "
+    "Intelligence, arXiv 2508.13992",
+    n_items=5305,
+    defects=(
+        "official: not reproduced because the organisers' program takes the option whose NV-Embed-v2 embedding is nearest to the "
+        "completion, and so never counts an answer as unreadable (sonalkum/MMAUPro@2269762)",
+        "open-ended and instruction-following items are set aside: the organisers score them by a judge model and by rules about the "
+        "form of a text, and their overall figure has them in it",
+        "spatial items are heard in mono: channels are averaged for every model here",
+    ),
+)
 DCASE2025_TASK5 = Benchmark(
     name="dcase2025-task5",
     title="DCASE 2025 Task 5",
@@ -249,6 +286,7 @@ _ALL = (
     MMAU_TEST,
     MMAR,
     MMSU,
+    MMAU_PRO,
     DCASE2025_TASK5,
     DCASE2026_TASK5_DEV,
     DCASE2026_TASK5_EVAL,

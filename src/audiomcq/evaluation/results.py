@@ -79,7 +79,7 @@ def score_folder(args: ScoreArguments) -> Scored:
     runs = {each.name: _rescore_run(each, rows, questions, args.missing_as_wrong) for each in answered}
     models = {each.name: _identify_model(each) for each in answered}
     parts = SplitByModel(split, models, runs)
-    official = make_official_scorer(benchmark.benchmark) if benchmark else None
+    official = make_official_scorer(benchmark.benchmark) if benchmark and benchmark.benchmark.rule else None
     scored = {each.name: _score_model(each, rows, runs[each.name], parts, official) for each in answered}
     scores = {name: value for name, (value, _) in scored.items()}
     baselines = trivial_baselines(questions.rows)
@@ -146,6 +146,8 @@ def make_official_scorer(benchmark: Benchmark) -> Official:
     It scores what would be submitted, or the raw completions. Where the benchmark averages over parts, accuracy and
     interval do too.
     """
+    rule = benchmark.rule
+    assert rule is not None  # for mypy: where there is none, nothing is scored by it
 
     def official(rows: Iterable[Row], answers: Iterable[Prediction], raw: bool = False) -> tuple[Estimate, int]:
         parts: dict[str, list[Row]] = {}
@@ -158,7 +160,7 @@ def make_official_scorer(benchmark: Benchmark) -> Official:
         for answer in answers:
             key, text = answer["row_key"], answer["completion"]
             texts[key] = text if raw else benchmark.submit(choices[key], answer["choice"], text)
-        scores = [official_score(benchmark.rule, each, texts) for each in parts.values()]
+        scores = [official_score(rule, each, texts) for each in parts.values()]
         intervals = [
             wilson_interval(part.n_correct, part.n_scored) if part.n_scored else Interval(0.0, 1.0) for part in scores
         ]
@@ -252,7 +254,7 @@ def _load_scored_questions(args: ScoreArguments, left_out: Sequence[frozenset[st
     kept = [row for row in every if row_key(row) not in left_out[0]]
     set_aside = [row for row in every if row_key(row) in left_out[0]]
     if benchmark:
-        set_aside += benchmark.without_gold
+        set_aside += [*benchmark.without_gold, *benchmark.open_ended]
         benchmark = drop_items(benchmark, left_out[0])
     return _Questions(kept, benchmark, set_aside, {len(part): fingerprint(part) for part in (every, kept)})
 
@@ -267,7 +269,8 @@ def _list_defects(benchmark: Benchmark, rows: Rows) -> list[str]:
             f"{len(repeated)} items print an option twice, strictly either copy of the gold answer is right: "
             + named(repeated)
         )
-    if ambiguous := ambiguous_items(rows.values(), benchmark.rule, benchmark.submit):
+    rule = benchmark.rule
+    if rule and (ambiguous := ambiguous_items(rows.values(), rule, benchmark.submit)):
         wrong = sum(len(item.accepted) for item in ambiguous)
         found.append(
             f"the official rule accepts {wrong} wrong options on {len(ambiguous)} items: "
