@@ -5,6 +5,7 @@ from audiomcq.arguments.contribution import LabelingRule, ProbeArguments, Report
 from audiomcq.arguments.evaluation import (
     AnswerArguments,
     ForgettingArguments,
+    GradeChainsArguments,
     ImportArguments,
     ScoreArguments,
     SelectArguments,
@@ -26,6 +27,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "import_answers": (ImportArguments,),
     "select_checkpoint": (SelectArguments,),
     "forgetting": (ForgettingArguments,),
+    "grade_chains": (GradeChainsArguments,),
     "audit_overlap": (AuditArguments,),
     "build": (BuildArguments,),
     "convert": (ConvertArguments,),

@@ -1,4 +1,6 @@
-"""The commands of the evaluation: answer, score, import answers, select a checkpoint, audit overlap, check forgetting."""
+"""The commands of the evaluation: answer, score, import answers, select a checkpoint, audit overlap, check forgetting,
+grade chains of thought.
+"""
 
 from pathlib import Path
 
@@ -7,6 +9,7 @@ from audiomcq.arguments.construction import AuditArguments
 from audiomcq.arguments.evaluation import (
     AnswerArguments,
     ForgettingArguments,
+    GradeChainsArguments,
     ImportArguments,
     ScoreArguments,
     SelectArguments,
@@ -108,3 +111,17 @@ def forgetting(args: ForgettingArguments) -> None:
     require(before=args.before, after=args.after)
     set_up_logging()
     save_forgetting(args, check_forgetting(args))
+
+
+def grade_chains(args: GradeChainsArguments) -> None:
+    """Let a language model grade the chains of thought of right answers by each item's rubric (MMAR-Rubrics)."""
+    from rich.console import Console
+
+    from audiomcq.commands import judging
+    from audiomcq.interruption import finishing
+    from audiomcq.run import set_up_logging
+
+    set_up_logging()
+    with finishing(notice="nothing more is asked, and what was judged is written"):
+        judging.grade_chains(args)
+    Console().print((Path(args.output_dir) / "rubrics.md").read_text(), markup=False, soft_wrap=True)

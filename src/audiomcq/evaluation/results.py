@@ -116,6 +116,20 @@ def score_folder(args: ScoreArguments) -> Scored:
     return Scored(title, scores, baselines, results, page)
 
 
+def load_answers(args: ScoreArguments) -> tuple[str, Rows, dict[str, dict[str, Prediction]]]:
+    """Load what every model of a folder answered with audio: the title, the questions, and answers by model and row key.
+
+    Raises:
+        ValueError: predictions and rows do not match; those that do not are counted and named.
+    """
+    answered = load_runs(args.predictions)
+    questions = _load_scored_questions(args, [frozenset(each.record.get("left_out", ())) for each in answered])
+    rows = questions_by_key(questions.rows)
+    runs = {each.name: _rescore_run(each, rows, questions, args.missing_as_wrong) for each in answered}
+    title = questions.benchmark.label if questions.benchmark else Path(args.dataset).name
+    return title, rows, {name: run.answers["audio", run.order] for name, run in runs.items()}
+
+
 def export_folder(args: ScoreArguments) -> list[Path]:
     """Write every prediction file in its benchmark's submission format and as lmms-eval samples, and return the files.
 
