@@ -7,6 +7,7 @@ from audiomcq.arguments.evaluation import (
     ForgettingArguments,
     GradeChainsArguments,
     ImportArguments,
+    RescoreArguments,
     ScoreArguments,
     SelectArguments,
 )
@@ -27,6 +28,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "import_answers": (ImportArguments,),
     "select_checkpoint": (SelectArguments,),
     "forgetting": (ForgettingArguments,),
+    "rescore": (RescoreArguments,),
     "grade_chains": (GradeChainsArguments,),
     "audit_overlap": (AuditArguments,),
     "build": (BuildArguments,),

@@ -202,6 +202,29 @@ class GradeChainsArguments(QuestionArguments):
 
 
 @dataclass
+class RescoreArguments(AskArguments):
+    """Options of recipes/evaluate/rescore.py."""
+
+    models: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Checkpoints: a Hub id, alone or as ID@REVISION, or ID=FOLDER for one that is elsewhere."},
+    )
+    benchmarks: list[str] = field(
+        default_factory=list, metadata={"help": "Benchmarks by name, or name=question file or folder."}
+    )
+    stand_ins: bool = field(
+        default=False, metadata={"help": "Models and questions are not those that are named: the page says so."}
+    )
+    controls: list[str] = field(
+        default_factory=lambda: ["audio", "silence"],
+        metadata={"help": f"What is played: any of {', '.join(CONTROLS)}."},
+    )
+    output_dir: str = field(
+        default="outputs/rescore", metadata={"help": "Folder for predictions, scores, rescore.json and rescore.md."}
+    )
+
+
+@dataclass
 class ForgettingArguments:
     """Options of recipes/evaluate/forgetting.py."""
 

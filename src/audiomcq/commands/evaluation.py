@@ -1,5 +1,5 @@
 """The commands of the evaluation: answer, score, import answers, select a checkpoint, audit overlap, check forgetting,
-grade chains of thought.
+grade chains of thought, score published checkpoints again.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from audiomcq.arguments.evaluation import (
     ForgettingArguments,
     GradeChainsArguments,
     ImportArguments,
+    RescoreArguments,
     ScoreArguments,
     SelectArguments,
 )
@@ -125,3 +126,20 @@ def grade_chains(args: GradeChainsArguments) -> None:
     with finishing(notice="nothing more is asked, and what was judged is written"):
         judging.grade_chains(args)
     Console().print((Path(args.output_dir) / "rubrics.md").read_text(), markup=False, soft_wrap=True)
+
+
+def rescore(args: RescoreArguments) -> None:
+    """Answer and score several checkpoints on several benchmarks, strictly and as published, and write one page."""
+    from accelerate import PartialState
+    from rich.console import Console
+
+    from audiomcq.commands import rescoring
+    from audiomcq.run import set_up_logging
+
+    require(models=args.models, benchmarks=args.benchmarks)
+    set_up_logging()
+    settings = "tiny" if args.stand_ins else "qwen2_5_omni_7b"
+    command = f"recipes/evaluate/rescore.py --config recipes/evaluate/{settings}/rescore.yaml"
+    page = rescoring.rescore(args, command)
+    if PartialState().is_main_process:
+        Console().print(page, markup=False, soft_wrap=True)

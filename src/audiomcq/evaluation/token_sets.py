@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from audiomcq.evaluation.official import submit_option, token_set_rule
+from audiomcq.evaluation.official import ambiguous_items, submit_option, token_set_rule
 from audiomcq.evaluation.report import Prediction, estimate_accuracy, estimate_gain
 from audiomcq.examples import Row, row_key
 
@@ -22,9 +22,10 @@ def compare_with_token_sets(rows: Iterable[Row], answers: Mapping[str, Predictio
         answers: predictions with audio, by row key.
 
     Returns:
-        accuracy, over_strict (with its paired-bootstrap interval), and the row keys of the answers that are right only
-        where order is ignored (any_order).
+        accuracy, over_strict (with its paired-bootstrap interval), the row keys of the answers that are right only
+        where order is ignored (any_order), and the number of items on which a wrong option is accepted (n_ambiguous).
     """
+    rows = list(rows)
     strict, ignoring, any_order = [], [], []
     for row in rows:
         key = row_key(row)
@@ -40,4 +41,5 @@ def compare_with_token_sets(rows: Iterable[Row], answers: Mapping[str, Predictio
         "accuracy": asdict(estimate_accuracy(ignoring)),
         "over_strict": asdict(estimate_gain(over)),
         "any_order": any_order,
+        "n_ambiguous": len(ambiguous_items(rows, token_set_rule)),
     }
