@@ -138,8 +138,6 @@ def rescore(args: RescoreArguments) -> None:
 
     require(models=args.models, benchmarks=args.benchmarks)
     set_up_logging()
-    settings = "tiny" if args.stand_ins else "qwen2_5_omni_7b"
-    command = f"recipes/evaluate/rescore.py --config recipes/evaluate/{settings}/rescore.yaml"
-    page = rescoring.rescore(args, command)
+    page = rescoring.rescore(args)
     if PartialState().is_main_process:
         Console().print(page, markup=False, soft_wrap=True)

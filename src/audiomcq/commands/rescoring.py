@@ -21,13 +21,10 @@ from audiomcq.storage import write_json, write_whole
 logger = logging.getLogger(__name__)
 
 
-def rescore(args: RescoreArguments, command: str) -> str:
+def rescore(args: RescoreArguments) -> str:
     """Answer, score and write rescore.json and rescore.md; return the page.
 
     What is answered stays answered: a killed run goes on, and a later one adds what has come meanwhile.
-
-    Args:
-        command: words for the page that say how it was written.
 
     Raises:
         ValueError: an option cannot be used, or a file that is here is not what it should be.
@@ -58,7 +55,7 @@ def rescore(args: RescoreArguments, command: str) -> str:
             for benchmark in benchmarks
             for model in models
         ]
-    page = rescore_page(results, models, benchmarks, waiting, args.stand_ins, command)
+    page = rescore_page(results, models, benchmarks, waiting, args.stand_ins)
     if PartialState().is_main_process:
         record = {"stand_ins": args.stand_ins, "waiting": [asdict(each) for each in waiting], "results": results}
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)

@@ -60,7 +60,6 @@ def rescore_page(
     benchmarks: Sequence[Source],
     waiting: Sequence[Waiting],
     stand_ins: bool,
-    command: str,
 ) -> str:
     """Format all results as one Markdown page.
 
@@ -70,12 +69,14 @@ def rescore_page(
             figure of the named ones waits.
     """
     scored = [each for each in benchmarks if each.name in results]
-    parts = [_opening(stand_ins, command)]
+    parts = [_opening(stand_ins)]
     if scored:
-        parts.append("## Accuracy\n\n" + _accuracy_table(results, models, scored) + _legend())
+        parts.append("## Accuracy\n\n" + _accuracy_table(results, models, scored) + _legend(results))
         parts.append("## What the order of words is worth\n\n" + _order_table(results, models, scored))
     if any(model["orders"] for each in results.values() for model in each["models"].values()):
         parts.append("## All orders of the options\n\n" + _orders_table(results, models, scored))
+    if scored:
+        parts.append("## Models\n\n" + _models_table(results, models, scored))
     parts.append("## Published figures\n\n" + _published_table(models))
     parts.append("## What waits\n\n" + _waiting_table(waiting, stand_ins))
     limits = [
@@ -86,15 +87,15 @@ def rescore_page(
     return "\n".join(parts)
 
 
-def _opening(stand_ins: bool, command: str) -> str:
-    if stand_ins:
-        return (
-            "# Stand-ins, not the published checkpoints: how they are re-scored\n\n"
-            "> **Every model here is a stand-in with random weights in the layout of the named checkpoint, and every question is made up in the "
-            "layout of the named benchmark. No accuracy here is of the models or of the benchmarks named.**\n\n"
-            f"Written by `{command}`.\n"
-        )
-    return f"# The published checkpoints, scored again\n\nWritten by `{command}`.\n"
+def _opening(stand_ins: bool) -> str:
+    by = "Written by `recipes/evaluate/rescore.py`, which is also `audiomcq rescore`.\n"
+    if not stand_ins:
+        return f"# The published checkpoints, scored again\n\n{by}"
+    return (
+        "# Stand-ins, not the published checkpoints: how they are scored again\n\n"
+        "> **Every model here is a stand-in with random weights in the layout of the named checkpoint, and every question is made up in the "
+        f"layout of the named benchmark. No accuracy here is of the models or of the benchmarks named.**\n\n{by}"
+    )
 
 
 def _accuracy_table(results: Mapping[str, Results], models: Sequence[Source], benchmarks: Sequence[Source]) -> str:
@@ -112,8 +113,21 @@ def _accuracy_table(results: Mapping[str, Results], models: Sequence[Source], be
     return markdown(lines)
 
 
-def _legend() -> str:
+def _legend(results: Mapping[str, Results]) -> str:
+    runs = [model["run"] for each in results.values() for model in each["models"].values() if model["run"]]
+    asked = {
+        name: ", ".join(sorted({str(run.get(key)) for run in runs}))
+        for name, key in (
+            ("prompt", "prompt_version"),
+            ("mode", "mode"),
+            ("dtype", "dtype"),
+            ("version", "code_version"),
+        )
+    }
+    seconds = sorted({str(run.get("silence_seconds") or "as long as the clip") for run in runs})
+    settings = ", ".join(f"{name} {value}" for name, value in asked.items())
     return (
+        f"\nAsked with {settings}; silence: {', '.join(seconds)}.\n"
         "\nPercent with 95 % intervals, with audio, options as given. Strict: the answer is one option, by the one matcher. Official: the "
         "benchmark's own rule on what would be submitted; a dash where that cannot be computed. As published: sets of words, as the paper scored "
         "(MMAU's and MMAR's official rule is the same). Silent: strict accuracy on silence; audio gain: strict - silent.\n"
@@ -121,16 +135,18 @@ def _legend() -> str:
 
 
 def _order_table(results: Mapping[str, Results], models: Sequence[Source], benchmarks: Sequence[Source]) -> str:
-    lines = [["benchmark", "model", "ignoring order - strict", "right in any order alone", "items that allow it"]]
+    head = ["benchmark", "model", "ignoring order - strict", "wrong order chosen", "no option chosen"]
+    lines = [[*head, "items that allow it"]]
     for benchmark, model, figures in _pairs(results, models, benchmarks):
         token_set = figures["token_set"]
         over = percent(read_estimate(token_set["over_strict"]))
-        counts = [str(len(token_set["any_order"])), f"{token_set['n_ambiguous']} of {figures['n_total']}"]
+        counts = [str(len(token_set["any_order"])), str(token_set["n_unread"])]
+        counts.append(f"{token_set['n_ambiguous']} of {figures['n_total']}")
         lines.append([find_benchmark(benchmark.name).title, model.name, over, *counts])
     return markdown(lines) + (
-        "\nRight in any order alone: answers that are wrong strictly and right by sets of words. Items that allow it: those with a wrong "
-        f"option that the rule accepts; no score by sets of words can exceed the strict one by more than them. {WITHDRAWN} The difference on "
-        "MMSU is how far those figures were inflated.\n"
+        "\nAnswers that are wrong strictly and right by sets of words: a wrong option whose words are those of the right one, or a text that "
+        "chooses no option and has the right words. Items that allow it: those with such an option. "
+        f"{WITHDRAWN} The difference on MMSU is how far such figures are inflated.\n"
     )
 
 
@@ -145,6 +161,15 @@ def _orders_table(results: Mapping[str, Results], models: Sequence[Source], benc
             title = find_benchmark(benchmark.name).title
             lines.append([title, model.name, str(len(audio["orders"])), *cells])
     return markdown(lines) + "\nStrict accuracy over the cyclic orders of the options.\n"
+
+
+def _models_table(results: Mapping[str, Results], models: Sequence[Source], benchmarks: Sequence[Source]) -> str:
+    versions: dict[str, set[str]] = {}
+    for _, model, figures in _pairs(results, models, benchmarks):
+        run = figures["run"] or {}
+        told = f"weights {run['weights']}" if run.get("weights") else f"commit {run.get('revision')}"
+        versions.setdefault(model.name, set()).add(told)
+    return markdown([["model", "answered by"], *([name, ", ".join(sorted(told))] for name, told in versions.items())])
 
 
 def _published_table(models: Sequence[Source]) -> str:
@@ -164,10 +189,12 @@ def _published_table(models: Sequence[Source]) -> str:
 def _waiting_table(waiting: Sequence[Waiting], stand_ins: bool) -> str:
     if not waiting:
         return "Nothing: every figure above was computed.\n"
-    lines = [["model", "benchmark", "waits for"]]
+    titles: dict[tuple[str, str], list[str]] = {}
     for each in waiting:
         version = f"{each.model.name} at {each.model.revision}" if each.model.revision else each.model.name
-        lines.append([version, find_benchmark(each.benchmark.name).title, each.what])
+        titles.setdefault((version, each.what), []).append(find_benchmark(each.benchmark.name).title)
+    lines = [["model", "waits for", "to be scored on"]]
+    lines += [[version, what, ", ".join(found)] for (version, what), found in titles.items()]
     first = "None of these has been run:" if stand_ins else "These were not run:"
     return f"{first}\n\n{markdown(lines)}"
 

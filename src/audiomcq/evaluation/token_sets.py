@@ -22,11 +22,12 @@ def compare_with_token_sets(rows: Iterable[Row], answers: Mapping[str, Predictio
         answers: predictions with audio, by row key.
 
     Returns:
-        accuracy, over_strict (with its paired-bootstrap interval), the row keys of the answers that are right only
-        where order is ignored (any_order), and the number of items on which a wrong option is accepted (n_ambiguous).
+        accuracy; over_strict (with its paired-bootstrap interval); any_order, the row keys of the wrong options that
+        were chosen and are right by their words; n_unread, the answers that choose no option and have the right words;
+        n_ambiguous, the items on which a wrong option is accepted.
     """
     rows = list(rows)
-    strict, ignoring, any_order = [], [], []
+    strict, ignoring, any_order, unread = [], [], [], 0
     for row in rows:
         key = row_key(row)
         if (answer := answers.get(key)) is None:
@@ -35,11 +36,13 @@ def compare_with_token_sets(rows: Iterable[Row], answers: Mapping[str, Predictio
         strict.append(bool(answer["correct"]))
         ignoring.append(token_set_rule(text, row["choices"], row["answer"]))
         if ignoring[-1] and not strict[-1]:
-            any_order.append(key)
+            unread += answer["choice"] is None
+            any_order += [key] * (answer["choice"] is not None)
     over = [int(loose) - int(exact) for loose, exact in zip(ignoring, strict, strict=True)]
     return {
         "accuracy": asdict(estimate_accuracy(ignoring)),
         "over_strict": asdict(estimate_gain(over)),
         "any_order": any_order,
+        "n_unread": unread,
         "n_ambiguous": len(ambiguous_items(rows, token_set_rule)),
     }
