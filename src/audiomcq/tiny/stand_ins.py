@@ -13,15 +13,14 @@ from random import Random
 from typing import Any
 
 import numpy as np
-import soundfile
 
+from audiomcq.audio import SAMPLE_RATE, wav_bytes
 from audiomcq.models import load_lalm
 from audiomcq.tiny.model import make_tiny_lalm
 from audiomcq.tiny.whole_omni import make_whole_omni, save_whole_omni
 
 MODELS = ("base", "weak_to_strong", "mixed_to_strong")
 ITEMS = 24
-_RATE = 16_000
 _NOTES = {"low": 220.0, "medium": 440.0, "high": 880.0}
 _GROUPS = ("category", "sub-category", "sub-sub-category", "task_name", "linguistics_sub_discipline")
 
@@ -74,9 +73,9 @@ def _write_benchmarks(folder: Path, questions: list[dict[str, Any]]) -> None:
     for benchmark, below in clips.items():
         (folder / benchmark / below).mkdir(parents=True)
         for each in questions:
-            time = np.arange(_RATE // 5) / _RATE
+            time = np.arange(SAMPLE_RATE // 5) / SAMPLE_RATE
             wave = np.concatenate([0.3 * np.sin(2 * np.pi * _NOTES[tone] * time) for tone in each["tones"]])
-            soundfile.write(folder / benchmark / below / f"{each['index']}.wav", wave, _RATE)
+            (folder / benchmark / below / f"{each['index']}.wav").write_bytes(wav_bytes(wave.astype(np.float32)))
     mmau = [
         {"id": str(each["index"]), "audio_id": f"./test-mini-audios/{each['index']}.wav", **_row(each), "dataset": "tones",
          "task": "sound", "split": "test-mini", "category": "Perception", "sub-category": "Pitch", "difficulty": "easy"}
