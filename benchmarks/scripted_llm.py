@@ -69,6 +69,11 @@ def write_reply(stage: str, prompt: str, draw: random.Random, deaf: int = 0) -> 
         return {"text": "The question asks for a sound. The clip holds it, and none of the other sounds is there."}
     if stage == "grades":
         return dict.fromkeys(re.findall(r"^- (\w+): ", prompt.partition("Give a whole")[2], re.MULTILINE), 5)
+    if stage == "rubric_grades":
+        names = re.findall(r"^\d+\. (.*)$", prompt.partition("Criteria:")[2], re.MULTILINE)
+        return {
+            "grades": [{"name": name, "score": draw.choice((0, 1)), "justification": "it says so"} for name in names]
+        }
     if stage == "audio_cot":
         options = re.findall(r"^- (.*)$", prompt, re.MULTILINE)
         return {
@@ -169,6 +174,8 @@ class ScriptedLLM(ThreadingHTTPServer):
             text = json.dumps({"wrong_options": [reply["wrong_options"][0]] * 3})
         elif fault == "layout" and stage == "structured_cot":
             text = json.dumps({**reply, "analysis": "it asks what is heard, so the question type is sound"})
+        elif fault == "foreign_score" and stage == "rubric_grades":
+            text = json.dumps({"grades": [{**grade, "score": 0.5} for grade in reply["grades"]]})
         elif fault == "low_grade" and stage == "grades":
             text = json.dumps({**reply, "language_fluency": 2})
         message = {"role": "assistant", "content": text, "refusal": refusal}

@@ -5,7 +5,9 @@ from audiomcq.arguments.contribution import LabelingRule, ProbeArguments, Report
 from audiomcq.arguments.evaluation import (
     AnswerArguments,
     ForgettingArguments,
+    GradeChainsArguments,
     ImportArguments,
+    RescoreArguments,
     ScoreArguments,
     SelectArguments,
 )
@@ -27,6 +29,8 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "import_answers": (ImportArguments,),
     "select_checkpoint": (SelectArguments,),
     "forgetting": (ForgettingArguments,),
+    "rescore": (RescoreArguments,),
+    "grade_chains": (GradeChainsArguments,),
     "audit_overlap": (AuditArguments,),
     "build": (BuildArguments,),
     "convert": (ConvertArguments,),

@@ -46,6 +46,8 @@ NOT_A_STAGE = {
     "evaluate/select_checkpoint.py": "run in test_further_evaluation_recipes_run_as_typed",
     "evaluate/audit_overlap.py": "run in test_further_evaluation_recipes_run_as_typed",
     "evaluate/forgetting.py": "run in test_further_evaluation_recipes_run_as_typed",
+    "evaluate/grade_chains.py": "run in evaluation/test_rubrics.py",
+    "evaluate/rescore.py": "run in evaluation/test_rescore.py",
     "demo/demo.py": "ten minutes; runs the recipes that are run here",
     "demo/compare_thinking.py": "twenty minutes; runs the recipes that are run here and in test_thinking.py",
     "minimal/grpo_audio_loop.py": "run in test_minimal_loop.py",

@@ -34,6 +34,7 @@ WITHOUT = {
     "evaluate/import_answers.py": "reads files of this machine",
     "evaluate/audit_overlap.py": "needs no GPU",
     "evaluate/forgetting.py": "reads files of this machine",
+    "evaluate/grade_chains.py": "needs no GPU, and a server",
 }
 HEADER = re.compile(r"^# /// script$\n((?:^#(?: .*)?$\n)+?)^# ///$", re.MULTILINE)
 JOBS = ROOT / "docs" / "jobs.md"

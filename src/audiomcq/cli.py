@@ -46,6 +46,8 @@ COMMANDS = {
     "select_checkpoint": Command(evaluation.select_checkpoint, "evaluate/select_checkpoint.py"),
     "audit_overlap": Command(evaluation.audit_overlap, "evaluate/audit_overlap.py"),
     "forgetting": Command(evaluation.forgetting, "evaluate/forgetting.py"),
+    "rescore": Command(evaluation.rescore, "evaluate/rescore.py"),
+    "grade_chains": Command(evaluation.grade_chains, "evaluate/grade_chains.py"),
     "publish dataset": Command(publishing.dataset, "publish/dataset.py"),
     "publish model": Command(publishing.model, "publish/model.py"),
     "publish export": Command(publishing.export, "publish/export.py"),
