@@ -270,7 +270,12 @@ def test_two_processes_take_the_step_of_one_with_the_whole_batch(
     def run(count: int) -> dict[str, torch.Tensor]:
         folder = tmp_path / str(count)
         options = {"dataset": rows_folder, "model_name_or_path": model_folder, "output_dir": folder, "max_steps": 2}
-        options |= {"per_device_train_batch_size": 8 // count, "num_generations": 4, "optim": "sgd", "learning_rate": 0.1} | ALL
+        options |= {
+            "per_device_train_batch_size": 8 // count,
+            "num_generations": 4,
+            "optim": "sgd",
+            "learning_rate": 0.1,
+        } | ALL
         # Two processes draw other random numbers, and so would the order of the prompts
         options |= {"max_completion_length": 3, "rewards": "format", "reward_weights": 1, "shuffle_choices": "false"}
         logs = [tmp_path / f"{count}_{rank}.txt" for rank in range(count)]

@@ -52,9 +52,9 @@ def check_rows(args: Any, rows: Any) -> None:
     Raises:
         ValueError: they do.
     """
-    names = set(getattr(rows, "column_names", None) or ())
+    names = set(getattr(rows, "column_names", None) or ())  # of a stream they may be unknown until a row comes
     asks = [name for name in ("contribution_weight", "silent_penalty") if getattr(args, name)]
-    if asks and (missing := {"choices", "answer"} - names):
+    if asks and names and (missing := {"choices", "answer"} - names):
         raise ValueError(
             f"{' and '.join(asks)}: the rows have no {' and '.join(sorted(missing))}: give rows with options and their gold answer, "
             "or leave it out"
@@ -191,15 +191,13 @@ class ListeningObjectives:
         # Prompts that are split among micro-batches or processes are here more than once, all of them equally often
         everywhere = self.trainer.accelerator.gather(remainder)
         known = everywhere[~everywhere.isnan()]
-        mean = known.mean() if len(known) else remainder.new_zeros(())
-        # A policy that knows everything without listening: there is nothing to tell prompts apart by
-        scale = 1 / mean if mean > 0 else torch.nan
+        mean = known.mean()
         if len(known):
             self.trainer.note_metric("silent_gold_probability", 1 - float(mean))
-            self.trainer.note_metric(
-                "contribution_weight/std", float((known * scale).nan_to_num(1.0).std(correction=0))
-            )
-        return (remainder * scale).nan_to_num(1.0)
+            spread = (known / mean).nan_to_num(1.0).std(correction=0)
+            self.trainer.note_metric("contribution_weight/std", float(spread))
+        # 0 / 0: a policy that knows everything without listening, by which prompts cannot be told apart
+        return (remainder / mean).nan_to_num(1.0)
 
     def _weigh_tokens(self, output: dict[str, Any], prompts: Sequence[EncodedPrompt], size: int) -> Tensor:
         """Return the weight of each token of each rollout, (rows, tokens), 1 on average over all processes."""
