@@ -59,7 +59,7 @@ class Preset:
     layers: int
 
 
-PRESETS = {"smoke": Preset(16, 1, 1, 64, 2), "cpu": Preset(128, 9, 4, 96, 3)}
+PRESETS = {"smoke": Preset(16, 1, 1, 64, 2), "cpu": Preset(128, 5, 2, 96, 3)}
 
 
 class StepClock(TrainerCallback):

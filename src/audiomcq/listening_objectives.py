@@ -30,6 +30,7 @@ from trl.trainer.utils import RepeatSampler
 from audiomcq.audio import silence
 from audiomcq.collation import EncodedPrompt
 from audiomcq.examples import SCORE, Row, arrow_column, row_keys
+from audiomcq.packing import count_shared
 from audiomcq.prompts import answer_target
 from audiomcq.streamed_clips import is_streamed
 
@@ -253,14 +254,21 @@ class ListeningObjectives:
         # Without shared prompts each rollout has its prompt: it is asked once
         places = {id(prompt): place for place, prompt in reversed(list(enumerate(prompts)))}
         firsts = sorted(places.values())
-        options = [questions[place][0] for place in firsts]
+        silent, options = [], []
+        for place in firsts:
+            own = questions[place][0]
+            # What all options begin with, the opening tag, is in every sum alike: it is read once, with the prompt
+            shared = count_shared([ids[:-1] for ids in own])
+            prompt = self.silence(prompts[place])
+            silent.append(replace(prompt, input_ids=prompt.input_ids + own[0][:shared]))
+            options.append([ids[shared:] for ids in own])
         most = max(map(len, options))
         # Options that a row does not have are empty, and no forward sees a token of them
         rows = [torch.tensor(ids, dtype=torch.long) for own in options for ids in [*own, *[[]] * (most - len(own))]]
         device = self.trainer.accelerator.device
         ids = pad_sequence(rows, batch_first=True).to(device)
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(device)
-        logps = self.trainer.score_completions([self.silence(prompts[place]) for place in firsts], ids, mask, model)
+        logps = self.trainer.score_completions(silent, ids, mask, model)
         scores = logps.float().masked_fill(mask == 0, 0).sum(-1).unflatten(0, (-1, most))
         there = mask.any(-1).unflatten(0, (-1, most))
         gold = torch.tensor([questions[place][1] for place in firsts], device=device)
