@@ -339,7 +339,9 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         )
         whole, kept = torch.cat([start, ids], 1), torch.cat([seen, mask], 1)
         with self.held.hold(list(prompts) if self.shares_prefix else per_row):
-            return self._get_per_token_logps_and_entropies(model or self.model, whole, kept, ids.shape[1])[0]
+            return self._get_per_token_logps_and_entropies(
+                self.model if model is None else model, whole, kept, ids.shape[1]
+            )[0]
 
     def note_metric(self, name: str, value: float) -> None:
         """Log a value of the update or of its rollouts, as TRL's own: the mean since the last log."""

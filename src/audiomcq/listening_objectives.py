@@ -30,6 +30,7 @@ from trl.trainer.utils import RepeatSampler
 from audiomcq.audio import silence
 from audiomcq.collation import EncodedPrompt
 from audiomcq.examples import SCORE, Row, arrow_column, row_keys
+from audiomcq.packing import count_shared
 from audiomcq.prompts import answer_target
 from audiomcq.streamed_clips import is_streamed
 
@@ -52,9 +53,9 @@ def check_rows(args: Any, rows: Any) -> None:
     Raises:
         ValueError: they do.
     """
-    names = set(getattr(rows, "column_names", None) or ())
+    names = set(getattr(rows, "column_names", None) or ())  # of a stream they may be unknown until a row comes
     asks = [name for name in ("contribution_weight", "silent_penalty") if getattr(args, name)]
-    if asks and (missing := {"choices", "answer"} - names):
+    if asks and names and (missing := {"choices", "answer"} - names):
         raise ValueError(
             f"{' and '.join(asks)}: the rows have no {' and '.join(sorted(missing))}: give rows with options and their gold answer, "
             "or leave it out"
@@ -191,15 +192,13 @@ class ListeningObjectives:
         # Prompts that are split among micro-batches or processes are here more than once, all of them equally often
         everywhere = self.trainer.accelerator.gather(remainder)
         known = everywhere[~everywhere.isnan()]
-        mean = known.mean() if len(known) else remainder.new_zeros(())
-        # A policy that knows everything without listening: there is nothing to tell prompts apart by
-        scale = 1 / mean if mean > 0 else torch.nan
+        mean = known.mean()
         if len(known):
             self.trainer.note_metric("silent_gold_probability", 1 - float(mean))
-            self.trainer.note_metric(
-                "contribution_weight/std", float((known * scale).nan_to_num(1.0).std(correction=0))
-            )
-        return (remainder * scale).nan_to_num(1.0)
+            spread = (known / mean).nan_to_num(1.0).std(correction=0)
+            self.trainer.note_metric("contribution_weight/std", float(spread))
+        # 0 / 0: a policy that knows everything without listening, by which prompts cannot be told apart
+        return (remainder / mean).nan_to_num(1.0)
 
     def _weigh_tokens(self, output: dict[str, Any], prompts: Sequence[EncodedPrompt], size: int) -> Tensor:
         """Return the weight of each token of each rollout, (rows, tokens), 1 on average over all processes."""
@@ -255,14 +254,21 @@ class ListeningObjectives:
         # Without shared prompts each rollout has its prompt: it is asked once
         places = {id(prompt): place for place, prompt in reversed(list(enumerate(prompts)))}
         firsts = sorted(places.values())
-        options = [questions[place][0] for place in firsts]
+        silent, options = [], []
+        for place in firsts:
+            own = questions[place][0]
+            # What all options begin with, the opening tag, is in every sum alike: it is read once, with the prompt
+            shared = count_shared([ids[:-1] for ids in own])
+            prompt = self.silence(prompts[place])
+            silent.append(replace(prompt, input_ids=prompt.input_ids + own[0][:shared]))
+            options.append([ids[shared:] for ids in own])
         most = max(map(len, options))
         # Options that a row does not have are empty, and no forward sees a token of them
         rows = [torch.tensor(ids, dtype=torch.long) for own in options for ids in [*own, *[[]] * (most - len(own))]]
         device = self.trainer.accelerator.device
         ids = pad_sequence(rows, batch_first=True).to(device)
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(device)
-        logps = self.trainer.score_completions([self.silence(prompts[place]) for place in firsts], ids, mask, model)
+        logps = self.trainer.score_completions(silent, ids, mask, model)
         scores = logps.float().masked_fill(mask == 0, 0).sum(-1).unflatten(0, (-1, most))
         there = mask.any(-1).unflatten(0, (-1, most))
         gold = torch.tensor([questions[place][1] for place in firsts], device=device)
