@@ -16,7 +16,7 @@ TRITON := triton==3.7.1
 demo: $(VENV)/installed
 	$(BIN)/python recipes/demo/demo.py $(if $(QUICK),--quick true) $(if $(DATA),--recordings $(DATA))
 
-# Paradigms x seeds at equal budget: most of an hour; QUICK=1 some minutes. It goes on where it was stopped.
+# Paradigms x seeds at equal budget; QUICK=1 a smaller version. It goes on where it was stopped.
 study: $(VENV)/installed
 	$(BIN)/python recipes/study/study.py --config recipes/study/$(if $(DATA),recordings,tiny).yaml $(if $(QUICK),--quick true) $(if $(DATA),--recordings $(DATA))
 
