@@ -7,11 +7,10 @@ import pytest
 import soundfile
 from datasets import Dataset
 
-from audiomcq.arguments.asking import clips_needed
+from audiomcq.arguments.asking import CONTROLS, clips_needed
 from audiomcq.audio import SAMPLE_RATE, audio_seconds, load_audio
 from audiomcq.examples import Row
 from audiomcq.inference.controls import (
-    CONTROLS,
     NOISE_RMS,
     control_named,
     mismatched_control,
