@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
 from jinja2 import TemplateError
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from audiomcq.collation import EncodedPrompt, PromptEncoder
@@ -135,13 +136,20 @@ def _load_causal_lm(source: str, revision: str | None, dtype: str, device: str |
     return TextLLM(model, tokenizer, Family(type(model).__name__), source, [], commit)
 
 
+class _NoTower(nn.Module):
+    """Stands where a tower was, for models that ask theirs for its device."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+
+
 def drop_ears(lalm: LALM) -> None:
     """Free the weights of a LALM that are not of its language model: its audio tower, and what joins it to the text."""
     before = lalm.model.num_parameters()
     for name in ("audio_tower", "multi_modal_projector"):
-        for part in (lalm.model, lalm.model.base_model):
-            if getattr(part, name, None) is not None:
-                setattr(part, name, None)
+        if hasattr(lalm.model.base_model, name):
+            setattr(lalm.model.base_model, name, _NoTower(lalm.model.device))
     logger.info(
         "%s: %d of %d parameters are of its language model, and kept",
         *(lalm.source, lalm.model.num_parameters(), before),
