@@ -9,6 +9,7 @@ from audiomcq.stats import (
     holm,
     mcnemar,
     paired_bootstrap,
+    ratio_bootstrap,
     student_t_interval,
     student_t_p,
     student_t_quantile,
@@ -155,3 +156,19 @@ def test_a_crossed_bootstrap_of_one_seed_is_that_of_its_items():
 def test_matrices_of_other_items_or_of_none_are_not_resampled(shapes):
     with pytest.raises(ValueError, match="give the same items"):
         crossed_bootstrap([np.zeros(shape) for shape in shapes])
+
+
+def test_a_ratio_of_means_has_the_interval_of_items_drawn_one_by_one() -> None:
+    above, below = np.array([0.5, 0.0, 1.0, 0.5, 1.0, 0.0] * 5), np.array([1.0, 0.0, 1.0, 1.0, 1.0, 1.0] * 5)
+    interval = ratio_bootstrap(above, below)
+    drawn = np.random.default_rng(1).integers(len(above), size=(10_000, len(above)))
+    low, high = np.quantile(above[drawn].mean(axis=1) / below[drawn].mean(axis=1), [0.025, 0.975])
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.02)
+    assert ratio_bootstrap(above, below) == interval
+    same = ratio_bootstrap(below, below)
+    assert (same.low, same.high) == (1.0, 1.0)
+
+
+def test_a_ratio_whose_denominator_may_vanish_has_no_interval() -> None:
+    assert ratio_bootstrap([1.0, 0.0, 0.0], [1.0, 0.0, 0.0]) is None
+    assert ratio_bootstrap([0.0], [0.0]) is None
