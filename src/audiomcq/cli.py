@@ -38,6 +38,7 @@ COMMANDS = {
     "probe": Command(contribution.probe, "contribution_filter/probe.py"),
     "split": Command(contribution.split, "contribution_filter/split.py"),
     "report": Command(contribution.report, "contribution_filter/report.py"),
+    "compare_profiles": Command(contribution.compare_profiles, "contribution_filter/compare_profiles.py"),
     "train sft": Command(training.sft, "weak_to_strong/sft.py"),
     "train grpo": Command(training.grpo, "weak_to_strong/grpo.py"),
     "answer": Command(evaluation.answer, "evaluate/answer.py"),

@@ -14,6 +14,7 @@ from datasets import Dataset
 
 from audiomcq.arguments.contribution import RULES, LabelingRule
 from audiomcq.baselines import trivial_baselines
+from audiomcq.contribution.profiles import describe_profiles, list_profiles
 from audiomcq.contribution.split import (
     RowLabels,
     classify_trainability,
@@ -76,6 +77,7 @@ def contribution_report(
         "harmed": _count_harmed(arrays, questions, rule),
         "s_audio": _compute_s_audio(arrays, questions, rule.mode),
         "trainability": _count_trainability(arrays, questions, rule.mode),
+        "profiles": describe_profiles(list_profiles(arrays, questions)),
     }
 
 
