@@ -39,6 +39,8 @@ COMMANDS = {
     "split": Command(contribution.split, "contribution_filter/split.py"),
     "report": Command(contribution.report, "contribution_filter/report.py"),
     "compare_profiles": Command(contribution.compare_profiles, "contribution_filter/compare_profiles.py"),
+    "paraphrase": Command(construction.paraphrase, "contribution_filter/paraphrase.py"),
+    "consistency": Command(contribution.consistency, "contribution_filter/consistency.py"),
     "train sft": Command(training.sft, "weak_to_strong/sft.py"),
     "train grpo": Command(training.grpo, "weak_to_strong/grpo.py"),
     "answer": Command(evaluation.answer, "evaluate/answer.py"),
