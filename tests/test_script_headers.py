@@ -23,6 +23,7 @@ SCRIPTS = sorted([*(ROOT / "examples").glob("*.py"), *(ROOT / "recipes").glob("*
 WITHOUT = {
     "demo/demo.py": "makes its models and clips with a clone",
     "demo/compare_thinking.py": "the same",
+    "demo/filter_profiles.py": "the same",
     "publish/space.py": "uploads the folder of the app beside it",
     "publish/dataset.py": "uploads folders of this machine",
     "publish/model.py": "the same; a training job pushes by itself",
