@@ -135,6 +135,12 @@ def test_ablations_leave_out_voters_and_change_the_rule(four: Dataset) -> None:
     assert found["1 of 3"] == [0, 1, 2] and found["3 of 3"] == [0]
 
 
+def test_the_lowest_scores_are_as_many_as_the_published_profile_has_weak_rows(four: Dataset) -> None:
+    votes = turned(four, {0: 4, 1: 3, 2: 0}, mode="generate")
+    found = {each.name: weak(each) for each in list_ablations(read(four, votes), read_questions(four))}
+    assert found["lowest 50.0 % of the score, all orders"] == [0, 1]
+
+
 def test_moves_add_up_to_the_rows_and_agree_as_counted(four: Dataset) -> None:
     votes = votes_for(four, {0: 3, 1: 2}) + votes_for(four.select(range(3)), {0: 3, 2: 3}, control="no_audio")
     found = profiles(four, votes)

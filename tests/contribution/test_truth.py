@@ -77,7 +77,9 @@ def test_the_best_is_that_with_the_highest_f1_and_stands_against_the_first() -> 
     assert best["difference"]["recall"]["value"] == 0.5
     assert best["difference"]["recall"]["interval"][0] > 0.3
     same = rate(label(SHORTCUT, "first"), label(SHORTCUT, "second"))["best"]
-    assert same["name"] == "first" and same["difference"]["f1"]["interval"] == [0, 0], "the same resamples for both"
+    assert same["name"] == "first" and same["difference"]["f1"] == {"value": None, "interval": None}
+    changes = rate(label(SHORTCUT, "first"), label(SHORTCUT, "second"))["rated"]
+    assert changes["second"]["f1_change"]["interval"] == [0, 0], "the same resamples for both"
 
 
 def test_rows_of_one_clip_are_resampled_together() -> None:

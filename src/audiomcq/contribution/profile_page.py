@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from audiomcq.contribution.profiles import describe_profiles, list_ablations, list_profiles
 from audiomcq.contribution.truth import NONE, RESAMPLES, add_baselines, match_truth, number_clips, rate_profiles
+from audiomcq.endpoints import short_names
 from audiomcq.inference.load import read_again
 from audiomcq.inference.vote_arrays import read_questions, to_vote_arrays
 from audiomcq.storage import write_whole
@@ -68,10 +69,11 @@ def write_page(report: Numbers) -> str:
         f"`{report['command']}`",
         f"{report['rows']:,} rows on {report['clips']:,} clips, of which {report['rows'] - report['by_kind'][NONE]:,} have a "
         f"shortcut in their text ({kinds}). A profile finds a shortcut by labelling the row weak. Votes of "
-        f"{', '.join(report['voters'])}.",
+        f"{', '.join(short_names(report['voters']).values())}.",
         "Precision: of the rows labelled weak, those with a shortcut. Recall: of the rows with a shortcut, those labelled weak. "
         "A row without a label (its votes are unreadable or absent) is not found, and stays in the denominator. In percent; "
-        f"95 % intervals in brackets, percentiles of {RESAMPLES:,} resamples of clips; where all clips agree, Wilson's over clips.",
+        f"95 % intervals in brackets, percentiles of {RESAMPLES:,} resamples of clips; where all clips agree, Wilson's over clips. "
+        f"*F1 against {report['best']['reference']}* is in points, on the same resamples, and not corrected for the number of rows of the table.",
         describe_best(report),
         "## Profiles",
         _rates(report, [name for name in report["rated"] if name not in others]),
@@ -102,13 +104,14 @@ def describe_best(report: Numbers) -> str:
 
 def _rates(report: Numbers, names: Iterable[str]) -> str:
     kinds = [kind for kind in report["by_kind"] if kind != NONE]
-    head = ["profile", "weak", "unlabelled", "precision", "recall", "F1"]
+    head = ["profile", "weak", "unlabelled", "precision", "recall", "F1", f"F1 against {report['best']['reference']}"]
     lines: list[Sequence[str]] = [[*head, *(f"weak, {kind}" for kind in kinds), "weak, no shortcut"]]
     for name in names:
         rated = report["rated"][name]
         shares = [percent(rated["weak_by_kind"][kind]) for kind in (*kinds, NONE)]
         rates = [_estimate(rated[rate]) for rate in ("precision", "recall", "f1")]
-        lines.append([name, f"{rated['weak']:,}", f"{rated['unlabelled']:,}", *rates, *shares])
+        change = _points(rated["f1_change"])
+        lines.append([name, f"{rated['weak']:,}", f"{rated['unlabelled']:,}", *rates, change, *shares])
     return markdown(lines)
 
 
@@ -146,5 +149,7 @@ def _estimate(estimate: Mapping[str, Any]) -> str:
 
 
 def _points(difference: Mapping[str, Any]) -> str:
+    if difference["value"] is None:
+        return MISSING
     low, high = (f"{100 * end:+.1f}" for end in difference["interval"])
     return f"{100 * difference['value']:+.1f} [{low}, {high}]"

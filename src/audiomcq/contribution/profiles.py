@@ -7,7 +7,7 @@ than half of its voters.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, Literal
 
 import numpy as np
@@ -63,44 +63,60 @@ class Profile:
         return self.labels
 
 
+_RULES: tuple[tuple[LabelingRule, Orders], ...] = (
+    (LabelingRule(), "given"),
+    (LabelingRule(control="no_audio"), "given"),
+    (LabelingRule(control="mismatched_audio"), "given"),
+    (LabelingRule(), "all"),
+    (LabelingRule(), "any"),
+    (LabelingRule("score"), "given"),
+    (LabelingRule("score"), "all"),
+    (LabelingRule(mode="likelihood"), "given"),
+    (LabelingRule("score", mode="likelihood"), "given"),
+    (LabelingRule("score", mode="likelihood"), "all"),
+)
+"""The profiles that are rules over one control and mode. The first is the published one."""
+
+
 def list_profiles(arrays: VoteArrays, questions: Questions) -> list[Profile]:
     """Label rows by every profile, those whose votes are missing included. The first is the published one."""
     lalms = _pick_voters(arrays, text=False)
-    rules: list[tuple[LabelingRule, Orders]] = [
-        (LabelingRule(), "given"),
-        (LabelingRule(control="no_audio"), "given"),
-        (LabelingRule(control="mismatched_audio"), "given"),
-        (LabelingRule(), "all"),
-        (LabelingRule(), "any"),
-        (LabelingRule("score"), "given"),
-        (LabelingRule("score"), "all"),
-        (LabelingRule(mode="likelihood"), "given"),
-        (LabelingRule("score", mode="likelihood"), "given"),
-        (LabelingRule("score", mode="likelihood"), "all"),
-    ]
-    profiles = [label_by_voters(lalms, questions, rule, orders) for rule, orders in rules]
+    profiles = [label_by_voters(lalms, questions, rule, orders) for rule, orders in _RULES]
     return [*profiles, label_adf_like(arrays, questions)]
 
 
 def list_ablations(arrays: VoteArrays, questions: Questions) -> list[Profile]:
-    """Label rows by what differs from the profiles in one choice: voters, rule, control and mode, gate."""
+    """Label rows by what differs from the profiles in one choice, where there are votes: voters, rule, control and mode,
+    gate.
+    """
     lalms = _pick_voters(arrays, text=False)
-    voters = lalms.present("voter")
-    rules = [LabelingRule("any"), LabelingRule("all")] if len(voters) > 1 else []
-    rules += [LabelingRule("score", threshold=value) for value in _THRESHOLDS]
-    found = [*_leave_out_voters(lalms, questions), *(label_by_voters(lalms, questions, rule) for rule in rules)]
-    for control in _TEXT_CONTROLS:
-        for mode in ("generate", "likelihood"):
-            for orders in ("given", "all"):
-                if (control == "silence" and (mode, orders) != ("likelihood", "all")) or not len(
-                    lalms.only(control=control, mode=mode)
-                ):
-                    continue
-                if (mode, orders) != ("generate", "given"):
-                    rule = LabelingRule(control=control, mode=mode)
-                    found.append(label_by_voters(lalms, questions, rule, orders))
-    gates = [label_gate(name, arrays, questions) for name in GATES]
-    return [each for each in [*found, *gates[1:]] if each.labels is not None]
+    rules = [*_other_rules(lalms, questions), *_other_controls()]
+    found = [*_leave_out_voters(lalms, questions)]
+    found += [label_by_voters(lalms, questions, rule, orders) for rule, orders in rules]
+    # The first gate is the published profile
+    found += [label_gate(name, arrays, questions) for name in GATES[1:]]
+    return [each for each in found if each.labels is not None]
+
+
+def _other_rules(lalms: VoteArrays, questions: Questions) -> Iterator[tuple[LabelingRule, Orders]]:
+    """Yield other rules over the same votes. The lowest scores at the published rate need no threshold."""
+    if len(lalms.present("voter")) > 1:
+        yield from ((LabelingRule("any"), "given"), (LabelingRule("all"), "given"))
+    yield from ((LabelingRule("score", threshold=value), "given") for value in _THRESHOLDS)
+    published = label_by_voters(lalms, questions, LabelingRule())
+    if published.labels is not None and 0 < published.weak.sum() < published.labelled.sum():
+        share = float(published.weak.sum() / published.labelled.sum())
+        yield LabelingRule("score", quantile=share), "all"
+        yield LabelingRule("score", quantile=share, mode="likelihood"), "given"
+        yield LabelingRule("score", quantile=share, mode="likelihood"), "all"
+
+
+def _other_controls() -> Iterator[tuple[LabelingRule, Orders]]:
+    """Yield the published rule over all other controls, modes and orders."""
+    orders: tuple[Orders, ...] = ("given", "all")
+    for control, mode, order in product(_TEXT_CONTROLS, ("generate", "likelihood"), orders):
+        if (asked := (LabelingRule(control=control, mode=mode), order)) not in _RULES:
+            yield asked
 
 
 def label_by_voters(
@@ -250,6 +266,7 @@ def _name(rule: LabelingRule, voters: int, orders: Orders) -> str:
     parts = [f"{rule.needed(voters)} of {voters}"]
     if rule.rule == "score":
         parts = ["score" if rule.threshold is None else f"score up to {rule.threshold:g}"]
+        parts = parts if rule.quantile is None else [f"lowest {100 * rule.quantile:.1f} % of the score"]
     parts += [] if rule.control == "silence" else [rule.control.replace("_", " ")]
     parts += [] if rule.mode == "generate" else [rule.mode]
     parts += {"given": [], "all": ["all orders"], "any": ["any order"]}[orders]

@@ -128,6 +128,7 @@ def rate_profiles(
         trials = _count_trials(weak[:, index], shortcut, clip)
         result[profile.name] = {
             **{name: _estimate(own[name][index], drawn[name][:, index], trials[name]) for name in own},
+            "f1_change": _compare(own["f1"], drawn["f1"], index),
             "weak": int(weak[:, index].sum()),
             "unlabelled": int((~profile.labelled[known]).sum()),
             "weak_by_kind": {sort: float(weak[kinds[known] == sort, index].mean()) for sort in sorts},
@@ -194,6 +195,14 @@ def _estimate(value: float, drawn: np.ndarray, clips: int) -> Numbers:
     return {"value": float(value), "interval": [float(low), float(high)]}
 
 
+def _compare(own: np.ndarray, drawn: np.ndarray, index: int) -> Numbers:
+    """Return how far a rate of one profile is from that of the first, with the interval of the paired resamples."""
+    if index == 0 or np.isnan(own[index] - own[0]):
+        return {"value": None, "interval": None}
+    low, high = np.nanquantile(drawn[:, index] - drawn[:, 0], [0.025, 0.975])
+    return {"value": float(own[index] - own[0]), "interval": [float(low), float(high)]}
+
+
 def _find_best(choice: Sequence[Profile], own: Mapping[str, np.ndarray], drawn: Mapping[str, np.ndarray]) -> Numbers:
     """Find the profile with the highest F1, and how far it is from the first.
 
@@ -201,15 +210,10 @@ def _find_best(choice: Sequence[Profile], own: Mapping[str, np.ndarray], drawn: 
         own, drawn: rates whose first columns are those of `choice`.
     """
     best = int(own["f1"][: len(choice)].argmax())
-    differences = {}
-    for name in own:
-        low, high = np.nanquantile(drawn[name][:, best] - drawn[name][:, 0], [0.025, 0.975])
-        value = float(own[name][best] - own[name][0])
-        differences[name] = {"value": value, "interval": [float(low), float(high)]}
     return {
         "name": choice[best].name,
         "reference": choice[0].name,
         "among": len(choice),
         "best_in_resamples": float((drawn["f1"][:, : len(choice)].argmax(axis=1) == best).mean()),
-        "difference": differences,
+        "difference": {name: _compare(own[name], drawn[name], best) for name in own},
     }
