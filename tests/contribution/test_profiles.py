@@ -66,8 +66,8 @@ def test_every_profile_counts_the_votes_of_its_own_control_and_mode(four: Datase
 
 
 def test_all_orders_need_most_of_them_right_and_any_order_one(four: Dataset) -> None:
-    found = profiles(four, turned(four, {0: 4, 1: 3, 2: 2, 3: 0}))
-    assert weak(found["2 of 3, all orders"]) == [0, 1]
+    found = profiles(four, turned(four, {0: 3, 1: 2, 2: 1, 3: 0}))
+    assert weak(found["2 of 3, all orders"]) == [0]
     assert weak(found["2 of 3, any order"]) == [0, 1, 2]
     assert weak(found["2 of 3"]) == [0, 1, 2], "cyclic-0 is the given order"
 
