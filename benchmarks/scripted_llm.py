@@ -60,6 +60,11 @@ def write_reply(stage: str, prompt: str, draw: random.Random, deaf: int = 0) -> 
     if stage == "options":
         answer = re.search(r"Correct answer: (.*)", prompt)[1]
         return {"wrong_options": draw.sample([sound for sound in _SOUNDS if sound != answer], 3)}
+    if stage == "paraphrase":
+        wrong = re.findall(
+            r"^\d+\. (.*)$", prompt.partition("Wrong options:")[2].partition("\nWrite ")[0], re.MULTILINE
+        )
+        return {"wrong_options": [f"{text}, in other words" for text in wrong]}
     if stage == "structured_cot":
         return {
             "analysis": "the wording asks which of several events is heard",
@@ -170,7 +175,7 @@ class ScriptedLLM(ThreadingHTTPServer):
             text = json.dumps({"reply": reply})
         elif fault == "refusal":
             text, refusal = None, "I cannot help with that."
-        elif fault == "not_distinct" and stage == "options":
+        elif fault == "not_distinct" and stage in ("options", "paraphrase"):
             text = json.dumps({"wrong_options": [reply["wrong_options"][0]] * 3})
         elif fault == "layout" and stage == "structured_cot":
             text = json.dumps({**reply, "analysis": "it asks what is heard, so the question type is sound"})

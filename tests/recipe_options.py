@@ -11,6 +11,7 @@ from audiomcq.arguments.evaluation import (
     ScoreArguments,
     SelectArguments,
 )
+from audiomcq.arguments.profiles import CompareProfilesArguments, ConsistencyArguments, ParaphraseArguments
 from audiomcq.arguments.publishing import (
     AppArguments,
     ExportArguments,
@@ -24,6 +25,9 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "probe": (ProbeArguments,),
     "split": (SplitArguments, LabelingRule),
     "report": (ReportArguments, LabelingRule),
+    "compare_profiles": (CompareProfilesArguments,),
+    "paraphrase": (ParaphraseArguments,),
+    "consistency": (ConsistencyArguments,),
     "answer": (AnswerArguments,),
     "score": (ScoreArguments,),
     "import_answers": (ImportArguments,),

@@ -24,6 +24,7 @@ WITHOUT = {
     "demo/demo.py": "makes its models and clips with a clone",
     "demo/compare_thinking.py": "the same",
     "study/study.py": "the same",
+    "demo/filter_profiles.py": "the same",
     "publish/space.py": "uploads the folder of the app beside it",
     "publish/dataset.py": "uploads folders of this machine",
     "publish/model.py": "the same; a training job pushes by itself",

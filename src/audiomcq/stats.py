@@ -250,6 +250,24 @@ def fleiss_kappa(right: np.ndarray) -> float | None:
     return float((pairs.mean() - by_chance) / (1 - by_chance))
 
 
+def cohen_kappa(one: np.ndarray, other: np.ndarray) -> float | None:
+    """Compute the agreement of two labellings with two labels, beyond that expected from how often each gives them.
+
+    Source: Cohen 1960, Educational and Psychological Measurement 20(1).
+
+    Args:
+        one, other: whether each item has the first label, shape (items,).
+
+    Returns:
+        None where it is not defined: no items, or both give one and the same label to all.
+    """
+    if not len(one):
+        return None
+    p, q = float(np.mean(one)), float(np.mean(other))
+    by_chance = p * q + (1 - p) * (1 - q)
+    return None if by_chance == 1 else (float(np.mean(one == other)) - by_chance) / (1 - by_chance)
+
+
 def _binomial_tail(k: int, n: int) -> float:
     """Compute P(X <= k) for n fair coins, in logarithms: the coefficients overflow a float beyond n = 1029."""
     log_all = math.lgamma(n + 1) - n * math.log(2)
