@@ -325,9 +325,12 @@ PARADIGMS: dict[str, tuple[str, str]] = {
     "weak_to_strong": ("weak", "strong"),
     "mixed_to_strong": ("mixed", "strong"),
     "mixed_to_mixed": ("mixed", "all"),
+    "weak_to_weak": ("half of weak", "weak"),
+    "strong_to_strong": ("half of strong", "strong"),
     "single_stage": ("all", "all"),
 }
-"""Which rows the SFT and the GRPO stage of a paradigm draw from (arXiv 2509.21060, section 4)."""
+"""Which rows the SFT and the GRPO stage of a paradigm draw from (arXiv 2509.21060, section 4; weak_to_weak and
+strong_to_strong are controls that the paper does not have)."""
 
 
 def stage_rows(rows: Dataset, paradigm: str, stage: str, seed: int) -> Dataset:
@@ -347,7 +350,8 @@ def stage_indices(rows: Dataset, paradigm: str, stage: str, seed: int) -> np.nda
     """Return the indices of the rows on which one stage of a paradigm trains.
 
     As in the paper, every paradigm's SFT stage has as many rows as there are weak ones ("mixed" is a random draw of
-    that size), and the GRPO stage never sees a row of the SFT stage. single_stage uses all rows in its one stage.
+    that size), and the GRPO stage never sees a row of the SFT stage. weak_to_weak and strong_to_strong divide the rows of
+    one side between the stages by a random draw of half of them. single_stage uses all rows in its one stage.
 
     Raises:
         ValueError: the paradigm or stage is unknown, rows lack their contribution label, or no row is left.
@@ -371,10 +375,13 @@ def stage_indices(rows: Dataset, paradigm: str, stage: str, seed: int) -> np.nda
 
 
 def _pick(labels: pa.ChunkedArray, side: str, seed: int) -> np.ndarray:
-    """Mark the rows of a side (weak, strong, mixed or all), shape (rows,)."""
+    """Mark the rows of a side (weak, strong, half of either, mixed or all), shape (rows,)."""
     if side == "all":
         return np.ones(len(labels), dtype=bool)
     if side == "mixed":
         drawn = random.Random(seed).sample(range(len(labels)), pc.sum(pc.equal(labels, "weak")).as_py() or 0)
         return np.isin(np.arange(len(labels)), drawn)
+    if side.startswith("half of "):
+        whole = np.flatnonzero(_pick(labels, side.removeprefix("half of "), seed)).tolist()
+        return np.isin(np.arange(len(labels)), random.Random(seed).sample(whole, len(whole) // 2))
     return pc.fill_null(pc.equal(labels, side), False).to_numpy()

@@ -9,7 +9,6 @@ is printed twice, either copy is.
 """
 
 import ast
-import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import Audio, Dataset, DownloadManager, Features, Value, concatenate_datasets, load_dataset
-from huggingface_hub import snapshot_download
+from datasets import Audio, Dataset, Features, Value, concatenate_datasets, load_dataset
 
 from audiomcq.answers import normalize
 from audiomcq.audio import stored_size
@@ -29,6 +25,7 @@ from audiomcq.clip_check import check_clips
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, Benchmark, find_benchmark
+from audiomcq.evaluation.item_files import find_folder, read_items, unpack_archives
 from audiomcq.evaluation.versions import UNKNOWN, content_fingerprint
 from audiomcq.examples import FEATURES, MORE_AUDIO, Row, row_key, row_selection
 from audiomcq.more_clips import clip_columns, clip_table, flatten_clips
@@ -39,7 +36,6 @@ ClipCheck = Callable[[Dataset, Path], dict[int, str]]
 """From the clips of all items and the folder of their relative paths: why some cannot be used, by index."""
 _NAMED = 10
 """Number of left-out items that are logged by name."""
-ARCHIVES = ("*.tar.gz", "*.tgz", "*.zip")
 TEXT_FEATURES = {
     name: FEATURES[name] for name in ("id", "source_dataset", "question_type", "question", "choices", "answer")
 } | {"benchmark": Value("string")}
@@ -154,7 +150,7 @@ def load_benchmark(
     if check_audio and max_audio_seconds is not None:
         check = partial(_find_broken_clips, max_audio_seconds=max_audio_seconds, clips_folder=audio_root or source)
     source = source or benchmark.hub_id
-    if not source or (Path(source).suffix in (".json", ".jsonl", ".parquet") and not Path(source).is_file()):
+    if not source or (Path(source).suffix in (".json", ".jsonl", ".csv", ".parquet") and not Path(source).is_file()):
         raise ValueError(f"{benchmark.title}: no source {str(source)!r}; name a question file, a folder or a Hub id")
     if benchmark is AUDIOMCQ_ROWS:
         rows = load_rows(
@@ -165,17 +161,19 @@ def load_benchmark(
             allow_outside_audio_root=allow_outside,
             fetch_clips=check_audio if fetch_clips is None else fetch_clips,
         )
-        loaded = _load_table(benchmark, rows, check, audio_root)
+        loaded = _load_table(benchmark, {str(source): rows}, check, audio_root)
     elif Path(source).is_file():
         roots = [Path(audio_root or Path(source).parent)]
         loaded = _load_files(benchmark, [Path(source)], roots, check, allow_outside=allow_outside)
-    elif benchmark.questions:
-        folder = Path(source) if Path(source).is_dir() else Path(snapshot_download(str(source), repo_type="dataset"))
-        roots = [Path(audio_root)] if audio_root else [folder, *_unpack_archives(folder)]
+    elif benchmark.questions and (not benchmark.tables or Path(source).is_dir()):
+        folder = find_folder(source)
+        roots = [Path(audio_root)] if audio_root else [folder, *unpack_archives(folder)]
         files = sorted(folder.glob(benchmark.questions))
         loaded = _load_files(benchmark, files, roots, check, str(source), allow_outside)
     else:
-        loaded = _load_table(benchmark, load_dataset(str(source), split=split or benchmark.split), check)
+        ids = benchmark.tables if source == benchmark.hub_id and benchmark.tables else (str(source),)
+        tables = {each: load_dataset(each, split=split or benchmark.split) for each in ids}
+        loaded = _load_table(benchmark, tables, check)
     version = {**benchmark.versions, **(known_versions or {})}.get(loaded.fingerprint)
     loaded = replace(loaded, version=version)
     if version is None and benchmark.hub_id:
@@ -211,7 +209,8 @@ def _load_files(
     found: list[list[str | None]] = []
     stated: dict[str, dict[str, Any]] = {}
     for file in files:
-        for index, raw in enumerate(_read_items(file)):
+        lines = (each for raw in read_items(file) for each in _unfold(benchmark, raw, file.parent.name, file.name))
+        for index, raw in enumerate(lines):
             row, paths = _convert_item(benchmark, raw, f"{file.name} item {index}")
             rows.append(row)
             found.append([find(path) for path in paths])
@@ -222,9 +221,20 @@ def _load_files(
 
 
 def _load_table(
-    benchmark: Benchmark, table: Dataset, check: ClipCheck, audio_root: str | Path | None = None
+    benchmark: Benchmark, tables: Mapping[str, Dataset], check: ClipCheck, audio_root: str | Path | None = None
 ) -> BenchmarkRows:
-    """Load items from a table with an audio column."""
+    """Load items from tables with an audio column, by the name of each."""
+    rows: list[Row] = []
+    clips = []
+    for name, table in tables.items():
+        some, of_table = _read_table(benchmark, name, table, check)
+        rows += some
+        clips.append(of_table)
+    return _join_clips(benchmark, rows, concatenate_datasets(clips), check, Path(audio_root or ""))
+
+
+def _read_table(benchmark: Benchmark, name: str, table: Dataset, check: ClipCheck) -> tuple[list[Row], Dataset]:
+    """Read the items of one table, and the clip of each."""
     column = next((name for name in ("audio", "context") if name in table.column_names), None)
     if column is None and check is not _skip_clip_check:
         raise ValueError(f"{benchmark.title}: no audio column among {', '.join(table.column_names)}")
@@ -232,9 +242,13 @@ def _load_table(
         column, table = "audio", table.add_column("audio", [None] * len(table), feature=Audio(decode=False))
     held = [column, *(name for name in (MORE_AUDIO,) if name in table.column_names)]
     texts = table.remove_columns(held)
-    rows = [_convert_item(benchmark, raw, f"row {i}")[0] for i, raw in enumerate(texts)]
+    rows, places = [], []
+    for i, raw in enumerate(texts):
+        for item in _unfold(benchmark, raw, name.rpartition("/")[2], f"row {i}"):
+            rows.append(_convert_item(benchmark, item, f"row {i}")[0])
+            places.append(i)
     clips = table.select_columns(held).rename_columns({column: "audio"}).cast_column("audio", Audio(decode=False))
-    return _join_clips(benchmark, rows, clips.flatten_indices(), check, Path(audio_root or ""))
+    return rows, (clips if places == list(range(len(clips))) else clips.select(places)).flatten_indices()
 
 
 def _join_clips(
@@ -300,6 +314,18 @@ def _find_broken_clips(
     return check_clips(clips, root, max_audio_seconds, clips_folder).left_out(keep_silent=True)
 
 
+def _unfold(benchmark: Benchmark, raw: dict[str, Any], folder: str, where: str) -> list[dict[str, Any]]:
+    """Make a line into the items that it holds."""
+    try:
+        return benchmark.unfold(raw, folder)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _not_of(benchmark, raw, where, error) from error
+
+
+def _not_of(benchmark: Benchmark, raw: dict[str, Any], where: str, error: Exception) -> ValueError:
+    return ValueError(f"{where} is not of {benchmark.title} ({error!r}); it has {', '.join(map(str, raw))}")
+
+
 def _convert_item(benchmark: Benchmark, raw: dict[str, Any], where: str) -> tuple[Row, list[str | None]]:
     """Convert an item to a row without audio, and return it with the paths of its clips: one, None if the question file has
     none, or several.
@@ -311,7 +337,7 @@ def _convert_item(benchmark: Benchmark, raw: dict[str, Any], where: str) -> tupl
         if not isinstance(item["question"], str):
             raise TypeError(f"its question is {item['question']!r}, not a text")
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{where} is not of {benchmark.title} ({error!r}); it has {', '.join(raw)}") from error
+        raise _not_of(benchmark, raw, where, error) from error
     choices = ["" if choice is None else str(choice) for choice in item["choices"]]
     answer = _match_option(item["answer"], choices) if benchmark.has_gold else None
     groups = {"type": item["type"]} | {name: _join_group(value) for name, value in item["groups"].items()}
@@ -347,24 +373,6 @@ def _join_group(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "none")
 
 
-def _read_items(file: Path) -> list[dict[str, Any]]:
-    """Read the items of a .json file (a list, or one item), of a .jsonl file or of a .parquet file without clips."""
-    if file.suffix == ".parquet":
-        try:
-            return pq.read_table(file).to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{file}: not readable as Parquet ({error})") from error
-    text = file.read_text(encoding="utf-8")
-    try:
-        if file.suffix == ".json":
-            content = json.loads(text)
-        else:
-            content = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: neither JSON nor JSON lines ({error})") from error
-    return content if isinstance(content, list) else [content]
-
-
 def _make_finder(roots: Sequence[Path], allow_outside: bool = False) -> Callable[[str | None], str | None]:
     """Make a function that finds a clip by its path below each root, then by its file name anywhere below them.
 
@@ -398,9 +406,3 @@ def _make_finder(roots: Sequence[Path], allow_outside: bool = False) -> Callable
         return str(found[0].resolve()) if len(found) == 1 else None
 
     return find
-
-
-def _unpack_archives(folder: Path) -> list[Path]:
-    """Unpack the archives of a repository into the cache of `datasets`."""
-    archives = [str(path) for pattern in ARCHIVES for path in sorted(folder.rglob(pattern))]
-    return [Path(path) for path in DownloadManager().extract(archives)] if archives else []
