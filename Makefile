@@ -11,10 +11,14 @@ COVERAGE := --cov=audiomcq --cov-report=term:skip-covered
 # With pip's own lines and bars: silence for minutes looks like a hang
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 TRITON := triton==3.7.1
-.PHONY: demo test check quality style benchmark docs engines
+.PHONY: demo study test check quality style benchmark docs engines
 
 demo: $(VENV)/installed
 	$(BIN)/python recipes/demo/demo.py $(if $(QUICK),--quick true) $(if $(DATA),--recordings $(DATA))
+
+# Paradigms x seeds at equal budget; QUICK=1 a smaller version. It goes on where it was stopped.
+study: $(VENV)/installed
+	$(BIN)/python recipes/study/study.py --config recipes/study/$(if $(DATA),recordings,tiny).yaml $(if $(QUICK),--quick true) $(if $(DATA),--recordings $(DATA))
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m 'not check' $(COVERAGE)

@@ -60,6 +60,11 @@ def write_reply(stage: str, prompt: str, draw: random.Random, deaf: int = 0) -> 
     if stage == "options":
         answer = re.search(r"Correct answer: (.*)", prompt)[1]
         return {"wrong_options": draw.sample([sound for sound in _SOUNDS if sound != answer], 3)}
+    if stage == "paraphrase":
+        wrong = re.findall(
+            r"^\d+\. (.*)$", prompt.partition("Wrong options:")[2].partition("\nWrite ")[0], re.MULTILINE
+        )
+        return {"wrong_options": [f"{text}, in other words" for text in wrong]}
     if stage == "structured_cot":
         return {
             "analysis": "the wording asks which of several events is heard",
@@ -69,6 +74,11 @@ def write_reply(stage: str, prompt: str, draw: random.Random, deaf: int = 0) -> 
         return {"text": "The question asks for a sound. The clip holds it, and none of the other sounds is there."}
     if stage == "grades":
         return dict.fromkeys(re.findall(r"^- (\w+): ", prompt.partition("Give a whole")[2], re.MULTILINE), 5)
+    if stage == "rubric_grades":
+        names = re.findall(r"^\d+\. (.*)$", prompt.partition("Criteria:")[2], re.MULTILINE)
+        return {
+            "grades": [{"name": name, "score": draw.choice((0, 1)), "justification": "it says so"} for name in names]
+        }
     if stage == "audio_cot":
         options = re.findall(r"^- (.*)$", prompt, re.MULTILINE)
         return {
@@ -165,10 +175,12 @@ class ScriptedLLM(ThreadingHTTPServer):
             text = json.dumps({"reply": reply})
         elif fault == "refusal":
             text, refusal = None, "I cannot help with that."
-        elif fault == "not_distinct" and stage == "options":
+        elif fault == "not_distinct" and stage in ("options", "paraphrase"):
             text = json.dumps({"wrong_options": [reply["wrong_options"][0]] * 3})
         elif fault == "layout" and stage == "structured_cot":
             text = json.dumps({**reply, "analysis": "it asks what is heard, so the question type is sound"})
+        elif fault == "foreign_score" and stage == "rubric_grades":
+            text = json.dumps({"grades": [{**grade, "score": 0.5} for grade in reply["grades"]]})
         elif fault == "low_grade" and stage == "grades":
             text = json.dumps({**reply, "language_fluency": 2})
         message = {"role": "assistant", "content": text, "refusal": refusal}

@@ -1,5 +1,6 @@
 """Question files of every benchmark, with the odd shapes of the real ones, and clips beside them."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,26 @@ def write_items(path: Path, items: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(raw, ensure_ascii=False) + "\n" for raw in items)
     path.write_text(json.dumps(items, ensure_ascii=False) if path.suffix == ".json" else lines, encoding="utf-8")
+
+
+def write_sakura(folder: Path, clips: int = 2) -> Path:
+    """SAKURA in its own layout, four tracks of `clips` lines, with the blanks and commas of the real answers."""
+    options = {
+        "Animal": ["dog", "crow", "cow", "rooster"],
+        "Emotion": ["disgust", "fear", "sad", "angry"],
+        "Gender": ["Female", "Male"],
+        "Language": ["Chinese", "Korean", "Spanish", "German"],
+    }
+    for track, names in options.items():
+        lettered = " ".join(f"({letter}) {name}" for letter, name in zip("abcd", names, strict=False))
+        (folder / track).mkdir(parents=True)
+        with (folder / track / "metadata.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            columns = ("single_instruction", "single_answer", "multi_instruction", "multi_answer")
+            writer.writerow(["file", "attribute_label", *columns])
+            for index in range(clips):
+                write_clip(folder / track / "audio" / f"{track}{index}.wav")
+                single = [f"Which one, number {index}? {lettered}", f" (b) {names[1]}"]
+                multi = ["What fits? (a) I’m here, and I stay! (b) Ms.   Ray (US)", "(b) Ms.   Ray (US)"]
+                writer.writerow([f"{track}{index}.wav", names[1].lower(), *single, *multi])
+    return folder

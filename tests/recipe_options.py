@@ -5,10 +5,13 @@ from audiomcq.arguments.contribution import LabelingRule, ProbeArguments, Report
 from audiomcq.arguments.evaluation import (
     AnswerArguments,
     ForgettingArguments,
+    GradeChainsArguments,
     ImportArguments,
+    RescoreArguments,
     ScoreArguments,
     SelectArguments,
 )
+from audiomcq.arguments.profiles import CompareProfilesArguments, ConsistencyArguments, ParaphraseArguments
 from audiomcq.arguments.publishing import (
     AppArguments,
     ExportArguments,
@@ -16,16 +19,22 @@ from audiomcq.arguments.publishing import (
     PublishModelArguments,
     SpaceArguments,
 )
+from audiomcq.arguments.study import StudyArguments
 
 OPTIONS: dict[str, tuple[type, ...]] = {
     "probe": (ProbeArguments,),
     "split": (SplitArguments, LabelingRule),
     "report": (ReportArguments, LabelingRule),
+    "compare_profiles": (CompareProfilesArguments,),
+    "paraphrase": (ParaphraseArguments,),
+    "consistency": (ConsistencyArguments,),
     "answer": (AnswerArguments,),
     "score": (ScoreArguments,),
     "import_answers": (ImportArguments,),
     "select_checkpoint": (SelectArguments,),
     "forgetting": (ForgettingArguments,),
+    "rescore": (RescoreArguments,),
+    "grade_chains": (GradeChainsArguments,),
     "audit_overlap": (AuditArguments,),
     "build": (BuildArguments,),
     "convert": (ConvertArguments,),
@@ -35,4 +44,5 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "export": (ExportArguments,),
     "space": (SpaceArguments,),
     "app": (AppArguments,),
+    "study": (StudyArguments,),
 }

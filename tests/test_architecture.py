@@ -36,6 +36,7 @@ FLOORS = {
     ),
     2: (
         "examples",
+        "more_clips",
         "clip_check",
         "row_files",
         "schema",
@@ -57,6 +58,7 @@ FLOORS = {
     3: (
         "packing",
         "held_groups",
+        "listening_objectives",
         "shared_attention",
         "chunked_head",
         "sampling",
@@ -93,7 +95,7 @@ FLOORS = {
     ),
     4: ("rewards", "inference", "rollout_server", "served_rollouts"),
     5: ("sft", "grpo", "listening", "contribution", "evaluation", "construction"),
-    6: ("tiny", "publishing"),
+    6: ("tiny", "publishing", "study"),
     7: ("commands", "cli", "__main__"),
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}

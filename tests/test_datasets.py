@@ -181,7 +181,8 @@ def test_the_transform_shuffles_whole_batches_like_single_rows(rows: Dataset) ->
 @pytest.mark.parametrize("seed", range(3))
 def test_no_paradigm_reinforces_a_row_that_it_fine_tuned_on(labelled: Dataset, paradigm: str, seed: int) -> None:
     sft, grpo = (stage_rows(labelled, paradigm, stage, seed) for stage in ("sft", "grpo"))
-    assert len(sft) == 20  # as many as there are weak rows
+    # As many as there are weak rows, or half of one side
+    assert len(sft) == {"weak_to_weak": 10, "strong_to_strong": 20}.get(paradigm, 20)
     assert not set(keys(sft)) & set(keys(grpo))
 
 
@@ -197,6 +198,9 @@ def test_every_paradigm_draws_from_its_own_side(labelled: Dataset) -> None:
     assert set(sides["mixed_to_strong", "grpo"]) == {"strong"}
     assert sides["mixed_to_strong", "sft"] == sides["mixed_to_mixed", "sft"]
     assert sides["mixed_to_mixed", "sft"] + sides["mixed_to_mixed", "grpo"] == Counter(weak=20, strong=40)
+    for side, count in (("weak", 20), ("strong", 40)):
+        parts = [sides[f"{side}_to_{side}", stage] for stage in ("sft", "grpo")]
+        assert parts == [{side: count // 2}] * 2
     assert sides["single_stage", "sft"] == sides["single_stage", "grpo"] == {"weak": 20, "strong": 40}
 
 

@@ -21,6 +21,10 @@ OPTIONS: dict[str, tuple[type, ...]] = {
 ELSEWHERE = {
     "demo": ("--recordings TEXT", "Folder with manifest.csv; default: embedded data. (default: null)"),
     "compare_thinking": ("--grpo_steps INT", "Steps of GRPO, the same for all. (default: 60)"),
+    "filter_profiles": (
+        "--demo_dir TEXT",
+        "Folder of `make demo`, whose data and voters are taken; null: they are made.",
+    ),
     "grpo_audio_loop": ("--prompts PROMPTS", "rows per step (N) (default: 16)"),
 }
 """One option of each script that declares its own."""

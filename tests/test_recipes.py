@@ -30,11 +30,17 @@ OPTIONS = {
     **{f"grpo_{cot}": (DataArguments, AudioGRPOConfig, ModelConfig) for cot in ("structured", "unstructured")},
     **recipe_options.OPTIONS,
 }
+"""By the name of a YAML file; those of studies, which have names of their own, are all of one kind."""
+OWN_FOLDER = sorted(set(PARADIGMS) - {"weak_to_weak", "strong_to_strong"})
+"""Paradigms with recipes of their own; the others are controls of recipes/study."""
 NOT_A_STAGE = {
     "build_dataset/build.py": "run in construction/test_build.py",
     "contribution_filter/probe.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "contribution_filter/split.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "contribution_filter/report.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
+    "contribution_filter/compare_profiles.py": "run in contribution/test_truth.py",
+    "contribution_filter/paraphrase.py": "run in construction/test_paraphrase.py",
+    "contribution_filter/consistency.py": "run in construction/test_paraphrase.py",
     "evaluate/answer.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "evaluate/score.py": "run in test_filter_and_evaluation_recipes_run_one_after_the_other",
     "evaluate/import_answers.py": "run in evaluation/test_imports.py",
@@ -43,13 +49,17 @@ NOT_A_STAGE = {
     "evaluate/select_checkpoint.py": "run in test_further_evaluation_recipes_run_as_typed",
     "evaluate/audit_overlap.py": "run in test_further_evaluation_recipes_run_as_typed",
     "evaluate/forgetting.py": "run in test_further_evaluation_recipes_run_as_typed",
+    "evaluate/grade_chains.py": "run in evaluation/test_rubrics.py",
+    "evaluate/rescore.py": "run in evaluation/test_rescore.py",
     "demo/demo.py": "ten minutes; runs the recipes that are run here",
     "demo/compare_thinking.py": "twenty minutes; runs the recipes that are run here and in test_thinking.py",
+    "demo/filter_profiles.py": "ten minutes; its parts are run in contribution/test_truth.py",
     "minimal/grpo_audio_loop.py": "run in test_minimal_loop.py",
     "prepare_data/convert.py": "run in construction/test_convert.py",
     "prepare_data/check.py": "run in construction/test_source_check.py",
     "publish/dataset.py": "run in publishing/test_dataset.py",
     "publish/space.py": "run in publishing/test_space.py",
+    "study/study.py": "run in study/test_study.py",
 }
 SMOKE = {
     "max_steps": 2,
@@ -77,7 +87,7 @@ def test_every_yaml_is_built_strictly_and_opens_with_its_launch_line(
         assert "# Launch: " in text
         launched = re.search(r"recipes/\S+\.py", text)[0]
         assert (ROOT / launched).is_file()
-    kinds = OPTIONS[path.stem]
+    kinds = recipe_options.OPTIONS["study"] if "study" in path.parts else OPTIONS[path.stem]
     # Whether this machine has a GPU with bf16 says nothing about the file.
     parse(
         kinds,
@@ -98,7 +108,7 @@ def test_every_accelerate_config_says_what_it_is_for_and_names_its_processes(pat
 
 
 def test_every_paradigm_has_the_same_settings_in_three_sizes() -> None:
-    for paradigm in PARADIGMS:
+    for paradigm in OWN_FOLDER:
         sizes = {path.parent.name for path in YAMLS if path.parts[-3] == paradigm}
         more = {"qwen2_5_omni_3b_quickstart", "qwen3_omni_30b_lora"} if paradigm == "weak_to_strong" else set()
         assert sizes == {"tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_7b"} | more
@@ -108,7 +118,7 @@ def test_a_paradigms_yaml_says_only_what_makes_it_that_paradigm() -> None:
     """So the controls have the step budgets of weak_to_strong."""
     for size in ("tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_7b", "qwen3_omni_30b_lora"):
         for stage in ("sft", "grpo"):
-            for paradigm in PARADIGMS if size != "qwen3_omni_30b_lora" else ("weak_to_strong",):
+            for paradigm in OWN_FOLDER if size != "qwen3_omni_30b_lora" else ("weak_to_strong",):
                 own = yaml.safe_load((ROOT / "recipes" / paradigm / size / f"{stage}.yaml").read_text())
                 assert own.pop("base") == f"../../settings/{size}/{stage}.yaml"
                 assert own.pop("paradigm") == paradigm and own.pop("output_dir")
@@ -117,7 +127,7 @@ def test_a_paradigms_yaml_says_only_what_makes_it_that_paradigm() -> None:
 
 def test_shared_settings_are_of_a_size_and_say_what_it_needs() -> None:
     sizes = {"tiny", "qwen2_5_omni_3b_lora", "qwen2_5_omni_3b_t4", "qwen2_5_omni_7b", "qwen3_omni_30b_lora"}
-    assert {path.parent.name for path in SETTINGS} == {*sizes, "build_dataset"}
+    assert {path.parent.name for path in SETTINGS} == {*sizes, "build_dataset", "study"}
     for path in SETTINGS:
         assert "# Hardware: " in path.read_text()
 
@@ -127,7 +137,7 @@ def test_every_script_is_a_stage_or_has_a_reason_not_to_be_one() -> None:
     assert others == set(NOT_A_STAGE)
 
 
-@pytest.mark.parametrize("paradigm", sorted(PARADIGMS))
+@pytest.mark.parametrize("paradigm", OWN_FOLDER)
 def test_every_paradigm_trains_two_steps_of_both_stages(
     paradigm: str, rows_folder: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,8 @@ SCRIPTS = sorted([*(ROOT / "examples").glob("*.py"), *(ROOT / "recipes").glob("*
 WITHOUT = {
     "demo/demo.py": "makes its models and clips with a clone",
     "demo/compare_thinking.py": "the same",
+    "study/study.py": "the same",
+    "demo/filter_profiles.py": "the same",
     "publish/space.py": "uploads the folder of the app beside it",
     "publish/dataset.py": "uploads folders of this machine",
     "publish/model.py": "the same; a training job pushes by itself",
@@ -33,6 +35,7 @@ WITHOUT = {
     "evaluate/import_answers.py": "reads files of this machine",
     "evaluate/audit_overlap.py": "needs no GPU",
     "evaluate/forgetting.py": "reads files of this machine",
+    "evaluate/grade_chains.py": "needs no GPU, and a server",
 }
 HEADER = re.compile(r"^# /// script$\n((?:^#(?: .*)?$\n)+?)^# ///$", re.MULTILINE)
 JOBS = ROOT / "docs" / "jobs.md"

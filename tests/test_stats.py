@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from audiomcq.stats import binomial_at_least, holm, mcnemar, paired_bootstrap, ratio_bootstrap, wilson_interval
+from audiomcq.stats import (
+    binomial_at_least,
+    crossed_bootstrap,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    ratio_bootstrap,
+    student_t_interval,
+    student_t_p,
+    student_t_quantile,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +113,49 @@ def test_p_values_are_corrected_for_their_number_in_their_own_order():
 )
 def test_the_share_that_guessers_call_weak(choices, voters, min_correct, share):
     assert binomial_at_least(min_correct, voters, 1 / choices) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "quantile"),
+    [(1, 12.706205), (2, 4.302653), (3, 3.182446), (4, 2.776445), (5, 2.570582), (10, 2.228139), (30, 2.042272)],
+)
+def test_students_t_is_that_of_the_published_tables(degrees, quantile):
+    assert student_t_quantile(0.95, degrees) == pytest.approx(quantile, abs=1e-6)
+    assert student_t_p(-quantile, degrees) == pytest.approx(0.05, abs=1e-6)
+    assert student_t_p(0.0, degrees) == 1.0
+
+
+def test_the_interval_of_a_few_values_is_their_mean_and_their_standard_error():
+    interval = student_t_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (interval.low, interval.high) == pytest.approx((3 - 2.776445 * 0.5**0.5, 3 + 2.776445 * 0.5**0.5))
+    with pytest.raises(ValueError, match="0 degrees of freedom"):
+        student_t_interval([1.0])
+
+
+def test_the_crossed_bootstrap_does_not_depend_on_its_chunks(monkeypatch):
+    matrices = [np.random.default_rng(0).normal(size=(seeds, 50)) for seeds in (5, 3)]
+    whole = crossed_bootstrap(matrices, resamples=100)
+    monkeypatch.setattr("audiomcq.stats._CHUNK", 350)
+    assert crossed_bootstrap(matrices, resamples=100) == pytest.approx(whole, abs=1e-11)
+
+
+def test_matrices_share_the_draws_of_their_items_so_that_equal_ones_stay_equal():
+    matrix = np.random.default_rng(0).normal(size=(5, 50))
+    first, second, negative = crossed_bootstrap([matrix, matrix, -matrix], resamples=50)
+    assert (first == second).all() and (first == -negative).all()
+
+
+def test_a_crossed_bootstrap_of_one_seed_is_that_of_its_items():
+    items = np.random.default_rng(1).choice([-1.0, 0.0, 1.0], size=300)
+    low, high = np.quantile(crossed_bootstrap([items[None]])[0], [0.025, 0.975])
+    interval = paired_bootstrap(items)
+    assert (low, high) == pytest.approx((interval.low, interval.high), abs=0.01)
+
+
+@pytest.mark.parametrize("shapes", [[(2, 3), (2, 4)], [(2, 0)], [(0, 3)], []])
+def test_matrices_of_other_items_or_of_none_are_not_resampled(shapes):
+    with pytest.raises(ValueError, match="give the same items"):
+        crossed_bootstrap([np.zeros(shape) for shape in shapes])
 
 
 def test_a_ratio_of_means_has_the_interval_of_items_drawn_one_by_one() -> None:

@@ -37,18 +37,19 @@ def keep_rows_with_clips(
     Raises:
         ValueError: none is left.
     """
-    paths, has_bytes = written_clips(found.rows, found.located.source)
+    paths = written_clips(found.rows, found.located.source)
     repo = None if audio_root else found.located.repo
     resolve = resolve_clips(found, audio_root, allow_outside, fetch=False)
-    named = {path for path in paths if path is not None}
+    named = {path for own in paths for path in own if path is not None}
     here = {path: path in repo.files if repo else _is_there(path, resolve) for path in named}
     kept, missing = [], defaultdict[str, list[str]](list)
     sources = _list_sources(found.rows)
-    for index, (path, contained) in enumerate(zip(paths, has_bytes.tolist(), strict=True)):
-        if contained or path is None or here[path]:
-            kept.append(index)
+    for index, own in enumerate(paths):
+        gone = [path for path in own if path is not None and not here[path]]
+        if gone:
+            missing[sources[index]].append(gone[0])
         else:
-            missing[sources[index]].append(path)
+            kept.append(index)
     for source, names in sorted(missing.items()):
         distinct = list(dict.fromkeys(names))
         text = "%s: %d rows are left out, whose %d clips are not there, the first: %s"

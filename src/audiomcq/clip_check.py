@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from audiomcq.audio import LONGEST_SECONDS, describe, say
 from audiomcq.clip_memory import ClipMemory, Stamp
 from audiomcq.clip_workers import ClipResult, examine_clip, examine_clips
+from audiomcq.more_clips import flatten_clips
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -36,12 +37,12 @@ _ROWS_AT_A_TIME = 200
 
 @dataclass(frozen=True)
 class CheckedClips:
-    """The result of checking the clip of each row.
+    """The result of checking the clips of each row.
 
     Attributes:
-        seconds: length of the whole clip, shape (rows,); NaN for a broken one.
-        defects: name and defect of each broken clip, by row index.
-        silent: name of each silent clip, by row index.
+        seconds: length of the whole clip, shape (rows,), of all clips of a row together; NaN where one is broken.
+        defects: name and defect of each row's first broken clip, by row index.
+        silent: name of each other row's first silent clip, by row index.
     """
 
     seconds: np.ndarray
@@ -73,14 +74,27 @@ def check_clips(
     """Check the clip of every row, each distinct one once.
 
     Args:
-        rows: with a column `audio` of undecoded cells.
+        rows: with a column `audio` of undecoded cells, and `more_audio` where rows have several clips.
         root: folder of relative paths.
         max_seconds: length of a clip that is used, and so decoded; 0 reads headers only.
         clips_folder: folder of the clips, in which the results are stored. If it holds no clip, is not writable or is
             no folder, they are stored in the Hugging Face cache. None: not stored.
         workers: number of decoding processes; by default one per core.
     """
-    return _on_main_process(lambda: _check(rows, root, max_seconds, clips_folder, workers))
+    flat, owners = flatten_clips(rows)
+    found = _on_main_process(lambda: _check(flat, root, max_seconds, clips_folder, workers))
+    return found if flat is rows else _join(found, owners, len(rows))
+
+
+def _join(found: CheckedClips, owners: np.ndarray, count: int) -> CheckedClips:
+    """Return the result for rows of that for their clips: all seconds together, the first defect, the first silent clip."""
+    seconds = np.bincount(owners, weights=found.seconds, minlength=count)
+    first: tuple[dict[int, str], dict[int, str]] = {}, {}
+    for by_row, by_clip in zip(first, (found.defects, found.silent), strict=True):
+        for index in sorted(by_clip):
+            by_row.setdefault(int(owners[index]), by_clip[index])
+    defects, silent = first
+    return CheckedClips(seconds, defects, {row: name for row, name in silent.items() if row not in defects})
 
 
 def _check(

@@ -37,8 +37,9 @@ from audiomcq.conversations import (
     replace_clips,
     source_key,
 )
-from audiomcq.examples import Row, row_key
+from audiomcq.examples import Row, count_clips, row_key
 from audiomcq.models import Family
+from audiomcq.more_clips import Played, for_each_clip, list_waveforms
 from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle, conversation
 from audiomcq.row_notes import NOTES, RowNote
 
@@ -306,29 +307,36 @@ class PromptEncoder(ConversationEncoder):
 
     style: PromptStyle = AUDIOMCQ_STYLE
 
-    def load_waveform(self, row: Row) -> np.ndarray:
-        """Load the row's clip, at most `max_audio_seconds` of it."""
-        return self.load(row["audio"], _name(row))
+    def load_waveform(self, row: Row) -> Played:
+        """Load the row's clips, at most `max_audio_seconds` of each."""
+        names = iter(_name_clips(row, count_clips(row)))
+        return for_each_clip(row, lambda source: self.load(source, next(names)))
 
-    def __call__(
-        self, rows: Sequence[Row], waveforms: Sequence[np.ndarray | None] | None = None
-    ) -> list[EncodedPrompt]:
-        """Encode rows, each with its own clip or with the given waveform (None: no audio part at all).
+    def __call__(self, rows: Sequence[Row], waveforms: Sequence[Played] | None = None) -> list[EncodedPrompt]:
+        """Encode rows, each with its own clips or with the given waveforms (None: no audio part at all).
 
         Rows with the same array object share its mel, which is computed once.
         """
         if waveforms is None:
             waveforms = [self.load_waveform(row) for row in rows]
+        heard = [list_waveforms(played) for played in waveforms]
         # By identity: the fixed silence of a control is one array for all rows, and samples need not be compared
-        played = {id(audio): (row, audio) for row, audio in zip(rows, waveforms, strict=True) if audio is not None}
-        waveforms_to_encode = [self.cut(audio, _name(row)) for row, audio in played.values()]
-        clips = dict(zip(played, self.encode_clips(waveforms_to_encode), strict=True))
+        distinct: dict[int, tuple[str, np.ndarray]] = {}
+        for row, own in zip(rows, heard, strict=True):
+            distinct |= {id(audio): (name, audio) for name, audio in zip(_name_clips(row, len(own)), own, strict=True)}
+        encoded = self.encode_clips([self.cut(audio, name) for name, audio in distinct.values()])
+        clips = dict(zip(distinct, encoded, strict=True))
         conversations = [
-            conversation(row["question"], row["choices"], audio, self.style)
-            for row, audio in zip(rows, waveforms, strict=True)
+            conversation(row["question"], row["choices"], own, self.style)
+            for row, own in zip(rows, heard, strict=True)
         ]
-        own = [() if audio is None else (clips[id(audio)],) for audio in waveforms]
-        return self.insert(self.tokenize(conversations), own)
+        return self.insert(self.tokenize(conversations), [[clips[id(audio)] for audio in own] for own in heard])
+
+
+def _name_clips(row: Row, count: int) -> list[str]:
+    """Return the names of a row's clips for messages and the count of cut ones."""
+    name = _name(row)
+    return [name if count == 1 else f"{name}, clip {place}" for place in range(1, count + 1)]
 
 
 def _name(row: Row) -> str:

@@ -1,6 +1,7 @@
 """TRL's configurations with our options, which YAML files and the command line set."""
 
 import logging
+import math
 from copy import copy
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,6 +10,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 from trl import GRPOConfig, SFTConfig
 
 from audiomcq.arguments.training import AudioArguments, GRPOArguments, SFTArguments
+from audiomcq.listening_objectives import TOKEN_FLOOR
 from audiomcq.rollout_options import check_rollouts
 
 logger = logging.getLogger(__name__)
@@ -104,6 +106,13 @@ class AudioGRPOConfig(GRPOArguments, AudioConfig, GRPOConfig):
             raise ValueError("use_vllm: TRL's vLLM path passes no audio on; leave it out, and see rollouts")
         if self.rollouts is not None:
             check_rollouts(self)
+        for name in ("silent_penalty", "score_sampling"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} {getattr(self, name):g}: give 0 or more")
+        if self.token_weight and not TOKEN_FLOOR < self.token_weight < math.inf:
+            raise ValueError(
+                f"token_weight {self.token_weight:g}: give more than {TOKEN_FLOOR:g}, the least weight of a token, or 0 for none"
+            )
 
     def __post_init__(self) -> None:
         self.check_audio()

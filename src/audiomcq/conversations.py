@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from audiomcq.audio import AudioSource, audio_seconds, describe
 from audiomcq.clip_paths import shorten
 from audiomcq.datasets import clip_seconds
-from audiomcq.examples import Row, row_key
+from audiomcq.examples import Row, clips, row_key
 from audiomcq.prompts import completion_target, conversation
 from audiomcq.streamed_clips import is_streamed
 
@@ -40,7 +40,7 @@ def question_example(row: Row, cot: str | None = None) -> Row:
     Args:
         cot: chain of thought before the answer, see `prompts.completion_target`.
     """
-    example = {**row, "prompt": conversation(row["question"], row["choices"], row["audio"])}
+    example = {**row, "prompt": conversation(row["question"], row["choices"], clips(row))}
     return example if cot is None else {**example, "completion": completion_target(row, cot)}
 
 

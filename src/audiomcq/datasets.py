@@ -24,6 +24,7 @@ from audiomcq.clip_check import check_clips
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.examples import (
     CONTRIBUTION,
+    MORE_AUDIO,
     Row,
     arrow_column,
     clip_fields,
@@ -34,6 +35,7 @@ from audiomcq.examples import (
     struct_field,
     valid_row_indices,
 )
+from audiomcq.more_clips import flatten_clips, group_by_clip
 from audiomcq.row_sources import find_rows, resolve_clips
 from audiomcq.schema import fit_to_schema
 
@@ -116,14 +118,17 @@ def load_rows(
 
 def drop_audio(rows: Iterable[Row]) -> Iterable[Row]:
     """Drop the clips of rows, which may be many bytes."""
-    return rows.remove_columns(["audio"]) if isinstance(rows, Dataset) and "audio" in rows.column_names else rows
+    if not isinstance(rows, Dataset):
+        return rows
+    held = [name for name in ("audio", MORE_AUDIO) if name in rows.column_names]
+    return rows.remove_columns(held) if held else rows
 
 
 def find_clip_folder(tables: Iterable[Dataset]) -> str | None:
     """Find the common folder of all clips of these rows; None if the rows contain them."""
     folders: set[str] = set()
     for rows in tables:
-        has_bytes, paths = clip_fields(rows)
+        has_bytes, paths = clip_fields(flatten_clips(rows)[0])
         outside = paths.filter(pa.array(~has_bytes)).drop_null().to_pylist()
         folders |= {path.rpartition(os.sep)[0] for path in outside}
     return os.path.commonpath(folders) if folders else None
@@ -137,7 +142,7 @@ def check_clips_inside(splits: Mapping[str, Dataset], folder: Path) -> None:
     """
     clips, outside = ClipFolder(folder), []
     for rows in splits.values():
-        has_bytes, paths = clip_fields(rows)
+        has_bytes, paths = clip_fields(flatten_clips(rows)[0])
         for path in paths.filter(pa.array(~has_bytes)).drop_null().unique().to_pylist():
             try:
                 clips.resolve(path)
@@ -151,7 +156,10 @@ def check_clips_inside(splits: Mapping[str, Dataset], folder: Path) -> None:
 
 
 def clip_sizes(rows: Dataset, audio_root: str | Path | None = None) -> list[int | None]:
-    """Return the stored size of every row's clip in bytes, None where it is missing. No clip is read."""
+    """Return the stored size of every row's clip in bytes, None where it is missing. No clip is read.
+
+    Of rows about several clips `flatten_clips` comes first.
+    """
     has_bytes, paths = clip_fields(rows)
     contained = pa.chunked_array(
         [
@@ -170,7 +178,8 @@ def clip_sizes(rows: Dataset, audio_root: str | Path | None = None) -> list[int 
 
 
 def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[float]:
-    """Return the length of every row's clip in seconds, from the check of the clips or from file headers.
+    """Return the length of every row's clip in seconds, of its clips together where it has several, from the check of the
+    clips or from file headers.
 
     A file that several rows name is opened once.
 
@@ -179,6 +188,9 @@ def clip_seconds(rows: Dataset, audio_root: str | Path | None = None) -> list[fl
     """
     if CLIP_SECONDS in rows.column_names:
         return arrow_column(rows, CLIP_SECONDS).to_pylist()
+    if MORE_AUDIO in rows.column_names:
+        flat, owners = flatten_clips(rows)
+        return np.bincount(owners, clip_seconds(flat, audio_root), len(rows)).tolist()
     has_bytes, paths = clip_fields(rows)
     named, seconds = paths.to_pylist(), np.zeros(len(rows))
     known: dict[str, float] = {}
@@ -214,14 +226,15 @@ def fingerprint(rows: Iterable[Row]) -> str:
 
 
 def split_by_clip(rows: Dataset, fractions: Mapping[str, float], seed: int) -> DatasetDict:
-    """Split rows at random, with all questions on one clip in the same split. Fractions are of the clips.
+    """Split rows at random, with all questions on one clip in the same split. Fractions are of the clips; those that rows
+    share, directly or through other rows, count as one.
 
     Raises:
         ValueError: the fractions do not add up to 1.
     """
     if abs(sum(fractions.values()) - 1) > 1e-9:
         raise ValueError(f"fractions {dict(fractions)} add up to {sum(fractions.values())}, not to 1")
-    keys = clip_fields(rows)[1].to_pylist()
+    keys = group_by_clip(rows)
     if not all(keys):
         clip_key(rows[next(index for index, key in enumerate(keys) if not key)])
     # Sorted before they are shuffled: the split depends on the clips and the seed, not on the order of the rows
@@ -312,9 +325,12 @@ PARADIGMS: dict[str, tuple[str, str]] = {
     "weak_to_strong": ("weak", "strong"),
     "mixed_to_strong": ("mixed", "strong"),
     "mixed_to_mixed": ("mixed", "all"),
+    "weak_to_weak": ("half of weak", "weak"),
+    "strong_to_strong": ("half of strong", "strong"),
     "single_stage": ("all", "all"),
 }
-"""Which rows the SFT and the GRPO stage of a paradigm draw from (arXiv 2509.21060, section 4)."""
+"""Which rows the SFT and the GRPO stage of a paradigm draw from (arXiv 2509.21060, section 4; weak_to_weak and
+strong_to_strong are controls that the paper does not have)."""
 
 
 def stage_rows(rows: Dataset, paradigm: str, stage: str, seed: int) -> Dataset:
@@ -334,7 +350,8 @@ def stage_indices(rows: Dataset, paradigm: str, stage: str, seed: int) -> np.nda
     """Return the indices of the rows on which one stage of a paradigm trains.
 
     As in the paper, every paradigm's SFT stage has as many rows as there are weak ones ("mixed" is a random draw of
-    that size), and the GRPO stage never sees a row of the SFT stage. single_stage uses all rows in its one stage.
+    that size), and the GRPO stage never sees a row of the SFT stage. weak_to_weak and strong_to_strong divide the rows of
+    one side between the stages by a random draw of half of them. single_stage uses all rows in its one stage.
 
     Raises:
         ValueError: the paradigm or stage is unknown, rows lack their contribution label, or no row is left.
@@ -358,10 +375,13 @@ def stage_indices(rows: Dataset, paradigm: str, stage: str, seed: int) -> np.nda
 
 
 def _pick(labels: pa.ChunkedArray, side: str, seed: int) -> np.ndarray:
-    """Mark the rows of a side (weak, strong, mixed or all), shape (rows,)."""
+    """Mark the rows of a side (weak, strong, half of either, mixed or all), shape (rows,)."""
     if side == "all":
         return np.ones(len(labels), dtype=bool)
     if side == "mixed":
         drawn = random.Random(seed).sample(range(len(labels)), pc.sum(pc.equal(labels, "weak")).as_py() or 0)
         return np.isin(np.arange(len(labels)), drawn)
+    if side.startswith("half of "):
+        whole = np.flatnonzero(_pick(labels, side.removeprefix("half of "), seed)).tolist()
+        return np.isin(np.arange(len(labels)), random.Random(seed).sample(whole, len(whole) // 2))
     return pc.fill_null(pc.equal(labels, side), False).to_numpy()

@@ -50,6 +50,9 @@ FEATURES = Features(
 )
 LICENSE_COLUMNS = {"license": Value("string"), "attribution": Value("string")}
 """Optional per-clip license columns; publishing needs them."""
+MORE_AUDIO, MORE_CLIPS = "more_audio", List(Audio(decode=False))
+"""Optional column with the further clips of rows about several, in order; null in rows about one. No row has it where all
+are about one."""
 
 _HAS_WORDS = r"[\pL\pN]"
 _PLAIN_ANSWER = r"^[\pL\pN][\pL\pN ][\pL\pN ,.'%:/()-]{2,}$"
@@ -80,8 +83,18 @@ def row_key(row: Row) -> str:
     return f"{row['question_type']}_{row['source_dataset']}_{row['id']}"
 
 
+def clips(row: Row) -> list[Any]:
+    """Return the clips of a row in their order, as `audiomcq.audio.AudioSource`: one, or several (`MORE_AUDIO`)."""
+    return [row["audio"], *(row.get(MORE_AUDIO) or ())]
+
+
+def count_clips(row: Row) -> int:
+    """Return the number of clips of a row, whose first may have been dropped where none is played."""
+    return 1 + len(row.get(MORE_AUDIO) or ())
+
+
 def clip_key(row: Row) -> str:
-    """Return the identity of a row's clip, by which data is split."""
+    """Return the identity of a row's clip, by which data is split; of the first where it has several."""
     audio = row["audio"]
     if path := audio.get("path"):
         return path
@@ -90,11 +103,15 @@ def clip_key(row: Row) -> str:
 
 def samples_key(row: Row) -> Hashable:
     """Return a key that is equal for rows whose clips have the same samples, without decoding them."""
+    keys = [_cell_key(cell) or row_key(row) for cell in clips(row)]
+    return keys[0] if len(keys) == 1 else tuple(keys)
+
+
+def _cell_key(audio: dict[str, Any]) -> Hashable:
     # Not by path where there are bytes: the Hub keeps base names only, and those repeat
-    audio = row["audio"]
     if content := audio.get("bytes"):
         return hashlib.blake2b(content).digest()
-    return audio.get("path") or row_key(row)
+    return audio.get("path")
 
 
 def arrow_column(rows: Dataset, name: str) -> pa.ChunkedArray:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, ModelConfig
@@ -36,6 +37,7 @@ from audiomcq.hardware import adapter_kept, check_hardware, hold_adapter_in_fp32
 from audiomcq.held_groups import HeldGroups
 from audiomcq.kept_rollouts import load_rollouts, save_rollouts, spans_checkpoints
 from audiomcq.listening import prepare_listening
+from audiomcq.listening_objectives import ListeningObjectives, check_rows, sample_by_score
 from audiomcq.models import LALM, set_trainable
 from audiomcq.packing import pack
 from audiomcq.phases import PhaseClock
@@ -103,6 +105,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         self.clip_seconds: list[float] = []
         """Seconds of audio in each training row; empty for an `IterableDataset`."""
         self.held = HeldGroups()
+        self.objectives: ListeningObjectives | None = None
         self._broken, self._rewards = torch.empty(0), torch.empty(0)
         """Which rollouts of all processes have broken clips, and this process's rewards, shape (rows, rewards)."""
         # Reseeded by `EpochSeedCallback`: the order of an epoch then depends on (seed, epoch), and a resumed run
@@ -144,6 +147,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         others: dict[str, Any],
     ) -> None:
         rows, shuffle = take_rows(data[0]), ShuffleByEpoch(args.seed)
+        check_rows(args, rows)
         template: Any = args.chat_template_kwargs or {}  # TrainingArguments parses it if it is a text
         self.encoder = ConversationEncoder(
             lalm.processor, lalm.family, args.max_audio_seconds, template_options=template, stands_in=True
@@ -179,6 +183,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         self.add_callback(GuardCallback())
         self.add_callback(self.clock)
         self._share_prefix(lalm, args)
+        if args.contribution_weight or args.silent_penalty or args.token_weight:
+            self.objectives = ListeningObjectives(self)
         # A sampled placeholder would ask for audio features that do not exist. TRL suppresses the image token alone,
         # and merges the kwargs over the model's configuration for each generation: both have to say it.
         self.generation_kwargs["suppress_tokens"] = lalm.placeholder_ids
@@ -216,7 +222,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         sampler: Any = super()._get_train_sampler(dataset)  # TRL's, which has a generator
         if self.encoder is not None:  # None: a model without audio input, which is TRL's alone
-            sampler = in_blocks(sampler)
+            sampler = sample_by_score(in_blocks(sampler), self.args)
             sampler.generator = self._order
         return sampler
 
@@ -240,6 +246,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         names = [row[NOTES].name for row in inputs[::size]]
         if not self.model.training:  # of training, all processes count
             name_broken([row[NOTES] for row in inputs[::size]])
+        objectives = self.objectives if self.model.training else None
+        questions = objectives.read_questions(inputs[::size]) if objectives else []
         inputs = [_drop_encoded(row) for row in inputs]
         with self.held.hold(prompts):
             output = super()._generate_and_score_completions(inputs)
@@ -249,6 +257,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
                 )
             output["row_rewards"] = self._rewards
             leave_out_rollouts(output, self._broken, self.accelerator)
+            if objectives:
+                objectives.weigh(output, prompts, questions)
             if size > 1:
                 # Read from the device once: the update packs them without waiting for it again
                 completions = self.held.read_completions(output["completion_ids"], output["completion_mask"])
@@ -261,6 +271,8 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         }
         if size > 1:
             grouped["packed_completions"] = completions
+        if questions:
+            grouped["questions"] = questions
         return {**grouped, "encoded_prompts": prompts, "row_names": names}
 
     def _calculate_rewards(self, inputs: list[Row], *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -312,12 +324,28 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             audio_seconds=size * sum(prompt.seconds for prompt in self.held.prompts),
         )
 
-    def score_completions(self, prompt: EncodedPrompt, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Compute this model's log-probs of completions of one prompt, each of shape (rows, tokens)."""
-        start = torch.tensor([prompt.input_ids] * len(ids), device=ids.device)
-        whole, kept = torch.cat([start, ids], 1), torch.cat([torch.ones_like(start), mask], 1)
-        with torch.no_grad(), self.held.hold([prompt] * (1 if self.shares_prefix else len(ids))):
-            return self._get_per_token_logps_and_entropies(self.model, whole, kept, ids.shape[1])[0]
+    def score_completions(
+        self, prompts: Sequence[EncodedPrompt], ids: torch.Tensor, mask: torch.Tensor, model: Any = None
+    ) -> torch.Tensor:
+        """Compute log-probs of completions, each of shape (rows, tokens), as many consecutive rows of each prompt.
+
+        model: the one that is trained, as the update calls it; by default as generation does.
+        """
+        per_row = [prompt for prompt in prompts for _ in range(len(ids) // len(prompts))]
+        starts = [torch.tensor(prompt.input_ids, device=ids.device) for prompt in per_row]
+        start, seen = (
+            pad_sequence(rows, batch_first=True, padding_side="left")
+            for rows in (starts, [torch.ones_like(row) for row in starts])
+        )
+        whole, kept = torch.cat([start, ids], 1), torch.cat([seen, mask], 1)
+        with self.held.hold(list(prompts) if self.shares_prefix else per_row):
+            return self._get_per_token_logps_and_entropies(
+                self.model if model is None else model, whole, kept, ids.shape[1]
+            )[0]
+
+    def note_metric(self, name: str, value: float) -> None:
+        """Log a value of the update or of its rollouts, as TRL's own: the mean since the last log."""
+        self._metrics["train" if self.model.training else "eval"][name].append(value)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         with self.clock("rollouts and update"):
@@ -344,7 +372,10 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
         if self.model.training:
             self.step_record.batches.append({"rows": inputs["row_names"], "rewards": rows["row_rewards"]})
         with self.held.hold(prompts, inputs.get("packed_completions")):
-            return super()._compute_loss(model, rows)
+            loss = super()._compute_loss(model, rows)
+        if self.objectives and self.args.silent_penalty and self.model.training:
+            loss = loss + self.objectives.penalize(model, prompts, inputs["questions"])
+        return loss
 
     def _get_per_token_logps_and_entropies(
         self,

@@ -30,6 +30,7 @@ from audiomcq.evaluation.report import Scores, score
 from audiomcq.examples import CONTRIBUTION, clip_fields, row_keys
 from audiomcq.inference.controls import silence_control
 from audiomcq.inference.local import Answer, answer_batches, audio_control
+from audiomcq.more_clips import flatten_clips
 from audiomcq.rollout_engine import evaluation_mode
 from audiomcq.trainer_setup import as_lalm
 
@@ -240,6 +241,7 @@ def draw_held_out(data: DataArguments, trained: Dataset, max_audio_seconds: floa
 
 def find_shared_clips(held_out: Dataset, trained: Dataset) -> list[str]:
     """List the keys of held-out rows whose clips other rows have as well: files of the same base name and content."""
+    (held_out, held_rows), (trained, _), keys = flatten_clips(held_out), flatten_clips(trained), row_keys(held_out)
     names = _base_names(held_out)
     # By name first: nobody hashes the clips of 571,118 rows
     suspects = np.flatnonzero(pc.is_in(_base_names(trained), value_set=names.unique()).to_numpy(zero_copy_only=False))
@@ -247,7 +249,7 @@ def find_shared_clips(held_out: Dataset, trained: Dataset) -> list[str]:
     digests = {stored_digest(suspects[index]["audio"]) for index in range(len(suspects))}
     clips = held_out.select_columns(["audio"])
     shared = [stored_digest(clips[index]["audio"]) in digests for index in range(len(clips))] if digests else []
-    return [key for key, is_shared in zip(row_keys(held_out), shared, strict=False) if is_shared]
+    return list(dict.fromkeys(keys[row] for row, is_shared in zip(held_rows, shared, strict=False) if is_shared))
 
 
 def _base_names(rows: Dataset) -> pa.Array:

@@ -125,14 +125,14 @@ def pack_by_clip(
     targets: list[Tensor] = []
     for group in groups:
         # A learnt token is never shared: each row's own copy of it carries its loss
-        length = _count_shared([rows[row][: answers[row]] for row in group])
+        length = count_shared([rows[row][: answers[row]] for row in group])
         prompts.append(rows[group[0]][:length])
         rests.append([rows[row][length:] for row in group])
         targets += [labels[row, length : len(rows[row])] for row in group]
     return pack(prompts, rests), pad_sequence(targets, batch_first=True, padding_value=IGNORED)
 
 
-def _count_shared(rows: list[list[int]]) -> int:
+def count_shared(rows: list[list[int]]) -> int:
     """Count the tokens with which all rows begin."""
     differing = (place for place, tokens in enumerate(zip(*rows, strict=False)) if len(set(tokens)) > 1)
     return next(differing, min(map(len, rows)))

@@ -118,10 +118,12 @@ def conversation(
 ) -> list[dict[str, Any]]:
     """Write the chat messages of one question, in the form that every processor's chat template takes.
 
-    `audio` is anything that the processor's "audio" part takes (a waveform or a path); None leaves the audio part out,
-    which is the `no_audio` control and not the same as silence.
+    `audio` is anything that the processor's "audio" part takes (a waveform or a path), or a list of several, whose parts
+    stand before the question in their order; None leaves the audio part out, which is the `no_audio` control and not the
+    same as silence.
     """
-    parts: list[dict[str, Any]] = [] if audio is None else [{"type": "audio", "audio": audio}]
+    played = audio if isinstance(audio, list) else [] if audio is None else [audio]
+    parts: list[dict[str, Any]] = [{"type": "audio", "audio": each} for each in played]
     parts.append({"type": "text", "text": style.user(question, choices)})
     system = [] if style.system is None else [{"role": "system", "content": [{"type": "text", "text": style.system}]}]
     return [*system, {"role": "user", "content": parts}]

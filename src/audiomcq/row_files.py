@@ -20,7 +20,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from audiomcq.clip_paths import shorten
-from audiomcq.examples import CONVERTER, FEATURES, LICENSE_COLUMNS, SCORE
+from audiomcq.examples import CONVERTER, FEATURES, LICENSE_COLUMNS, MORE_AUDIO, SCORE
 from audiomcq.raw_rows import describe_type, iterate_rows
 
 LINE, FILE, FAULT = "_line", "_file", "_fault"
@@ -42,7 +42,7 @@ def read_row_files(files: Sequence[Path], cot_column: str | None = None, cached_
             stored.
 
     Returns:
-        the text columns of the schema, `audio_path`, `license` and `attribution`, null where a row has none, and the
+        the text columns of the schema, `audio_path`, `more_audio`, `license` and `attribution`, null where a row has none, and the
         columns
         `LINE`, `FILE` and `FAULT`. Of `audio` only the path: a text file holds no bytes.
 
@@ -92,7 +92,7 @@ def _build_schema(cot_column: str | None) -> pa.Schema:
         name for name in (*FEATURES, *LICENSE_COLUMNS, cot_column) if name and name not in ("audio", "choices", SCORE)
     ]
     columns = [(name, pa.string()) for name in dict.fromkeys((*names, "audio_path"))]
-    columns += [("choices", pa.list_(pa.string())), (SCORE, pa.float64())]
+    columns += [("choices", pa.list_(pa.string())), (MORE_AUDIO, pa.list_(pa.string())), (SCORE, pa.float64())]
     return pa.schema([*columns, (LINE, pa.int64()), (FILE, pa.int16()), (FAULT, pa.string())])
 
 
@@ -125,8 +125,12 @@ def _convert_batch(pairs: list[tuple[int, dict[str, Any]]], file: int, schema: p
         elif name == SCORE:
             columns[name] = _fit_column(name, values, kind, as_score, faults, False)
         elif name == "audio_path":
-            named = [raw.get("audio") if raw.get("audio") is not None else raw.get(name) for _, raw in pairs]
+            named = [_named_clips(raw)[0] for _, raw in pairs]
             columns[name] = _fit_column(name, named, kind, _as_path, faults, all(type(path) is str for path in named))
+        elif name == MORE_AUDIO:
+            columns[name] = _fit_column(
+                name, [_named_clips(raw)[1] for _, raw in pairs], kind, _as_paths, faults, False
+            )
         elif name not in (LINE, FILE, FAULT):
             columns[name] = _fit_column(name, values, kind, as_text, faults, True)
     columns[LINE] = pa.array([line for line, _ in pairs], pa.int64())
@@ -201,6 +205,22 @@ def _as_path(value: Any) -> str | None:
     if value is not None and type(value) is not str:
         raise ValueError(f"is {describe_type(value)}, not the path of a clip")
     return as_text(value)
+
+
+def _named_clips(raw: dict[str, Any]) -> tuple[Any, Any]:
+    """Return what a row has as the path of its clip, and as a list of those of further ones: a list of paths names both."""
+    named = raw.get("audio") if raw.get("audio") is not None else raw.get("audio_path")
+    if isinstance(named, list) and named and raw.get(MORE_AUDIO) is None:
+        return named[0], named[1:]
+    return named, raw.get(MORE_AUDIO)
+
+
+def _as_paths(value: Any) -> list[str | None] | None:
+    if value is None or value == []:
+        return None
+    if not isinstance(value, list):
+        raise ValueError(f"is {describe_type(value)}, not a list of the paths of clips")
+    return [_as_path(path) for path in value]
 
 
 def _describe_state(files: Sequence[Path], schema: pa.Schema) -> str:

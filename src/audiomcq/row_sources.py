@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 from audiomcq.clip_paths import ClipFolder
 from audiomcq.examples import CONVERTER, arrow_column, row_selection
 from audiomcq.hub_rows import HubRepo, repo_path, summarize_error
+from audiomcq.more_clips import list_more, split_lists
 from audiomcq.raw_rows import TEXT_FILES, read_column_names
 from audiomcq.row_files import FILE, LINE, read_row_files
 from audiomcq.schema import Resolve, check_columns
@@ -123,7 +124,7 @@ def find_rows(
     """
     located = locate(source, split, config, revision)
     if located.rows is not None:
-        return FoundRows(located, located.rows, located.rows.column_names)
+        return FoundRows(located, split_lists(located.rows), located.rows.column_names)
     paths = located.paths
     columns = list(dict.fromkeys(name for path in paths for name in read_column_names(path)))
     if not columns:
@@ -204,7 +205,9 @@ def _list_paths(rows: Dataset) -> list[str]:
     """List the paths of clips that are named but not contained."""
     if "audio_path" not in rows.column_names or ("audio" in rows.column_names and FILE not in rows.column_names):
         return []
-    return arrow_column(rows, "audio_path").drop_null().unique().to_pylist()
+    paths = arrow_column(rows, "audio_path").drop_null().unique().to_pylist()
+    more = chain.from_iterable(list_more(rows) or ())
+    return list(dict.fromkeys([*paths, *(path for path in more if path is not None)]))
 
 
 def _read_recorded_folder(folder: Path) -> Path | None:

@@ -28,6 +28,7 @@ from audiomcq.generation_options import generation_settings
 from audiomcq.hardware import check_hardware, read_quantization
 from audiomcq.interruption import Interrupted, finishing
 from audiomcq.models import LALM, count_trainable, follow_adapters, load_lalm
+from audiomcq.more_clips import count_longer
 from audiomcq.prompts import COT_COLUMNS, cot_name
 from audiomcq.run_ending import GO_ON, NOTICE, train_until_signal
 from audiomcq.run_record import (
@@ -160,7 +161,7 @@ def _train(
             start_record(output, stage, settings, {**seen, **digests}, begun)
     groups = count_trainable(trainer.model, lalm.family)
     # From headers: clips are cut in data-loader workers and in other processes, whose counts do not come back
-    cut_clips = sum(seconds > args.max_audio_seconds for seconds in trainer.clip_seconds)
+    cut_clips = count_longer(rows, trainer.clip_seconds, args.max_audio_seconds)
     if cut_clips:
         logger.warning(
             "%d of %d rows have clips of more than %g s, cut to that", cut_clips, len(rows), args.max_audio_seconds

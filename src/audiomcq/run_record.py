@@ -19,6 +19,7 @@ from datasets import Dataset
 
 from audiomcq import __version__
 from audiomcq.examples import FEATURES, row_keys
+from audiomcq.more_clips import flatten_clips, gather
 from audiomcq.prompts import PROMPT_VERSION
 from audiomcq.records import MAPPING, TRUTH, advise, read_json
 from audiomcq.storage import (
@@ -250,7 +251,7 @@ def resolve_settings(stage: str, *configs: Any) -> dict[str, Any]:
 
 
 def hash_rows(rows: Dataset) -> dict[str, str]:
-    """Hash what training reads of each row, by row key; of a clip, its name and size."""
+    """Hash what training reads of each row, by row key; of its clips, their names and sizes."""
     names = [name for name in FEATURES if name != "audio" and name in rows.column_names]
     keys, clips = row_keys(rows), iter(_list_clips(rows) if "audio" in rows.column_names else [None] * len(rows))
     digests: list[str] = []
@@ -270,10 +271,13 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
 
 
-def _list_clips(rows: Dataset) -> list[tuple[str | None, int | None]]:
-    """Return the name and size of each row's clip, without reading it."""
+def _list_clips(rows: Dataset) -> list[Any]:
+    """Return the name and size of each row's clip, without reading it; a list of them where it has several."""
+    flat, owners = flatten_clips(rows)
+    if flat is not rows:
+        return [own[0] if len(own) == 1 else own for own in gather(_list_clips(flat), owners, len(rows))]
     known: dict[str, int | None] = {}
-    clips = []
+    clips: list[Any] = []
     for batch in rows.select_columns(["audio"]).with_format("arrow").iter(_AT_ONCE):
         column = batch["audio"].combine_chunks()
         paths = column.field("path").to_pylist()

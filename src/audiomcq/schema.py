@@ -19,6 +19,8 @@ from audiomcq.examples import (
     CONVERTER,
     FEATURES,
     LICENSE_COLUMNS,
+    MORE_AUDIO,
+    MORE_CLIPS,
     SCORE,
     arrow_column,
     clip_fields,
@@ -26,6 +28,7 @@ from audiomcq.examples import (
     row_selection,
     struct_field,
 )
+from audiomcq.more_clips import fit_more, hash_more, list_more, split_lists
 from audiomcq.row_files import FAULT, FILE, LINE, as_text
 
 REQUIRED = ("question_type", "audio", "question", "choices", "answer")
@@ -38,7 +41,8 @@ Resolve = Callable[[str], str]
 def to_schema(rows: Dataset, audio_root: str | Path | None = None) -> Dataset:
     """Convert columns to the project's schema.
 
-    `audio` may be a path or be named `audio_path`; a missing `id` is made from the row; missing optional columns
+    `audio` may be a path or be named `audio_path`, or a list of paths, whose first becomes `audio` and whose others
+    `more_audio`; a missing `id` is made from the row; missing optional columns
     become null, numbers their digits and class labels their names. License columns are kept, other columns dropped.
 
     Args:
@@ -81,7 +85,7 @@ def fit_to_schema(
     check_columns(rows.column_names, cot_column, source)
     order = row_selection(rows)
     # Without a selection of rows: values are replaced in the order of storage, and the bytes of clips are not copied
-    base = Dataset(rows.data, info=rows.info.copy())
+    base = split_lists(Dataset(rows.data, info=rows.info.copy()))
     faults = _read_faults(base)
     terms = [
         name for name in LICENSE_COLUMNS if name in base.column_names and base.data.column(name).null_count < len(base)
@@ -90,9 +94,12 @@ def fit_to_schema(
     if cot_column:
         kinds[cot_column] = _TEXT
     written, has_bytes = _clip_paths(base, faults, source)
+    more = fit_more(base, resolve, faults, source)
     values = {name: _fit_column(base, name, kind, faults, source) for name, kind in kinds.items() if name != "audio"}
     values["id"] = _fill_ids(base, values, written)
     values["audio"] = _build_audio(base, written, has_bytes, resolve, faults)
+    if more is not None:
+        values[MORE_AUDIO], kinds[MORE_AUDIO] = more, MORE_CLIPS
     if audio_contribution is not None:
         values[CONTRIBUTION] = _fill_labels(base, values[CONTRIBUTION], audio_contribution, source)
     fitted = _replace_columns(base, values, kinds)
@@ -103,7 +110,9 @@ def fit_to_schema(
     return chosen, {place: faults[index] for place, index in enumerate(indices) if index in faults}
 
 
-def make_id(clip: str | None, question: str | None, choices: Sequence[str] | None, answer: str | None) -> str:
+def make_id(
+    clip: str | list[str | None] | None, question: str | None, choices: Sequence[str] | None, answer: str | None
+) -> str:
     """Make the id of a row without one: a hash of its clip (by the row's own path), question, options and answer."""
     return hashlib.blake2b(json.dumps([clip, question, choices, answer]).encode(), digest_size=8).hexdigest()
 
@@ -134,7 +143,7 @@ def cast_columns(rows: Dataset, kinds: Features) -> Dataset:
         ValueError: a column holds something else, or a value does not fit; it is named.
     """
     faults: dict[int, str] = {}
-    base = Dataset(rows.data, info=rows.info.copy())
+    base = split_lists(Dataset(rows.data, info=rows.info.copy()))
     values = {name: _fit_column(base, name, kind, faults, "rows") for name, kind in kinds.items()}
     if "id" in kinds:
         values["id"] = _fill_ids(base, values, _clip_paths(base, faults, "rows")[0])
@@ -255,12 +264,15 @@ def _clip_paths(rows: Dataset, faults: dict[int, str], source: str) -> tuple[pa.
     return paths, has_bytes
 
 
-def written_clips(rows: Dataset, source: str) -> tuple[list[str | None], np.ndarray]:
-    """Return the clip paths as rows have them, and which rows hold the bytes, shape (rows,)."""
-    paths, has_bytes = _clip_paths(Dataset(rows.data, info=rows.info.copy()), {}, source)
-    if (order := row_selection(rows)) is not None:
-        paths, has_bytes = paths.take(order.column(0)), has_bytes[order.column(0).to_numpy()]
-    return paths.to_pylist(), has_bytes
+def written_clips(rows: Dataset, source: str) -> list[list[str | None]]:
+    """Return for each row the paths of its clips as it has them, None for clips that it holds or does not name."""
+    base = split_lists(Dataset(rows.data, info=rows.info.copy()))
+    paths, has_bytes = _clip_paths(base, {}, source)
+    named = pc.if_else(pa.array(has_bytes), None, paths).to_pylist()
+    more = list_more(base) or [[] for _ in named]
+    every = [[path, *others] for path, others in zip(named, more, strict=True)]
+    order = row_selection(rows)
+    return every if order is None else [every[index] for index in order.column(0).to_pylist()]
 
 
 def _holds_cells(rows: Dataset, source: str) -> bool:
@@ -357,11 +369,13 @@ def _fill_ids(
         own = values.get(name)
         parts.append((rows.data.column(name) if own is None else own).take(pa.array(blank)).to_pylist())
     made = ids.to_pylist()
+    more = rows.data.column(MORE_AUDIO) if MORE_AUDIO in rows.column_names else None
     for index, clip, *texts in zip(blank.tolist(), *parts, strict=True):
         if clip is None and "audio" in rows.column_names:
             content = (rows.data.column("audio")[index].as_py() or {}).get("bytes") or b""
             clip = hashlib.blake2b(content, digest_size=16).hexdigest()
-        made[index] = make_id(clip, *texts)
+        others = [] if more is None else hash_more(more[index].as_py())
+        made[index] = make_id([clip, *others] if others else clip, *texts)
     return pa.chunked_array([pa.array(made, pa.string())])
 
 
@@ -379,7 +393,8 @@ def _replace_columns(rows: Dataset, values: dict[str, pa.ChunkedArray | None], k
     if changed:
         info = DatasetInfo(features=Features({name: kinds[name] for name in changed}))
         # `datasets` would hash the bytes of clips for a fingerprint, which takes longer than everything else
-        name = uuid4().hex if "audio" in changed and "audio" in rows.column_names else None
+        held = MORE_AUDIO in changed or ("audio" in changed and "audio" in rows.column_names)
+        name = uuid4().hex if held else None
         parts.append(Dataset(InMemoryTable(pa.table(changed)), info=info, fingerprint=name))
     whole = concatenate_datasets(parts, axis=1) if len(parts) > 1 else parts[0]
     return whole.select_columns(list(kinds))

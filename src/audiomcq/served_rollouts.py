@@ -237,7 +237,9 @@ class ServedRollouts:
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(each)) for each in sampled.token_ids], batch_first=True)
         device = self.trainer.accelerator.device
         ids, mask, logps = ids.to(device), mask.long().to(device), logps.to(device)
-        self.check_parity(self.trainer.score_completions(prompt, ids, mask), logps, mask)
+        with torch.no_grad():
+            ours = self.trainer.score_completions([prompt], ids, mask)
+        self.check_parity(ours, logps, mask)
 
     def check_parity(self, ours: torch.Tensor, theirs: torch.Tensor, mask: torch.Tensor) -> None:
         """Compare log-probs of completion tokens, each of shape (rows, tokens), over all processes.

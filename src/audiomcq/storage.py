@@ -309,6 +309,27 @@ def _removing(checkpoints: Sequence[Path], staging: Path) -> Iterator[None]:
         shutil.rmtree(path)
 
 
+def remove_run(output: Path, busy: str) -> None:
+    """Delete the output folder of a run that nobody holds: renamed first, so that half of it is never taken for a run.
+
+    Raises:
+        ValueError: `busy`, since a process is at work there.
+    """
+    if not output.is_dir():
+        return
+    with hold(output / LOCK_FILE, busy):
+        going = output.rename(output.with_name(f".removed-{uuid4().hex[:6]}"))
+    shutil.rmtree(going)
+
+
+def remove_saved(output: Path, saved: Mapping[str, int]) -> None:
+    """Delete the weights that a run has saved, by their names in its record; those of another size stay."""
+    for name, size in saved.items():
+        path = output / name
+        if path.is_file() and path.stat().st_size == size:
+            path.unlink()
+
+
 @finishing()
 def move_files(staged: Path, target: Path) -> dict[str, int]:
     """Move files to a folder one by one, each complete, the index of the weights last; return their sizes by name."""

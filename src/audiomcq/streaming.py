@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from trl.trainer.utils import RepeatSampler
 
 from audiomcq.chosen_rows import Choose, keep_chosen_rows
-from audiomcq.examples import FEATURES, LICENSE_COLUMNS, arrow_column, valid_row_indices
+from audiomcq.examples import FEATURES, LICENSE_COLUMNS, MORE_AUDIO, arrow_column, valid_row_indices
 from audiomcq.hub_rows import HubRepo, commit_url, repo_path
 from audiomcq.row_files import write_arrow
 from audiomcq.row_sources import FoundRows, Located, check_names, find_hub_builder, split_names, take_split
@@ -141,6 +141,8 @@ def _choose_columns(schema: pa.Schema, cot_column: str | None, url: str) -> tupl
     cell = schema.field("audio").type if "audio" in schema.names else None
     if cell is None or not pa.types.is_struct(cell) or "bytes" not in cell.names:
         raise ValueError(f"streaming: {url} has no clips inside (a column audio with bytes); leave streaming out")
+    if MORE_AUDIO in own:
+        raise ValueError(f"streaming: rows of {url} have several clips ({MORE_AUDIO}); leave streaming out")
     names = [name for name in (*FEATURES, *LICENSE_COLUMNS, cot_column) if name in own and name != "audio"]
     if "id" not in names:
         raise ValueError(

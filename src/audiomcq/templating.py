@@ -1,6 +1,9 @@
-"""Fill in the templates of pages and cards. The only place that knows the template engine, and how these write numbers."""
+"""Fill in the templates of pages and cards, and write tables. The only place that knows the template engine, and how
+these write numbers.
+"""
 
 import base64
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,13 @@ def percent(fraction: float | None) -> str:
 def thousands(count: int) -> str:
     """Write a count with commas between its thousands."""
     return f"{count:,}"
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Format a header and lines as a GitHub table, with numbers aligned right."""
+    head, *body = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body)) + "\n"
 
 
 def encode_base64(content: bytes) -> str:

@@ -241,11 +241,10 @@ def test_names_cannot_be_confused() -> None:
     with pytest.raises(ValueError, match=r"no benchmark 'mmsu'.*mmsu-2506.04779 = MMSU \(arXiv 2506.04779\)"):
         find_benchmark("mmsu")
     titles = [benchmark.title for benchmark in BENCHMARKS.values()]
-    assert len(set(titles)) == len(titles) == 8
+    assert len(set(titles)) == len(titles)
     for name, benchmark in BENCHMARKS.items():
-        assert (
-            benchmark.name == name and benchmark.licence and "arXiv" in benchmark.citation and benchmark.rule.__doc__
-        )
+        assert benchmark.name == name and benchmark.licence and "arXiv" in benchmark.citation
+        assert benchmark.rule is None or benchmark.rule.__doc__
 
 
 def test_the_official_prompt_is_the_published_one_and_ours_is_the_default() -> None:

@@ -1,7 +1,10 @@
 """The demo's steps: each in its own process and log, one bar, a failure told with what was said last."""
 
 import io
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,3 +79,60 @@ def test_a_phase_takes_as_long_as_its_longest_chain_or_as_all_on_two_cores() -> 
     assert estimate_seconds([Phase("p", [[long], [short]])]) == 100
     assert estimate_seconds([Phase("p", [[long], [long], [long]]), Phase("q", [[short]])]) == 160
     assert (describe_seconds(41), describe_seconds(89), describe_seconds(421)) == ("50 s", "90 s", "8 min")
+
+
+def note(file: Path, text: str, seconds: float = 0.0) -> None:
+    time.sleep(seconds)
+    with file.open("a") as stream:
+        stream.write(text)
+
+
+def test_a_step_waits_for_those_that_it_needs_in_other_chains(tmp_path: Path) -> None:
+    noted = tmp_path / "noted"
+    chains = [[Step("slow", note, (noted, "1", 1.5))], [Step("needs", note, (noted, "2"), after=("slow", "earlier"))]]
+    run_phases([Phase("first", chains)], tmp_path / "logs", Console(file=io.StringIO()))
+    assert noted.read_text() == "12"
+
+
+def test_nothing_waits_for_a_step_that_failed(tmp_path: Path) -> None:
+    noted = tmp_path / "noted"
+    chains = [[Step("a", fail, ("no clips",))], [Step("b", note, (noted, "b"), after=("a",))]]
+    with pytest.raises(ValueError, match="a ended with exit code 2: no clips"):
+        run_phases([Phase("first", chains)], tmp_path / "logs", Console(file=io.StringIO()))
+    assert not noted.exists()
+
+
+def test_a_step_ends_with_a_killed_run(tmp_path: Path) -> None:
+    """So that a run that is started again meets nobody in its folders."""
+    step = tmp_path / "step.py"
+    step.write_text(f"import os, time\nopen({str(tmp_path / 'id')!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)\n")
+    run = tmp_path / "run.py"
+    run.write_text(
+        "from pathlib import Path\nfrom audiomcq.tiny import steps\nsteps._PRELOADED = []\n"
+        "if __name__ == '__main__':\n"
+        f"    step = steps.Step('s', steps.run_script, ({str(step)!r}, []))\n"
+        f"    steps.run_phases([steps.Phase('p', [[step]])], Path({str(tmp_path / 'logs')!r}))\n"
+    )
+    running = subprocess.Popen([sys.executable, run], stdout=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: (tmp_path / "id").is_file() and (tmp_path / "id").read_text() != "")
+    finally:
+        running.kill()
+        running.wait()
+    process = int((tmp_path / "id").read_text())
+    wait_for(lambda: not is_alive(process))
+
+
+def wait_for(reached: Callable[[], bool]) -> None:
+    for _ in range(300):
+        if reached():
+            return
+        time.sleep(0.1)
+    raise AssertionError("not within 30 s")
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -171,6 +171,62 @@ class ScoreArguments(QuestionArguments):
 
 
 @dataclass
+class GradeChainsArguments(QuestionArguments):
+    """Options of recipes/evaluate/grade_chains.py."""
+
+    benchmark: str | None = field(default="mmar", metadata={"help": "Benchmark whose items have rubrics: mmar."})
+    predictions: str = field(default="outputs/predictions", metadata={"help": "Folder of prediction files."})
+    judge: str = field(default="", metadata={"help": "Who grades: URL#model of an OpenAI-compatible server."})
+    raters: int = field(default=5, metadata={"help": "Judgements of every right answer; 5 in the official program."})
+    seed: int = field(default=42, metadata={"help": "Seed of every request; 42 in the official program."})
+    attempts: int = field(default=3, metadata={"help": "How often a judgement that cannot be read is asked for."})
+    max_new_tokens: int = field(default=1024, metadata={"help": "Tokens of one judgement at most."})
+    request_options: str | None = field(default=None, metadata={"help": "JSON that every request carries besides."})
+    endpoint_concurrency: int = field(default=16, metadata={"help": "Answers under way at once."})
+    endpoint_timeout: float = field(default=120.0, metadata={"help": "Seconds to wait for one judgement."})
+    endpoint_retries: int = field(default=5, metadata={"help": "Further attempts after faults of the server."})
+    prices: list[str] = field(
+        default_factory=list,
+        metadata={"help": "MODEL=PROMPT/COMPLETION, per million tokens, e.g. my-model=0.2/0.6."},
+    )
+    max_cost: float | None = field(default=None, metadata={"help": "Stop before more is spent; null: no limit."})
+    max_tokens: int | None = field(
+        default=None, metadata={"help": "Stop before more tokens are used; null: no limit."}
+    )
+    output_dir: str = field(
+        default="outputs/rubrics", metadata={"help": "Folder for judgements/, rubrics.json and rubrics.md."}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("raters", "attempts", "endpoint_concurrency"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: give at least 1")
+
+
+@dataclass
+class RescoreArguments(AskArguments):
+    """Options of recipes/evaluate/rescore.py."""
+
+    models: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Checkpoints: a Hub id, alone or as ID@REVISION, or ID=FOLDER for one that is elsewhere."},
+    )
+    benchmarks: list[str] = field(
+        default_factory=list, metadata={"help": "Benchmarks by name, or name=question file or folder."}
+    )
+    stand_ins: bool = field(
+        default=False, metadata={"help": "Models and questions are not those that are named: the page says so."}
+    )
+    controls: list[str] = field(
+        default_factory=lambda: ["audio", "silence"],
+        metadata={"help": f"What is played: any of {KNOWN_CONTROLS}."},
+    )
+    output_dir: str = field(
+        default="outputs/rescore", metadata={"help": "Folder for predictions, scores, rescore.json and rescore.md."}
+    )
+
+
+@dataclass
 class ForgettingArguments:
     """Options of recipes/evaluate/forgetting.py."""
 

@@ -20,7 +20,10 @@ class DataArguments(RowArguments):
 
     eval_split: str | None = field(default=None, metadata={"help": "Split for evaluation during training."})
     paradigm: str = field(
-        default="single_stage", metadata={"help": "weak_to_strong, mixed_to_strong, mixed_to_mixed or single_stage."}
+        default="single_stage",
+        metadata={
+            "help": "weak_to_strong, mixed_to_strong, mixed_to_mixed, weak_to_weak, strong_to_strong or single_stage."
+        },
     )
     mixed_seed: int = field(default=0, metadata={"help": "Seed of the mixed draw. Use the same one in both stages."})
     check_audio: bool = field(
@@ -164,7 +167,13 @@ class SFTArguments:
         default="none", metadata={"help": "Chain of thought before the answer: none, structured or unstructured."}
     )
     cot_column: str | None = field(default=None, metadata={"help": "Column of chains of thought, instead of cot."})
-    strong_weight: float = field(default=1.0, metadata={"help": "Loss weight of rows with strong audio contribution."})
+    strong_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "Loss weight of rows with strong audio contribution, for 1 of other rows. All weights are then scaled so that "
+            "they average 1 over the rows of the stage: the learning rate keeps its meaning."
+        },
+    )
     max_length: int | None = field(default=None, metadata={"help": "Must be null: tokens are never truncated."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs all columns."})
     dataset_kwargs: dict[str, Any] | None = field(
@@ -205,4 +214,24 @@ class GRPOArguments:
     rollouts_patience: float = field(
         default=600.0,
         metadata={"help": "Seconds without an answer of the server after which the run saves and stops."},
+    )
+    contribution_weight: bool = field(
+        default=False,
+        metadata={
+            "help": "Weigh a prompt's advantages by 1 - the policy's probability of its gold option on silence."
+        },
+    )
+    silent_penalty: float = field(
+        default=0.0,
+        metadata={"help": "Weight of a loss -log(1 - that probability), with gradient through silence; 0: none."},
+    )
+    token_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weigh each token by log p with the clip - log p on silence, at most by this before the mean is 1; 0: alike."
+        },
+    )
+    score_sampling: float = field(
+        default=0.0,
+        metadata={"help": "Draw rows in an order weighted by audio_contribution_score to this power; 0: at random."},
     )

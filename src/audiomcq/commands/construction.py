@@ -1,6 +1,8 @@
-"""The commands that make rows: check a source, convert rows of another layout, build questions from captions."""
+"""The commands that make rows: check a source, convert rows of another layout, build questions from captions, rewrite wrong options."""
 
 from audiomcq.arguments.construction import BuildArguments, CheckSourceArguments, ConvertArguments
+from audiomcq.arguments.profiles import ParaphraseArguments
+from audiomcq.commands.start import require
 
 
 def check(args: CheckSourceArguments) -> None:
@@ -31,3 +33,13 @@ def build(args: BuildArguments) -> None:
 
     set_up_logging()
     build.build(args)
+
+
+def paraphrase(args: ParaphraseArguments) -> None:
+    """Have a language model rewrite the wrong options of rows, so that they can be asked again in other words."""
+    from audiomcq.construction import paraphrase
+    from audiomcq.run import set_up_logging
+
+    require(dataset=args.dataset, writer=args.writer)
+    set_up_logging()
+    paraphrase.paraphrase(args)

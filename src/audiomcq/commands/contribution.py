@@ -1,10 +1,13 @@
 """The commands of the contribution filter: ask, label, report."""
 
+import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from audiomcq.arguments.asking import clips_needed
 from audiomcq.arguments.contribution import LabelingRule, ProbeArguments, ReportArguments, SplitArguments
+from audiomcq.arguments.profiles import CompareProfilesArguments, ConsistencyArguments
 from audiomcq.commands.start import require
 
 
@@ -68,3 +71,37 @@ def report(args: ReportArguments, rule: LabelingRule) -> None:
     write_report(contribution, rows, votes, args.output_dir, examples, args.link_clips)
     if votes is not None:
         check_unreadable(contribution["unreadable"]["share"], args.max_unreadable)
+
+
+def compare_profiles(args: CompareProfilesArguments) -> None:
+    """Rate every way to label rows by the truth about their shortcuts: precision, recall, and how labels move."""
+    from audiomcq.contribution.profile_page import compare_with_truth, write_comparison
+    from audiomcq.contribution.truth import read_truth
+    from audiomcq.inference.load import load_votes
+    from audiomcq.run import set_up_logging
+
+    require(dataset=args.dataset, truth=args.truth)
+    set_up_logging()
+    rows = args.load(check_audio=False, fetch_clips=False)
+    words = f"audiomcq compare_profiles --dataset {args.dataset} --votes {args.votes} --truth {args.truth}"
+    report = compare_with_truth(rows, load_votes(args.votes), read_truth(Path(args.truth)), words)
+    sys.stdout.write(write_comparison(report, args.output_dir))
+
+
+def consistency(args: ConsistencyArguments) -> None:
+    """Measure whether answers stay the same over option orders and over variants of the rows in other words."""
+    from audiomcq.contribution.consistency import measure_consistency, write_consistency
+    from audiomcq.inference.load import load_votes
+    from audiomcq.run import set_up_logging
+
+    require(dataset=args.dataset)
+    set_up_logging()
+    variants = [("original", args.load(check_audio=False, fetch_clips=False), load_votes(args.votes))]
+    for text in args.variants:
+        source, _, votes = text.rpartition("=")
+        if not source:
+            raise ValueError(f"variants {text!r}: write ROWS=VOTES, e.g. variant-1.parquet=outputs/votes_1")
+        rows = replace(args, dataset=source, dataset_config=None, dataset_split="train", allow_outside_audio_root=True)
+        variants.append((Path(source).stem, rows.load(check_audio=False, fetch_clips=False), load_votes(votes)))
+    words = f"audiomcq consistency --dataset {args.dataset} --votes {args.votes} --variants {' '.join(args.variants)}"
+    sys.stdout.write(write_consistency(measure_consistency(variants), args.output_dir, words.rstrip()))

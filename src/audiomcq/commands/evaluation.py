@@ -1,4 +1,6 @@
-"""The commands of the evaluation: answer, score, import answers, select a checkpoint, audit overlap, check forgetting."""
+"""The commands of the evaluation: answer, score, import answers, select a checkpoint, audit overlap, check forgetting,
+grade chains of thought, score published checkpoints again.
+"""
 
 from pathlib import Path
 
@@ -7,7 +9,9 @@ from audiomcq.arguments.construction import AuditArguments
 from audiomcq.arguments.evaluation import (
     AnswerArguments,
     ForgettingArguments,
+    GradeChainsArguments,
     ImportArguments,
+    RescoreArguments,
     ScoreArguments,
     SelectArguments,
 )
@@ -108,3 +112,32 @@ def forgetting(args: ForgettingArguments) -> None:
     require(before=args.before, after=args.after)
     set_up_logging()
     save_forgetting(args, check_forgetting(args))
+
+
+def grade_chains(args: GradeChainsArguments) -> None:
+    """Let a language model grade the chains of thought of right answers by each item's rubric (MMAR-Rubrics)."""
+    from rich.console import Console
+
+    from audiomcq.commands import judging
+    from audiomcq.interruption import finishing
+    from audiomcq.run import set_up_logging
+
+    set_up_logging()
+    with finishing(notice="nothing more is asked, and what was judged is written"):
+        judging.grade_chains(args)
+    Console().print((Path(args.output_dir) / "rubrics.md").read_text(), markup=False, soft_wrap=True)
+
+
+def rescore(args: RescoreArguments) -> None:
+    """Answer and score several checkpoints on several benchmarks, strictly and as published, and write one page."""
+    from accelerate import PartialState
+    from rich.console import Console
+
+    from audiomcq.commands import rescoring
+    from audiomcq.run import set_up_logging
+
+    require(models=args.models, benchmarks=args.benchmarks)
+    set_up_logging()
+    page = rescoring.rescore(args)
+    if PartialState().is_main_process:
+        Console().print(page, markup=False, soft_wrap=True)

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from audiomcq.arguments.construction import BuildArguments
+from audiomcq.arguments.construction import BuildArguments, WriterArguments
 from audiomcq.construction.budget import Budget, Price
 from audiomcq.construction.candidates import Candidate
 from audiomcq.construction.captions import CaptionedClip
@@ -40,9 +40,7 @@ class ModelBuild:
         self.args, self.source, self.cache = args, source, cache
         self.prompts = Prompts(args.prompts)
         self.halt = Halt()
-        self.budget = Budget(parse_prices(args.prices), args.max_cost, args.max_tokens)
-        for model, prompt_tokens, completion_tokens, answers in cache.tokens():
-            self.budget.count(model, prompt_tokens, completion_tokens, answers)
+        self.budget = open_budget(args, cache)
         self.stages: tuple[str, ...] = (*_TEXT_STAGES, "audio_cot") if args.listener else _TEXT_STAGES
         self.root, self.audio_root = Path(args.root), Path(args.audio_root or args.root)
         self.captions = sum(1 for _ in source.read(self.root, args))
@@ -58,7 +56,6 @@ class ModelBuild:
             audio_root=self.audio_root,
             min_grade=args.min_grade,
         )
-        self._check_prices()
 
     def __enter__(self) -> "ModelBuild":
         return self
@@ -112,29 +109,42 @@ class ModelBuild:
         return {"tokens": f"{self.budget.total_tokens:,}", "cost": f"{self.budget.cost:.4g}"}
 
     def _open(self, name: str | None, temperature: float) -> Writer:
-        args = self.args
-        endpoint = parse_voter(name or "", args.endpoint_concurrency, args.endpoint_timeout)
-        if endpoint is None:
-            raise ValueError(
-                "writer, grader and listener are models behind servers, URL#model: http://127.0.0.1:8000/v1#Qwen/Qwen3-8B"
-            )
-        endpoint = replace(endpoint, retries=args.endpoint_retries)
-        options: dict[str, Any] = {"temperature": temperature, "max_tokens": args.max_new_tokens}
-        if args.request_options:
-            options["extra_body"] = parse_request_options(args.request_options)
-        patience = max(8, 2 * args.endpoint_concurrency)
-        writer = Writer(endpoint, self.cache, self.budget, self.halt, options, args.attempts, patience)
+        writer = open_writer(self.args, name, temperature, self.cache, self.budget, self.halt)
         self._writers.append(writer)
         return self._resources.enter_context(writer)
 
-    def _check_prices(self) -> None:
-        """Refuse a limit of costs for models whose prices are not known."""
-        for writer in self._writers:
-            if self.args.max_cost is not None and writer.endpoint.model not in self.budget.prices:
-                raise ValueError(
-                    f"max_cost {self.args.max_cost:g}: no price of {writer.endpoint.model} is given; add "
-                    f"--prices {writer.endpoint.model}=PROMPT/COMPLETION, or limit max_tokens"
-                )
+
+def open_writer(
+    args: WriterArguments, name: str | None, temperature: float, cache: ResponseCache, budget: Budget, halt: Halt
+) -> Writer:
+    """Return the writer of an endpoint's name, a context.
+
+    Raises:
+        ValueError: it is no endpoint, or costs are limited and its price is not known.
+    """
+    endpoint = parse_voter(name or "", args.endpoint_concurrency, args.endpoint_timeout)
+    if endpoint is None:
+        raise ValueError(
+            "writer, grader and listener are models behind servers, URL#model: http://127.0.0.1:8000/v1#Qwen/Qwen3-8B"
+        )
+    if args.max_cost is not None and endpoint.model not in budget.prices:
+        raise ValueError(
+            f"max_cost {args.max_cost:g}: no price of {endpoint.model} is given; add "
+            f"--prices {endpoint.model}=PROMPT/COMPLETION, or limit max_tokens"
+        )
+    options: dict[str, Any] = {"temperature": temperature, "max_tokens": args.max_new_tokens}
+    if args.request_options:
+        options["extra_body"] = parse_request_options(args.request_options)
+    endpoint = replace(endpoint, retries=args.endpoint_retries)
+    return Writer(endpoint, cache, budget, halt, options, args.attempts, max(8, 2 * args.endpoint_concurrency))
+
+
+def open_budget(args: WriterArguments, cache: ResponseCache) -> Budget:
+    """Return the budget, from which what earlier runs spent is taken."""
+    budget = Budget(parse_prices(args.prices), args.max_cost, args.max_tokens)
+    for model, prompt_tokens, completion_tokens, answers in cache.tokens():
+        budget.count(model, prompt_tokens, completion_tokens, answers)
+    return budget
 
 
 def check_arguments(args: BuildArguments) -> None:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from audiomcq.arguments.construction import DEFAULT_TYPE, ConvertArguments
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.construction.layouts import ALIASES, Unreadable, as_number, read_answer, read_layout, read_thought
-from audiomcq.examples import FEATURES, LICENSE_COLUMNS, SCORE, Row, find_defect, row_key
+from audiomcq.examples import FEATURES, LICENSE_COLUMNS, MORE_AUDIO, SCORE, Row, find_defect, row_key
 from audiomcq.raw_rows import read_raw
 from audiomcq.row_files import as_score, as_text
 from audiomcq.row_sources import Located, locate
@@ -84,6 +84,8 @@ def convert(args: ConvertArguments) -> Conversion:
         for place, base, raw in tqdm(iterate_raw_rows(located), desc="converting", unit="row", dynamic_ncols=True):
             result.rows += 1
             try:
+                if raw.get(MORE_AUDIO):
+                    raise Unreadable(f"the row has several clips ({MORE_AUDIO}), and rows about one are converted")
                 row = convert_row(raw, columns, args.question_type, source_name, first_index, answers.count_options)
                 row |= clips.make_cell(row.pop("audio"), base)
                 if not (row["id"] or "").strip():

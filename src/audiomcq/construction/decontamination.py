@@ -22,7 +22,7 @@ from audiomcq.arguments.construction import SIMILAR
 from audiomcq.audio import stored_digest, stored_size
 from audiomcq.datasets import clip_sizes
 from audiomcq.evaluation.items import load_benchmark
-from audiomcq.examples import Row, arrow_column, clip_fields, row_key
+from audiomcq.examples import MORE_AUDIO, Row, arrow_column, clip_fields, clips, row_key
 
 logger = logging.getLogger(__name__)
 
@@ -152,19 +152,21 @@ def audit(
     keys = [(name, row_key(item)) for name, item in items]
     questions = QuestionIndex([make_shingles(item) for _, item in items], similar)
     by_name: dict[str, set[int]] = defaultdict(set)
-    by_size: dict[int, list[int]] = defaultdict(list)
+    by_size: dict[int, list[tuple[int, int]]] = defaultdict(list)
     with_clip: Counter[str] = Counter()
     for index, (benchmark, item) in enumerate(items):
         for name in clip_names(item):
             by_name[name].add(index)
-        if content and (size := stored_size(item.get("audio") or "")):
-            by_size[size].append(index)
-            with_clip[benchmark] += 1
-    digests: dict[int, str] = {}
+        stored = [stored_size(cell or "") for cell in _list_cells(item)] if content else [None]
+        for place, size in enumerate(stored):
+            if size:
+                by_size[size].append((index, place))
+        with_clip[benchmark] += all(stored)
+    digests: dict[tuple[int, int], str] = {}
     sources: set[str] = set()
     overlaps: list[Overlap] = []
     n_rows = rows_not_compared = 0
-    for row, size in tqdm(
+    for row, sizes in tqdm(
         _iterate_compared(rows, audio_root, bool(by_size)), "overlap audit", unit="row", dynamic_ncols=True
     ):
         n_rows += 1
@@ -172,13 +174,15 @@ def audit(
         found = [("question", f"{value:.2f}", index) for index, value in questions.find_similar(make_shingles(row))]
         for name in clip_names(row):
             found += [("clip_name", name, index) for index in by_name.get(name, ())]
-        rows_not_compared += size is None
-        if size is not None and (same_size := by_size.get(size)):
-            for index in same_size:
-                digests.setdefault(index, stored_digest(items[index][1]["audio"]))
-            cell = rows[n_rows - 1]["audio"] if isinstance(rows, Dataset) else row["audio"]
-            own = stored_digest(cell, audio_root)
-            found += [("clip_content", own, index) for index in same_size if digests[index] == own]
+        rows_not_compared += None in sizes
+        for place, size in enumerate(sizes):
+            same_size = () if size is None else by_size.get(size, ())
+            for index, its in same_size:
+                digests.setdefault((index, its), stored_digest(_list_cells(items[index][1])[its]))
+            if same_size:
+                whole = rows[n_rows - 1] if isinstance(rows, Dataset) else row
+                own = stored_digest(_list_cells(whole)[place], audio_root)
+                found += [("clip_content", own, each[0]) for each in same_size if digests[each] == own]
         if found:
             overlaps += [Overlap(row_key(row), *keys[index], kind, shared) for kind, shared, index in found]
     shared_sources = {name: _count_sources(each, sources) for name, each in benchmarks.items()}
@@ -197,14 +201,14 @@ def _count_sources(items: Iterable[Row], sources: set[str]) -> dict[str, int]:
 
 def _iterate_compared(
     rows: Iterable[Row], audio_root: str | Path | None, with_sizes: bool
-) -> Iterator[tuple[Row, int | None]]:
-    """Yield the columns that are compared, and the size of each clip in bytes.
+) -> Iterator[tuple[Row, list[int | None]]]:
+    """Yield the columns that are compared, and the size of each clip of a row in bytes.
 
     A data set is read by column, without the clips' bytes.
     """
-    if not isinstance(rows, Dataset):
+    if not isinstance(rows, Dataset) or MORE_AUDIO in rows.column_names:
         for row in rows:
-            yield row, stored_size(row.get("audio") or "", audio_root) if with_sizes else None
+            yield row, [stored_size(cell or "", audio_root) if with_sizes else None for cell in _list_cells(row)]
         return
     names = [name for name in _COMPARED if name in rows.column_names]
     columns = [arrow_column(rows, name) for name in names]
@@ -215,7 +219,7 @@ def _iterate_compared(
         part = slice(start, start + _ROWS_AT_ONCE)
         values = [column.slice(start, _ROWS_AT_ONCE).to_pylist() for column in (*columns, paths)]
         for *texts, path, size in zip(*values, sizes[part], strict=True):
-            yield {**dict(zip(names, texts, strict=True)), "audio": {"bytes": None, "path": path}}, size
+            yield {**dict(zip(names, texts, strict=True)), "audio": {"bytes": None, "path": path}}, [size]
 
 
 def audit_training(
@@ -238,7 +242,7 @@ def load_benchmarks(texts: Iterable[str]) -> dict[str, list[Row]]:
     for text in texts:
         name, _, source = text.partition("=")
         loaded = load_benchmark(name, source or None)
-        found[name] = [*loaded.rows, *loaded.missing_audio, *loaded.without_gold]
+        found[name] = [*loaded.rows, *loaded.missing_audio, *loaded.without_gold, *loaded.open_ended]
     if not found:
         raise ValueError("no benchmark to compare with: name some, e.g. mmar or mmar=path/to/MMAR-meta.jsonl")
     return found
@@ -290,14 +294,19 @@ class QuestionIndex:
 
 
 def clip_names(row: Row) -> set[str]:
-    """Return the names that identify a row's clip: its file name, its id, and the video id in them ("Y<id>_<start>").
+    """Return the names that identify a row's clips: file names, its id, and the video ids in them ("Y<id>_<start>").
 
     Names that only count ("sample_12") identify nothing and are left out.
     """
-    path = (row.get("audio") or {}).get("path") or ""
-    stems = {PurePosixPath(path).stem, PurePosixPath(str(row["id"])).stem}
+    paths = [(cell or {}).get("path") or "" for cell in _list_cells(row)]
+    stems = {PurePosixPath(path).stem for path in (*paths, str(row["id"]))}
     videos = {match[1] for stem in stems if (match := VIDEO.fullmatch(stem))}
     return {name for name in stems | videos if not _NOTHING_OF_ITS_OWN.fullmatch(name)}
+
+
+def _list_cells(row: Row) -> list[dict[str, Any] | None]:
+    """Return the clips of a row, None for one that it does not have."""
+    return clips({"audio": None, **row})
 
 
 def find_origins(row: Row) -> set[str]:

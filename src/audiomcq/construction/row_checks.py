@@ -275,12 +275,13 @@ def _find_contained(keys: Sequence[str]) -> tuple[int, int] | None:
             if inner == outer or f" {part} " not in f" {whole} ":
                 continue
             rest = f" {whole} ".replace(f" {part} ", " ", 1).split()
-            if not _NEGATION.intersection(rest) and not (_is_quantity(part) and _is_quantity(whole)):
+            if not _NEGATION.intersection(rest) and not (is_quantity(part) and is_quantity(whole)):
                 return inner, outer
     return None
 
 
-def _is_quantity(key: str) -> bool:
+def is_quantity(key: str) -> bool:
+    """Tell whether a text is numbers and units alone, by its `comparison_key`."""
     return not _QUANTITY.sub("", key)
 
 

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset
 
 from audiomcq.answers import HOW
-from audiomcq.audio import AudioError, as_mp3, cut, load_audio
+from audiomcq.audio import AudioError, as_mp3, cut, load_audio, silence
 from audiomcq.contribution.report import Numbers
 from audiomcq.contribution.report_figure import plot
 from audiomcq.contribution.row_pages import RowPages, read_row_pages, to_script, voter_names, write_rows
-from audiomcq.examples import CONTRIBUTION, Row, key_column, row_key
+from audiomcq.examples import CONTRIBUTION, Row, clips, key_column, row_key
 from audiomcq.inference.load import read_again
 from audiomcq.storage import write_whole
 from audiomcq.templating import encode_base64, fill_template, percent
@@ -32,6 +33,8 @@ TEMPLATE = Path(__file__).parent / "templates" / "report.html"
 NO_CLIPS = "data-clips=none"
 """Stands in the head of a page that neither holds nor links clips, and so may go to others without a look at their licences."""
 EXAMPLE_SECONDS = 15.0
+BETWEEN_SECONDS = 0.5
+"""Pause between the clips of an example about several."""
 """Longer clips are cut to this in the page."""
 MAX_UNREADABLE = 0.05
 """Share of the rows whose labels hang on unreadable votes, above which the headline begins with it."""
@@ -195,7 +198,9 @@ def _completions(votes: Dataset | None, rows: Dataset, rule: Numbers) -> dict[st
 
 def _clip(row: Row) -> bytes | None:
     try:
-        return as_mp3(cut(load_audio(row["audio"], max_seconds=EXAMPLE_SECONDS), EXAMPLE_SECONDS)[0])
+        heard = [cut(load_audio(cell, max_seconds=EXAMPLE_SECONDS), EXAMPLE_SECONDS)[0] for cell in clips(row)]
+        pause = silence(BETWEEN_SECONDS)
+        return as_mp3(np.concatenate([heard[0], *(part for each in heard[1:] for part in (pause, each))]))
     except AudioError as error:
         logger.warning("an example without its clip: %s", error)
         return None

@@ -16,6 +16,7 @@ from audiomcq.arguments.asking import fragment_of
 from audiomcq.arguments.contribution import RULES, LabelingRule
 from audiomcq.baselines import trivial_baselines
 from audiomcq.contribution.fragments import measure_fragments
+from audiomcq.contribution.profiles import describe_profiles, list_profiles
 from audiomcq.contribution.split import (
     RowLabels,
     classify_trainability,
@@ -79,6 +80,7 @@ def contribution_report(
         "s_audio": _compute_s_audio(arrays, questions, rule.mode),
         "trainability": _count_trainability(arrays, questions, rule.mode),
         "fragments": measure_fragments(arrays, len(questions), rule.mode),
+        "profiles": describe_profiles(list_profiles(arrays, questions)),
     }
 
 

@@ -26,7 +26,7 @@ from audiomcq.arguments.contribution import LabelingRule
 from audiomcq.contribution.report import Numbers
 from audiomcq.contribution.split import label_from_votes, select_votes
 from audiomcq.endpoints import TEXT_VOTER, is_text_voter
-from audiomcq.examples import CONTRIBUTION, SCORE, arrow_column, clip_fields
+from audiomcq.examples import CONTRIBUTION, MORE_AUDIO, SCORE, arrow_column, clip_fields
 from audiomcq.inference.load import read_again
 from audiomcq.inference.vote_arrays import Questions, VoteArrays, read_questions, tally, to_vote_arrays
 from audiomcq.storage import replaced_folder
@@ -283,8 +283,12 @@ def _collect_texts(rows: Dataset, questions: Questions, score: np.ndarray, folde
 
 
 def _link_clips(rows: Dataset, folder: Path) -> tuple[str, pa.Array]:
-    """Return the common folder of the clips as seen from `folder`, and the clips' paths in it; null for embedded clips."""
+    """Return the common folder of the clips as seen from `folder`, and the clips' paths in it; null for embedded clips, and for
+    rows about several, of which a page that plays one would play the first.
+    """
     has_bytes, paths = clip_fields(rows)
+    if MORE_AUDIO in rows.column_names:
+        has_bytes = has_bytes | arrow_column(rows, MORE_AUDIO).is_valid().to_numpy()
     here, files = f"{Path.cwd()}{os.sep}", []
     for path, held in zip(paths.to_pylist(), has_bytes, strict=True):
         # Texts and no Path objects: there may be half a million

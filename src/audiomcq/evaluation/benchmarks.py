@@ -21,13 +21,16 @@ from audiomcq.evaluation.official import (
     token_set_rule,
     unprefixed_option_rule,
 )
-from audiomcq.evaluation.versions import MMAR_VERSIONS, MMAU_TEST_MINI_VERSIONS
+from audiomcq.evaluation.sakura import split_line
+from audiomcq.evaluation.versions import MMAR_VERSIONS, MMAU_TEST_MINI_VERSIONS, SAKURA_VERSIONS
 from audiomcq.examples import CONTRIBUTION
 from audiomcq.prompts import AUDIOMCQ_STYLE, MMSU_STYLE, PromptStyle
 
 Read = Callable[[dict[str, Any]], dict[str, Any]]
-"""Convert one line of a benchmark's own file: to id, type, question, choices, answer, audio (path, if given), groups.
-"""
+"""Convert one line of a benchmark's own file: to id, type, question, choices, answer, audio (a path or a list of several, if
+given), groups. An item without choices is no multiple-choice question."""
+Unfold = Callable[[dict[str, Any], str], list[dict[str, Any]]]
+"""Make a line with several questions about one clip into a line for each, given the name of its folder or Hub table."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Benchmark:
         questions: glob of the question files in that repository; None where the Hub has a table with the audio in it.
         split: split of the table.
         read: converts one line of its question file or table to our columns.
-        rule: its official scoring rule.
+        rule: its official scoring rule; None where it cannot be computed here: it needs a model that judges or embeds.
         submit: derives the text to submit from an answer.
         official_prompt: the prompt it publishes, None where it publishes none. Ours (`audiomcq`) asks for the option's
             text.
@@ -51,13 +54,16 @@ class Benchmark:
         defects: known problems of its data, in addition to those of its rule.
         versions: names of the known versions of its question file by `content_fingerprint`; empty where no complete
             file has been seen.
+        tables: its repositories on the Hub, where it has several; each has a table with the audio in it, and
+            `questions` is the layout of its files elsewhere.
+        unfold: makes a line of its file into the items that `read` converts.
     """
 
     name: str
     title: str
     hub_id: str
     read: Read
-    rule: ScoringRule
+    rule: ScoringRule | None
     licence: str
     citation: str
     submit: Submit = submit_option
@@ -69,6 +75,8 @@ class Benchmark:
     average_over: str | None = None
     defects: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    tables: tuple[str, ...] = ()
+    unfold: Unfold = lambda raw, where: [raw]
 
     def prompt(self, official: bool = False) -> PromptStyle:
         """Return the benchmark's own prompt, or ours.
@@ -131,6 +139,30 @@ def _read_dcase2025(raw: dict[str, Any]) -> dict[str, Any]:
 def _read_dcase2026(raw: dict[str, Any]) -> dict[str, Any]:
     common = {"id": raw["id"], "question": raw["question_text"], "choices": raw["multi_choice"]}
     return common | {"answer": raw.get("answer"), "type": "audio", "audio": raw["audio_path"], "groups": {}}
+
+
+_NOT_CHOICE = ("open", "instruction following")
+"""Categories of MMAU-Pro that its program scores by a judge and by rules of their own, whatever stands among the choices."""
+
+
+def _read_mmau_pro(raw: dict[str, Any]) -> dict[str, Any]:
+    clips, choices = [path for path in raw["audio_path"] if path], raw["choices"] or []
+    # As its program does: one choice is none
+    asked = len(choices) > 1 and raw["category"] not in _NOT_CHOICE
+    groups = {"clips": str(len(clips)), "length": raw.get("length_type"), "sub_category": raw.get("sub-cat")}
+    common = {name: raw[name] for name in ("id", "question", "answer")}
+    return common | {
+        "type": raw["category"],
+        "choices": choices if asked else [],
+        "audio": clips,
+        "groups": groups,
+    }
+
+
+def _read_sakura(raw: dict[str, Any]) -> dict[str, Any]:
+    common = {name: raw[name] for name in ("id", "question", "choices", "answer")}
+    groups = {"hop": raw["hop"], "attribute_label": raw["attribute_label"]}
+    return common | {"type": raw["track"], "audio": f"audio/{raw['file']}", "groups": groups}
 
 
 def _read_audiomcq(raw: dict[str, Any]) -> dict[str, Any]:
@@ -196,6 +228,25 @@ MMSU = Benchmark(
         "options that are permutations of each other: scores made with a token-set rule are void (AudioMCQ, April 2026)",
     ),
 )
+MMAU_PRO = Benchmark(
+    name="mmau-pro",
+    title="MMAU-Pro, multiple choice",
+    hub_id="gamma-lab-umd/MMAU-Pro",
+    questions="test*.parquet",
+    read=_read_mmau_pro,
+    rule=None,
+    licence="CC-BY-NC-4.0",
+    citation="Kumar et al., MMAU-Pro: A Challenging and Comprehensive Benchmark for Holistic Evaluation of Audio General "
+    "Intelligence, arXiv 2508.13992",
+    n_items=5305,
+    defects=(
+        "official: not reproduced because the organisers' program takes the option whose NV-Embed-v2 embedding is nearest to the "
+        "completion, and so never counts an answer as unreadable (sonalkum/MMAUPro@2269762)",
+        "open-ended and instruction-following items are set aside: the organisers score them by a judge model and by rules about the "
+        "form of a text, and their overall figure has them in it",
+        "spatial items are heard in mono: channels are averaged for every model here",
+    ),
+)
 DCASE2025_TASK5 = Benchmark(
     name="dcase2025-task5",
     title="DCASE 2025 Task 5",
@@ -234,6 +285,26 @@ DCASE2026_TASK5_EVAL = replace(
     has_gold=False,
     defects=("the answers are withheld: submit the export to the organisers",),
 )
+SAKURA = Benchmark(
+    name="sakura",
+    title="SAKURA",
+    hub_id="SLLM-multi-hop",
+    tables=tuple(f"SLLM-multi-hop/{track}QA" for track in ("Animal", "Emotion", "Gender", "Language")),
+    questions="**/metadata.csv",
+    read=_read_sakura,
+    unfold=split_line,
+    rule=None,
+    licence="none stated (questions and clips)",
+    citation="Yang et al., SAKURA: On the Multi-hop Reasoning of Large Audio-Language Models Based on Speech and Audio "
+    "Information, arXiv 2505.13237",
+    n_items=4000,
+    defects=(
+        "the official score is the judgement of a language model (gpt-4o-2024-11-20, whose reading of an answer changes "
+        "with the model and its prompt), so that there is no official accuracy here; strict accuracy reads the chosen option",
+        "the tables on the Hub were not seen; their columns are taken to be those of metadata.csv, with an audio column",
+    ),
+    versions=SAKURA_VERSIONS,
+)
 AUDIOMCQ_ROWS = Benchmark(
     name="audiomcq-rows",
     title="rows of one's own",
@@ -249,9 +320,11 @@ _ALL = (
     MMAU_TEST,
     MMAR,
     MMSU,
+    MMAU_PRO,
     DCASE2025_TASK5,
     DCASE2026_TASK5_DEV,
     DCASE2026_TASK5_EVAL,
+    SAKURA,
     AUDIOMCQ_ROWS,
 )
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}

@@ -78,7 +78,7 @@ def write_submission(path: str | Path, loaded: BenchmarkRows, predictions: Itera
     submission, texts = FORMATS[name], submitted_texts(loaded, predictions)
     choices = {row_key(row): row["choices"] for row in drop_audio(loaded.rows)}
     thoughts = {each["row_key"]: thinking_part(each["completion"], choices[each["row_key"]]) for each in predictions}
-    left_out = [*loaded.missing_audio, *loaded.without_gold]
+    left_out = [*loaded.missing_audio, *loaded.without_gold, *loaded.open_ended]
     records = [submission.record(row, texts[row_key(row)], thoughts[row_key(row)]) for row in drop_audio(loaded.rows)]
     records += [submission.record(row, "", "") for row in left_out]
     path = Path(path).with_suffix(submission.suffix)

@@ -9,7 +9,6 @@ is printed twice, either copy is.
 """
 
 import ast
-import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import Audio, Dataset, DownloadManager, Features, Value, concatenate_datasets, load_dataset
-from huggingface_hub import snapshot_download
+from datasets import Audio, Dataset, Features, Value, concatenate_datasets, load_dataset
 
 from audiomcq.answers import normalize
 from audiomcq.audio import stored_size
@@ -27,18 +25,17 @@ from audiomcq.clip_check import check_clips
 from audiomcq.clip_paths import ClipFolder, ClipPathError
 from audiomcq.datasets import load_rows
 from audiomcq.evaluation.benchmarks import AUDIOMCQ_ROWS, Benchmark, find_benchmark
+from audiomcq.evaluation.item_files import find_folder, read_items, unpack_archives
 from audiomcq.evaluation.versions import UNKNOWN, content_fingerprint
-from audiomcq.examples import FEATURES, Row, row_key
+from audiomcq.examples import FEATURES, MORE_AUDIO, Row, row_key, row_selection
+from audiomcq.more_clips import clip_columns, clip_table, flatten_clips
 
 logger = logging.getLogger(__name__)
 
-CLIP = {"bytes": Value("binary"), "path": Value("string")}
-"""What an `Audio` column stores. Its own encoder would need torchcodec."""
 ClipCheck = Callable[[Dataset, Path], dict[int, str]]
 """From the clips of all items and the folder of their relative paths: why some cannot be used, by index."""
 _NAMED = 10
 """Number of left-out items that are logged by name."""
-ARCHIVES = ("*.tar.gz", "*.tgz", "*.zip")
 TEXT_FEATURES = {
     name: FEATURES[name] for name in ("id", "source_dataset", "question_type", "question", "choices", "answer")
 } | {"benchmark": Value("string")}
@@ -54,6 +51,7 @@ class BenchmarkRows:
         missing_audio: items whose clip is missing; `audio` has its path if the question file has. They are not scored,
             and submitted with an empty answer.
         without_gold: items whose gold answer is none of their options, treated the same way.
+        open_ended: items without options, which are no multiple-choice questions: they are no part of the score.
         fingerprint: of all items in the question file (`versions.content_fingerprint`).
         version: name of the version with this content, None if it is unknown.
     """
@@ -62,14 +60,16 @@ class BenchmarkRows:
     rows: Dataset
     missing_audio: list[Row] = field(default_factory=list)
     without_gold: list[Row] = field(default_factory=list)
+    open_ended: list[Row] = field(default_factory=list)
     fingerprint: str = ""
     version: str | None = None
 
     @property
     def all_there(self) -> bool:
-        """Whether all published items can be asked and scored; False if their number is unknown."""
-        n_items = self.benchmark.n_items or (None if self.benchmark.hub_id else len(self.rows))
-        return not self.missing_audio and not self.without_gold and len(self.rows) == n_items
+        """Whether all published items can be asked and scored, but for open-ended ones; False if their number is unknown."""
+        n_asked = len(self.rows) + len(self.open_ended)
+        n_items = self.benchmark.n_items or (None if self.benchmark.hub_id else n_asked)
+        return not self.missing_audio and not self.without_gold and n_asked == n_items
 
     @property
     def complete(self) -> bool:
@@ -82,11 +82,14 @@ class BenchmarkRows:
     @property
     def label(self) -> str:
         """The name of a score on these rows."""
-        n_found = len(self.rows) + len(self.missing_audio) + len(self.without_gold)
+        n_found = len(self.rows) + len(self.missing_audio) + len(self.without_gold) + len(self.open_ended)
         whole = f"{self.benchmark.n_items or n_found} items"
         if not self.benchmark.n_items and self.benchmark.hub_id:
             whole += " found, the whole number is not known"
-        return self.name + ("" if self.all_there else f" ({len(self.rows)} of {whole})")
+        if self.open_ended:
+            whole += f", {len(self.open_ended)} of them open-ended"
+        as_whole = self.all_there and not self.open_ended
+        return self.name + ("" if as_whole else f" ({len(self.rows)} of {whole})")
 
     @property
     def name(self) -> str:
@@ -108,7 +111,7 @@ class BenchmarkRows:
             "n_loaded": len(self.rows),
             "n_missing_audio": len(self.missing_audio),
             "n_without_gold": len(self.without_gold),
-        }
+        } | ({"n_open_ended": len(self.open_ended)} if self.open_ended else {})
 
 
 def load_benchmark(
@@ -147,7 +150,7 @@ def load_benchmark(
     if check_audio and max_audio_seconds is not None:
         check = partial(_find_broken_clips, max_audio_seconds=max_audio_seconds, clips_folder=audio_root or source)
     source = source or benchmark.hub_id
-    if not source or (Path(source).suffix in (".json", ".jsonl") and not Path(source).is_file()):
+    if not source or (Path(source).suffix in (".json", ".jsonl", ".csv", ".parquet") and not Path(source).is_file()):
         raise ValueError(f"{benchmark.title}: no source {str(source)!r}; name a question file, a folder or a Hub id")
     if benchmark is AUDIOMCQ_ROWS:
         rows = load_rows(
@@ -158,17 +161,19 @@ def load_benchmark(
             allow_outside_audio_root=allow_outside,
             fetch_clips=check_audio if fetch_clips is None else fetch_clips,
         )
-        loaded = _load_table(benchmark, rows, check, audio_root)
+        loaded = _load_table(benchmark, {str(source): rows}, check, audio_root)
     elif Path(source).is_file():
         roots = [Path(audio_root or Path(source).parent)]
         loaded = _load_files(benchmark, [Path(source)], roots, check, allow_outside=allow_outside)
-    elif benchmark.questions:
-        folder = Path(source) if Path(source).is_dir() else Path(snapshot_download(str(source), repo_type="dataset"))
-        roots = [Path(audio_root)] if audio_root else [folder, *_unpack_archives(folder)]
+    elif benchmark.questions and (not benchmark.tables or Path(source).is_dir()):
+        folder = find_folder(source)
+        roots = [Path(audio_root)] if audio_root else [folder, *unpack_archives(folder)]
         files = sorted(folder.glob(benchmark.questions))
         loaded = _load_files(benchmark, files, roots, check, str(source), allow_outside)
     else:
-        loaded = _load_table(benchmark, load_dataset(str(source), split=split or benchmark.split), check)
+        ids = benchmark.tables if source == benchmark.hub_id and benchmark.tables else (str(source),)
+        tables = {each: load_dataset(each, split=split or benchmark.split) for each in ids}
+        loaded = _load_table(benchmark, tables, check)
     version = {**benchmark.versions, **(known_versions or {})}.get(loaded.fingerprint)
     loaded = replace(loaded, version=version)
     if version is None and benchmark.hub_id:
@@ -182,6 +187,9 @@ def load_benchmark(
             "%s: %d items without audio, %d without their gold answer among the options were left out",
             *(counts[key] for key in ("label", "n_missing_audio", "n_without_gold")),
         )
+    if opens := loaded.open_ended:
+        named = ", ".join(map(row_key, opens[:_NAMED]))
+        logger.warning("%s: %d items have no options and are set aside: %s", loaded.label, len(opens), named)
     return loaded
 
 
@@ -198,40 +206,57 @@ def _load_files(
         raise ValueError(f"{where}: no question file {benchmark.questions} of {benchmark.title} there")
     find = _make_finder(roots, allow_outside)
     rows: list[Row] = []
-    cells: list[dict[str, Any] | None] = []
+    found: list[list[str | None]] = []
     stated: dict[str, dict[str, Any]] = {}
     for file in files:
-        for index, raw in enumerate(_read_items(file)):
-            row, path = _convert_item(benchmark, raw, f"{file.name} item {index}")
-            clip = find(path)
+        lines = (each for raw in read_items(file) for each in _unfold(benchmark, raw, file.parent.name, file.name))
+        for index, raw in enumerate(lines):
+            row, paths = _convert_item(benchmark, raw, f"{file.name} item {index}")
             rows.append(row)
-            cells.append(None if clip is None else {"bytes": None, "path": clip})
-            stated[row_key(row)] = {"bytes": None, "path": path}
-    clips = Dataset.from_dict({"audio": cells}, Features({"audio": CLIP})).cast_column("audio", Audio(decode=False))
-    loaded = _join_clips(benchmark, rows, clips, check)
-    broken = [row | {"audio": stated[row_key(row)]} for row in loaded.missing_audio]
+            found.append([find(path) for path in paths])
+            stated[row_key(row)] = clip_columns(paths)
+    loaded = _join_clips(benchmark, rows, clip_table(found), check)
+    broken = [row | stated[row_key(row)] for row in loaded.missing_audio]
     return replace(loaded, missing_audio=broken)
 
 
 def _load_table(
-    benchmark: Benchmark, table: Dataset, check: ClipCheck, audio_root: str | Path | None = None
+    benchmark: Benchmark, tables: Mapping[str, Dataset], check: ClipCheck, audio_root: str | Path | None = None
 ) -> BenchmarkRows:
-    """Load items from a table with an audio column."""
+    """Load items from tables with an audio column, by the name of each."""
+    rows: list[Row] = []
+    clips = []
+    for name, table in tables.items():
+        some, of_table = _read_table(benchmark, name, table, check)
+        rows += some
+        clips.append(of_table)
+    return _join_clips(benchmark, rows, concatenate_datasets(clips), check, Path(audio_root or ""))
+
+
+def _read_table(benchmark: Benchmark, name: str, table: Dataset, check: ClipCheck) -> tuple[list[Row], Dataset]:
+    """Read the items of one table, and the clip of each."""
     column = next((name for name in ("audio", "context") if name in table.column_names), None)
     if column is None and check is not _skip_clip_check:
         raise ValueError(f"{benchmark.title}: no audio column among {', '.join(table.column_names)}")
     if column is None:
         column, table = "audio", table.add_column("audio", [None] * len(table), feature=Audio(decode=False))
-    texts = table.remove_columns(column)
-    rows = [_convert_item(benchmark, raw, f"row {i}")[0] for i, raw in enumerate(texts)]
-    clips = table.select_columns(column).rename_columns({column: "audio"}).cast_column("audio", Audio(decode=False))
-    return _join_clips(benchmark, rows, clips.flatten_indices(), check, Path(audio_root or ""))
+    held = [column, *(name for name in (MORE_AUDIO,) if name in table.column_names)]
+    texts = table.remove_columns(held)
+    rows, places = [], []
+    for i, raw in enumerate(texts):
+        for item in _unfold(benchmark, raw, name.rpartition("/")[2], f"row {i}"):
+            rows.append(_convert_item(benchmark, item, f"row {i}")[0])
+            places.append(i)
+    clips = table.select_columns(held).rename_columns({column: "audio"}).cast_column("audio", Audio(decode=False))
+    return rows, (clips if places == list(range(len(clips))) else clips.select(places)).flatten_indices()
 
 
 def _join_clips(
     benchmark: Benchmark, rows: list[Row], clips: Dataset, check: ClipCheck, root: Path = Path()
 ) -> BenchmarkRows:
-    """Join rows with their clips, and leave out items without a clip or without a gold answer among their options."""
+    """Join rows with their clips, and leave out items without options, without a clip or without a gold answer among their
+    options.
+    """
     if not rows:
         raise ValueError(f"{benchmark.title}: the question file holds no items")
     if repeated := [key for key, count in Counter(map(row_key, rows)).items() if count > 1]:
@@ -240,8 +265,14 @@ def _join_clips(
     for i in sorted(defects)[:_NAMED]:
         logger.warning("set aside: %s: %s", row_key(rows[i]), defects[i])
     broken = set(defects)
-    odd = {i for i, row in enumerate(rows) if benchmark.has_gold and row["answer"] not in row["choices"]} - broken
-    good = [i for i in range(len(rows)) if i not in broken | odd]
+    opens = {i for i, row in enumerate(rows) if not row["choices"]}
+    broken -= opens
+    odd = (
+        {i for i, row in enumerate(rows) if benchmark.has_gold and row["answer"] not in row["choices"]}
+        - broken
+        - opens
+    )
+    good = [i for i in range(len(rows)) if i not in broken | odd | opens]
     groups = {name: Value("string") for row in rows[:1] for name in row["groups"]}
     texts = Dataset.from_list(rows, Features(TEXT_FEATURES | {"groups": groups})).select(good)
     return BenchmarkRows(
@@ -249,6 +280,7 @@ def _join_clips(
         concatenate_datasets([texts, clips.select(good)], axis=1),
         [rows[i] for i in sorted(broken)],
         [rows[i] for i in sorted(odd)],
+        [rows[i] for i in sorted(opens)],
         content_fingerprint(rows),
     )
 
@@ -259,17 +291,20 @@ def _skip_clip_check(clips: Dataset, root: Path) -> dict[int, str]:
 
 
 def _find_missing_clips(clips: Dataset, root: Path) -> dict[int, str]:
-    """Find the items whose clips are missing, by index, without opening any clip."""
+    """Find the items with a clip that is missing, by index, without opening any clip."""
+    clips, owners = flatten_clips(clips)
     embedded: list[bool] = []
     paths: list[str | None] = []
     for chunk in clips.data.column("audio").chunks:  # not the rows: that would read every clip
         embedded += chunk.field("bytes").is_valid().to_pylist()
         paths += chunk.field("path").to_pylist()
-    return {
-        index: f"{path}: no such audio file"
-        for index, path in enumerate(paths)
-        if not embedded[index] and stored_size({"path": path}, root) is None
-    }
+    missing: dict[int, str] = {}
+    order = row_selection(clips)
+    places = range(len(owners)) if order is None else order.column(0).to_pylist()
+    for owner, place in zip(owners.tolist(), places, strict=True):
+        if not embedded[place] and stored_size({"path": paths[place]}, root) is None:
+            missing.setdefault(owner, f"{paths[place]}: no such audio file")
+    return missing
 
 
 def _find_broken_clips(
@@ -279,8 +314,22 @@ def _find_broken_clips(
     return check_clips(clips, root, max_audio_seconds, clips_folder).left_out(keep_silent=True)
 
 
-def _convert_item(benchmark: Benchmark, raw: dict[str, Any], where: str) -> tuple[Row, str | None]:
-    """Convert an item to a row without audio, and return it with the path of its clip if the question file has one."""
+def _unfold(benchmark: Benchmark, raw: dict[str, Any], folder: str, where: str) -> list[dict[str, Any]]:
+    """Make a line into the items that it holds."""
+    try:
+        return benchmark.unfold(raw, folder)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _not_of(benchmark, raw, where, error) from error
+
+
+def _not_of(benchmark: Benchmark, raw: dict[str, Any], where: str, error: Exception) -> ValueError:
+    return ValueError(f"{where} is not of {benchmark.title} ({error!r}); it has {', '.join(map(str, raw))}")
+
+
+def _convert_item(benchmark: Benchmark, raw: dict[str, Any], where: str) -> tuple[Row, list[str | None]]:
+    """Convert an item to a row without audio, and return it with the paths of its clips: one, None if the question file has
+    none, or several.
+    """
     try:
         item = benchmark.read(raw)
         if not isinstance(item["choices"], list):
@@ -288,7 +337,7 @@ def _convert_item(benchmark: Benchmark, raw: dict[str, Any], where: str) -> tupl
         if not isinstance(item["question"], str):
             raise TypeError(f"its question is {item['question']!r}, not a text")
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{where} is not of {benchmark.title} ({error!r}); it has {', '.join(raw)}") from error
+        raise _not_of(benchmark, raw, where, error) from error
     choices = ["" if choice is None else str(choice) for choice in item["choices"]]
     answer = _match_option(item["answer"], choices) if benchmark.has_gold else None
     groups = {"type": item["type"]} | {name: _join_group(value) for name, value in item["groups"].items()}
@@ -298,7 +347,8 @@ def _convert_item(benchmark: Benchmark, raw: dict[str, Any], where: str) -> tupl
         "question_type": item["type"],
     }
     row |= {"question": item["question"], "choices": choices, "answer": answer, "benchmark": benchmark.name}
-    return row | {"groups": groups}, item.get("audio")
+    named = item.get("audio")
+    return row | {"groups": groups}, (named or [None]) if isinstance(named, list) else [named]
 
 
 def _match_option(answer: str | None, choices: Sequence[str]) -> str | None:
@@ -321,19 +371,6 @@ def _join_group(value: Any) -> str:
         except (SyntaxError, ValueError):
             return value
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "none")
-
-
-def _read_items(file: Path) -> list[dict[str, Any]]:
-    """Read the items of a .json file (a list, or one item) or of a .jsonl file."""
-    text = file.read_text(encoding="utf-8")
-    try:
-        if file.suffix == ".json":
-            content = json.loads(text)
-        else:
-            content = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: neither JSON nor JSON lines ({error})") from error
-    return content if isinstance(content, list) else [content]
 
 
 def _make_finder(roots: Sequence[Path], allow_outside: bool = False) -> Callable[[str | None], str | None]:
@@ -369,9 +406,3 @@ def _make_finder(roots: Sequence[Path], allow_outside: bool = False) -> Callable
         return str(found[0].resolve()) if len(found) == 1 else None
 
     return find
-
-
-def _unpack_archives(folder: Path) -> list[Path]:
-    """Unpack the archives of a repository into the cache of `datasets`."""
-    archives = [str(path) for pattern in ARCHIVES for path in sorted(folder.rglob(pattern))]
-    return [Path(path) for path in DownloadManager().extract(archives)] if archives else []

@@ -10,6 +10,7 @@ import numpy as np
 
 from audiomcq.answers import HOW
 from audiomcq.stats import Interval, paired_bootstrap, wilson_interval
+from audiomcq.templating import markdown as markdown
 
 Prediction = Mapping[str, Any]
 
@@ -169,13 +170,6 @@ def markdown_table(scores: Mapping[str, Scores], baselines: Mapping[str, float])
     It has a line per model, then one per trivial baseline.
     """
     return markdown(_make_lines(scores, baselines))
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Format a header and lines as a GitHub table, with numbers aligned right."""
-    head, *body = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body)) + "\n"
 
 
 def _index_by_key(predictions: Iterable[Prediction], name: str) -> dict[str, Prediction]:

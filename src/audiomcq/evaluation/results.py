@@ -25,9 +25,11 @@ from audiomcq.evaluation.official import (
 from audiomcq.evaluation.pairs import compare
 from audiomcq.evaluation.questions import drop_items, load_questions, prompt_style
 from audiomcq.evaluation.report import Estimate, Prediction, Scores, markdown_table, named
+from audiomcq.evaluation.sakura import score_multi_hop_given_single
 from audiomcq.evaluation.scoring import Official, Rows, Run, questions_by_key, rescore_predictions, score_run
 from audiomcq.evaluation.strong import SplitByModel, strong_split
 from audiomcq.evaluation.tables import TABLE_MEASURES, benchmarks_table, is_estimate, results_page
+from audiomcq.evaluation.token_sets import compare_with_token_sets
 from audiomcq.examples import Row, row_key
 from audiomcq.inference.load import AnsweredRun, load_runs
 from audiomcq.inference.predictions import unfinished_runs
@@ -79,7 +81,7 @@ def score_folder(args: ScoreArguments) -> Scored:
     runs = {each.name: _rescore_run(each, rows, questions, args.missing_as_wrong) for each in answered}
     models = {each.name: _identify_model(each) for each in answered}
     parts = SplitByModel(split, models, runs)
-    official = make_official_scorer(benchmark.benchmark) if benchmark else None
+    official = make_official_scorer(benchmark.benchmark) if benchmark and benchmark.benchmark.rule else None
     scored = {each.name: _score_model(each, rows, runs[each.name], parts, official) for each in answered}
     scores = {name: value for name, (value, _) in scored.items()}
     baselines = trivial_baselines(questions.rows)
@@ -114,6 +116,20 @@ def score_folder(args: ScoreArguments) -> Scored:
     return Scored(title, scores, baselines, results, page)
 
 
+def load_answers(args: ScoreArguments) -> tuple[str, Rows, dict[str, dict[str, Prediction]]]:
+    """Load what every model of a folder answered with audio: the title, the questions, and answers by model and row key.
+
+    Raises:
+        ValueError: predictions and rows do not match; those that do not are counted and named.
+    """
+    answered = load_runs(args.predictions)
+    questions = _load_scored_questions(args, [frozenset(each.record.get("left_out", ())) for each in answered])
+    rows = questions_by_key(questions.rows)
+    runs = {each.name: _rescore_run(each, rows, questions, args.missing_as_wrong) for each in answered}
+    title = questions.benchmark.label if questions.benchmark else Path(args.dataset).name
+    return title, rows, {name: run.answers["audio", run.order] for name, run in runs.items()}
+
+
 def export_folder(args: ScoreArguments) -> list[Path]:
     """Write every prediction file in its benchmark's submission format and as lmms-eval samples, and return the files.
 
@@ -145,7 +161,13 @@ def make_official_scorer(benchmark: Benchmark) -> Official:
 
     It scores what would be submitted, or the raw completions. Where the benchmark averages over parts, accuracy and
     interval do too.
+
+    Raises:
+        ValueError: the benchmark has no rule.
     """
+    rule = benchmark.rule
+    if rule is None:
+        raise ValueError(f"{benchmark.title} has no rule that can be computed")
 
     def official(rows: Iterable[Row], answers: Iterable[Prediction], raw: bool = False) -> tuple[Estimate, int]:
         parts: dict[str, list[Row]] = {}
@@ -158,7 +180,7 @@ def make_official_scorer(benchmark: Benchmark) -> Official:
         for answer in answers:
             key, text = answer["row_key"], answer["completion"]
             texts[key] = text if raw else benchmark.submit(choices[key], answer["choice"], text)
-        scores = [official_score(benchmark.rule, each, texts) for each in parts.values()]
+        scores = [official_score(rule, each, texts) for each in parts.values()]
         intervals = [
             wilson_interval(part.n_correct, part.n_scored) if part.n_scored else Interval(0.0, 1.0) for part in scores
         ]
@@ -177,7 +199,11 @@ def _score_model(
 ) -> tuple[Scores, dict[str, Any]]:
     """Score one model; errors name the file that its answers are from."""
     with naming(answered.source):
-        return score_run(rows, run, parts.strong(answered.name), official, parts.neither(answered.name))
+        scores, details = score_run(rows, run, parts.strong(answered.name), official, parts.neither(answered.name))
+    answers = run.answers["audio", run.order]
+    details["token_set"] = compare_with_token_sets(rows.values(), answers)
+    details["multi_hop_given_single"] = score_multi_hop_given_single(rows.values(), answers)
+    return scores, details
 
 
 def _to_file_name(name: str) -> str:
@@ -252,7 +278,7 @@ def _load_scored_questions(args: ScoreArguments, left_out: Sequence[frozenset[st
     kept = [row for row in every if row_key(row) not in left_out[0]]
     set_aside = [row for row in every if row_key(row) in left_out[0]]
     if benchmark:
-        set_aside += benchmark.without_gold
+        set_aside += [*benchmark.without_gold, *benchmark.open_ended]
         benchmark = drop_items(benchmark, left_out[0])
     return _Questions(kept, benchmark, set_aside, {len(part): fingerprint(part) for part in (every, kept)})
 
@@ -267,7 +293,7 @@ def _list_defects(benchmark: Benchmark, rows: Rows) -> list[str]:
             f"{len(repeated)} items print an option twice, strictly either copy of the gold answer is right: "
             + named(repeated)
         )
-    if ambiguous := ambiguous_items(rows.values(), benchmark.rule, benchmark.submit):
+    if benchmark.rule and (ambiguous := ambiguous_items(rows.values(), benchmark.rule, benchmark.submit)):
         wrong = sum(len(item.accepted) for item in ambiguous)
         found.append(
             f"the official rule accepts {wrong} wrong options on {len(ambiguous)} items: "

@@ -98,6 +98,22 @@ def reading_table(models: Results) -> str:
     )
 
 
+def hops_table(models: Results) -> str:
+    """Format the accuracy of multi-hop questions on the clips whose single-hop question is right."""
+    tracks = dict.fromkeys(track for model in models.values() for track in model["multi_hop_given_single"])
+    lines = [["model", *tracks]]
+    for name, model in models.items():
+        cells = []
+        for track in tracks:
+            given = model["multi_hop_given_single"].get(track)
+            cells.append(f"{percent(read_estimate(given['accuracy']))} of {given['n']}" if given else "–")
+        lines.append([name, *cells])
+    return (
+        markdown(lines)
+        + '\nStrict accuracy of multi-hop questions; "of n": the clips whose single-hop answer is right.\n'
+    )
+
+
 def benchmarks_table(results: Mapping[str, Results]) -> str:
     """Format several benchmarks as one table: strict, official and strong accuracy of each, a line per model.
 
@@ -223,6 +239,8 @@ def results_page(title: str, results: Results, first: str, comparisons: Sequence
         parts.append(("Pairs of models", comparisons_table(comparisons)))
     if any(model["orders"] for model in models.values()):
         parts.append(("Option orders", orders_table(models)))
+    if any(model.get("multi_hop_given_single") for model in models.values()):
+        parts.append(("Multi-hop, given that single-hop is right", hops_table(models)))
     parts.append(("How answers were read", reading_table(models)))
     parts.append(("Places of the gold answer", positions_table(models)))
     parts += [(f"By {column.replace('_', ' ')}", group_table(models, column)) for column in columns]

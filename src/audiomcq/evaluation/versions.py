@@ -78,3 +78,5 @@ MMAR_VERSIONS: Mapping[str, str] = {
 }
 """Computed from both files of ddlBoJack/MMAR: 6249700 (MMAR-meta.json, five gold answers of which are no option) and
 a355584."""
+SAKURA_VERSIONS: Mapping[str, str] = {"cf0cc6ef5bf8281478d0cd4b10a51b00": "of 2025-02-17"}
+"""Computed from the four metadata.csv of ckyang1124/SAKURA@a1fdb14, which have one revision."""

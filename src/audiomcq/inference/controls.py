@@ -9,10 +9,11 @@ import numpy as np
 from datasets import Dataset
 
 from audiomcq.arguments.asking import KNOWN_CONTROLS, PUBLISHED_SILENCE_SECONDS, fragment_of, is_control
-from audiomcq.audio import CUT_MARGIN_SECONDS, MIN_SAMPLES, SAMPLE_RATE, audio_seconds, cut, silence
+from audiomcq.audio import CUT_MARGIN_SECONDS, MIN_SAMPLES, SAMPLE_RATE, AudioSource, audio_seconds, cut, silence
 from audiomcq.datasets import option_order, row_orders
-from audiomcq.examples import Row, row_key
+from audiomcq.examples import MORE_AUDIO, Row, clips, count_clips, row_key
 from audiomcq.inference.local import Control, audio_control
+from audiomcq.more_clips import Played, for_each_clip, list_waveforms, single_clips
 from audiomcq.prompts import OPTIONS_STYLE
 
 NOISE_RMS = 0.1
@@ -83,13 +84,21 @@ def silence_control(
     audio_root: str | Path | None = None,
     max_seconds: float | None = None,
 ) -> Control:
-    """Play digital silence of a fixed length in seconds, or of the clip's own length where `seconds` is None."""
+    """Play digital silence of a fixed length in seconds, or of the clip's own length where `seconds` is None; of a row about
+    several clips in the place of each.
+    """
 
-    def duration(row: Row) -> float:
-        return seconds if seconds is not None else audio_seconds(row["audio"], audio_root)
+    def lengths(row: Row) -> list[float]:
+        # Silence of a fixed length needs no clips, which may have been dropped
+        fixed = None if seconds is None else [seconds] * count_clips(row)
+        return fixed or [audio_seconds(source, audio_root) for source in clips(row)]
+
+    def load_silence(row: Row) -> Played:
+        played = [silence(_cut(length, max_seconds)) for length in lengths(row)]
+        return played[0] if len(played) == 1 else played
 
     return Control(
-        "silence", lambda row: silence(_cut(duration(row), max_seconds)), audio_key=duration, duration=duration
+        "silence", load_silence, audio_key=lambda row: tuple(lengths(row)), duration=lambda row: sum(lengths(row))
     )
 
 
@@ -110,7 +119,8 @@ def options_only_control() -> Control:
 def fragment_control(
     part: int, parts: int, audio_root: str | Path | None = None, max_seconds: float | None = None
 ) -> Control:
-    """Play one of the equal parts of what is used of a clip (arXiv 2604.24401): together they are what `audio` plays.
+    """Play one of the equal parts of what is used of a clip (arXiv 2604.24401), of a row about several clips of each: together
+    they are what `audio` plays.
 
     Args:
         part: from 1 to `parts`.
@@ -121,9 +131,7 @@ def fragment_control(
     own = audio_control(audio_root, max_seconds)
     name = f"fragment-{part}-of-{parts}"
 
-    def load_part(row: Row) -> np.ndarray:
-        waveform = own.load_waveform(row)
-        assert waveform is not None  # a clip is always played
+    def take_part(waveform: np.ndarray, row: Row) -> np.ndarray:
         if max_seconds is not None:
             waveform, _ = cut(waveform, max_seconds)
         start, end = (len(waveform) * place // parts for place in (part - 1, part))
@@ -133,9 +141,12 @@ def fragment_control(
             )
         return waveform[start:end]
 
+    def load_part(row: Row) -> Played:
+        played = [take_part(waveform, row) for waveform in list_waveforms(own.load_waveform(row))]
+        return played[0] if len(played) == 1 else played
+
     def duration(row: Row) -> float:
-        seconds = own.duration(row)
-        return (seconds if max_seconds is None else min(seconds, max_seconds)) / parts
+        return sum(_used_seconds(row, audio_root, max_seconds)) / parts
 
     return Control(name, load_part, audio_key=lambda row: (own.audio_key(row), part, parts), duration=duration)
 
@@ -147,24 +158,34 @@ def short_clips(
     max_seconds: float | None = None,
 ) -> set[str]:
     """List the keys of rows whose clips are too short to be cut into so many parts of 480 samples; clips are not decoded."""
-    control = fragment_control(1, parts, audio_root, max_seconds)
     # Two samples to spare: the length of a resampled clip is that of its header but for rounding
-    return {row_key(row) for row in rows if control.duration(row) * SAMPLE_RATE < MIN_SAMPLES + 2}
+    least = parts * (MIN_SAMPLES + 2) / SAMPLE_RATE
+    return {row_key(row) for row in rows if min(_used_seconds(row, audio_root, max_seconds)) < least}
+
+
+def _used_seconds(row: Row, audio_root: str | Path | None, max_seconds: float | None) -> list[float]:
+    """Return how much of each clip of a row is used, in seconds."""
+    lengths = [audio_seconds(source, audio_root) for source in clips(row)]
+    return lengths if max_seconds is None else [min(seconds, max_seconds) for seconds in lengths]
 
 
 def noise_control(seed: int = 0, audio_root: str | Path | None = None, max_seconds: float | None = None) -> Control:
-    """Play white Gaussian noise at `NOISE_RMS`, as long as the clip, drawn from (seed, row key)."""
+    """Play white Gaussian noise at `NOISE_RMS`, as long as the clip, drawn from (seed, row key); of a row about several clips
+    in the place of each.
+    """
 
-    def duration(row: Row) -> float:
-        return audio_seconds(row["audio"], audio_root)
-
-    def load_noise(row: Row) -> np.ndarray:
+    def load_noise(row: Row) -> Played:
         # By the letters of the key: hash() of a text differs from process to process
         draw = np.random.default_rng(list(f"{seed}/{row_key(row)}".encode()))
-        samples = max(MIN_SAMPLES, round(_cut(duration(row), max_seconds) * SAMPLE_RATE))
-        return np.clip(NOISE_RMS * draw.standard_normal(samples, dtype=np.float32), -1, 1)
 
-    return Control("noise", load_noise, audio_key=row_key, duration=duration)
+        def make(source: AudioSource) -> np.ndarray:
+            seconds = _cut(audio_seconds(source, audio_root), max_seconds)
+            samples = max(MIN_SAMPLES, round(seconds * SAMPLE_RATE))
+            return np.clip(NOISE_RMS * draw.standard_normal(samples, dtype=np.float32), -1, 1)
+
+        return for_each_clip(row, make)
+
+    return Control("noise", load_noise, audio_key=row_key, duration=audio_control(audio_root).duration)
 
 
 def _cut(seconds: float, max_seconds: float | None) -> float:
@@ -180,7 +201,8 @@ def mismatched_control(
     audio_root: str | Path | None = None,
     max_seconds: float | None = None,
 ) -> Control:
-    """Play another row's clip, drawn from (seed, row key) and so independent of the other questions.
+    """Play another row's clip, drawn from (seed, row key) and so independent of the other questions; of a row about several
+    clips another one in the place of each.
 
     It is the clip of a row from another `source_dataset` if there is one, else of any other row. A clip of another
     length than the row's own is preferred, since its samples must differ; if 16 draws find none, clips are decoded and
@@ -191,13 +213,19 @@ def mismatched_control(
     """
     own = audio_control(audio_root, max_seconds)
     donors = _donors(rows, own)
-    picked: dict[str, int] = {}
+    picked: dict[str, list[_Place]] = {}
 
     def pick(row: Row) -> Row:
         key = row_key(row)
         if key not in picked:
-            picked[key] = _draw(row, rows, donors[row["source_dataset"]], own, random.Random(f"{seed}/{key}"))
-        return rows[picked[key]]
+            may_play, taken = donors[row["source_dataset"]], list[_Place]()
+            for number in range(count_clips(row)):
+                draw = random.Random(f"{seed}/{key}/{number}" if number else f"{seed}/{key}")
+                left = [place for place in may_play if place not in taken] or may_play
+                taken.append(_draw(row, rows, left, own, draw))
+            picked[key] = taken
+        heard = [_clip_at(rows, place)["audio"] for place in picked[key]]
+        return {**row, "audio": heard[0], **({MORE_AUDIO: heard[1:]} if heard[1:] else {})}
 
     return Control(
         "mismatched_audio",
@@ -207,35 +235,43 @@ def mismatched_control(
     )
 
 
-def _donors(rows: Dataset | Sequence[Row], own: Control) -> dict[str | None, list[int]]:
-    """Collect per source the rows whose clips may be played to its rows: one row per clip of the other sources, or of
-    all.
-    """
-    first: dict[Hashable, int] = {}
-    by_source: dict[str | None, list[int]] = {}
+_Place = tuple[int, int]
+"""A clip: the index of its row, and its place among the row's clips."""
+
+
+def _clip_at(rows: Dataset | Sequence[Row], place: _Place) -> Row:
+    return single_clips(rows[place[0]])[place[1]]
+
+
+def _donors(rows: Dataset | Sequence[Row], own: Control) -> dict[str | None, list[_Place]]:
+    """Collect per source the clips that may be played to its rows: those of the other sources, or of all, each once."""
+    first: dict[Hashable, _Place] = {}
+    by_source: dict[str | None, list[_Place]] = {}
     for index, row in enumerate(rows):
-        indices = by_source.setdefault(row["source_dataset"], [])
-        if first.setdefault(own.audio_key(row), index) == index:
-            indices.append(index)
+        places = by_source.setdefault(row["source_dataset"], [])
+        for number, alone in enumerate(single_clips(row)):
+            if first.setdefault(own.audio_key(alone), (index, number)) == (index, number):
+                places.append((index, number))
     everything = sorted(first.values())
     return {
-        source: [i for other, indices in by_source.items() if other != source for i in indices] or everything
+        source: [place for other, places in by_source.items() if other != source for place in places] or everything
         for source in by_source
     }
 
 
-def _draw(row: Row, rows: Dataset | Sequence[Row], donors: list[int], own: Control, draw: random.Random) -> int:
-    """Draw the index of a row with other samples than those of `row`."""
+def _draw(row: Row, rows: Dataset | Sequence[Row], donors: list[_Place], own: Control, draw: random.Random) -> _Place:
+    """Draw a clip with other samples than those of all clips of `row`."""
     drawn = draw.sample(donors, min(_DRAWS, len(donors)))
-    seconds, clip = own.duration(row), own.audio_key(row)
-    for index in drawn:
-        if own.duration(rows[index]) != seconds:
-            return index
-    samples = own.load_waveform(row)
-    for index in (*drawn, *donors):
-        if own.audio_key(rows[index]) == clip:
+    alone = single_clips(row)
+    seconds, keys = {own.duration(each) for each in alone}, {own.audio_key(each) for each in alone}
+    for place in drawn:
+        if own.duration(_clip_at(rows, place)) not in seconds:
+            return place
+    samples = [own.load_waveform(each) for each in alone]
+    for place in (*drawn, *donors):
+        if own.audio_key(_clip_at(rows, place)) in keys:
             continue
-        others = own.load_waveform(rows[index])
-        if samples is None or others is None or not np.array_equal(others, samples):
-            return index
+        others = own.load_waveform(_clip_at(rows, place))
+        if not any(np.array_equal(others, each) for each in samples):
+            return place
     raise ValueError("mismatched_audio needs two different clips; all rows have the same one")

@@ -8,7 +8,6 @@ from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
@@ -17,10 +16,11 @@ from audiomcq.arguments.asking import Mode
 from audiomcq.audio import audio_seconds, load_audio
 from audiomcq.collation import EncodedPrompt, PromptEncoder, audio_batch, prompt_batch, to_model
 from audiomcq.datasets import asked_orders, option_order, row_orders
-from audiomcq.examples import Row, row_key, samples_key
+from audiomcq.examples import Row, clips, row_key, samples_key
 from audiomcq.generation_options import as_generative, greedy_options
 from audiomcq.inference.likelihood import likeliest, option_logps
 from audiomcq.models import LALM
+from audiomcq.more_clips import Played, for_each_clip
 from audiomcq.prompts import AskedFor, PromptStyle, answer_target
 from audiomcq.shared_prefix import Continuation, Prefixes, continued_generation, prefill, sharing_obstacle
 
@@ -33,26 +33,29 @@ class Control:
 
     Attributes:
         name: one of `audiomcq.arguments.asking.CONTROLS`, or that of a fragment.
-        load_waveform: loads the waveform for a row; None leaves the audio out of the prompt.
+        load_waveform: loads what is played for a row (`more_clips.Played`): a waveform, or a list of them in the places of
+            the clips of a row about several; None leaves the audio out of the prompt.
         audio_key: equal for rows with the same samples, so that these are encoded once.
-        duration: length of the waveform for a row in seconds, without decoding it.
+        duration: length of all that is played for a row in seconds, without decoding it.
         style: the prompt format that it asks in; None for that of the encoder.
     """
 
     name: str
-    load_waveform: Callable[[Row], np.ndarray | None]
+    load_waveform: Callable[[Row], Played]
     audio_key: Callable[[Row], Hashable]
     duration: Callable[[Row], float]
     style: PromptStyle | None = None
 
 
 def audio_control(audio_root: str | Path | None = None, max_seconds: float | None = None) -> Control:
-    """Play each row's own clip, of which no more than `max_seconds` are decoded (see `load_audio`)."""
+    """Play each row's own clips, of each of which no more than `max_seconds` are decoded (see `load_audio`)."""
     return Control(
         "audio",
-        load_waveform=lambda row: load_audio(row["audio"], audio_root, max_seconds=max_seconds),
+        load_waveform=lambda row: for_each_clip(
+            row, lambda source: load_audio(source, audio_root, max_seconds=max_seconds)
+        ),
         audio_key=samples_key,
-        duration=lambda row: audio_seconds(row["audio"], audio_root),
+        duration=lambda row: sum(audio_seconds(source, audio_root) for source in clips(row)),
     )
 
 

@@ -18,6 +18,7 @@ from audiomcq.examples import Row, row_key
 from audiomcq.inference.client import ask_in_parallel, audio_part, audio_uri, open_client, request_completion
 from audiomcq.inference.local import Answer, Asked, Control, to_answer
 from audiomcq.interruption import until_signal
+from audiomcq.more_clips import list_waveforms
 from audiomcq.prompts import AUDIOMCQ_STYLE, conversation
 
 logger = logging.getLogger(__name__)
@@ -93,32 +94,29 @@ def _conversations(
     max_audio_seconds: float,
 ) -> Iterator[tuple[Row, str, list[dict[str, Any]]]]:
     """Yield each question with its messages; a clip is encoded with its first question and dropped after its last."""
-    clip, uri, cut_clips = object(), None, 0
+    clip, uris, cut_clips = object(), list[str](), 0
     for (index, _, order), key in zip(questions, clips, strict=True):
         row = rows[index]
         if key != clip:
-            clip, (uri, was_cut) = key, _data_uri(row, control, max_audio_seconds)
-            cut_clips += was_cut
-            if was_cut and cut_clips == 1:
+            clip, (uris, were_cut) = key, _data_uris(row, control, max_audio_seconds)
+            if were_cut and not cut_clips:
                 logger.warning("%s: clip cut to %g s; further ones are counted", row_key(row), max_audio_seconds)
+            cut_clips += were_cut
         choices = [row["choices"][i] for i in option_order(row, order)]
-        yield row, order, _messages(row["question"], choices, uri)
+        yield row, order, _messages(row["question"], choices, uris)
     if cut_clips > 1:
         logger.warning("%d clips were cut to %g s", cut_clips, max_audio_seconds)
 
 
-def _data_uri(row: Row, control: Control, max_audio_seconds: float) -> tuple[str | None, bool]:
-    """Encode the audio for a row as a data URI, and tell whether it was cut."""
-    waveform = control.load_waveform(row)
-    if waveform is None:
-        return None, False
-    waveform, was_cut = cut(waveform, max_audio_seconds)
-    return audio_uri(waveform), was_cut
+def _data_uris(row: Row, control: Control, max_audio_seconds: float) -> tuple[list[str], int]:
+    """Encode what is played for a row as data URIs, and count the clips that were cut."""
+    heard = [cut(waveform, max_audio_seconds) for waveform in list_waveforms(control.load_waveform(row))]
+    return [audio_uri(waveform) for waveform, _ in heard], sum(was_cut for _, was_cut in heard)
 
 
-def _messages(question: str, choices: Sequence[str], uri: str | None) -> list[dict[str, Any]]:
-    """Build the conversation that local voters get, with its audio part in the servers' format."""
-    messages = conversation(question, choices, uri)
+def _messages(question: str, choices: Sequence[str], uris: list[str]) -> list[dict[str, Any]]:
+    """Build the conversation that local voters get, with its audio parts in the servers' format."""
+    messages = conversation(question, choices, uris)
     for message in messages:
         message["content"] = [
             audio_part(part["audio"]) if part["type"] == "audio" else part for part in message["content"]

@@ -26,6 +26,7 @@ from audiomcq.contribution.split import SPLIT_FILE
 from audiomcq.datasets import check_clips_inside, clip_sizes, split_by_clip
 from audiomcq.examples import CONTRIBUTION, FEATURES, LICENSE_COLUMNS, arrow_column, row_keys
 from audiomcq.inference.vote_files import VOTE_FEATURES
+from audiomcq.more_clips import refuse_several
 from audiomcq.publishing import licences
 from audiomcq.publishing.dataset_card import FIGURE_FILE, CardText, write_card
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
@@ -101,6 +102,8 @@ def write_folder(
     Raises:
         ValueError: see `publish_dataset`; or the folder has files that no earlier call wrote.
     """
+    for rows in splits.values():
+        refuse_several(rows, "publishing")
     check_clips_inside(splits, args.clip_home())
     with replaced_folder(args.output_dir) as folder:
         _write_content(folder, args, splits, votes, rule)

@@ -7,7 +7,7 @@ from pathlib import Path
 from audiomcq.answers import parse_answer
 from audiomcq.audio import AudioError, audio_bytes
 from audiomcq.datasets import load_rows
-from audiomcq.examples import row_key
+from audiomcq.examples import MORE_AUDIO, row_key
 from audiomcq.inference.predictions import read_predictions, read_run
 from audiomcq.publishing.licences import hub_licence
 
@@ -75,7 +75,9 @@ def find_example(path: Path) -> Example:
     row = rows[chosen]
     key, licence = row_key(row), row.get("license") or ""
     clip = None
-    if hub_licence(licence):
+    if row.get(MORE_AUDIO):
+        logger.info("the example's clips are left out: there are several")
+    elif hub_licence(licence):
         clip = _read_clip(row["audio"])
     else:
         logger.info(

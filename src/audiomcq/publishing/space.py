@@ -16,6 +16,7 @@ from audiomcq.contribution.html_report import NO_CLIPS
 from audiomcq.contribution.row_pages import FOLDER as ROWS_FOLDER
 from audiomcq.datasets import check_clips_inside
 from audiomcq.examples import CONTRIBUTION, samples_key
+from audiomcq.more_clips import refuse_several
 from audiomcq.publishing import licences
 from audiomcq.publishing.hub import CARD_FILE, PlannedFile, check_repo_id, push_folder
 from audiomcq.storage import replaced_folder
@@ -57,6 +58,7 @@ def publish_space(args: SpaceArguments, rows: Dataset, app: Path) -> list[Planne
 def write_space(args: SpaceArguments, rows: Dataset, app: Path) -> Path:
     """Write what a Space runs: the app, its settings and requirements, this package, and examples with their clips."""
     picked = pick_rows(rows, args.num_examples)
+    refuse_several(picked, "examples of an app")
     check_clips_inside({"train": picked}, args.clip_home())
     with replaced_folder(args.output_dir) as folder:
         _write_content(folder, args, picked, app)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from pathlib import Path
@@ -20,13 +20,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
-from audiomcq.errors import exit_on_user_error
+from audiomcq.errors import INTERRUPTED_EXIT_CODE, exit_on_user_error
 
 CORES = 2
 RECIPES = Path(__file__).parents[3] / "recipes"
 _PRELOADED = ["audiomcq.grpo", "audiomcq.sft", "audiomcq.publishing.model", "audiomcq.evaluation.answering"]
 """What most steps import. Loaded once: importing it takes a step seven seconds of processor time."""
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+_OFFLINE = {"HF_HUB_OFFLINE": "1"}
 _BAR = re.compile(rb"(?:^|[\r\n])([^\r\n|]*)\d+%\|[^|\r\n]*\| (\d+)/(\d+) \[")
 _OTHER_BARS = re.compile(rb"weights|shards|check|reading|Map|Filter|Saving")
 """Bars of a log that are not the step's own work."""
@@ -43,6 +44,7 @@ class Step:
     Attributes:
         call: a function of a module.
         cost: processor seconds on the machine that they were measured on; bars and times are weighed by it.
+        after: steps that have to end first, in this chain, an earlier one of its phase, or an earlier phase.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Step:
     arguments: tuple[Any, ...] = ()
     cost: float = 10.0
     options: Mapping[str, object] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,18 +83,28 @@ def run_script(script: str, words: Sequence[str]) -> None:
     runpy.run_path(script, run_name="__main__")
 
 
-def run_phases(phases: Sequence[Phase], logs: Path, console: Console | None = None) -> None:
-    """Run phases one after another, as many chains at a time as there are cores. Everything that steps say goes to `logs`.
+def run_phases(
+    phases: Sequence[Phase],
+    logs: Path,
+    console: Console | None = None,
+    side_by_side: int = CORES,
+    offline: bool = True,
+) -> None:
+    """Run phases one after another, `side_by_side` chains at a time. Everything that steps say goes to `logs`.
+
+    Args:
+        offline: steps look for nothing on the Hub, which takes time.
 
     Raises:
         ValueError: a step failed; with what it said last, and its log.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    os.environ.update(_ENVIRONMENT)
+    os.environ.update({**_ENVIRONMENT, **(_OFFLINE if offline else {})})
     context = _start_processes(logs / "imports.log")
     clock = _Clock(phases)
     for number, phase in enumerate(phases, 1):
-        _run_phase(f"step {number} of {len(phases)}", phase, logs, clock, context, console or Console())
+        place = f"step {number} of {len(phases)}"
+        _run_phase(place, phase, logs, clock, context, console or Console(), side_by_side)
 
 
 def _start_processes(log: Path) -> Any:
@@ -122,7 +135,9 @@ def _all_output_to(log: Path) -> Iterator[None]:
             os.close(copy)
 
 
-def _run_phase(place: str, phase: Phase, logs: Path, clock: "_Clock", context: Any, console: Console) -> None:
+def _run_phase(
+    place: str, phase: Phase, logs: Path, clock: "_Clock", context: Any, console: Console, side_by_side: int
+) -> None:
     columns = (
         SpinnerColumn(finished_text="[green]✓"),
         TextColumn(place + "  {task.description}"),
@@ -134,12 +149,24 @@ def _run_phase(place: str, phase: Phase, logs: Path, clock: "_Clock", context: A
     running: dict[str, float] = {}
     costs = {step.name: step.cost for chain in phase.chains for step in chain}
     lock = threading.Lock()
+    ended: dict[str, Future[None]] = {step.name: Future() for chain in phase.chains for step in chain}
 
     def run(chain: Sequence[Step]) -> None:
         for step in chain:
-            _run_step(step, logs, context, running, lock)
+            try:
+                # Chains begin in their order, so what this waits for has begun
+                for name in step.after:
+                    if name in ended:
+                        ended[name].result()
+                _run_step(step, logs, context, running, lock)
+            except BaseException as error:
+                for each in chain:
+                    if not ended[each.name].done():
+                        ended[each.name].set_exception(error)
+                raise
+            ended[step.name].set_result(None)
 
-    with progress, ThreadPoolExecutor(CORES) as pool:
+    with progress, ThreadPoolExecutor(side_by_side) as pool:
         task = progress.add_task(phase.title, total=phase.cost, left=clock.left(0.0))
         futures = [pool.submit(run, chain) for chain in phase.chains]
         while not all(future.done() for future in futures):
@@ -173,7 +200,8 @@ def _run_step(step: Step, logs: Path, context: Any, running: dict[str, float], l
 
 
 def _enter(log: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Do a step in its own process; the last line of its log says what it took."""
+    """Do a step in its own process, which ends with the one that started it; the last line of its log says what it took."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with Path(log).open("w") as stream:
         for descriptor in (1, 2):
             os.dup2(stream.fileno(), descriptor)
@@ -182,6 +210,13 @@ def _enter(log: str, call: Callable[..., Any], arguments: tuple[Any, ...]) -> No
         call(*arguments)
     used = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     sys.stdout.write(f"\n{used:.1f} s of processor time in {time.monotonic() - started:.1f} s\n")
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone: what goes on from its folders must not meet it there."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(INTERRUPTED_EXIT_CODE)
 
 
 def read_share(log: Path) -> float:

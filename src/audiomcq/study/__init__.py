@@ -1,0 +1,1 @@
+"""Runs of paradigms over seeds at equal budget: the plan, what was done of it, and the page about it."""
