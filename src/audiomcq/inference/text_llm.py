@@ -113,12 +113,14 @@ def load_text_llm(
 
 def _load_causal_lm(source: str, revision: str | None, dtype: str, device: str | torch.device | None) -> LALM:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, revision=revision)
+        # Typed as the model alone, which it is without `output_loading_info`
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, revision=revision, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
         )
     except (OSError, ValueError) as error:
         raise ValueError(f"{TEXT_VOTER}{source}: does not load as a causal language model ({error})") from error
+    model, info = loaded
     if info["missing_keys"]:
         raise ValueError(
             f"{TEXT_VOTER}{source}: {len(info['missing_keys'])} tensors are missing, e.g. {min(info['missing_keys'])}"
