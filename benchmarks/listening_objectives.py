@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,43 +87,36 @@ def main() -> None:
     arguments = parser.parse_args()
     output = arguments.output or FOLDER / "results" / f"listening_objectives_{arguments.preset}.json"
     quiet()
-    with tempfile.TemporaryDirectory() as folder:
-        found = measure(PRESETS[arguments.preset], Path(folder))
     command = " ".join(["python benchmarks/listening_objectives.py", *sys.argv[1:]])
-    results = {
-        **checkout(),
-        "machine": machine("cpu"),
-        "threads": torch.get_num_threads(),
-        "command": command,
-        **found,
-    }
-    output.write_text(json.dumps(results, indent=2) + "\n")
+    results = {**checkout(), "machine": machine("cpu"), "threads": torch.get_num_threads(), "command": command}
+    with tempfile.TemporaryDirectory() as folder:
+        for found in measure(
+            PRESETS[arguments.preset], Path(folder)
+        ):  # after every round: on a busy machine it takes long
+            output.write_text(json.dumps({**results, **found}, indent=2) + "\n")
     table = Table("objective", "processor s/step", "ratio", "wall ratio")
     for name, each in found["objectives"].items():
         table.add_row(name, *(f"{each[key]:.3f}" for key in ("processor_seconds", "ratio", "wall_ratio")))
     Console().print(table)
 
 
-def measure(preset: Preset, folder: Path) -> dict[str, Any]:
-    """Give every objective its turn in every round; return medians and ratios."""
+def measure(preset: Preset, folder: Path) -> Iterator[dict[str, Any]]:
+    """Give every objective its turn in every round; yield medians and ratios of the rounds so far."""
     build(folder, scale=0.1)
     rows = load_rows(folder, split="train")
     rows = rows.remove_columns(SCORE).add_column(SCORE, [index % 5 / 4 for index in range(len(rows))])
     model = make_tiny_lalm(folder / "model", rows, width=preset.width, layers=preset.layers)
     trainers = {name: make_trainer(model, rows, folder, preset, options) for name, options in OBJECTIVES.items()}
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in OBJECTIVES}
-    for _ in tqdm(range(preset.rounds), desc="rounds"):
+    for done in tqdm(range(1, preset.rounds + 1), desc="rounds"):
         for name, (trainer, clock) in trainers.items():
             clock.wall.clear()
             clock.processor.clear()
             trainer.train()
             taken[name].append((statistics.median(clock.wall), statistics.median(clock.processor)))
-    return {
-        "preset": vars(preset),
-        "objectives": {
-            name: summarize(turns, taken[AGAINST.get(name, name_of_plain(name))]) for name, turns in taken.items()
-        },
-    }
+        bases = {name: taken[AGAINST.get(name, name_of_plain(name))] for name in taken}
+        found = {name: summarize(turns, bases[name]) for name, turns in taken.items()}
+        yield {"preset": vars(preset), "rounds": done, "objectives": found}
 
 
 def name_of_plain(name: str) -> str:
