@@ -174,7 +174,7 @@ def test_a_row_without_its_chain_of_thought_is_named(encoder: PromptEncoder, row
 
 def test_strong_rows_carry_their_weight_and_others_one(encoder: PromptEncoder, rows: Dataset) -> None:
     batch = [rows[0], rows[1], {**rows[2], CONTRIBUTION: None}]
-    assert SFTCollator(encoder, strong_weight=3.0)(batch)["row_weight"].tolist() == [3.0, 1.0, 1.0]
+    assert SFTCollator(encoder, weights=(3.0, 1.0))(batch)["row_weight"].tolist() == [3.0, 1.0, 1.0]
 
 
 def token_loss(lalm: LALM, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -74,6 +74,50 @@ def test_a_second_signal_of_the_same_kind_ends_it_at_once_and_one_of_another_kin
     assert (code, lines) == (75, ["reached", f"stopped by {number.name}: go on"])
 
 
+DROPPED = {
+    "destructor": ("Dying()", GO_ON),
+    "callback": ("each = Other(); held = weakref.ref(each, lambda _: send(signal.SIGTERM)); del each", GO_ON),
+    "finishing": ("with finishing('go on'): Dying()", "go on"),
+}
+
+
+@pytest.mark.parametrize(("work", "go_on"), DROPPED.values(), ids=DROPPED)
+def test_a_signal_that_comes_where_python_drops_exceptions_is_not_lost(work: str, go_on: str) -> None:
+    """In a destructor, or as an object that is referred to weakly dies, "Exception ignored in" is all that Python says."""
+    script = f"""
+import weakref
+class Other: pass
+class Dying:
+    def __del__(self): send(signal.SIGTERM)
+with exit_on_user_error():
+    {work}
+    time.sleep(5)
+    print("not reached")
+"""
+    assert ends(script) == (75, [f"stopped by SIGTERM: {go_on}"])
+
+
+def test_the_line_stands_alone_where_a_bar_is_left_in_its_middle() -> None:
+    script = """
+from tqdm import tqdm
+def work():
+    bar = tqdm(total=9, ascii=True)
+    send(15)
+with exit_on_user_error():
+    work()
+"""
+    code, lines = ends(script)
+    assert (code, lines[-1]) == (75, f"stopped by SIGTERM: {GO_ON}")
+
+
+def test_other_exceptions_that_python_drops_are_said_as_ever() -> None:
+    script = (
+        "class Dying:\n    def __del__(self):\n        raise OSError('full')\nwith exit_on_user_error():\n    Dying()"
+    )
+    code, lines = ends(script)
+    assert code == 0 and lines[-1] == "OSError: full"
+
+
 def test_what_a_launcher_repeats_counts_once() -> None:
     """Slurm sends SIGTERM to torchrun and to its processes, and torchrun sends it to its processes."""
     script = "with exit_on_user_error(), finishing('go on'):\n    send(15, 15)\n    print('reached', flush=True)"

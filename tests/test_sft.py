@@ -3,6 +3,7 @@
 import inspect
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset, Value, concatenate_datasets
@@ -16,6 +17,7 @@ from audiomcq.datasets import shuffle_choices
 from audiomcq.models import LALM, load_lalm, parameter_group
 from audiomcq.prompts import answer_target
 from audiomcq.sft import AudioSFTTrainer
+from audiomcq.sft_collation import balance_weights
 from small_runs import build, changed, sft_config, weights
 from voters import VOTERS, write_voter
 
@@ -130,7 +132,7 @@ def test_silence_in_place_of_the_audio_changes_the_loss(lalm: LALM, rows: Datase
     assert abs(losses[0] - losses[1]) > 1e-3
 
 
-def test_a_strong_weight_of_one_is_stock_and_of_three_triples_the_gradient_of_strong_rows_exactly(
+def test_a_strong_weight_of_one_is_stock_and_of_three_weighs_strong_rows_thrice_and_all_rows_one_on_average(
     model_folder: Path, rows: Dataset, tmp_path: Path
 ) -> None:
     strong, weak = rows[0], rows[1]
@@ -141,11 +143,24 @@ def test_a_strong_weight_of_one_is_stock_and_of_three_triples_the_gradient_of_st
     stock_inputs.pop("row_weight")
     stock = SFTTrainer.compute_loss(one, one.model, stock_inputs)
     assert first_gradients(one, [strong, weak])[0] == pytest.approx(float(stock), rel=1e-6)
-    assert first_gradients(three, [weak])[0] == first_gradients(one, [weak])[0]
-    loss, gradients = first_gradients(one, [strong])
-    loss_of_three, gradients_of_three = first_gradients(three, [strong])
-    assert loss_of_three == pytest.approx(3 * loss, rel=1e-6)
-    assert_close(gradients_of_three, {name: 3 * gradient for name, gradient in gradients.items()})
+    labels = rows["audio-contribution"]
+    of_strong, of_weak = balance_weights(3.0, rows)
+    assert of_strong == pytest.approx(3 * of_weak)
+    assert np.mean([of_strong if label == "strong" else of_weak for label in labels]) == pytest.approx(1)
+    for row, weight in ((strong, of_strong), (weak, of_weak)):
+        loss, gradients = first_gradients(one, [row])
+        weighted_loss, weighted = first_gradients(three, [row])
+        assert weighted_loss == pytest.approx(weight * loss, rel=1e-6)
+        assert_close(weighted, {name: weight * gradient for name, gradient in gradients.items()})
+
+
+def test_weights_average_one_over_any_rows_and_refuse_rows_that_cannot_be_counted(rows: Dataset) -> None:
+    strong = rows.filter(lambda row: row["audio-contribution"] == "strong")
+    assert balance_weights(2.0, strong) == (1.0, 0.5)
+    assert balance_weights(2.0, rows.remove_columns("audio-contribution")) == (2.0, 1.0)
+    with pytest.raises(ValueError, match="strong_weight 2: the rows of an IterableDataset cannot be counted"):
+        balance_weights(2.0, rows.to_iterable_dataset())
+    assert balance_weights(1.0, rows.to_iterable_dataset()) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("groups", [["llm"], ["aligner"]])

@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -103,6 +104,8 @@ def exit_on_user_error() -> Iterator[None]:
             line = line.encode("utf-8", "backslashreplace").decode()  # what a file holds may have no UTF-8
             code = LIMIT_EXIT_CODE if isinstance(error, LimitPassed) else EXIT_CODE
         logger.debug("traceback", exc_info=True)
+        # A bar that was left ends its line when it goes, and the traceback keeps it alive
+        traceback.clear_frames(error.__traceback__)
         _say(line, code)
         raise UserErrorExit(line, code) from None
 

@@ -7,9 +7,11 @@ listened.
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -17,6 +19,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GO_ON = "what was done is kept; start the same command again to go on"
 AGENT_VARIABLE = "TORCHELASTIC_RUN_ID"
 """Environment variable of processes that torchrun or `accelerate launch` has started several of."""
+_AGAIN_SECONDS = 0.01
 
 Item = TypeVar("Item")
 
@@ -40,6 +43,8 @@ class Heard:
         finishing: how many `finishing` blocks it is in.
         notice: what to say at once when a signal has to wait.
         before: the handlers of those who listened before; None while nobody listens.
+        hook: what took the exceptions that Python drops.
+        again: tells the main thread once more.
     """
 
     def __init__(self) -> None:
@@ -48,6 +53,8 @@ class Heard:
         self.finishing = 0
         self.notice = ""
         self.before: dict[signal.Signals, Any] | None = None
+        self.hook = sys.unraisablehook
+        self.again: threading.Timer | None = None
 
 
 _state = Heard()
@@ -67,6 +74,7 @@ def listening() -> Iterator[Heard]:
     _state.before = {each: signal.getsignal(each) for each in SIGNALS}
     for each in SIGNALS:
         signal.signal(each, _handle)
+    _state.hook, sys.unraisablehook = sys.unraisablehook, partial(_tell_again, sys.unraisablehook)
     try:
         yield _state
     finally:
@@ -123,9 +131,25 @@ def _handle(number: int, frame: FrameType | None) -> None:
         os.write(2, f"{_state.received.name}: {_state.notice}; a second one ends it at once\n".encode())
 
 
+def _tell_again(hook: Any, dropped: Any) -> None:
+    """Raise `Interrupted` once more where Python drops it: in a destructor, or when an object dies that is referred to weakly."""
+    if not isinstance(dropped.exc_value, Interrupted) or _state.received is None:
+        hook(dropped)
+        return
+    _state.raised = False
+    signal.signal(_state.received, _handle)
+    # Not from here, where it would be dropped too
+    _state.again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), _state.received))
+    _state.again.daemon = True
+    _state.again.start()
+
+
 def _stop() -> None:
     """Listen no more, and forget what was heard."""
     global _state
+    sys.unraisablehook = _state.hook
+    if _state.again is not None:
+        _state.again.cancel()
     for each, handler in (_state.before or {}).items():
         signal.signal(each, handler or signal.SIG_DFL)
     _state = Heard()

@@ -41,7 +41,7 @@ from audiomcq.prompts import ANSWER_OPEN, AUDIOMCQ_STYLE, TURN_TOKENS, completio
 from audiomcq.row_notes import NOTES, unpack_notes
 from audiomcq.run import train_stage
 from audiomcq.safe_trainer import EpochSeedCallback, SafeTrainer
-from audiomcq.sft_collation import SFTCollator
+from audiomcq.sft_collation import SFTCollator, balance_weights
 from audiomcq.sharding import gather_head, silence_heard
 from audiomcq.shared_prefix import build_packed_inputs, selected_hidden_states, sharing_obstacle
 from audiomcq.streamed_clips import is_streamed
@@ -147,8 +147,9 @@ class AudioSFTTrainer(SafeTrainer, SFTTrainer):
         if args.gradient_checkpointing and not args.gradient_checkpointing_kwargs and args.device.type == "cpu":
             keep_products(lalm.model)
         learns_prompts, assistant_only = args.completion_only_loss is False, args.assistant_only_loss
+        weights = balance_weights(args.strong_weight, rows)
         collator = SFTCollator(
-            self.encoder, cot, args.strong_weight, learns_prompts=learns_prompts, assistant_only=assistant_only
+            self.encoder, cot, weights, learns_prompts=learns_prompts, assistant_only=assistant_only
         )
         with _assistant_left_to_us(args), adapter_kept(model):
             super().__init__(

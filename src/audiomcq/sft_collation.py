@@ -6,13 +6,36 @@ Examples are TRL's (`messages`, `prompt` and `completion`, or `text`), with or w
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
+import pyarrow.compute as pc
 import torch
+from datasets import Dataset, IterableDataset
 from torch.nn.utils.rnn import pad_sequence
 
 from audiomcq.collation import IGNORED, ConversationEncoder, EncodedPrompt, audio_batch
 from audiomcq.conversations import Conversation, Message, as_conversation, name_row, row_messages
-from audiomcq.examples import CONTRIBUTION, Row
+from audiomcq.examples import CONTRIBUTION, Row, arrow_column
 from audiomcq.row_notes import NOTES, pack_notes
+
+
+def balance_weights(strong_weight: float, rows: Dataset | IterableDataset | None) -> tuple[float, float]:
+    """Compute the loss weights of strong rows and of other rows: `strong_weight` to 1, and 1 on average over `rows`.
+
+    Without the average a weight of 2 on half of the rows would be a gradient, and so a learning rate, of 1.5 times the size.
+
+    Raises:
+        ValueError: the rows cannot be counted.
+    """
+    if strong_weight == 1 or rows is None:
+        return strong_weight, 1.0
+    if not isinstance(rows, Dataset):
+        raise ValueError(
+            f"strong_weight {strong_weight:g}: the rows of an IterableDataset cannot be counted, so no average can be kept; "
+            "leave it out, or load the rows (a `Dataset`)"
+        )
+    labels = arrow_column(rows, CONTRIBUTION) if CONTRIBUTION in rows.column_names else []
+    strong = pc.sum(pc.equal(labels, "strong")).as_py() or 0 if len(labels) else 0
+    average = 1 + (strong_weight - 1) * strong / max(1, len(rows))
+    return strong_weight / average, 1 / average
 
 
 @dataclass
@@ -24,7 +47,7 @@ class SFTCollator:
 
     Attributes:
         cot: chain of thought before the answer to an AudioMCQ question, see `prompts.completion_target`.
-        strong_weight: loss weight of rows with strong audio contribution; other rows weigh 1.
+        weights: loss weight of rows with strong audio contribution, and of other rows (see `balance_weights`).
         share_clips: return the mel of a clip once for all rows with the same clip after the same tokens. These rows
             become adjacent, and `clip` (rows,) numbers the groups.
         learns_prompts: put the loss on prompts as well (TRL's `completion_only_loss: false`).
@@ -33,13 +56,14 @@ class SFTCollator:
 
     encoder: ConversationEncoder
     cot: str = "none"
-    strong_weight: float = 1.0
+    weights: tuple[float, float] = (1.0, 1.0)
     share_clips: bool = False
     learns_prompts: bool = False
     assistant_only: bool = False
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        weights = [self.strong_weight if row.get(CONTRIBUTION) == "strong" else 1.0 for row in rows]
+        strong, other = self.weights
+        weights = [strong if row.get(CONTRIBUTION) == "strong" else other for row in rows]
         examples = self.encode([as_conversation(row, self.cot) for row in rows])
         keys = [self._sharing_key(example, index) for index, example in enumerate(examples)]
         groups = list(dict.fromkeys(keys))

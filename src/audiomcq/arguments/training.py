@@ -164,7 +164,13 @@ class SFTArguments:
         default="none", metadata={"help": "Chain of thought before the answer: none, structured or unstructured."}
     )
     cot_column: str | None = field(default=None, metadata={"help": "Column of chains of thought, instead of cot."})
-    strong_weight: float = field(default=1.0, metadata={"help": "Loss weight of rows with strong audio contribution."})
+    strong_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "Loss weight of rows with strong audio contribution, for 1 of other rows. All weights are then scaled so that "
+            "they average 1 over the rows of the stage: the learning rate keeps its meaning."
+        },
+    )
     max_length: int | None = field(default=None, metadata={"help": "Must be null: tokens are never truncated."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs all columns."})
     dataset_kwargs: dict[str, Any] | None = field(
