@@ -54,8 +54,8 @@ def test_a_wheel_brings_the_templates_of_page_and_cards_and_its_types(installed:
     source = ROOT / "src" / "audiomcq"
     pages = [path.relative_to(source) for path in source.glob("con*/templates/*")]
     assert len(pages) == 5
-    prompts = [path.relative_to(source) for path in source.glob("construction/prompts/*.txt")]
-    assert len(prompts) == 6
+    prompts = [path.relative_to(source) for path in source.glob("*/prompts/*.txt")]
+    assert len(prompts) == 7
     for file in pages + prompts:
         assert (site / file).read_text() == (source / file).read_text()
     assert (site / "py.typed").is_file()
