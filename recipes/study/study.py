@@ -234,8 +234,9 @@ def main(args: StudyArguments) -> None:
     with hold(folder / LOCK_FILE, f"{folder}: another study is at work there"):
         write_json(folder / STUDY_FILE, {**about, "seconds": before})
         steps = sum(len(chain) for phase in phases for chain in phase.chains)
-        took = describe_seconds(estimate_seconds(phases)) if phases else "no time"
-        console.print(f"{steps} steps left, about {took} on two idle cores. Results: {folder}", highlight=False)
+        took = f", about {describe_seconds(estimate_seconds(phases))} on two idle cores" if phases else ""
+        took = "" if args.launch else took  # costs are those of tiny models
+        console.print(f"{steps} steps left{took}. Results: {folder}", highlight=False, soft_wrap=True)
         started = time.monotonic()
         try:
             run_phases(phases, folder / "logs", console, args.side_by_side, offline=not args.launch)

@@ -67,7 +67,8 @@ def test_outcomes_on_other_questions_are_refused(folder: Path) -> None:
 
 def test_runs_with_other_budgets_are_not_compared() -> None:
     def outcome(run: str, steps: int, samples: int) -> Outcome:
-        return Outcome(run, 0, *(np.zeros(1, dtype=bool) for _ in range(3)), steps, samples, 1.0)
+        none = np.zeros(1, dtype=bool)
+        return Outcome(run, 0, none, none, none, steps, samples, 1.0)
 
     check_budgets([outcome("base", 0, 0), outcome("w2s", 4, 64), outcome("m2m", 4, 64)])
     with pytest.raises(ValueError, match="m2m, seed 0 took 4 steps of 60 samples in all, and w2s"):
@@ -109,7 +110,7 @@ def test_what_is_done_is_refused_with_other_options_by_name(tmp_path: Path) -> N
     assert flatten({"a": {"b": {"c": 1}}, "d": {}}) == {"a.b.c": 1}
 
 
-RUNS = [
+RUNS: list[dict[str, object]] = [
     {"name": "base"},
     {"name": "w2s", "paradigm": "weak_to_strong"},
     {"name": "sft", "paradigm": "single_stage", "stages": ["sft"]},
