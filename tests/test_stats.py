@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audiomcq.stats import binomial_at_least, holm, mcnemar, paired_bootstrap, wilson_interval
+from audiomcq.stats import binomial_at_least, holm, mcnemar, paired_bootstrap, ratio_bootstrap, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,19 @@ def test_p_values_are_corrected_for_their_number_in_their_own_order():
 )
 def test_the_share_that_guessers_call_weak(choices, voters, min_correct, share):
     assert binomial_at_least(min_correct, voters, 1 / choices) == pytest.approx(share)
+
+
+def test_a_ratio_of_means_has_the_interval_of_items_drawn_one_by_one() -> None:
+    above, below = np.array([0.5, 0.0, 1.0, 0.5, 1.0, 0.0] * 5), np.array([1.0, 0.0, 1.0, 1.0, 1.0, 1.0] * 5)
+    interval = ratio_bootstrap(above, below)
+    drawn = np.random.default_rng(1).integers(len(above), size=(10_000, len(above)))
+    low, high = np.quantile(above[drawn].mean(axis=1) / below[drawn].mean(axis=1), [0.025, 0.975])
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.02)
+    assert ratio_bootstrap(above, below) == interval
+    same = ratio_bootstrap(below, below)
+    assert (same.low, same.high) == (1.0, 1.0)
+
+
+def test_a_ratio_whose_denominator_may_vanish_has_no_interval() -> None:
+    assert ratio_bootstrap([1.0, 0.0, 0.0], [1.0, 0.0, 0.0]) is None
+    assert ratio_bootstrap([0.0], [0.0]) is None

@@ -1,4 +1,5 @@
-"""How a model that is asked is named: a folder, a Hub id, or an OpenAI-compatible server as `URL#model`.
+"""How a model that is asked is named: a folder, a Hub id, one of these after `text:` where only its language model is asked, or
+an OpenAI-compatible server as `URL#model`.
 
 A voter's name goes into tables, records, logs and messages, so no key may be part of it.
 """
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 API_KEY_VARIABLE = "AUDIOMCQ_API_KEY"
 """Environment variable with the key of a server that wants one. Not OPENAI_API_KEY: that one belongs to another company's
 server and must not travel to whatever URL a YAML names."""
+TEXT_VOTER = "text:"
+"""Stands before a folder or Hub id whose language model alone votes: any causal LM, or that of a LALM."""
 _KEY_REMEDY = (
     f"a key belongs in the environment variable {API_KEY_VARIABLE}, since voters' names are written to tables and logs"
 )
@@ -88,13 +91,26 @@ def parse_voter(text: str, concurrency: int = 16, timeout_seconds: float = 120.0
     return endpoint
 
 
+def is_text_voter(name: str) -> bool:
+    """Tell whether a voter is a language model without ears, `text:NAME`."""
+    return name.startswith(TEXT_VOTER)
+
+
 def voter_name(text: str) -> str:
-    """Return the one name of a model that votes, however it is spelled: a folder, a Hub id with or without a revision, or `URL#model`.
+    """Return the one name of a model that votes, however it is spelled: a folder, a Hub id with or without a revision, either of
+    them after `text:`, or `URL#model`.
 
     Raises:
         ValueError: it is none of these; it is not repeated, since it may hold a key.
     """
     text = text.strip()
+    if is_text_voter(text):
+        name = voter_name(text.removeprefix(TEXT_VOTER))
+        if parse_voter(name) or is_text_voter(name):
+            raise ValueError(
+                f"voter {text}: a server under control no_audio is asked without audio already; give its URL#model alone"
+            )
+        return TEXT_VOTER + name
     if endpoint := parse_voter(text):
         return f"{endpoint.url}#{endpoint.model}"
     if text and Path(text).exists():
@@ -113,6 +129,13 @@ def short_names(names: Sequence[str], longest: int = 24) -> dict[str, str]:
     A path is reduced to its last part, or to as many as tell it from the others; what is still too long loses its
     middle.
     """
+    if texts := [name for name in names if is_text_voter(name)]:
+        heard = short_names([name for name in names if name not in texts], longest)
+        plain = [name.removeprefix(TEXT_VOTER) for name in texts]
+        told = short_names(plain, longest - len(TEXT_VOTER))
+        return {
+            name: TEXT_VOTER + told[name.removeprefix(TEXT_VOTER)] if name in texts else heard[name] for name in names
+        }
     short = {}
     for name in names:
         parts = [part for part in name.rstrip("/").split("/") if part] or [name]

@@ -27,7 +27,8 @@ CONTROLS = {
 }
 """What a model hears."""
 CONTROL_NAMES = {"audio": "with audio", "silence": "on silence", "mismatched_audio": "with another clip",
-                 "no_audio": "without a clip", "noise": "on noise"}  # fmt: skip
+                 "no_audio": "without a clip", "noise": "on noise",
+                 "options_only": "options alone"}  # fmt: skip
 _MODELS = ("#AA4499", "#44AA99", "#CC6677", "#88CCEE", "#117733", "#DDCC77")
 _PARADIGMS = {
     r"\bbase\b": "#000000",

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 PROMPT_VERSION = "audiomcq-1"
 SYSTEM_PROMPT = "You are an audio understanding model that answers multiple choice questions based on audio content."
+ANSWER_INSTRUCTION = "Output the final answer in <answer> </answer>."
 QUESTION_TEMPLATE = (
-    "{question} Please choose the answer from the following options: {choices!r}. "
-    "Output the final answer in <answer> </answer>."
+    "{question} Please choose the answer from the following options: {choices!r}. " + ANSWER_INSTRUCTION
 )
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 STAGE_1, STAGE_2, STAGE_3 = "<stage1>", "<stage2>", "<stage3>"
@@ -69,6 +69,8 @@ AUDIOMCQ_STYLE = PromptStyle(PROMPT_VERSION, SYSTEM_PROMPT, question_prompt, "te
 MMSU_STYLE = PromptStyle("mmsu-217d1d3", None, mmsu_prompt, "letter")
 PLAIN_STYLE = PromptStyle("plain-1", None, lambda question, choices: question, "either")
 """The question alone, for tasks without options."""
+OPTIONS_STYLE = PromptStyle(PROMPT_VERSION, SYSTEM_PROMPT, lambda question, choices: ANSWER_INSTRUCTION, "text")
+"""Neither question nor options: what is likely as an answer after it is likely by itself."""
 
 
 def find_asked_for(version: str | None) -> AskedFor:

@@ -66,6 +66,41 @@ def paired_bootstrap(
     return Interval(float(low), float(high))
 
 
+def ratio_bootstrap(
+    numerators: Sequence[float] | np.ndarray,
+    denominators: Sequence[float] | np.ndarray,
+    resamples: int = 10_000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval | None:
+    """Compute the percentile interval of mean(numerators) / mean(denominators), with items drawn with replacement.
+
+    Resamples as `paired_bootstrap` does, by distinct pairs.
+
+    Args:
+        numerators, denominators: one number per item each, shape (items,), not below 0.
+
+    Returns:
+        None where the interval has no end: too many resamples have no item with a denominator above 0.
+    """
+    pairs = np.stack([np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)], axis=1)
+    values, counts = np.unique(pairs, axis=0, return_counts=True)
+    n = int(counts.sum())
+    generator = np.random.default_rng(seed)
+    step = max(1, _CHUNK // len(values))
+    sums = np.concatenate(
+        [
+            generator.multinomial(n, counts / n, size=min(step, resamples - start)) @ values
+            for start in range(0, resamples, step)
+        ]
+    )
+    # Nothing over nothing says nothing, and is put at the end that is unknown
+    ratios = np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.inf), where=sums[:, 1] > 0)
+    edge = (1 - confidence) / 2
+    low, high = np.quantile(ratios, [edge, 1 - edge], method="nearest")
+    return Interval(float(low), float(high)) if math.isfinite(high) else None
+
+
 def mcnemar(a_correct: Sequence[bool], b_correct: Sequence[bool]) -> float:
     """Compute the exact two-sided p-value of two models answering the same items equally well.
 

@@ -5,7 +5,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
@@ -68,6 +70,19 @@ def test_a_run_that_is_stopped_goes_on_with_what_is_missing_and_ends_with_the_sa
     assert sum(map(len, batches)) == 2 * 5 * 2 + 2
     monkeypatch.setattr(run, "load_answerer", lambda *_: pytest.fail("all is answered already"))
     assert answer_rows(args, few).read_bytes() == whole
+
+
+def test_a_clip_too_short_for_its_fragments_is_not_missed_in_a_finished_run(
+    args: AnswerArguments, rows: Dataset, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "short.wav", 0.5 * np.sin(np.arange(1_600)), 16_000)
+    clips = [{"path": str(tmp_path / "short.wav"), "bytes": None}, rows[1]["audio"]]
+    few = rows.select(range(2)).remove_columns(["audio"]).add_column("audio", clips, feature=rows.features["audio"])
+    answer_rows(replace(args, controls=["fragments-4"]), few)
+    answers = read_predictions(answer_rows(replace(args, controls=["no_audio"]), few))
+    keys = {control: [line["row_key"] for line in lines] for control, lines in answers.items()}
+    whole = [row_key(row) for row in few]
+    assert keys == {f"fragment-{part}-of-4": whole[1:] for part in (1, 2, 3, 4)} | {"no_audio": whole}
 
 
 def test_a_control_can_be_added_later(args: AnswerArguments, rows: Dataset) -> None:

@@ -5,20 +5,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from datasets import Dataset
 
-from audiomcq.arguments.asking import clips_needed
-from audiomcq.audio import SAMPLE_RATE, audio_seconds, load_audio
-from audiomcq.examples import Row
+from audiomcq.arguments.asking import CONTROLS, FRAGMENTS, clips_needed, expand_controls, fragment_of, is_control
+from audiomcq.arguments.contribution import ProbeArguments
+from audiomcq.audio import SAMPLE_RATE, audio_seconds, cut, load_audio
+from audiomcq.collation import PromptEncoder
+from audiomcq.contribution.probe import run_probe
+from audiomcq.examples import Row, row_key
 from audiomcq.inference.controls import (
-    CONTROLS,
     NOISE_RMS,
+    check_asked,
     control_named,
     mismatched_control,
     no_audio_control,
     noise_control,
+    options_only_control,
     silence_control,
 )
+from audiomcq.inference.local import answer_questions, audio_control
+from audiomcq.inference.store import read_votes
+from audiomcq.models import LALM
+from audiomcq.prompts import SYSTEM_PROMPT, answer_target
 
 
 def test_silence_lasts_as_long_as_it_is_told(row: Row) -> None:
@@ -110,6 +119,80 @@ def test_one_clip_alone_cannot_be_mismatched(tmp_path: Path) -> None:
         mismatched_control(rows).load_waveform(rows[0])
 
 
+@pytest.mark.parametrize("max_seconds", [None, 0.75])
+def test_the_fragments_of_a_clip_put_together_are_what_is_played_of_it(
+    max_seconds: float | None, rows: Dataset
+) -> None:
+    row = rows[0]
+    clip = load_audio(row["audio"])
+    whole = clip if max_seconds is None else cut(clip, max_seconds)[0]
+    keys = set()
+    for parts in FRAGMENTS:
+        names = expand_controls([f"fragments-{parts}"])
+        controls = [control_named(name, rows, max_seconds=max_seconds) for name in names]
+        played = [control.load_waveform(row) for control in controls]
+        assert [control.name for control in controls] == names and len(names) == parts
+        assert np.array_equal(np.concatenate(played), whole)
+        assert max(map(len, played)) - min(map(len, played)) <= 1
+        for control, part in zip(controls, played, strict=True):
+            assert len(part) == pytest.approx(control.duration(row) * SAMPLE_RATE, abs=2)
+            keys |= {control.audio_key(row), control.audio_key(rows[1])}
+    # Other samples, another key: a prefix that is shared must not be another fragment's
+    assert len(keys) == 2 * sum(FRAGMENTS)
+    assert audio_control().audio_key(row) not in keys
+
+
+def test_fragments_are_named_by_their_place_and_number() -> None:
+    assert fragment_of("fragment-2-of-3") == (2, 3)
+    assert expand_controls(["audio", "fragments-2", "no_audio"]) == [
+        "audio", "fragment-1-of-2", "fragment-2-of-2", "no_audio",
+    ]  # fmt: skip
+    for name in ("fragment-0-of-2", "fragment-3-of-2", "fragment-1-of-6", "fragment-1-of-1", "fragments-2"):
+        assert fragment_of(name) is None and not is_control(name)
+    with pytest.raises(ValueError, match="'fragments-6': known are audio"):
+        check_asked(expand_controls(["fragments-6"]), ["given"], {"choices": ["a", "b"]})
+
+
+def test_a_clip_that_is_too_short_for_its_fragments_is_left_out_and_named(
+    model_folder: Path, rows: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    soundfile.write(tmp_path / "short.wav", 0.5 * np.sin(np.arange(1_600)), SAMPLE_RATE)
+    clips = [{"path": str(tmp_path / "short.wav"), "bytes": None}, rows[1]["audio"]]
+    few = rows.select(range(2)).remove_columns(["audio"]).add_column("audio", clips, feature=rows.features["audio"])
+    with pytest.raises(ValueError, match="sound_tones_0: fragment-4-of-4 has 400 samples, fewer than 480"):
+        control_named("fragment-4-of-4", few).load_waveform(few[0])
+    args = ProbeArguments(
+        voters=[str(model_folder)], controls=["fragments-2", "fragment-4-of-4"], dtype="float32", max_new_tokens=1
+    )
+    run_probe(args, few, tmp_path / "votes")
+    votes = read_votes(tmp_path / "votes")
+    asked = list(zip(votes["control"], votes["row_key"], strict=True))
+    keys = [row_key(row) for row in few]
+    assert asked == [("fragment-1-of-2", key) for key in keys] + [("fragment-2-of-2", key) for key in keys] + [
+        ("fragment-4-of-4", keys[1])
+    ]
+    assert "1 rows are not asked under fragments of 4: a part of their clips has fewer than 480 samples" in caplog.text
+
+
+def test_options_alone_are_scored_after_neither_clip_nor_question_nor_options(lalm: LALM, rows: Dataset) -> None:
+    encoder = PromptEncoder(lalm.processor, lalm.family)
+    clipless = {**rows[3], "audio": {"path": "nowhere.flac", "bytes": None}}
+    other = {**clipless, "id": "other", "question": "What else?", "choices": clipless["choices"][::-1]}
+    control = options_only_control()
+    first, second = answer_questions(lalm, encoder, [clipless, other], control, mode="likelihood")
+    assert first.option_logps == pytest.approx(second.option_logps[::-1], abs=1e-5)
+    message = "Output the final answer in <answer> </answer>."
+    text = f"<|im_start|>system\n{SYSTEM_PROMPT}<|im_end|>\n<|im_start|>user\n{message}<|im_end|>\n<|im_start|>assistant\n"
+    ids = lalm.tokenizer(text, return_tensors="pt")["input_ids"]
+    for choice, score in zip(rows[3]["choices"], first.option_logps, strict=True):
+        target = torch.tensor(lalm.tokenizer([answer_target(choice)])["input_ids"])
+        with torch.no_grad():
+            logits = lalm.model(torch.cat([ids, target], dim=1)).logits[0, ids.shape[1] - 1 : -1]
+        assert score == pytest.approx(float(logits.log_softmax(-1).gather(-1, target[0][:, None]).mean()), abs=1e-5)
+    with pytest.raises(ValueError, match="options_only: its prompt asks no question, so options are scored"):
+        ProbeArguments(controls=["options_only"])
+
+
 @pytest.mark.parametrize("name", CONTROLS)
 def test_every_control_is_found_by_its_name(name: str, rows: Dataset) -> None:
     assert control_named(name, rows).name == name
@@ -121,6 +204,8 @@ def test_an_unknown_control_is_refused(rows: Dataset) -> None:
 
 
 def test_clips_are_needed_unless_nothing_of_them_is_heard_nor_measured() -> None:
-    assert not clips_needed(["silence", "no_audio"], 30.0)
+    assert not clips_needed(["silence", "no_audio", "options_only"], 30.0)
     assert clips_needed(["silence"], None)
-    assert all(clips_needed(["silence", name], 30.0) for name in ("audio", "noise", "mismatched_audio"))
+    assert all(
+        clips_needed(["silence", name], 30.0) for name in ("audio", "noise", "mismatched_audio", "fragment-1-of-2")
+    )

@@ -69,6 +69,22 @@ def test_a_voter_is_an_endpoint_when_it_is_a_url_with_a_model() -> None:
     assert "s3cret" not in str(error.value)
 
 
+def refuse_audio(handler: Handler, body: dict) -> None:
+    """Answer as the server of a language model does, which knows no part of a message but texts."""
+    kinds = {part["type"] for message in body["messages"] for part in message["content"]}
+    (echo if kinds == {"text"} else fail(400, "unknown part of type audio_url"))(handler, body)
+
+
+def test_a_server_that_takes_no_audio_is_a_text_voter_under_no_audio(rows: Dataset) -> None:
+    with serving(otherwise=refuse_audio) as server:
+        answers = ask(at(server), few(rows, 2))
+        with pytest.raises(ValueError, match=r"refused the question sound_tones_0 .silence, given. .400: .*audio_url"):
+            ask(at(server, retries=0), few(rows, 1), silence_control(1.0))
+    assert {answer.completion for answer in answers} == {
+        question_prompt(row["question"], row["choices"]) for row in few(rows, 2)
+    }
+
+
 def test_a_request_is_greedy_and_holds_the_conversation_of_local_voters(row: Row) -> None:
     with serving() as server:
         (answer,) = ask(at(server), [row], max_new_tokens=7)

@@ -1,10 +1,17 @@
 """Options of every recipe that asks models questions."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-CONTROLS = ("audio", "silence", "no_audio", "mismatched_audio", "noise")
+CONTROLS = ("audio", "silence", "no_audio", "mismatched_audio", "noise", "options_only")
+"""Controls with a fixed name; those of fragments are named by `fragment_of`."""
+TEXT_CONTROLS = ("no_audio", "options_only")
+"""Controls that play nothing: their prompts have no audio in them."""
+FRAGMENTS = range(2, 6)
+"""Into how many equal parts a clip is cut (arXiv 2604.24401)."""
+KNOWN_CONTROLS = f"{', '.join(CONTROLS)}, fragment-K-of-N (N = 2..5), fragments-N for all parts"
 PUBLISHED_SILENCE_SECONDS = 30.0
 """Length of the silence in arXiv 2509.21060. Silence is itself a confound that grows with its length (arXiv
 2510.00626)."""
@@ -12,11 +19,39 @@ Mode = Literal["generate", "likelihood"]
 """Whether a model writes its answer, or the option is chosen that it finds likeliest."""
 
 
+def fragment_of(control: str) -> tuple[int, int] | None:
+    """Return K and N of a control `fragment-K-of-N`, K from 1; None for every other control."""
+    found = re.fullmatch(r"fragment-([1-9])-of-([1-9])", control)
+    if found is None:
+        return None
+    part, parts = int(found[1]), int(found[2])
+    return (part, parts) if parts in FRAGMENTS and part <= parts else None
+
+
+def is_control(name: str) -> bool:
+    """Tell whether there is a control of that name."""
+    return name in CONTROLS or fragment_of(name) is not None
+
+
+def expand_controls(names: Sequence[str]) -> list[str]:
+    """Replace `fragments-N` by its N controls, as `cyclic` stands for all cyclic orders."""
+    expanded: list[str] = []
+    for name in names:
+        kind, _, parts = name.partition("-")
+        if kind == "fragments" and parts in map(str, FRAGMENTS):
+            expanded += [f"fragment-{part}-of-{parts}" for part in range(1, int(parts) + 1)]
+        else:
+            expanded.append(name)
+    return expanded
+
+
 def clips_needed(controls: Collection[str], silence_seconds: float | None) -> bool:
     """Tell whether any of the controls opens the rows' clips: silence of a fixed length and no audio can be probed
     without them.
     """
-    return any(name != "no_audio" and not (name == "silence" and silence_seconds is not None) for name in controls)
+    return any(
+        name not in TEXT_CONTROLS and not (name == "silence" and silence_seconds is not None) for name in controls
+    )
 
 
 @dataclass
@@ -24,11 +59,11 @@ class AskArguments:
     """How models are asked.
 
     Raises:
-        ValueError: a count is below 1, or the mode is unknown.
+        ValueError: a count is below 1, the mode is unknown, or it is not one of a control.
     """
 
     controls: list[str] = field(
-        default_factory=lambda: ["audio"], metadata={"help": f"What is played: any of {', '.join(CONTROLS)}."}
+        default_factory=lambda: ["audio"], metadata={"help": f"What is played: any of {KNOWN_CONTROLS}."}
     )
     orders: list[str] = field(
         default_factory=lambda: ["given"],
@@ -57,6 +92,12 @@ class AskArguments:
         for name in ("batch_size", "max_new_tokens", "endpoint_concurrency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: give at least 1")
+
+        self.controls = expand_controls(self.controls)
+        if "options_only" in self.controls and self.mode != "likelihood":
+            raise ValueError(
+                "control options_only: its prompt asks no question, so options are scored; set mode likelihood"
+            )
 
     def needs_clips(self, control: str) -> bool:
         """Tell whether a control plays the rows' clips."""

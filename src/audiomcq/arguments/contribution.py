@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from audiomcq.arguments.asking import CONTROLS, PUBLISHED_SILENCE_SECONDS, AskArguments
+from audiomcq.arguments.asking import KNOWN_CONTROLS, PUBLISHED_SILENCE_SECONDS, AskArguments
 from audiomcq.arguments.rows import RowArguments
 from audiomcq.endpoints import voter_name
 
@@ -19,10 +19,12 @@ class ProbeArguments(RowArguments, AskArguments):
 
     voters: list[str] = field(
         default_factory=list,
-        metadata={"help": "Voters: paths, Hub ids (NAME@REVISION pins one) or endpoints."},
+        metadata={
+            "help": "Voters: paths, Hub ids (NAME@REVISION pins one), either of them after text: for a language model alone, or endpoints."
+        },
     )
     controls: list[str] = field(
-        default_factory=lambda: ["silence"], metadata={"help": f"Controls to ask under: any of {', '.join(CONTROLS)}."}
+        default_factory=lambda: ["silence"], metadata={"help": f"Controls to ask under: any of {KNOWN_CONTROLS}."}
     )
     silence_seconds: float | None = field(
         default=PUBLISHED_SILENCE_SECONDS,

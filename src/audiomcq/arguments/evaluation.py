@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from audiomcq.arguments.asking import CONTROLS, AskArguments
+from audiomcq.arguments.asking import KNOWN_CONTROLS, AskArguments
 from audiomcq.arguments.rows import RowArguments
-from audiomcq.endpoints import voter_name
+from audiomcq.endpoints import is_text_voter, voter_name
 
 PUBLISHED_VOTERS = ("nvidia/audio-flamingo-2", "mispeech/r1-aqa", "moonshotai/Kimi-Audio-7B-Instruct")
 """Who voted on the labels and lists that are published with arXiv 2509.21060: Audio Flamingo 2, R1-AQA and Kimi-Audio.
@@ -56,7 +56,7 @@ class AnswerArguments(QuestionArguments, AskArguments):
     )
     controls: list[str] = field(
         default_factory=lambda: ["audio", "silence"],
-        metadata={"help": f"What is played: any of {', '.join(CONTROLS)}."},
+        metadata={"help": f"What is played: any of {KNOWN_CONTROLS}."},
     )
     check_batch_invariance: int = field(
         default=0,
@@ -67,6 +67,8 @@ class AnswerArguments(QuestionArguments, AskArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.model = voter_name(self.model)
+        if is_text_voter(self.model):
+            raise ValueError(f"model {self.model}: text voters are asked by recipes/contribution_filter/probe.py")
 
     @property
     def path(self) -> Path:
@@ -106,7 +108,7 @@ class ImportArguments(QuestionArguments):
             "help": "Column with the row's key or id, or its question; null: row_key, id, doc_id, or the question."
         },
     )
-    control: str = field(default="audio", metadata={"help": f"What was played: one of {', '.join(CONTROLS)}."})
+    control: str = field(default="audio", metadata={"help": f"What was played: one of {KNOWN_CONTROLS}."})
     order: str = field(
         default="given", metadata={"help": "How the options were shown: given, shuffle-SEED, cyclic-K."}
     )

@@ -17,6 +17,7 @@ from audiomcq.clip_check import check_clips
 from audiomcq.datasets import fingerprint
 from audiomcq.examples import row_keys, valid_row_indices
 from audiomcq.inference.asking import (
+    check_hearing,
     check_server,
 )
 from audiomcq.inference.controls import (
@@ -51,7 +52,8 @@ def probe(
 
     Args:
         rows: columns of the project's schema (`audiomcq.examples.FEATURES`); optional ones may be absent.
-        voters: paths or Hub ids of LALMs that `audiomcq.models` knows, or endpoints; one or several.
+        voters: paths or Hub ids of LALMs that `audiomcq.models` knows, `text:` with that of any causal LM, or endpoints; one or
+            several.
         folder: folder for the votes, so that an interrupted probe can resume; by default a temporary one.
         options: of `ProbeArguments`, e.g. `controls=["silence", "no_audio"]`.
 
@@ -122,6 +124,7 @@ def check_options(args: ProbeArguments, rows: Dataset) -> None:
     check_asked(args.controls, args.orders, rows[0])
     for name in args.voters:
         check_server(name, args.mode)
+        check_hearing(name, args.controls)
     if "silence" in args.controls and (args.silence_seconds or 0) > args.max_audio_seconds:
         raise ValueError(
             f"silence_seconds {args.silence_seconds:g} is more than max_audio_seconds {args.max_audio_seconds:g}: it would be cut"

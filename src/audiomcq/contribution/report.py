@@ -12,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
+from audiomcq.arguments.asking import fragment_of
 from audiomcq.arguments.contribution import RULES, LabelingRule
 from audiomcq.baselines import trivial_baselines
+from audiomcq.contribution.fragments import measure_fragments
 from audiomcq.contribution.profiles import describe_profiles, list_profiles
 from audiomcq.contribution.split import (
     RowLabels,
@@ -78,6 +80,7 @@ def contribution_report(
         "s_audio": _compute_s_audio(arrays, questions, rule.mode),
         "trainability": _count_trainability(arrays, questions, rule.mode),
         "profiles": describe_profiles(list_profiles(arrays, questions)),
+        "fragments": measure_fragments(arrays, len(questions), rule.mode),
     }
 
 
@@ -205,7 +208,7 @@ def _list_changes(
         for voter in voters:
             yield "voter", f"without {voter}{need}", counted.without("voter", voter), fewer
     for control in arrays.only(mode=rule.mode).present("control"):
-        if control not in (rule.control, "audio"):
+        if control not in (rule.control, "audio") and not fragment_of(control):
             yield "control", control, arrays.only(mode=rule.mode, control=control), rule
     if len(orders := counted.present("order")) > 1:
         for order in orders:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from audiomcq.arguments.asking import fragment_of
 from audiomcq.contribution.report import Numbers
 from audiomcq.endpoints import short_names
 from audiomcq.figure_style import (
@@ -141,7 +142,11 @@ def name_change(change: Numbers, names: Mapping[str, str]) -> str:
 
 
 def _plot_voters(axes: Any, report: Numbers, names: Mapping[str, str]) -> None:
-    entries = [each for each in report["voters"] if each["mode"] == report["rule"]["mode"]]
+    entries = [
+        each
+        for each in report["voters"]
+        if each["mode"] == report["rule"]["mode"] and not fragment_of(each["control"])
+    ]
     found = {each["control"] for each in entries}
     controls = [name for name in CONTROL_NAMES if name in found] + sorted(found - set(CONTROL_NAMES))
     curves = {
@@ -154,7 +159,7 @@ def _plot_voters(axes: Any, report: Numbers, names: Mapping[str, str]) -> None:
     }
     _draw_voters(axes, curves, names, report["baselines"]["random"], joined=False)
     axes.set_title("voters, by what they hear")
-    short = {"mismatched_audio": "other\nclip", "no_audio": "no\nclip"}
+    short = {"mismatched_audio": "other\nclip", "no_audio": "no\nclip", "options_only": "options\nonly"}
     axes.set_xticks(range(len(controls)), [short.get(name, name) for name in controls])
 
 

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from audiomcq.arguments.contribution import LabelingRule
 from audiomcq.contribution.report import Numbers
 from audiomcq.contribution.split import label_from_votes, select_votes
+from audiomcq.endpoints import TEXT_VOTER, is_text_voter
 from audiomcq.examples import CONTRIBUTION, SCORE, arrow_column, clip_fields
 from audiomcq.inference.load import read_again
 from audiomcq.inference.vote_arrays import Questions, VoteArrays, read_questions, tally, to_vote_arrays
@@ -214,9 +215,10 @@ def voter_names(report: Numbers) -> dict[str, str]:
 def short_names(voters: Iterable[str]) -> dict[str, str]:
     """Shorten the names of voters to the last parts of their paths or ids, as many as tell them apart."""
     names = list(voters)
-    parts = [[part for part in re.split(r"[/#]", name) if part] or [name] for name in names]
+    marks = [TEXT_VOTER if is_text_voter(name) else "" for name in names]
+    parts = [[part for part in re.split(r"[/#]", name.removeprefix(TEXT_VOTER)) if part] or [name] for name in names]
     for count in range(1, max(map(len, parts), default=0)):
-        short = ["/".join(each[-count:]) for each in parts]
+        short = [mark + "/".join(each[-count:]) for mark, each in zip(marks, parts, strict=True)]
         if len(set(short)) == len(names):
             return dict(zip(names, short, strict=True))
     return dict(zip(names, names, strict=True))

@@ -73,10 +73,12 @@ def answer_rows(args: AnswerArguments, rows: Sequence[Row], left_out: Sequence[s
             path, settings, args.controls, without_clips, state.is_main_process, [asdict(each) for each in models]
         )
         state.wait_for_everyone()
-        ask_missing(args, [voter], rows, answer_store(path), settings, left_out, args.audio_root, style, process)
+        asked = ask_missing(
+            args, [voter], rows, answer_store(path), settings, left_out, args.audio_root, style, process
+        )
         state.wait_for_everyone()
         if state.is_main_process:
-            export_run(path, rows, args.orders, args.needs_clips)
+            export_run(path, rows, args.orders, args.needs_clips, {name: set(each) for name, each in asked.items()})
     state.wait_for_everyone()
     return path
 

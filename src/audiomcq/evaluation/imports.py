@@ -17,7 +17,7 @@ from typing import Any
 from pyarrow import parquet
 
 from audiomcq.answers import normalize
-from audiomcq.arguments.asking import CONTROLS
+from audiomcq.arguments.asking import KNOWN_CONTROLS, is_control
 from audiomcq.arguments.evaluation import COMPLETION_COLUMNS, ImportArguments
 from audiomcq.datasets import drop_audio, fingerprint, option_order
 from audiomcq.evaluation.identity import Identity
@@ -46,8 +46,8 @@ def import_answers(args: ImportArguments) -> Path:
     """
     if not args.answers:
         raise ValueError("answers: name the file to import")
-    if args.control not in CONTROLS:
-        raise ValueError(f"control {args.control!r}: known are {', '.join(CONTROLS)}")
+    if not is_control(args.control):
+        raise ValueError(f"control {args.control!r}: known are {KNOWN_CONTROLS}")
     loaded, _ = load_questions(args, check_audio=False, fetch_clips=False)
     rows = list(drop_audio(loaded))
     if not rows:

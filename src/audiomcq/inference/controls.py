@@ -2,16 +2,18 @@
 
 import random
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 
-from audiomcq.arguments.asking import CONTROLS, PUBLISHED_SILENCE_SECONDS
-from audiomcq.audio import CUT_MARGIN_SECONDS, MIN_SAMPLES, SAMPLE_RATE, audio_seconds, silence
+from audiomcq.arguments.asking import KNOWN_CONTROLS, PUBLISHED_SILENCE_SECONDS, fragment_of, is_control
+from audiomcq.audio import CUT_MARGIN_SECONDS, MIN_SAMPLES, SAMPLE_RATE, audio_seconds, cut, silence
 from audiomcq.datasets import option_order, row_orders
 from audiomcq.examples import Row, row_key
 from audiomcq.inference.local import Control, audio_control
+from audiomcq.prompts import OPTIONS_STYLE
 
 NOISE_RMS = 0.1
 """Level of the noise, full scale = 1: -20 dB."""
@@ -28,8 +30,8 @@ def check_asked(controls: Sequence[str], orders: Sequence[str], row: Row) -> Non
     for name, values in (("controls", controls), ("orders", orders)):
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{name} {values}: give at least one, and each once")
-    if unknown := set(controls) - set(CONTROLS):
-        raise ValueError(f"control {min(unknown)!r}: known are {', '.join(CONTROLS)}")
+    if unknown := [name for name in controls if not is_control(name)]:
+        raise ValueError(f"control {min(unknown)!r}: known are {KNOWN_CONTROLS}")
     asked = row_orders(row, orders)
     for order in asked:
         option_order(row, order)
@@ -48,7 +50,7 @@ def control_named(
     audio_root: str | Path | None = None,
     max_seconds: float | None = None,
 ) -> Control:
-    """Make the control of a name, one of `CONTROLS`.
+    """Make the control of a name, one of `CONTROLS` or `fragment-K-of-N`.
 
     Args:
         rows: the rows that are probed; `mismatched_audio` takes its clips from them.
@@ -69,7 +71,11 @@ def control_named(
         return mismatched_control(rows, seed, audio_root, max_seconds)
     if name == "noise":
         return noise_control(seed, audio_root, max_seconds)
-    raise ValueError(f"control {name!r}: known are {', '.join(CONTROLS)}")
+    if name == "options_only":
+        return options_only_control()
+    if fragment := fragment_of(name):
+        return fragment_control(*fragment, audio_root, max_seconds)
+    raise ValueError(f"control {name!r}: known are {KNOWN_CONTROLS}")
 
 
 def silence_control(
@@ -90,6 +96,60 @@ def silence_control(
 def no_audio_control() -> Control:
     """Play nothing: the prompt has no audio in it (silence is a confound, arXiv 2604.24401)."""
     return Control("no_audio", load_waveform=lambda row: None, audio_key=lambda row: None, duration=lambda row: 0.0)
+
+
+def options_only_control() -> Control:
+    """Ask nothing: the prompt has neither clip, question nor options, so that each option is scored by itself.
+
+    An answer that is the likeliest even so needs no audio. In the spirit of the soft gate (perplexity of the options)
+    of the DCASE 2026 Audio-Dependency Filter (arXiv 2607.18718).
+    """
+    return replace(no_audio_control(), name="options_only", style=OPTIONS_STYLE)
+
+
+def fragment_control(
+    part: int, parts: int, audio_root: str | Path | None = None, max_seconds: float | None = None
+) -> Control:
+    """Play one of the equal parts of what is used of a clip (arXiv 2604.24401): together they are what `audio` plays.
+
+    Args:
+        part: from 1 to `parts`.
+
+    Raises:
+        ValueError: a part has fewer than 480 samples (raised when it is loaded; `short_clips` tells before).
+    """
+    own = audio_control(audio_root, max_seconds)
+    name = f"fragment-{part}-of-{parts}"
+
+    def load_part(row: Row) -> np.ndarray:
+        waveform = own.load_waveform(row)
+        assert waveform is not None  # a clip is always played
+        if max_seconds is not None:
+            waveform, _ = cut(waveform, max_seconds)
+        start, end = (len(waveform) * place // parts for place in (part - 1, part))
+        if end - start < MIN_SAMPLES:
+            raise ValueError(
+                f"{row_key(row)}: {name} has {end - start} samples, fewer than {MIN_SAMPLES}; leave it out"
+            )
+        return waveform[start:end]
+
+    def duration(row: Row) -> float:
+        seconds = own.duration(row)
+        return (seconds if max_seconds is None else min(seconds, max_seconds)) / parts
+
+    return Control(name, load_part, audio_key=lambda row: (own.audio_key(row), part, parts), duration=duration)
+
+
+def short_clips(
+    rows: Dataset | Sequence[Row],
+    parts: int,
+    audio_root: str | Path | None = None,
+    max_seconds: float | None = None,
+) -> set[str]:
+    """List the keys of rows whose clips are too short to be cut into so many parts of 480 samples; clips are not decoded."""
+    control = fragment_control(1, parts, audio_root, max_seconds)
+    # Two samples to spare: the length of a resampled clip is that of its header but for rounding
+    return {row_key(row) for row in rows if control.duration(row) * SAMPLE_RATE < MIN_SAMPLES + 2}
 
 
 def noise_control(seed: int = 0, audio_root: str | Path | None = None, max_seconds: float | None = None) -> Control:

@@ -21,7 +21,7 @@ from audiomcq.examples import Row, row_key, samples_key
 from audiomcq.generation_options import as_generative, greedy_options
 from audiomcq.inference.likelihood import likeliest, option_logps
 from audiomcq.models import LALM
-from audiomcq.prompts import AskedFor, answer_target
+from audiomcq.prompts import AskedFor, PromptStyle, answer_target
 from audiomcq.shared_prefix import Continuation, Prefixes, continued_generation, prefill, sharing_obstacle
 
 logger = logging.getLogger(__name__)
@@ -32,16 +32,18 @@ class Control:
     """The audio that a model is given for a row: its own clip, or a replacement.
 
     Attributes:
-        name: audio, silence, no_audio, mismatched_audio or noise.
+        name: one of `audiomcq.arguments.asking.CONTROLS`, or that of a fragment.
         load_waveform: loads the waveform for a row; None leaves the audio out of the prompt.
         audio_key: equal for rows with the same samples, so that these are encoded once.
         duration: length of the waveform for a row in seconds, without decoding it.
+        style: the prompt format that it asks in; None for that of the encoder.
     """
 
     name: str
     load_waveform: Callable[[Row], np.ndarray | None]
     audio_key: Callable[[Row], Hashable]
     duration: Callable[[Row], float]
+    style: PromptStyle | None = None
 
 
 def audio_control(audio_root: str | Path | None = None, max_seconds: float | None = None) -> Control:
@@ -120,6 +122,8 @@ def answer_batches(
     if mode not in get_args(Mode):
         raise ValueError(f"mode {mode!r} is unknown; known: {', '.join(get_args(Mode))}")
     lalm.model.eval()
+    if control.style is not None:
+        encoder = replace(encoder, style=control.style)
     if obstacle := sharing_obstacle(lalm.model):
         logger.warning("every question is prefilled by itself: %s", obstacle)
     prefix_cache: dict[Hashable, Prefixes] = {}

@@ -10,11 +10,12 @@ is. One run at a time writes a file: whoever answers holds its lock (`hold_run`)
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from audiomcq.arguments.asking import fragment_of
 from audiomcq.datasets import drop_audio, row_orders
 from audiomcq.examples import Row, row_key
 from audiomcq.inference.store import list_shards, read_votes, recorded_generation
@@ -162,6 +163,7 @@ def export_run(
     rows: Sequence[Row],
     orders: Sequence[str] | None = None,
     needs_clips: Callable[[str], bool] = lambda control: True,
+    asked: Mapping[str, Collection[tuple[str, str]]] | None = None,
 ) -> None:
     """Write the one file of a run from its store, in the order of controls, rows and option orders.
 
@@ -169,6 +171,7 @@ def export_run(
         orders: those that every row was asked in; None: whatever the store has answers to, which may be some of the
             questions only.
         needs_clips: whether a control plays the clips: then it was not asked on the rows that the run left out.
+        asked: the questions of this run by control. Under fragments no others are expected: some clips are too short.
 
     Raises:
         ValueError: predictions are missing.
@@ -184,6 +187,12 @@ def export_run(
         for row in drop_audio(rows):
             if (key := row_key(row)) not in not_asked:
                 wanted += [(key, control, order) for order in row_orders(row, shown)]
+    asked = asked or {}
+    wanted = [
+        (key, control, order)
+        for key, control, order in wanted
+        if fragment_of(control) is None or (key, order) in asked.get(control, ()) or (key, control, order) in lines
+    ]
     missing = [key for key in wanted if key not in lines]
     if missing and orders is not None:
         raise ValueError(

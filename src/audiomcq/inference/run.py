@@ -14,11 +14,12 @@ from accelerate.utils import release_memory
 from tqdm.auto import tqdm
 
 from audiomcq.answers import HOW
-from audiomcq.endpoints import parse_voter
+from audiomcq.endpoints import TEXT_VOTER, parse_voter
 from audiomcq.examples import Row
 from audiomcq.inference.asking import (
     Ask,
     AskArguments,
+    list_left_out,
     load_answerer,
     make_control,
     questions_by_control,
@@ -69,7 +70,7 @@ def ask_missing(
     """Add to a store what is missing of voters x controls x orders x rows, one voter in memory at a time.
 
     Args:
-        voters: paths, Hub ids (NAME@REVISION pins one) or endpoints.
+        voters: paths, Hub ids (NAME@REVISION pins one), either of them after `text:`, or endpoints.
         settings: all that answers of this run depend on beside the voter (`audiomcq.inference.store.open_run`).
         unplayable: keys of rows whose clips are missing or broken; they are not asked under controls that play the
             clips.
@@ -81,7 +82,8 @@ def ask_missing(
         ValueError: no row has as many options as an order turns, the folder holds votes of another run or cannot be
             written to, or a voter does not load.
     """
-    asked = questions_by_control(args, rows, unplayable)
+    left_out = list_left_out(args, rows, unplayable, audio_root)
+    asked = questions_by_control(args, rows, left_out)
     if not any(asked.values()):
         raise ValueError(f"orders {args.orders}: no row has that many options; ask given too")
     open_run(folder, settings)
@@ -91,8 +93,8 @@ def ask_missing(
     with _Progress(folder, args, voters, {name: set(questions) for name, questions in asked.items()}, process) as bar:
         for name in voters:
             if bar.finished(name):
-                if Path(name).is_dir():
-                    check_weights(folder, name, hash_weights(name), args.dtype)
+                if weights := hash_folder(name):
+                    check_weights(folder, name, weights, args.dtype)
                 continue
             voter, ask = _load_voter(name, args, audio_root, style, process)
             with as_voter(folder, voter, process.rank):
@@ -102,7 +104,7 @@ def ask_missing(
                     writer = VoteWriter(
                         folder, settings, voter, control.name, args.mode, process.rank, args.flush_seconds
                     )
-                    batches = ask(playable if args.needs_clips(control.name) else rows, control, done)
+                    batches = ask(rows_with_clips(rows, left_out[control.name]), control, done)
                     # A server's answers under way are waited for: somebody may have paid for them
                     _write(batches if parse_voter(name) else until_signal(batches), control.name, writer, bar)
             # Before the next is loaded: two voters would not fit
@@ -118,13 +120,20 @@ def _load_voter(
     name: str, args: AskArguments, audio_root: str | Path | None, style: PromptStyle, process: Process
 ) -> tuple[Voter, Ask]:
     """Load a voter, or connect to its endpoint."""
-    source, _, revision = (name, "", "") if parse_voter(name) or Path(name).exists() else name.partition("@")
+    given = parse_voter(name) or Path(name.removeprefix(TEXT_VOTER)).exists()
+    source, _, revision = (name, "", "") if given else name.partition("@")
     ask, commit, generation = load_answerer(
         args, source, revision or None, audio_root, style, process.device, process.rank, process.world_size
     )
     if parse_voter(name):
         return Voter(name, generation=generation), ask
-    return Voter(name, hash_weights(name) if Path(name).is_dir() else commit, args.dtype, generation), ask
+    return Voter(name, hash_folder(name) or commit, args.dtype, generation), ask
+
+
+def hash_folder(name: str) -> str | None:
+    """Hash the weights of a voter that is a folder; None for every other voter."""
+    folder = name.removeprefix(TEXT_VOTER)
+    return hash_weights(folder) if Path(folder).is_dir() else None
 
 
 def _write(batches: Iterator[list[Answer]], control: str, writer: VoteWriter, bar: "_Progress") -> None:
