@@ -119,7 +119,7 @@ def _measure(names: Sequence[str], questions: Sequence[Questions], votes: Sequen
         np.add.at(right[number], place[known], arrays.correct[known])
         chose = known & (arrays.choice >= 0)
         np.add.at(chosen, (place[chose], arrays.choice[chose]), 1)
-    full = (asked > 0).all(axis=0)
+    full = np.asarray((asked > 0).all(axis=0))
     for n in np.unique(first.num_choices):
         of_n = first.num_choices == n
         full[of_n] &= (asked[:, of_n] == asked[:, of_n].max(axis=1, keepdims=True)).all(axis=0)
