@@ -4,15 +4,17 @@ python recipes/demo/filter_profiles.py
 python recipes/demo/filter_profiles.py --demo_dir outputs/demo    # with the data and voters of `make demo`
 
 The generator of the embedded questions knows which carry a shortcut. The demo's three voters answer the validation and test
-rows under every control without their clip, in all turns of the options and in both modes; then every profile is rated.
+rows under every control without their clip, in all turns of the options and in both modes, and score the options alone; the
+language model of the demo's base model answers without audio. Then every profile is rated.
 """
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from demo import FULL, MAX_AUDIO_SECONDS, Demo, TinyModel, announce, make_data, set_aside  # type: ignore[import-not-found]
+from demo import FULL, MAX_AUDIO_SECONDS, Demo, announce, make_data, set_aside  # type: ignore[import-not-found]
 from rich.console import Console
 
 from audiomcq.errors import exit_on_user_error
@@ -21,12 +23,17 @@ from audiomcq.tiny.steps import RECIPES, Phase, Step, recipe, run_phases
 
 SPLITS = ("validation", "test")
 """Nothing was trained on these rows, nor on their clips."""
-CONTROLS = {
-    "generate": ["silence", "no_audio", "mismatched_audio"],
-    "likelihood": ["silence", "no_audio", "mismatched_audio"],
+WITHOUT_CLIP = ["silence", "no_audio", "mismatched_audio"]
+PROBES = {
+    "generate": {"mode": "generate", "controls": WITHOUT_CLIP, "orders": "cyclic"},
+    "likelihood": {"mode": "likelihood", "controls": WITHOUT_CLIP, "orders": "cyclic"},
+    "options": {"mode": "likelihood", "controls": "options_only", "orders": "given"},
 }
-COSTS = {"generate": 60.0, "likelihood": 60.0}
-"""Processor seconds of one voter's votes."""
+"""What each of the demo's voters is asked."""
+READER = {"mode": "generate", "controls": "no_audio", "orders": "given"}
+"""What the language model of the demo's base model is asked, which shares nothing with the voters."""
+COSTS = {"generate": 30.0, "likelihood": 32.0, "options": 12.0, "reader": 12.0}
+"""Processor seconds of one model's votes."""
 
 
 @dataclass
@@ -45,25 +52,23 @@ def prepare(demo: Demo) -> list[Phase]:
     made = Step("data", make_data, (demo.folder, None, size), 24 * size.scale)
     return [
         Phase("making clips, questions, random models", [[made]]),
-        Phase("pretraining what the voters share", [[demo.pretrain(size.trunk)]]),
+        Phase("pretraining base and what the voters share", [[demo.pretrain(size.base)], [demo.pretrain(size.trunk)]]),
         Phase("pretraining the voters", [[demo.pretrain(voter)] for voter in size.voters]),
     ]
 
 
-def probe(voter: TinyModel, mode: str, source: Path, folder: Path) -> Step:
-    """Ask a voter under all controls of a mode, in all turns of the options."""
+def probe(name: str, asked: Mapping[str, object], voter: str, source: Path, folder: Path) -> Step:
+    """Ask a voter, a folder of a model or `text:` and that folder."""
     options = {
         "config": RECIPES / "contribution_filter" / "tiny" / "probe.yaml",
         "dataset": source / "data",
         "dataset_split": "+".join(SPLITS),
-        "voters": source / "models" / voter.name,
-        "controls": CONTROLS[mode],
-        "orders": "cyclic",
-        "mode": mode,
+        "voters": voter,
+        **asked,
         "max_audio_seconds": MAX_AUDIO_SECONDS,
         "output_dir": folder / "votes",
     }
-    return recipe(f"probe_{voter.name}_{mode}", "contribution_filter/probe.py", options, COSTS[mode])
+    return recipe(f"probe_{Path(voter).name}_{name}", "contribution_filter/probe.py", options, COSTS[name])
 
 
 def write(source: Path, folder: Path, command: str) -> None:
@@ -106,7 +111,9 @@ def main(args: FilterProfilesArguments) -> None:
     source = Path(args.demo_dir) if args.demo_dir else folder
     demo = Demo(source, FULL)
     phases = [] if args.demo_dir else prepare(demo)
-    probes = [[probe(voter, mode, source, folder)] for mode in CONTROLS for voter in demo.size.voters]
+    voters = [str(source / "models" / voter.name) for voter in demo.size.voters]
+    probes = [[probe(name, asked, voter, source, folder)] for name, asked in PROBES.items() for voter in voters]
+    probes.append([probe("reader", READER, f"text:{source / 'models' / demo.size.base.name}", source, folder)])
     report = Step("report", write, (source, folder, "python recipes/demo/filter_profiles.py"), 10)
     phases += [Phase("asking the voters without the clips", probes), Phase("rating the profiles", [[report]])]
     console = Console()

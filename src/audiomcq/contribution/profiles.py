@@ -14,12 +14,10 @@ import numpy as np
 
 from audiomcq.arguments.contribution import LabelingRule
 from audiomcq.contribution.split import RowLabels, contribution_score, label_from_votes, select_votes
-from audiomcq.endpoints import short_names
+from audiomcq.endpoints import TEXT_VOTER, is_text_voter, short_names
 from audiomcq.inference.vote_arrays import Questions, Tally, VoteArrays, tally
 from audiomcq.stats import cohen_kappa
 
-TEXT_VOTER = "text:"
-"""Names of voters that are language models without audio start with this."""
 OPTIONS_ONLY = "options_only"
 """The control under which a voter sees neither question nor clip."""
 _TEXT_CONTROLS = ("silence", "no_audio", "mismatched_audio", "noise")
@@ -248,7 +246,7 @@ def _leave_out_voters(lalms: VoteArrays, questions: Questions) -> Iterator[Profi
 
 def _pick_voters(arrays: VoteArrays, text: bool) -> VoteArrays:
     """Select the votes of language models without audio, or those of all other voters."""
-    is_text = np.array([name.startswith(TEXT_VOTER) for name in arrays.names["voter"]], dtype=bool)
+    is_text = np.array([is_text_voter(name) for name in arrays.names["voter"]], dtype=bool)
     return arrays.where(is_text[arrays.voter] == text)
 
 
