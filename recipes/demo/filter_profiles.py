@@ -24,7 +24,7 @@ from audiomcq.tiny.steps import RECIPES, Phase, Step, recipe, run_phases
 SPLITS = ("validation", "test")
 """Nothing was trained on these rows, nor on their clips."""
 WITHOUT_CLIP = ["silence", "no_audio", "mismatched_audio"]
-PROBES = {
+PROBES: dict[str, Mapping[str, object]] = {
     "generate": {"mode": "generate", "controls": WITHOUT_CLIP, "orders": "cyclic"},
     "likelihood": {"mode": "likelihood", "controls": WITHOUT_CLIP, "orders": "cyclic"},
     "options": {"mode": "likelihood", "controls": "options_only", "orders": "given"},

@@ -373,7 +373,7 @@ class AudioGRPOTrainer(SafeTrainer, GRPOTrainer):
             self.step_record.batches.append({"rows": inputs["row_names"], "rewards": rows["row_rewards"]})
         with self.held.hold(prompts, inputs.get("packed_completions")):
             loss = super()._compute_loss(model, rows)
-        if self.objectives and self.args.silent_penalty and self.model.training:
+        if self.objectives and self.objectives.args.silent_penalty and self.model.training:
             loss = loss + self.objectives.penalize(model, prompts, inputs["questions"])
         return loss
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
 from jinja2 import TemplateError
@@ -20,6 +19,7 @@ from audiomcq.collation import EncodedPrompt, PromptEncoder
 from audiomcq.endpoints import TEXT_VOTER
 from audiomcq.examples import Row
 from audiomcq.models import FAMILIES, LALM, Family, follow_adapters, load_lalm, neutralize
+from audiomcq.more_clips import Played
 from audiomcq.prompts import AUDIOMCQ_STYLE, PromptStyle, conversation
 
 logger = logging.getLogger(__name__)
@@ -34,9 +34,7 @@ class TextEncoder(PromptEncoder):
     def __post_init__(self) -> None:
         """Check nothing: there is no feature extractor."""
 
-    def __call__(
-        self, rows: Sequence[Row], waveforms: Sequence[np.ndarray | None] | None = None
-    ) -> list[EncodedPrompt]:
+    def __call__(self, rows: Sequence[Row], waveforms: Sequence[Played] | None = None) -> list[EncodedPrompt]:
         """Encode rows; every waveform has to be None.
 
         Raises:
