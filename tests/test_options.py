@@ -18,7 +18,7 @@ from audiomcq.arguments.training import DataArguments
 from audiomcq.configs import AudioSFTConfig
 from audiomcq.errors import EXIT_CODE, UserErrorExit, exit_on_user_error
 from audiomcq.options import _hints, parse, parse_stage, read_settings
-from test_recipes import OPTIONS, ROOT, YAMLS
+from test_recipes import OPTIONS, ROOT, YAMLS, options_of
 
 CPU = ["--use_cpu", "true", "--output_dir", "unused"]
 
@@ -290,7 +290,7 @@ def mutated(draw: st.DrawFn) -> tuple[str, bytes]:
     """A shipped YAML with a few things wrong: values, keys, nesting or single bytes. With the name of its options."""
     path = draw(st.sampled_from(YAMLS))
     content = read_settings(path)
-    known = sorted(_hints(OPTIONS[path.stem]))
+    known = sorted(_hints(OPTIONS[options_of(path)]))
     for _ in range(draw(st.integers(0, 3))):
         how = draw(st.sampled_from(["value", "any option", "drop", "key", "nest"]))
         keys = [*content] or ["x"]
@@ -310,7 +310,7 @@ def mutated(draw: st.DrawFn) -> tuple[str, bytes]:
         text = text[:place] + draw(st.sampled_from([*SCRAPS, b""])) + text[place + draw(st.integers(0, 2)) :]
     if draw(st.integers(0, 9)) == 0:
         text = text[: draw(st.integers(0, len(text)))]
-    return path.stem, text
+    return options_of(path), text
 
 
 def read_mutated(folder: Path, kind: str, text: bytes) -> bool:

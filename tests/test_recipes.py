@@ -69,6 +69,11 @@ SMOKE = {
 }
 
 
+def options_of(path: Path) -> str:
+    """The key of the options that a YAML file holds."""
+    return "study" if "study" in path.parts else path.stem
+
+
 def relative(path: Path) -> str:
     return str(path.relative_to(ROOT / "recipes"))
 
@@ -87,7 +92,7 @@ def test_every_yaml_is_built_strictly_and_opens_with_its_launch_line(
         assert "# Launch: " in text
         launched = re.search(r"recipes/\S+\.py", text)[0]
         assert (ROOT / launched).is_file()
-    kinds = recipe_options.OPTIONS["study"] if "study" in path.parts else OPTIONS[path.stem]
+    kinds = OPTIONS[options_of(path)]
     # Whether this machine has a GPU with bf16 says nothing about the file.
     parse(
         kinds,

@@ -83,9 +83,10 @@ class StudyArguments:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: give at least 1")
         known = {each.name for each in fields(self)}
-        if unknown := sorted(self.quick_changes.keys() - known):
+        if unknown := [name for name in self.quick_changes if name not in known]:
             raise ValueError(f"quick_changes: {unknown[0]!r} is no option of a study; leave it out")
-        if unknown := sorted(set(self.quick_runs) - {run.get("name") for run in self.runs}):
+        names = [run.get("name") for run in self.runs]
+        if unknown := [name for name in self.quick_runs if name not in names]:
             raise ValueError(f"quick_runs: {unknown[0]!r} is no name of a run; leave it out")
 
     def resized(self, given: set[str]) -> "StudyArguments":
@@ -93,6 +94,6 @@ class StudyArguments:
         if not self.quick:
             return self
         changes = {name: value for name, value in self.quick_changes.items() if name not in given}
-        runs = [run for run in self.runs if not self.quick_runs or run["name"] in self.quick_runs]
+        runs = [run for run in self.runs if not self.quick_runs or run.get("name") in self.quick_runs]
         folder = self.output_dir if "output_dir" in given else f"{self.output_dir}_quick"
         return replace(self, **{"runs": runs, "output_dir": folder, **changes})
