@@ -105,7 +105,19 @@ def test_an_unwelcome_winner_is_said_to_be_one() -> None:
     outcomes = make_outcomes(RUNS, strong={"w2s_penalty": 0.3}, weak={"w2s_penalty": -0.4})
     assert any(each.startswith("None of 1 variants of W2S") for each in sentences(outcomes, claims=False))
     won = make_outcomes(RUNS, strong={"w2s_penalty": 0.35})
-    assert any("with no loss shown on weak rows, after W2S penalty" in each for each in sentences(won, claims=True))
+    assert any(
+        "with no loss of accuracy shown on strong or weak rows, after W2S penalty" in each
+        for each in sentences(won, claims=True)
+    )
+
+
+def test_an_audio_gain_that_comes_from_worse_answers_on_silence_is_no_victory() -> None:
+    outcomes = make_outcomes(RUNS, strong={"w2s_penalty": -0.2}, silent={"w2s": 0.5})
+    (said,) = [
+        each for each in sentences(outcomes, claims=True) if each.startswith("W2S penalty raises the audio gain")
+    ]
+    assert "and loses accuracy: -" in said and "it answers worse on silence, not better with audio" in said
+    assert any(each.startswith("None of 1 variants of W2S") for each in sentences(outcomes, claims=False))
 
 
 def test_unequal_budgets_stand_in_the_first_lines() -> None:
