@@ -130,7 +130,8 @@ def count_seeds(study: Study) -> str:
 
 def _basis(study: Study, measure: str, estimates: Sequence[CrossedEstimate]) -> str:
     """Write what a sentence rests on."""
-    return f"{span([each.seeds for each in estimates])} seeds, {count_rows(study, measure)}"
+    seeds = span([each.seeds for each in estimates])
+    return f"{seeds} seed{'' if seeds == '1' else 's'}, {count_rows(study, measure)}"
 
 
 def _say_lead(lead: Lead, study: Study) -> Headline:
