@@ -28,7 +28,7 @@ OPTIONS: dict[str, tuple[type, ...]] = {
 }
 DECLARED = [name for name in COMMANDS if name != "memory"]
 """Commands whose options are dataclasses."""
-NO_COMMAND = {"demo", "minimal"}
+NO_COMMAND = {"demo", "study", "minimal"}
 """Recipes that need a clone, or are there to be read."""
 
 

@@ -55,7 +55,7 @@ def test_a_wheel_brings_the_templates_of_page_and_cards_and_its_types(installed:
     pages = [path.relative_to(source) for path in source.glob("con*/templates/*")]
     assert len(pages) == 5
     prompts = [path.relative_to(source) for path in source.glob("*/prompts/*.txt")]
-    assert len(prompts) == 7
+    assert len(prompts) == 8
     for file in pages + prompts:
         assert (site / file).read_text() == (source / file).read_text()
     assert (site / "py.typed").is_file()

@@ -148,6 +148,6 @@ def test_hours_on_paper_are_measured_seconds_times_steps_and_shared_stages_count
     hours = count_hours(plan(args), 3, seconds)
     # Mixed once, weak, halves of both, and a single stage of both lengths: batches of 4, 4 a step
     assert hours["sft"] == pytest.approx(3 * (4 * 200 + 500) * 4 * seconds["sft"][1] / 3600)
-    assert hours["grpo"] == pytest.approx(3 * (5 * 300 + 500) * 16 * seconds["grpo"][1] / 3600)
+    assert hours["grpo"] == pytest.approx(3 * (10 * 300 + 500) * 16 * seconds["grpo"][1] / 3600)
     with pytest.raises(ValueError, match="a batch of 16 was not measured, one of 4 was"):
         count_hours(plan(study(W2S)), 1, seconds)
