@@ -45,16 +45,6 @@ def test_every_relative_link_leads_to_a_file(document: Path) -> None:
             assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} links to {target}"
 
 
-def test_the_table_in_the_readme_is_the_one_that_the_demo_wrote() -> None:
-    readme = (ROOT / "README.md").read_text()
-    report = (ROOT / "docs" / "results" / "demo" / "report.md").read_text().splitlines()
-    table = [line for line in report if line.startswith("|")]
-    assert len(table) > 5
-    assert "\n".join(table) in readme
-    seen = [line for line in report if line.startswith(("Weak-to-Strong against", "Against Mixed-to-Mixed"))]
-    assert len(seen) == 2 and all(f"> {line}" in readme for line in seen), "unwelcome or not"
-
-
 def test_the_walk_through_the_doors_types_every_command_of_the_readme() -> None:
     doors = runpy.run_path(str(ROOT / "docs" / "doors.py"))
     commands = doors["read_commands"]((ROOT / "README.md").read_text())
@@ -80,3 +70,12 @@ def test_what_the_readme_imports_is_there() -> None:
     assert names["parse_answer"]("<answer>b</answer>", ["rain", "siren"]).choice == 1
     for found in set(re.findall(r"load_benchmark  # (.*)$", parts, flags=re.MULTILINE)):
         assert set(re.findall(r'"([^"]+)"', found)) <= set(BENCHMARKS)
+
+
+def test_what_the_readme_says_about_the_method_are_sentences_of_the_studies_pages() -> None:
+    section = (ROOT / "README.md").read_text().split("## What the method does", 1)[1].split("\n## ", 1)[0]
+    said = [line.removeprefix("> ").strip() for line in section.splitlines() if line.startswith("> ") and len(line) > 2]
+    pages = [path.read_text() for path in (ROOT / "docs" / "results").glob("study*/report.md")]
+    assert len(said) > 3 and len(pages) == 2
+    for sentence in said:
+        assert any(f"- {sentence}\n" in page for page in pages), sentence
