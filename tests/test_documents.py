@@ -74,7 +74,9 @@ def test_what_the_readme_imports_is_there() -> None:
 
 def test_what_the_readme_says_about_the_method_are_sentences_of_the_studies_pages() -> None:
     section = (ROOT / "README.md").read_text().split("## What the method does", 1)[1].split("\n## ", 1)[0]
-    said = [line.removeprefix("> ").strip() for line in section.splitlines() if line.startswith("> ") and len(line) > 2]
+    said = [
+        line.removeprefix("> ").strip() for line in section.splitlines() if line.startswith("> ") and len(line) > 2
+    ]
     pages = [path.read_text() for path in (ROOT / "docs" / "results").glob("study*/report.md")]
     assert len(said) > 3 and len(pages) == 2
     for sentence in said:
