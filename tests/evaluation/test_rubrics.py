@@ -132,7 +132,7 @@ def test_items_without_a_rubric_and_other_voters_than_servers_are_refused(tmp_pa
     write_items(tmp_path / "MMAR-meta.jsonl", [{"id": "q1"}])
     with pytest.raises(ValueError, match="item q1: it has no rubric"):
         read_rubrics(MMAR, tmp_path / "MMAR-meta.jsonl")
-    with pytest.raises(ValueError, match="a model behind a server"):
+    with pytest.raises(ValueError, match="judge are models behind servers"):
         grade_chains(GradeChainsArguments(judge="some/model", **write_answers(tmp_path)))
-    with pytest.raises(ValueError, match="max_cost 1: add --prices"):
+    with pytest.raises(ValueError, match="max_cost 1: no price of m is given; add --prices"):
         grade_chains(GradeChainsArguments(judge="http://127.0.0.1:9/v1#m", max_cost=1.0, **write_answers(tmp_path)))

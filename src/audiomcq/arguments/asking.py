@@ -102,3 +102,28 @@ class AskArguments:
     def needs_clips(self, control: str) -> bool:
         """Tell whether a control plays the rows' clips."""
         return clips_needed([control], self.silence_seconds)
+
+
+@dataclass
+class ServedArguments:
+    """How a language model behind a server is asked for texts, and what that may cost."""
+
+    max_new_tokens: int = field(default=1024, metadata={"help": "Tokens of one answer at most."})
+    request_options: str | None = field(
+        default=None,
+        metadata={
+            "help": 'JSON that every request carries besides, e.g. {"chat_template_kwargs": {"enable_thinking": false}}.'
+        },
+    )
+    attempts: int = field(default=3, metadata={"help": "How often an answer that cannot be used is asked for."})
+    endpoint_concurrency: int = field(default=16, metadata={"help": "Rows under way at once."})
+    endpoint_timeout: float = field(default=120.0, metadata={"help": "Seconds to wait for one answer."})
+    endpoint_retries: int = field(default=5, metadata={"help": "Further attempts after faults of the server."})
+    prices: list[str] = field(
+        default_factory=list,
+        metadata={"help": "MODEL=PROMPT/COMPLETION, per million tokens, e.g. my-model=0.2/0.6."},
+    )
+    max_cost: float | None = field(default=None, metadata={"help": "Stop before it has cost more; null: no limit."})
+    max_tokens: int | None = field(
+        default=None, metadata={"help": "Stop before it has used more tokens; null: no limit."}
+    )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from audiomcq.arguments.asking import KNOWN_CONTROLS, AskArguments
+from audiomcq.arguments.asking import KNOWN_CONTROLS, AskArguments, ServedArguments
 from audiomcq.arguments.rows import RowArguments
 from audiomcq.endpoints import is_text_voter, voter_name
 
@@ -171,7 +171,7 @@ class ScoreArguments(QuestionArguments):
 
 
 @dataclass
-class GradeChainsArguments(QuestionArguments):
+class GradeChainsArguments(QuestionArguments, ServedArguments):
     """Options of recipes/evaluate/grade_chains.py."""
 
     benchmark: str | None = field(default="mmar", metadata={"help": "Benchmark whose items have rubrics: mmar."})
@@ -179,20 +179,6 @@ class GradeChainsArguments(QuestionArguments):
     judge: str = field(default="", metadata={"help": "Who grades: URL#model of an OpenAI-compatible server."})
     raters: int = field(default=5, metadata={"help": "Judgements of every right answer; 5 in the official program."})
     seed: int = field(default=42, metadata={"help": "Seed of every request; 42 in the official program."})
-    attempts: int = field(default=3, metadata={"help": "How often a judgement that cannot be read is asked for."})
-    max_new_tokens: int = field(default=1024, metadata={"help": "Tokens of one judgement at most."})
-    request_options: str | None = field(default=None, metadata={"help": "JSON that every request carries besides."})
-    endpoint_concurrency: int = field(default=16, metadata={"help": "Answers under way at once."})
-    endpoint_timeout: float = field(default=120.0, metadata={"help": "Seconds to wait for one judgement."})
-    endpoint_retries: int = field(default=5, metadata={"help": "Further attempts after faults of the server."})
-    prices: list[str] = field(
-        default_factory=list,
-        metadata={"help": "MODEL=PROMPT/COMPLETION, per million tokens, e.g. my-model=0.2/0.6."},
-    )
-    max_cost: float | None = field(default=None, metadata={"help": "Stop before more is spent; null: no limit."})
-    max_tokens: int | None = field(
-        default=None, metadata={"help": "Stop before more tokens are used; null: no limit."}
-    )
     output_dir: str = field(
         default="outputs/rubrics", metadata={"help": "Folder for judgements/, rubrics.json and rubrics.md."}
     )

@@ -2,18 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from audiomcq.arguments.evaluation import GradeChainsArguments, ScoreArguments
 from audiomcq.commands.start import require
 from audiomcq.construction.budget import Budget
-from audiomcq.construction.by_model import parse_prices, parse_request_options
+from audiomcq.construction.by_model import open_budget, open_writer
 from audiomcq.construction.responses import ResponseCache
-from audiomcq.construction.writer import Halt, Pending, Prompt, Rejected, Writer
+from audiomcq.construction.writer import Halt, Pending, Prompt, Rejected
 from audiomcq.construction.writer import Request as WriterRequest
-from audiomcq.endpoints import parse_voter
 from audiomcq.evaluation import rubrics
 from audiomcq.evaluation.benchmarks import find_benchmark
 from audiomcq.evaluation.results import load_answers
@@ -64,25 +63,8 @@ def grade_chains(args: GradeChainsArguments) -> dict[str, Any]:
 @contextmanager
 def _open_judge(args: GradeChainsArguments, cache: ResponseCache) -> Iterator[tuple[rubrics.Ask, Halt, Budget]]:
     """Yield what asks a rater, why nothing more is asked, and what was spent."""
-    endpoint = parse_voter(args.judge, args.endpoint_concurrency, args.endpoint_timeout)
-    if endpoint is None:
-        raise ValueError(
-            f"judge {args.judge!r}: a model behind a server, URL#model: http://127.0.0.1:8000/v1#Qwen/Qwen3-8B"
-        )
-    prices = parse_prices(args.prices)
-    if args.max_cost is not None and endpoint.model not in prices:
-        raise ValueError(
-            f"max_cost {args.max_cost:g}: add --prices {endpoint.model}=PROMPT/COMPLETION, or limit max_tokens"
-        )
-    budget, halt = Budget(prices, args.max_cost, args.max_tokens), Halt()
-    for model, prompt_tokens, completion_tokens, answers in cache.tokens():
-        budget.count(model, prompt_tokens, completion_tokens, answers)
-    options: dict[str, Any] = {"temperature": 0.0, "seed": args.seed, "max_tokens": args.max_new_tokens}
-    if args.request_options:
-        options["extra_body"] = parse_request_options(args.request_options)
-    patience = max(8, 2 * args.endpoint_concurrency)
-    endpoint = replace(endpoint, retries=args.endpoint_retries)
-    with Writer(endpoint, cache, budget, halt, options, args.attempts, patience) as writer:
+    budget, halt = open_budget(args, cache), Halt()
+    with open_writer(args, args.judge, 0.0, cache, budget, halt, args.seed) as writer:
 
         def ask(request: rubrics.Request) -> float:
             # Raters get the same request: their number in its name keeps their answers apart in the cache

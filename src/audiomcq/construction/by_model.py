@@ -10,7 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from audiomcq.arguments.construction import BuildArguments, WriterArguments
+from audiomcq.arguments.asking import ServedArguments
+from audiomcq.arguments.construction import BuildArguments
 from audiomcq.construction.budget import Budget, Price
 from audiomcq.construction.candidates import Candidate
 from audiomcq.construction.captions import CaptionedClip
@@ -115,9 +116,18 @@ class ModelBuild:
 
 
 def open_writer(
-    args: WriterArguments, name: str | None, temperature: float, cache: ResponseCache, budget: Budget, halt: Halt
+    args: ServedArguments,
+    name: str | None,
+    temperature: float,
+    cache: ResponseCache,
+    budget: Budget,
+    halt: Halt,
+    seed: int | None = None,
 ) -> Writer:
     """Return the writer of an endpoint's name, a context.
+
+    Args:
+        seed: of every request; None: the server's own.
 
     Raises:
         ValueError: it is no endpoint, or costs are limited and its price is not known.
@@ -125,7 +135,8 @@ def open_writer(
     endpoint = parse_voter(name or "", args.endpoint_concurrency, args.endpoint_timeout)
     if endpoint is None:
         raise ValueError(
-            "writer, grader and listener are models behind servers, URL#model: http://127.0.0.1:8000/v1#Qwen/Qwen3-8B"
+            f"{name!r}: writer, grader, listener and judge are models behind servers, URL#model: "
+            "http://127.0.0.1:8000/v1#Qwen/Qwen3-8B"
         )
     if args.max_cost is not None and endpoint.model not in budget.prices:
         raise ValueError(
@@ -133,13 +144,15 @@ def open_writer(
             f"--prices {endpoint.model}=PROMPT/COMPLETION, or limit max_tokens"
         )
     options: dict[str, Any] = {"temperature": temperature, "max_tokens": args.max_new_tokens}
+    if seed is not None:
+        options["seed"] = seed
     if args.request_options:
         options["extra_body"] = parse_request_options(args.request_options)
     endpoint = replace(endpoint, retries=args.endpoint_retries)
     return Writer(endpoint, cache, budget, halt, options, args.attempts, max(8, 2 * args.endpoint_concurrency))
 
 
-def open_budget(args: WriterArguments, cache: ResponseCache) -> Budget:
+def open_budget(args: ServedArguments, cache: ResponseCache) -> Budget:
     """Return the budget, from which what earlier runs spent is taken."""
     budget = Budget(parse_prices(args.prices), args.max_cost, args.max_tokens)
     for model, prompt_tokens, completion_tokens, answers in cache.tokens():

@@ -105,22 +105,6 @@ def list_missing(folder: Path) -> list[str]:
     ]
 
 
-def check_budgets(outcomes: Sequence[Outcome]) -> None:
-    """Check that all trained runs took the same number of optimizer steps and of samples.
-
-    Raises:
-        ValueError: some did not; the first that differs is named.
-    """
-    trained = [each for each in outcomes if each.steps]
-    for each in trained:
-        first = trained[0]
-        if (each.steps, each.samples) != (first.steps, first.samples):
-            raise ValueError(
-                f"{each.run}, seed {each.seed} took {each.steps} steps of {each.samples} samples in all, and {first.run}, seed "
-                f"{first.seed} {first.steps} of {first.samples}: they cannot be compared; give all runs the same budget"
-            )
-
-
 def _by_key(predictions: Sequence[dict[str, Any]], file: Path) -> dict[str, bool]:
     """Return whether each question was answered right."""
     right = {each["row_key"]: bool(each.get("correct")) for each in predictions}
